@@ -1,0 +1,187 @@
+"""A LoRA on a UNet: attach it, switch it off for the reference, read it out, take it away again.
+
+peft is imported inside the functions: a broken or missing install must not remove the nodes that
+need no training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .low_rank import LowRank
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+NAME = "default"  # one adapter per UNet: experts are trained one after the other
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # AlignGuard: all self- and cross-attention of the UNet
+FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
+TARGETS = {"attention": ATTENTION, "attention+ff": [*ATTENTION, *FEED_FORWARD]}
+
+
+def attach_adapter(unet: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> list[str]:
+    """Add a trainable LoRA that changes nothing yet: down gaussian, up zero, both fp32.
+
+    The base weights are frozen. The same base, rank, targets and seed give the same down matrices
+    on every device, and the global random state is left as it was: peft draws on the CPU.
+
+    Args:
+        unet: UNet of diffusers without an adapter; changed in place.
+        rank: inner size of each LoRA, >= 1.
+        alpha: the LoRA acts with alpha / rank; 0 means "equal to rank".
+        targets: key of `TARGETS`.
+        seed: any integer.
+
+    Returns:
+        The adapted modules, as paths inside the UNet, in the order of the network.
+
+    Raises:
+        ValueError: if rank or targets are out of range, an adapter is there already, or the UNet has
+            no module of that kind.
+    """
+    from peft import LoraConfig, inject_adapter_in_model  # see the module docstring
+
+    _check_attach(unet, rank, targets)
+    names = TARGETS[targets]
+    config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=names)
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would also reseed the GPUs, which fork_rng(devices=[]) does not restore
+        torch.default_generator.manual_seed(seed)
+        inject_adapter_in_model(config, unet, adapter_name=NAME)
+    for parameter in adapter_parameters(unet).values():
+        parameter.data = parameter.data.float()  # peft follows the base, which may be fp16
+    return list(_lora_layers(unet))
+
+
+def detach_adapter(unet: nn.Module) -> None:
+    """Put the original modules back; nothing happens where no adapter is attached."""
+    for name, layer in _lora_layers(unet).items():
+        parent, _, child = name.rpartition(".")
+        setattr(unet.get_submodule(parent), child, layer.get_base_layer())
+    if hasattr(unet, "peft_config"):
+        del unet.peft_config
+
+
+@contextmanager
+def reference(unet: nn.Module) -> Iterator[None]:
+    """Switch the adapter off, so that the UNet is the base model; also after an error, it comes back."""
+    layers = _lora_layers(unet).values()
+    were_off = [layer.disable_adapters for layer in layers]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer, was_off in zip(layers, were_off, strict=True):
+            layer.enable_adapters(not was_off)
+
+
+def adapter_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trainable factors as they are stored (alpha / rank not folded in).
+
+    Returns:
+        `<module>.down` of shape (rank, d_in) and `<module>.up` of shape (d_out, rank), in the order of
+        the network.
+    """
+    return {
+        f"{name}.{side}": getattr(layer, factor)[NAME].weight
+        for name, layer in _lora_layers(unet).items()
+        for side, factor in (("down", "lora_A"), ("up", "lora_B"))
+    }
+
+
+def read_adapter(unet: nn.Module) -> dict[str, LowRank]:
+    """Copy the LoRA out of the UNet, with alpha / rank folded into up.
+
+    Returns:
+        Module path -> LowRank in fp32 on the CPU; empty where no adapter is attached.
+    """
+    return {
+        name: LowRank(
+            up=_copy(layer.lora_B[NAME].weight) * layer.scaling[NAME],
+            down=_copy(layer.lora_A[NAME].weight),
+        )
+        for name, layer in _lora_layers(unet).items()
+    }
+
+
+def load_adapter(unet: nn.Module, layers: Mapping[str, LowRank]) -> None:
+    """Write a LoRA into the attached adapter; the reference stays the base model.
+
+    Args:
+        unet: UNet with an adapter of the same modules and shapes, see `attach_adapter`.
+        layers: module path -> LowRank, as `read_adapter` returns it.
+
+    Raises:
+        ValueError: if the modules or shapes differ from the attached adapter; nothing is written then.
+    """
+    attached = _lora_layers(unet)
+    if attached.keys() != layers.keys():
+        odd = sorted(attached.keys() ^ layers.keys())
+        raise ValueError(
+            f"the adapter has {len(attached)} modules, the LoRA {len(layers)}, and {len(odd)} are in only one "
+            f"of them, such as {odd[0]}. Attach the adapter with the targets the LoRA was trained with."
+        )
+    for name, layer in attached.items():
+        _check_rank(name, layer, layers[name])
+    with torch.no_grad():
+        for name, layer in attached.items():
+            layer.lora_A[NAME].weight.copy_(layers[name].down)
+            layer.lora_B[NAME].weight.copy_(layers[name].up / layer.scaling[NAME])
+
+
+def initial_a_hash(unet: nn.Module) -> str:
+    """Return a name for the down matrices as they are now; call it before the first step.
+
+    Two experts whose training started from the same down matrices share their rank coordinates,
+    which some ways of merging need.
+
+    Returns:
+        sha256 over module paths and fp32 bytes, 64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name, layer in sorted(_lora_layers(unet).items()):
+        digest.update(name.encode())
+        digest.update(_copy(layer.lora_A[NAME].weight).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _lora_layers(unet: nn.Module) -> dict[str, LoraLayer]:
+    if not hasattr(unet, "peft_config"):
+        return {}
+    from peft.tuners.lora import LoraLayer  # see the module docstring
+
+    return {name: module for name, module in unet.named_modules() if isinstance(module, LoraLayer)}
+
+
+def _copy(weight: Tensor) -> Tensor:
+    return weight.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _check_attach(unet: nn.Module, rank: int, targets: str) -> None:
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}.")
+    if targets not in TARGETS:
+        raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}.")
+    if hasattr(unet, "peft_config"):
+        raise ValueError("the UNet already carries an adapter. Take it off with detach_adapter first.")
+    endings = tuple(f".{name}" for name in TARGETS[targets])
+    if not any(name.endswith(endings) for name, _ in unet.named_modules()):
+        raise ValueError(f"the UNet has no module that ends in {', '.join(endings)}. Load a UNet of diffusers.")
+
+
+def _check_rank(name: str, layer: LoraLayer, factors: LowRank) -> None:
+    wanted = layer.lora_B[NAME].weight.shape, layer.lora_A[NAME].weight.shape
+    got = factors.up.shape, factors.down.shape
+    if wanted != got:
+        raise ValueError(
+            f"{name} takes up {tuple(wanted[0])} and down {tuple(wanted[1])}, got {tuple(got[0])} and "
+            f"{tuple(got[1])}. Attach the adapter with the rank the LoRA was trained with."
+        )

@@ -1,0 +1,165 @@
+"""What one optimizer step looks at: the random draws, and the rows the UNet is run on.
+
+Everything random is a function of (seed, step) alone. So a resumed run needs no random state but its
+step, and an objective with neutral rows sees the same pairs and noise as one without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .noise import NoiseSchedule
+
+
+class Draw(NamedTuple):
+    """The random choices of one step, on the CPU; every field has one entry per pair.
+
+    Attributes:
+        pairs: pair indices, (batch,) int64.
+        timesteps: one per pair, shared by winner, loser and both prompts, (batch,) int64.
+        noise: likewise, (batch, 4, h, w).
+        dropped: whether the (unsafe, safe) prompt is replaced by the empty one, (batch, 2) bool.
+        neutral: indices of neutral rows, (batch,) int64.
+        neutral_timesteps: (batch,) int64.
+        neutral_noise: (batch, 4, h, w).
+    """
+
+    pairs: Tensor
+    timesteps: Tensor
+    noise: Tensor
+    dropped: Tensor
+    neutral: Tensor
+    neutral_timesteps: Tensor
+    neutral_noise: Tensor
+
+    def split(self, num_parts: int) -> list[Draw]:
+        """Cut into micro-batches that differ by at most one pair."""
+        return [Draw(*part) for part in zip(*(field.tensor_split(num_parts) for field in self), strict=True)]
+
+
+class Rows(NamedTuple):
+    """Inputs of the UNet before noise is added, one entry per row."""
+
+    latents: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    text_embeds: Tensor
+
+
+class Batch(NamedTuple):
+    """One call of the UNet: rows [winners; losers; neutral], of which the first two are of equal number.
+
+    Attributes:
+        noisy: (2 * rows + neutral, 4, h, w).
+        timesteps: (2 * rows + neutral,) int64.
+        text_embeds: (2 * rows + neutral, 77, width).
+        target: what the UNet should predict, shape of noisy.
+        num_pairs: number of pairs; their unsafe prompts come first among the winners and losers.
+        num_rows: winners = losers: num_pairs, or twice that where the safe prompts follow.
+    """
+
+    noisy: Tensor
+    timesteps: Tensor
+    text_embeds: Tensor
+    target: Tensor
+    num_pairs: int
+    num_rows: int
+
+
+def draw_step(
+    step: int,
+    *,
+    seed: int,
+    batch_size: int,
+    num_pairs: int,
+    num_neutral: int,
+    latent_shape: tuple[int, ...],
+    num_timesteps: int,
+    caption_dropout: float,
+) -> Draw:
+    """Draw pairs (by shuffled epochs), timesteps, noise and dropped captions of one optimizer step.
+
+    Args:
+        step: number of the step, from 0.
+        seed: seed of the run; the same seed and step give the same draw on every machine.
+        batch_size: pairs per optimizer step.
+        num_pairs: pairs in the data set, >= 1.
+        num_neutral: neutral rows in the data set, >= 1.
+        latent_shape: (4, h, w).
+        num_timesteps: length of the noise schedule.
+        caption_dropout: share of prompts to replace by the empty one, in [0, 1].
+    """
+    of_pairs, of_neutral = _generator(seed, "pairs", step), _generator(seed, "neutral", step)
+    shape = (batch_size, *latent_shape)
+    return Draw(
+        pairs=_shuffled(seed, "pair order", num_pairs, step * batch_size, batch_size),
+        timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_pairs),
+        noise=torch.randn(shape, generator=of_pairs),
+        dropped=torch.rand(batch_size, 2, generator=of_pairs) < caption_dropout,
+        neutral=_shuffled(seed, "neutral order", num_neutral, step * batch_size, batch_size),
+        neutral_timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_neutral),
+        neutral_noise=torch.randn(shape, generator=of_neutral),
+    )
+
+
+def pair_rows(
+    draw: Draw, winner: Tensor, loser: Tensor, captions: list[Tensor], empty: Tensor
+) -> tuple[Rows, Rows]:
+    """Lay out the winners and the losers: same noise, timestep and (dropped) caption for both.
+
+    Args:
+        draw: the draws of these pairs.
+        winner: latents of the safe images, (batch, 4, h, w).
+        loser: latents of the unsafe images, same shape.
+        captions: embeddings of the unsafe and, where wanted, of the safe prompts, each (batch, 77, width).
+        empty: embedding of the empty prompt, (1, 77, width).
+
+    Returns:
+        Winner rows and loser rows, each len(captions) * batch rows.
+    """
+    kinds = len(captions)
+    dropped = draw.dropped.to(winner.device)
+    text = [torch.where(dropped[:, kind, None, None], empty, caption) for kind, caption in enumerate(captions)]
+    noise = draw.noise.to(winner.device).repeat(kinds, 1, 1, 1)  # (kinds * batch, 4, h, w)
+    timesteps = draw.timesteps.to(winner.device).repeat(kinds)
+    return tuple(
+        Rows(latents.repeat(kinds, 1, 1, 1), noise, timesteps, torch.cat(text)) for latents in (winner, loser)
+    )
+
+
+def neutral_rows(draw: Draw, latents: Tensor, text_embeds: Tensor) -> Rows:
+    """Lay out the neutral rows, with their own noise and timesteps; their captions are never dropped."""
+    device = latents.device
+    return Rows(latents, draw.neutral_noise.to(device), draw.neutral_timesteps.to(device), text_embeds)
+
+
+def stack_rows(parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int) -> Batch:
+    """Stack winners, losers and (where wanted) neutral rows into one call of the UNet."""
+    latents, noise, timesteps, text_embeds = (torch.cat(field) for field in zip(*parts, strict=True))
+    return Batch(
+        noisy=schedule.add_noise(latents, noise, timesteps),
+        timesteps=timesteps,
+        text_embeds=text_embeds,
+        target=schedule.target(latents, noise, timesteps),
+        num_pairs=num_pairs,
+        num_rows=len(parts[0].latents),
+    )
+
+
+def _shuffled(seed: int, name: str, num_items: int, start: int, count: int) -> Tensor:
+    """Read positions start .. start + count of the endless row of shuffled epochs."""
+    places = [divmod(position, num_items) for position in range(start, start + count)]
+    orders = {
+        epoch: torch.randperm(num_items, generator=_generator(seed, name, epoch))
+        for epoch in dict.fromkeys(epoch for epoch, _ in places)
+    }
+    return torch.stack([orders[epoch][place] for epoch, place in places])
+
+
+def _generator(seed: int, name: str, number: int) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,154 @@
+"""The resume state of a run: atomic to write, never read when torn, the two newest kept.
+
+One file holds all of it, so that one rename makes a state appear: the tensors as safetensors, the
+plain values (step, losses, settings) as JSON in the file's own header.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+log = logging.getLogger(__name__)
+
+KEPT = 2  # one more than needed: a disk may lose the newest with the power
+FORMAT = "alignguard-state-1"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run needs to go on: the tensors by name, and plain JSON values."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    values: Mapping[str, Any]
+
+
+def save_state(folder: Path, state: State) -> Path:
+    """Write a state and drop all but the two newest.
+
+    Args:
+        folder: the `state` folder of a run; made when missing.
+        state: tensors and JSON values after `state.step` optimizer steps.
+
+    Returns:
+        The file written, `step_<step>.safetensors`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step_{state.step:08d}.safetensors"
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
+    values = json.dumps({"step": state.step, **state.values})
+    _write(path, save(tensors, metadata={"format": FORMAT, "values": values}))
+    for old in _states(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load_newest(folder: Path) -> State | None:
+    """Read the newest whole state; a torn file is named in the log and the one before it is read.
+
+    Returns:
+        The state, or None where the folder holds none.
+    """
+    for path in _states(folder):
+        try:
+            return _read(path)
+        except (SafetensorError, ValueError, KeyError) as error:
+            log.warning("%s is not a whole resume state (%s); reading the one before it.", path.name, error)
+    return None
+
+
+def pack(parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[str, Tensor]:
+    """Name the tensors of the adapter and of its optimizer.
+
+    Args:
+        parameters: the adapter's factors by name, in the order the optimizer was given them.
+        optimizer: an optimizer over exactly these, with one parameter group.
+
+    Returns:
+        `adapter.<name>` and `optimizer.<entry>.<name>`, such as `optimizer.exp_avg.<name>`.
+    """
+    tensors = {f"adapter.{name}": parameter.data for name, parameter in parameters.items()}
+    for name, parameter in parameters.items():
+        for entry, tensor in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{entry}.{name}"] = tensor
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
+    """Write packed tensors back: afterwards the run goes on as if it had never stopped.
+
+    Raises:
+        ValueError: if the state belongs to an adapter of other modules; nothing is written then.
+    """
+    saved = {key.removeprefix("adapter.") for key in tensors if key.startswith("adapter.")}
+    if saved != parameters.keys():
+        raise ValueError(
+            f"the resume state holds {len(saved)} LoRA factors, the adapter {len(parameters)} others. "
+            "Resume with the same model and targets, or choose a new run folder."
+        )
+    for name, parameter in parameters.items():
+        parameter.data.copy_(tensors[f"adapter.{name}"])
+    index = {name: number for number, name in enumerate(parameters)}  # an optimizer knows numbers only
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, entry, name = key.split(".", 2)
+        if kind == "optimizer":
+            entries.setdefault(index[name], {})[entry] = tensor.clone()
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
+
+
+def set_aside(path: Path) -> None:
+    """Rename what an earlier run left, so that a new one neither mixes with it nor deletes it."""
+    if path.exists():
+        number = 1
+        while (target := path.with_name(f"{path.stem}-{number}{path.suffix}")).exists():
+            number += 1
+        path.rename(target)
+
+
+def trim_metrics(path: Path, step: int) -> None:
+    """Drop the lines of `metrics.jsonl` after a step: the resumed run writes them again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        _write(path, "".join(lines[:step]).encode())  # one line a step, from step 1 on
+
+
+def append_metrics(path: Path, figures: Mapping[str, float]) -> None:
+    """Add one line of JSON to `metrics.jsonl`."""
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.write(json.dumps(figures) + "\n")
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_*.safetensors"), reverse=True)  # newest first
+
+
+def _read(path: Path) -> State:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+        values = json.loads(metadata["values"])
+        # SafeOpen is no mapping: it has keys() but cannot be iterated
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return State(step=values.pop("step"), tensors=tensors, values=values)
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name("writing.tmp")  # a fixed name: what a killed run left is overwritten
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,282 @@
+"""Options of a training run and of a merge: every default, range and tooltip, once, validated."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+def _option(default: Any, text: str, **rules: Any) -> Any:
+    """Declare an option: rules are min, max, step, choices, and positive (True: above 0)."""
+    return dataclasses.field(default=default, metadata={"help": text, **rules})
+
+
+_SEED_HELP = (
+    "Another number gives another, equally valid result; the same number repeats it. Paper: not stated."
+)
+_SEED_MAX = 2**63 - 1  # what torch.Generator.manual_seed and the host's widget both take
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train one safety expert. Fields are documented by their `help`, see `options`.
+
+    The paper's values are those of AlignGuard's launchers (arXiv:2412.10493, code at 5f71f8d).
+
+    Raises:
+        ValueError: naming the field, the rule and the value, if a value is out of its range.
+    """
+
+    objective: str = _option(
+        "anchored",
+        "alignguard is the paper's loss and nothing else. anchored adds two terms to it: one leads the "
+        "unsafe prompt to the safe image, one keeps neutral prompts as they were.",
+    )
+    steps: int = _option(
+        100,  # paper: 2000
+        "More steps follow the pairs more closely and take longer; too many wear down other prompts. Paper:"
+        " 2000.",
+        min=1,
+        max=100_000,
+        step=1,
+    )
+    batch_size: int = _option(
+        8,  # paper: 4 (times 4 accumulated)
+        "Pairs in memory at once. Higher is steadier per step and needs more memory. Paper: 4.",
+        min=1,
+        max=256,
+        step=1,
+    )
+    grad_accumulation: int = _option(
+        1,  # paper: 4
+        "Batches added up before each optimizer step. Higher is steadier and slower and costs no memory. "
+        "Paper: 4.",
+        min=1,
+        max=256,
+        step=1,
+    )
+    learning_rate: float = _option(
+        1e-3,  # paper: 1.6e-4 (SD 1.5, one GPU), 1e-5 (SDXL, Adafactor)
+        "Higher is faster and less stable. Paper: 1.6e-4 (SD 1.5, one GPU), 1e-5 (SDXL).",
+        min=0.0,
+        max=1.0,
+        step=1e-6,
+        positive=True,
+    )
+    beta: float = _option(
+        0.0,  # paper: 5000
+        "Higher stays closer to the base model and stops learning sooner; lower changes more. 0 takes the "
+        "objective's own value. Paper: 5000 (2500 in diffusers' SD 1.5 script means the same).",
+        min=0.0,
+        max=1e6,
+        step=1.0,
+    )
+    rank: int = _option(
+        4,  # paper: 4
+        "Higher can learn more detail and makes a larger file; time hardly changes. Paper: 4.",
+        min=1,
+        max=512,
+        step=1,
+    )
+    alpha: float = _option(
+        0.0,  # paper: alpha = rank
+        "The update is multiplied by alpha / rank, so higher acts like a higher learning rate. 0 means the "
+        "rank, a factor of one. Paper: alpha = rank.",
+        min=0.0,
+        max=4096.0,
+        step=0.5,
+    )
+    targets: str = _option(
+        "attention",  # paper: to_q, to_k, to_v, to_out.0
+        "attention trains the four projections of every attention layer. attention+ff also trains the "
+        "feed-forward layers: stronger, a larger file, more side effects. Paper: attention.",
+        choices=("attention", "attention+ff"),
+    )
+    safe_prompt_weight: float = _option(
+        1.0,  # paper: 1, both prompts of a pair are rows of the data
+        "How much the safe image must also win under its own prompt. Higher protects safe prompts; 0 trains"
+        " the unsafe prompt only and is faster. Paper: 1.",
+        min=0.0,
+        max=10.0,
+        step=0.05,
+    )
+    caption_dropout: float = _option(
+        0.2,  # paper: 0.2
+        "Share of pairs trained with an empty prompt. Higher moves the unguided image, and so every prompt,"
+        " further towards the safe side. Paper: 0.2.",
+        min=0.0,
+        max=1.0,
+        step=0.05,
+    )
+    warmup_steps: int = _option(
+        0,  # paper: 500 (SD 1.5), 0 (SDXL)
+        "Steps in which the learning rate rises from zero. More is gentler at the start and costs progress."
+        " Paper: 500 of 2000 (SD 1.5), 0 (SDXL).",
+        min=0,
+        max=100_000,
+        step=1,
+    )
+    max_grad_norm: float = _option(
+        1.0,  # paper: 1.0 (SD 1.5)
+        "Larger gradients are shortened to this length. Lower is safer and slower; 0 never shortens. Paper:"
+        " 1 (SD 1.5).",
+        min=0.0,
+        max=1000.0,
+        step=0.1,
+    )
+    weight_decay: float = _option(
+        1e-2,  # paper: 1e-2
+        "Higher pulls the update back towards nothing. Paper: 0.01.",
+        min=0.0,
+        max=1.0,
+        step=1e-3,
+    )
+    precision: str = _option(
+        "fp32",  # paper: fp16
+        "fp32 is exact and takes the most memory; bf16 and fp16 halve it and are faster on a GPU; auto "
+        "picks what the device does best. Errors and the loss are always fp32. Paper: fp16.",
+        choices=("auto", "fp32", "bf16", "fp16"),
+    )
+    seed: int = _option(0, _SEED_HELP, min=0, max=_SEED_MAX, step=1)
+    save_every: int = _option(
+        0,  # paper: 500
+        "Steps between saved states that a stopped run resumes from. Lower loses less and writes more; 0 "
+        "saves at the end only. Paper: 500.",
+        min=0,
+        max=100_000,
+        step=1,
+    )
+    anchor_weight: float = _option(
+        20.0,  # our own term
+        "Only for objectives with a winner anchor. Higher leads the unsafe prompt more firmly to the safe "
+        "image; 0 leaves open what replaces it. Not in the paper.",
+        min=0.0,
+        max=1e4,
+        step=1.0,
+    )
+    preserve_weight: float = _option(
+        50.0,  # our own term; paper: none
+        "Only for objectives with preservation. Higher keeps neutral prompts closer to the base model and "
+        "slows the change of unsafe ones. Not in the paper.",
+        min=0.0,
+        max=1e4,
+        step=1.0,
+    )
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """How to merge safety experts. Fields are documented by their `help`, see `options`.
+
+    The paper publishes no merge code, so its exact values are unknown (arXiv:2412.10493).
+
+    Raises:
+        ValueError: naming the field, the rule and the value, if a value is out of its range.
+    """
+
+    method: str = _option(
+        "co_merge",  # paper: co-merge, here re-implemented from its public description
+        "co_merge keeps, per output neuron, the expert most active on the calibration prompts. average "
+        "weakens every expert. concat adds all of them at full strength. Paper: co_merge.",
+    )
+    output_rank: int = _option(
+        0,  # paper: not stated
+        "Lower makes a smaller file and drops the weakest parts. 0 keeps everything exactly. Paper: not "
+        "stated.",
+        min=0,
+        max=4096,
+        step=1,
+    )
+    statistic: str = _option(
+        "win_count",  # paper: "highest activation across all inputsWhat most active means. win_count: on "
+        "the most prompts; mean: on average; max: on a single prompt, which favours rare strong reactions. "
+        "Paper: not stated exactly.",
+        choices=("win_count", "mean", "max"),
+    )
+    timesteps: int = _option(
+        4,  # our choice
+        "Noise levels at which each calibration prompt is run. More is steadier and proportionally slower. "
+        "Paper: not stated.",
+        min=1,
+        max=1000,
+        step=1,
+    )
+    prompts_per_category: int = _option(
+        32,  # our choice
+        "Calibration prompts taken from each category. More is steadier and proportionally slower. Paper: "
+        "not stated.",
+        min=1,
+        max=10_000,
+        step=1,
+    )
+    normalize: bool = _option(
+        False,  # our choice
+        "Compare experts by their activation relative to their own average, so that a weakly trained one "
+        "can still win. Off: the strongest update wins more neurons. Paper: not stated.",
+    )
+    seed: int = _option(0, _SEED_HELP, min=0, max=_SEED_MAX, step=1)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+
+def options(cls: type) -> list[dataclasses.Field]:
+    """Return the options of a config class in widget order: name, type, default and metadata."""
+    return list(dataclasses.fields(cls))
+
+
+def option_help(cls: type, name: str) -> str:
+    """Return the tooltip of an option.
+
+    Raises:
+        ValueError: if the class has no option of that name.
+    """
+    for field in options(cls):
+        if field.name == name:
+            return field.metadata["help"]
+    raise ValueError(f"{cls.__name__} has no option {name!r}. Use one of: {_names(cls)}.")
+
+
+def _validate(config: Any) -> None:
+    for field in options(type(config)):
+        value = getattr(config, field.name)
+        if field.type is float and type(value) is int:
+            value = float(value)  # JSON has one kind of number
+            object.__setattr__(config, field.name, value)
+        problem = _type_problem(field, value) or _range_problem(field, value)
+        if problem:
+            shown = repr(value) if isinstance(value, str) else _plain(value)
+            raise ValueError(f"{field.name} {problem}, got {shown}.")
+
+
+def _type_problem(field: dataclasses.Field, value: Any) -> str:
+    if type(value) is not field.type:  # exact: True must not pass for the whole number 1
+        kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        return f"must be {kinds[field.type]}"
+    if field.type is float and not math.isfinite(value):
+        return "must be finite"
+    return ""
+
+
+def _range_problem(field: dataclasses.Field, value: Any) -> str:
+    rules = field.metadata
+    if rules.get("positive") and value <= 0:
+        return "must be positive"
+    if "min" in rules and value < rules["min"]:
+        return f"must be at least {_plain(rules['min'])}"
+    if "max" in rules and value > rules["max"]:
+        return f"must be at most {_plain(rules['max'])}"
+    if "choices" in rules and value not in rules["choices"]:
+        return f"must be one of {', '.join(rules['choices'])}"
+    return ""
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _names(cls: type) -> str:
+    return ", ".join(field.name for field in options(cls))

@@ -1,0 +1,88 @@
+"""The text about an expert that the Info node and the `info` command show to people."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from .low_rank import LowRank
+from .taxonomy import FAMILY_NAMES
+
+_STATED = {  # metadata key -> label
+    "alignguard.objective": "objective",
+    "alignguard.steps": "steps",
+    "alignguard.learning_rate": "learning rate",
+    "alignguard.beta": "beta",
+    "alignguard.beta_convention": "beta convention",
+    "alignguard.seed": "seed",
+    "alignguard.method": "merge method",
+}
+
+
+def report_text(
+    name: str,
+    categories: Sequence[str],
+    family: str,
+    layers: Mapping[str, LowRank],
+    metadata: Mapping[str, str],
+) -> str:
+    """Describe an expert: what it is, how it was made if the file says so, and where it acts.
+
+    Args:
+        name: of the file or the run.
+        categories: normalised names, may be empty.
+        family: base model line.
+        layers: updates by diffusers path.
+        metadata: the file's strings; `alignguard.*` are shown.
+
+    Returns:
+        Several lines of text without a final line break.
+    """
+    lines = [
+        name,
+        f"categories: {', '.join(categories) or 'not stated'}",
+        f"base model: {FAMILY_NAMES.get(family, family)}",
+        f"layers: {len(layers)}, rank {_ranks(layers)}, {_size(layers)}",
+    ]
+    lines += [f"{label}: {metadata[key]}" for key, label in _STATED.items() if metadata.get(key)]
+    return "\n".join([*lines, *_members(metadata), *_norm_table(layers)])
+
+
+def _ranks(layers: Mapping[str, LowRank]) -> str:
+    ranks = sorted({layer.rank for layer in layers.values()}) or [0]
+    return str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+
+
+def _size(layers: Mapping[str, LowRank]) -> str:
+    num_parameters = sum(layer.up.numel() + layer.down.numel() for layer in layers.values())
+    return f"{num_parameters:,} parameters ({4 * num_parameters / 1e6:.3g} MB in fp32)"
+
+
+def _members(metadata: Mapping[str, str]) -> list[str]:
+    """List the experts of a merged file; what is not the list our merge writes is shown as it is."""
+    text = metadata.get("alignguard.members")
+    if not text:
+        return []
+    try:
+        members = [f"  {m['name']}, strength {float(m['strength']):g}" for m in json.loads(text)]
+    except (ValueError, KeyError, TypeError):
+        members = [f"  {text}"]
+    return ["members:", *members]
+
+
+def _norm_table(layers: Mapping[str, LowRank]) -> list[str]:
+    """List the size of the update per block: Frobenius norm over the block's layers."""
+    blocks: dict[str, list[float]] = {}
+    for module, layer in layers.items():
+        block = re.match(r"(?:down_blocks|up_blocks)\.\d+|[^.]+", module).group()
+        blocks.setdefault(block, []).append(layer.norm())
+    rows = [
+        f"  {block:<15}{len(norms):>7}{math.hypot(*norms):>12.4g}"
+        for block, norms in sorted(blocks.items(), key=_depth)
+    ]
+    return [f"  {'block':<15}{'layers':>7}{'norm':>12}", *rows] if rows else []
+
+
+def _depth(row: tuple[str, list[float]]) -> tuple[int, str]:
+    order = ("time", "add", "conv_in", "down", "mid", "up")
+    return next((i for i, start in enumerate(order) if row[0].startswith(start)), len(order)), row[0]

@@ -1,0 +1,279 @@
+"""LoRA key dialects (Kohya, diffusers, PEFT, native) to and from one form: UNet path -> `LowRank`.
+
+Factors come in as `<prefix><module><suffix>`. To read one more suffix or prefix, add a row to
+`_SUFFIXES` or `_PREFIXES`; module names themselves follow the grammar `_MODULE`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .low_rank import LowRank
+
+KOHYA_PREFIX = "lora_unet_"
+_PREFIXES = ("base_model.model.unet.", "base_model.model.", "diffusion_model.", "unet.", "")
+_SUFFIXES = {  # the ending of the key in the file -> which factor it is
+    ".lora_up.weight": "up",  # Kohya
+    ".lora_down.weight": "down",
+    ".lora.up.weight": "up",  # diffusers
+    ".lora.down.weight": "down",
+    "_lora.up.weight": "up",  # diffusers of 2023, behind `.processor.`
+    "_lora.down.weight": "down",
+    ".lora_linear_layer.up.weight": "up",
+    ".lora_linear_layer.down.weight": "down",
+    ".lora_B.weight": "up",  # PEFT, and diffusers since
+    ".lora_A.weight": "down",
+    ".lora_B": "up",
+    ".lora_A": "down",
+    ".alpha": "alpha",
+}
+_ADAPTER_NAME = re.compile(r"(\.lora_[AB])\.[^.]+(\.weight)$")  # `.lora_A.default.weight`
+_TEXT_ENCODER = re.compile(r"^(base_model\.model\.)?(lora_te\d?_|text_encoders?(_\d)?\.|lora_prior_te)")
+_OTHER_METHODS = re.compile(
+    r"\.(dora_scale|lora_magnitude_vector\b.*|lora_mid\.weight|hada_\w+|lokr_\w+|oft_\w+)$"
+)
+
+_MODULE = re.compile(
+    r"(?:(?:down_blocks|up_blocks)\.\d+|mid_block)\."
+    r"(?:attentions\.\d+\.(?:proj_in|proj_out|transformer_blocks\.\d+\."
+    r"(?:attn[12]\.(?:to_q|to_k|to_v|to_out\.0)|ff\.net\.(?:0\.proj|2)))"
+    r"|resnets\.\d+\.(?:time_emb_proj|conv1|conv2|conv_shortcut)"
+    r"|(?:downsamplers|upsamplers)\.0\.conv)"
+    r"|(?:time_embedding|add_embedding)\.linear_[12]|conv_in|conv_out"
+)
+# The words between the dots. Kohya joins them by the underscore they also contain, so they are told
+# apart by this list alone; a longer word stands before the one it begins with.
+_WORDS = (
+    r"down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks|attentions|transformer_blocks|"
+    r"attn[12]|to_q|to_k|to_v|to_out|ff|net|proj_in|proj_out|proj|resnets|time_emb_proj|conv_shortcut|conv_in|"
+    r"conv_out|conv[12]|conv|downsamplers|upsamplers|time_embedding|add_embedding|linear_[12]|\d+"
+)
+_KOHYA_NAME = re.compile(rf"(?:{_WORDS})(?:_(?:{_WORDS}))*")
+_KOHYA_WORD = re.compile(rf"({_WORDS})(?:_|$)")
+_NATIVE = re.compile(r"(?:(input_blocks|output_blocks)\.(\d+)|middle_block)\.1\.(.+)")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which layers of an expert a model has; an expert is never applied by half in silence."""
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def total(self) -> int:
+        """Number of layers of the expert."""
+        return len(self.matched) + len(self.missing)
+
+    def sentence(self) -> str:
+        """Return the outcome for people: the counts, and the first missing layers by name."""
+        if not self.missing:
+            return f"All {self.total} layers of the expert match this model."
+        named = _first(self.missing)
+        return f"{len(self.matched)} of {self.total} layers of the expert match this model. Missing: {named}."
+
+
+def coverage(expert_modules: Iterable[str], model_modules: Iterable[str]) -> Coverage:
+    """Compare the layers of an expert with those of a model, both as diffusers paths."""
+    wanted, present = sorted(set(expert_modules)), set(model_modules)
+    return Coverage(
+        tuple(name for name in wanted if name in present),
+        tuple(name for name in wanted if name not in present),
+    )
+
+
+def kohya_name(module: str) -> str:
+    """Return a layer's name in Kohya files, `lora_unet_` and the path with underscores.
+
+    Raises:
+        ValueError: if the path is not that of a UNet layer.
+    """
+    if not _MODULE.fullmatch(module):
+        raise ValueError(f"{module!r} is not the diffusers path of a UNet layer.")
+    return KOHYA_PREFIX + module.replace(".", "_")
+
+
+def module_of_kohya(name: str) -> str:
+    """Return the diffusers path of a layer named in Kohya's way; SDXL's native names are read too.
+
+    Raises:
+        ValueError: if the name is not that of a UNet layer.
+    """
+    words = name.removeprefix(KOHYA_PREFIX)
+    if name == words or not _KOHYA_NAME.fullmatch(words):
+        raise ValueError(f"{name!r} is not the Kohya name of a UNet layer.")
+    return _module(".".join(_KOHYA_WORD.findall(words)))
+
+
+def parse_lora(
+    state: Mapping[str, Tensor], *, peft_config: Mapping[str, Any] | None = None
+) -> dict[str, LowRank]:
+    """Read a LoRA in any dialect into UNet paths and factors, the scale folded into `up` once.
+
+    The scale is alpha / rank where the file holds an alpha. Else PEFT's own configuration decides, if
+    there is one, rsLoRA's alpha / sqrt(rank) included (Kalajdzievski 2023, arXiv:2312.03732). Else it
+    is 1, as in all hosts. All keys are checked before the first tensor is taken, so a mapping that
+    reads lazily never touches the tensors of a file that is refused.
+
+    Args:
+        state: keys as in the file; factors (rank, d_in) and (d_out, rank), 1x1 convolutions as 4-D.
+        peft_config: PEFT's LoraConfig as a dict: `lora_alpha`, `use_rslora`, `alpha_pattern`.
+
+    Returns:
+        Factors by diffusers path, fp32 copies on the CPU, in sorted order.
+
+    Raises:
+        ValueError: for a key that is not of a UNet LoRA (the first few are named), a text encoder's
+            key, another method than LoRA, a 3x3 convolution, half a layer, or mismatching shapes.
+    """
+    grouped: dict[str, dict[str, str]] = {}
+    unknown = []
+    for key in state:
+        found = _locate(key)
+        if found is None:
+            unknown.append(key)
+        elif found[1] in grouped.setdefault(found[0], {}):
+            raise ValueError(f"{found[0]} occurs twice in one file: {grouped[found[0]][found[1]]} and {key}.")
+        else:
+            grouped[found[0]][found[1]] = key
+    if unknown or not grouped:
+        raise ValueError(_refusal(unknown))
+    for module, keys in grouped.items():
+        if not {"up", "down"} <= keys.keys():
+            raise ValueError(
+                f"{module} has only {_first(keys.values())}; its up and down factors must both exist."
+            )
+    return {module: _layer(module, grouped[module], state, peft_config) for module in sorted(grouped)}
+
+
+def to_kohya(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Return Kohya keys: lora_up, lora_down and an explicit alpha equal to the rank, so a scale of 1."""
+    state: dict[str, Tensor] = {}
+    for module, layer in layers.items():
+        name = kohya_name(module)
+        state[f"{name}.lora_up.weight"] = layer.up
+        state[f"{name}.lora_down.weight"] = layer.down
+        state[f"{name}.alpha"] = torch.tensor(float(layer.rank))
+    return state
+
+
+def to_diffusers(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Return the keys diffusers' `load_lora_weights` reads, `unet.<path>.lora.up.weight`; scale 1."""
+    return _dotted(layers, "unet.", ".lora.up.weight", ".lora.down.weight")
+
+
+def to_peft(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Return PEFT's keys, `base_model.model.<path>.lora_A.weight`; load them with lora_alpha = r."""
+    return _dotted(layers, "base_model.model.", ".lora_B.weight", ".lora_A.weight")
+
+
+def _dotted(layers: Mapping[str, LowRank], prefix: str, up: str, down: str) -> dict[str, Tensor]:
+    state = {f"{prefix}{module}{up}": layer.up for module, layer in layers.items()}
+    return state | {f"{prefix}{module}{down}": layer.down for module, layer in layers.items()}
+
+
+def _locate(key: str) -> tuple[str, str] | None:
+    """Return (diffusers path, up | down | alpha) of a key, or None if it is not of a UNet LoRA."""
+    plain = _ADAPTER_NAME.sub(r"\1\2", key)
+    suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
+    if suffix is None:
+        return None
+    name = plain.removesuffix(suffix)
+    try:
+        return (module_of_kohya(name) if name.startswith(KOHYA_PREFIX) else _of_dotted(name)), _SUFFIXES[
+            suffix
+        ]
+    except ValueError:
+        return None
+
+
+def _of_dotted(name: str) -> str:
+    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+    path = name.removeprefix(prefix)
+    if ".processor." in path:
+        path = re.sub(r"\.to_out$", ".to_out.0", path.replace(".processor.", "."))
+    return _module(path)
+
+
+def _module(path: str) -> str:
+    path = _from_native(path)
+    if not _MODULE.fullmatch(path):
+        raise ValueError(f"{path!r} is not the path of a UNet layer.")
+    return path
+
+
+def _from_native(path: str) -> str:
+    """Translate the transformer layers of the original code's names, which SDXL's LoRAs use.
+
+    Three entries per resolution (two residual blocks and a resampler), as in SD 1.5, SD 2.1 and SDXL;
+    input_blocks starts with the first convolution.
+    """
+    match = _NATIVE.fullmatch(path)
+    if not match:
+        return path
+    side, number, rest = match.groups()
+    if side is None:
+        return f"mid_block.attentions.0.{rest}"
+    level, layer = divmod(int(number) - (side == "input_blocks"), 3)
+    if level < 0 or (side == "input_blocks" and layer == 2):
+        return path  # the first convolution or a resampler: no transformer stands there
+    return f"{'down_blocks' if side == 'input_blocks' else 'up_blocks'}.{level}.attentions.{layer}.{rest}"
+
+
+def _layer(
+    module: str, keys: Mapping[str, str], state: Mapping[str, Tensor], peft_config: Mapping[str, Any] | None
+) -> LowRank:
+    up, down = _matrix(module, state[keys["up"]]), _matrix(module, state[keys["down"]])
+    try:
+        layer = LowRank(up, down)
+    except ValueError as error:
+        raise ValueError(f"{module}: {error}") from error
+    if "alpha" in keys:
+        scale = float(state[keys["alpha"]]) / layer.rank
+    else:
+        scale = _peft_scale(peft_config or {}, module, layer.rank)
+    return layer if scale == 1 else layer.scaled(scale)
+
+
+def _matrix(module: str, tensor: Tensor) -> Tensor:
+    if tensor.ndim == 4 and tensor.shape[2:] != (1, 1):
+        raise ValueError(
+            f"{module} is a LoRA of a {tensor.shape[2]}x{tensor.shape[3]} convolution. "
+            "Only linear layers and 1x1 convolutions are supported; use a LoRA of the attention layers."
+        )
+    matrix = tensor.flatten(1) if tensor.ndim == 4 else tensor
+    return matrix.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    # alpha_pattern's keys are matched as path endings, not as PEFT's regular expressions, because a
+    # file is not trusted: a hostile expression can run for years.
+    own = (a for key, a in (config.get("alpha_pattern") or {}).items() if f".{module}".endswith(f".{key}"))
+    alpha = next(own, config.get("lora_alpha"))
+    if alpha is None:
+        return 1.0
+    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def _refusal(unknown: list[str]) -> str:
+    if not unknown:
+        return "it holds no LoRA layers."
+    text = [key for key in unknown if _TEXT_ENCODER.match(key)]
+    if text:
+        return (
+            f"it also changes the text encoder ({_first(text)}). Only LoRAs of the UNet alone are supported."
+        )
+    other = [key for key in unknown if _OTHER_METHODS.search(key)]
+    if other:
+        return f"it is a DoRA, LoCon, LoHa, LoKr or OFT file ({_first(other)}). Only plain LoRA is supported."
+    return f"{len(unknown)} keys are not of a LoRA for a Stable Diffusion UNet: {_first(unknown)}."
+
+
+def _first(names: Iterable[str], count: int = 3) -> str:
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

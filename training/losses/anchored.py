@@ -1,0 +1,53 @@
+"""Our own objective: the paper's preference, tied to the safe image and to the base model.
+
+Not published anywhere and not part of AlignGuard. DPO only asks that the winner improves *more* than
+the loser; it is content when both get worse, and then an unsafe prompt leads nowhere in particular
+while neighbouring prompts drift. Two declared terms answer this:
+
+    loss = alignguard + anchor_weight * winner_anchor + preserve_weight * preservation
+
+Sources of the ideas: DPO-Positive (arXiv:2402.13228) keeps the winner likely, by a penalty inside the
+sigmoid that acts once the policy falls behind the reference; our plain error outside it is our choice.
+DUO (arXiv:2407.21035) adds a squared distance to the reference, on pure noise under the empty prompt;
+taking neutral prompts and noised images at every timestep instead is our choice, and so are the weights.
+"""
+
+from torch import Tensor
+
+from ..preference import PairErrors
+from .alignguard import alignguard_loss
+
+
+def anchored_loss(errors: PairErrors, *, beta: float) -> Tensor:
+    """Form the preference part of the objective; same formula, shapes and errors as `alignguard_loss`.
+
+    The beta it is used with is smaller, so that the sigmoid does not saturate before the unsafe image
+    is gone (our choice).
+    """
+    return alignguard_loss(errors, beta=beta)
+
+
+def winner_anchor(errors: PairErrors) -> Tensor:
+    """Lead the unsafe prompt to the safe image: the winner's own denoising error.
+
+    Args:
+        errors: mean squared error per element, four tensors of shape (batch,); pairs under their
+            unsafe prompt.
+
+    Returns:
+        Mean of e_w, shape (), fp32, >= 0.
+    """
+    return errors.winner.float().mean()
+
+
+def preservation(prediction: Tensor, ref_prediction: Tensor) -> Tensor:
+    """Keep what must not change: the distance to the base model on neutral prompts.
+
+    Args:
+        prediction: output of the UNet with the adapter, shape (batch, 4, h, w).
+        ref_prediction: output without it for the same inputs, same shape.
+
+    Returns:
+        Mean squared difference per element, shape (), fp32. 0 when the adapter is zero.
+    """
+    return (prediction.float() - ref_prediction.float()).square().mean()

@@ -1,0 +1,119 @@
+"""A low-rank update of one Linear, kept as its two factors; the dense matrix is rarely needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no single truth value, so equality stays identity
+class LowRank:
+    """The update delta = up @ down of one Linear, with alpha / rank already folded into `up`.
+
+    Args:
+        up: factor B, shape (d_out, rank), fp32 (fp64 is accepted for checks).
+        down: factor A, shape (rank, d_in), same type as `up`.
+
+    Raises:
+        ValueError: if the shapes do not form a product or the types are not fp32 or fp64.
+    """
+
+    up: Tensor
+    down: Tensor
+
+    def __post_init__(self) -> None:
+        if self.up.ndim != 2 or self.down.ndim != 2 or self.up.shape[1] != self.down.shape[0]:
+            raise ValueError(
+                "up must be (d_out, rank) and down (rank, d_in), "
+                f"got {tuple(self.up.shape)} and {tuple(self.down.shape)}."
+            )
+        if 0 in self.up.shape or 0 in self.down.shape:
+            raise ValueError(
+                f"rank, d_out and d_in must be at least 1, got {self.d_out, self.rank, self.d_in}."
+            )
+        if self.up.dtype != self.down.dtype or self.up.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"up and down must both be fp32, got {self.up.dtype} and {self.down.dtype}.")
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of `up`, an upper bound of the delta's rank."""
+        return self.up.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """Output neurons of the Linear."""
+        return self.up.shape[0]
+
+    @property
+    def d_in(self) -> int:
+        """Input width of the Linear."""
+        return self.down.shape[1]
+
+    def delta(self) -> Tensor:
+        """Return the dense update, shape (d_out, d_in). Meant for tests and small layers."""
+        return self.up @ self.down
+
+    def scaled(self, factor: float) -> "LowRank":
+        """Return factor * delta, the factor folded into `up`; `down` is shared, not copied."""
+        return LowRank(self.up * factor, self.down)
+
+    def norm(self) -> float:
+        """Return the Frobenius norm of the delta without forming it.
+
+        ||B A||_F^2 = sum((B^T B) * (A A^T)), two (rank, rank) matrices, in fp64 because parts of a
+        sum may cancel.
+        """
+        up, down = self.up.double(), self.down.double()
+        squared = ((up.T @ up) * (down @ down.T)).sum()
+        return float(squared.clamp(min=0).sqrt())
+
+    def truncated(self, rank: int) -> tuple["LowRank", float]:
+        """Return the best approximation of at most `rank`, by QR of both factors and a small SVD.
+
+        up = Q_u R_u, down^T = Q_d R_d, R_u R_d^T = U S V^T; the result equals the truncated SVD of the
+        dense delta (Eckart-Young) in O((d_out + d_in) rank^2). sqrt(S) goes to both sides, so that
+        neither overflows when stored in fp16.
+
+        Args:
+            rank: at least 1. From this factor pair's own rank on, the pair itself is returned.
+
+        Returns:
+            The approximation, and the share of the squared norm it keeps, in [0, 1] (1 for a zero delta).
+
+        Raises:
+            ValueError: if rank is below 1.
+        """
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}.")
+        if rank >= self.rank:
+            return self, 1.0
+        q_up, r_up = torch.linalg.qr(self.up)  # (d_out, k), (k, rank), k = min(d_out, rank)
+        q_down, r_down = torch.linalg.qr(self.down.T)
+        u, s, vh = torch.linalg.svd(r_up @ r_down.T, full_matrices=False)
+        root = s[:rank].sqrt()
+        cut = LowRank(q_up @ u[:, :rank] * root, (root[:, None] * vh[:rank]) @ q_down.T)
+        return cut, _kept_energy(s, rank)
+
+
+def concatenate(parts: Sequence[LowRank]) -> LowRank:
+    """Return the exact sum of updates of one Linear; the ranks add up.
+
+    Args:
+        parts: at least one update, all with the same d_out and d_in.
+
+    Raises:
+        ValueError: if there is no part or the shapes differ.
+    """
+    if not parts:
+        raise ValueError("concatenate needs at least one update, got none.")
+    shapes = {(part.d_out, part.d_in) for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"updates of one layer must share (d_out, d_in), got {sorted(shapes)}.")
+    return LowRank(torch.cat([part.up for part in parts], dim=1), torch.cat([part.down for part in parts]))
+
+
+def _kept_energy(singular_values: Tensor, rank: int) -> float:
+    squared = singular_values.double().square()
+    total = float(squared.sum())
+    return min(1.0, float(squared[:rank].sum()) / total) if total > 0 else 1.0

@@ -1,0 +1,1 @@
+"""The one-time training that made the shipped weights; nobody needs it to use them."""

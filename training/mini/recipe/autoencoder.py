@@ -1,0 +1,64 @@
+"""Train the mini autoencoder: 64 x 64 pixels to an 8 x 8 latent of 4 channels, TAESD layout."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..scenes import ALL_SCENES, Scene, draw
+
+WIDTH = 32  # half of TAESD's 64; doubled exactly when the checkpoint is built
+STEPS = 1600
+BATCH = 32
+LEARNING_RATE = 2e-3
+LATENT_NOISE = 0.15  # the decoder learns to forgive what a sampler leaves behind
+
+
+def train_autoencoder(seed: int, on_progress: Callable[[int, int, float], None]):
+    """Train and return a diffusers AutoencoderTiny whose latents have mean 0 and spread 1."""
+    from diffusers import AutoencoderTiny
+
+    rng = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoencoderTiny(encoder_block_out_channels=(WIDTH,) * 4, decoder_block_out_channels=(WIDTH,) * 4)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
+    for step in range(STEPS):
+        loss = autoencoder_loss(model, scene_batch(rng, BATCH), generator)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        on_progress(step + 1, STEPS, loss.item())
+    return model.requires_grad_(False)
+
+
+def scene_batch(rng: random.Random, count: int) -> Tensor:
+    """Draw `count` random scenes, see `scene_batch_of`."""
+    return scene_batch_of([rng.choice(ALL_SCENES) for _ in range(count)], rng)
+
+
+def scene_batch_of(scenes: Sequence[Scene], rng: random.Random) -> Tensor:
+    """Draw the given scenes: fp32 in [-1, 1], shape (len(scenes), 3, 64, 64)."""
+    pictures = np.stack([draw(scene, rng) for scene in scenes])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def autoencoder_loss(model, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the reconstruction error through a noised latent, plus the pull to mean 0 and spread 1."""
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        latents = model.encode(images).latents
+        noise = torch.randn(latents.shape, generator=generator)
+        decoded = model.decode(latents + LATENT_NOISE * noise).sample
+    latents, decoded = latents.float(), decoded.float()
+    mean, spread = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    shape_pull = mean.square().mean() + (spread - 1).square().mean()
+    return F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.1 * shape_pull

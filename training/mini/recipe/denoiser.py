@@ -1,0 +1,109 @@
+"""Train the mini UNet at 64 channels: noise prediction on latents of drawn scenes, with their captions."""
+
+import copy
+import random
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...noise import NoiseSchedule
+from ..architecture import NARROW, build_unet
+from ..scenes import ALL_SCENES
+from .autoencoder import scene_batch_of
+
+STEPS = 8_000
+CAPTIONS, PER_CAPTION = 16, 4  # 64 scenes a step; keys and values of a caption are computed once
+LEARNING_RATE = 1e-3
+WARMUP = 200
+EMA_DECAY = 0.999
+CAPTION_DROPOUT = 0.1
+VARIANTS = 36  # drawings per scene, encoded once
+
+
+class SharedCaptionAttention:
+    """Attention for a batch that holds several scenes per caption: one key and value for all of them.
+
+    Half of a small UNet's work is projecting 77 text tokens; this saves most of it and changes nothing else.
+    """
+
+    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_) -> Tensor:
+        """Return the attention output, shape of `hidden_states` (batch, tokens, d)."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
+        times = hidden_states.shape[0] // context.shape[0]
+        key, value = key.repeat_interleave(times, 0), value.repeat_interleave(times, 0)
+        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (batch, heads, tokens, d / heads)
+        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+def encode_scenes(autoencoder, seed: int) -> Tensor:
+    """Draw every scene VARIANTS times and encode it: (scenes, VARIANTS, 4, 8, 8)."""
+    rng = random.Random(seed)
+    with torch.no_grad():
+        encoded = [autoencoder.encode(scene_batch_of([scene] * VARIANTS, rng)).latents for scene in ALL_SCENES]
+    return torch.stack(encoded)
+
+
+def train_denoiser(
+    latents: Tensor, captions: Tensor, empty: Tensor, seed: int, on_progress: Callable[[int, int, float], None]
+):
+    """Train the narrow UNet and return its moving average.
+
+    Args:
+        latents: drawn scenes, (scenes, variants, 4, 8, 8).
+        captions: text embeddings, (scenes, wordings, 77, 768); each wording is used equally often.
+        empty: embedding of the empty prompt, (1, 77, 768), for classifier-free guidance.
+        seed: of weights, scenes, timesteps and noise.
+        on_progress: called with (step, total, loss).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = build_unet(NARROW)
+    unet.set_attn_processor(SharedCaptionAttention())
+    average = copy.deepcopy(unet).requires_grad_(False)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=WARMUP / STEPS, final_div_factor=50
+    )
+    noise_schedule = NoiseSchedule.scaled_linear()
+    for step in range(STEPS):
+        loss = denoising_loss(unet, noise_schedule, *draw_batch(latents, captions, empty, generator), generator)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        update_average(average, unet, min(EMA_DECAY, (1 + step) / (10 + step)))
+        on_progress(step + 1, STEPS, loss.item())
+        if (step + 1) % 1000 == 0: torch.save(average.state_dict(), '/work/lab/unet_ema.pt')
+    return average
+
+
+def draw_batch(latents: Tensor, captions: Tensor, empty: Tensor, generator: torch.Generator):
+    """Pick CAPTIONS scenes and PER_CAPTION drawings of each: latents (64, 4, 8, 8), embeds (16, 77, 768)."""
+    scene = torch.randint(len(latents), (CAPTIONS,), generator=generator)
+    wording = torch.randint(captions.shape[1], (CAPTIONS,), generator=generator)
+    variant = torch.randint(latents.shape[1], (CAPTIONS, PER_CAPTION), generator=generator)
+    dropped = torch.rand(CAPTIONS, generator=generator) < CAPTION_DROPOUT
+    embeds = torch.where(dropped[:, None, None], empty.float(), captions[scene, wording].float())
+    return latents[scene[:, None], variant].flatten(0, 1), embeds
+
+
+def denoising_loss(unet, schedule: NoiseSchedule, latents: Tensor, embeds: Tensor, generator) -> Tensor:
+    """Return the noise-prediction error, weighted towards the noisy steps that decide what is drawn."""
+    timesteps = torch.randint(1000, (len(latents),), generator=generator)
+    noise = torch.randn(latents.shape, generator=generator)
+    predicted = unet(schedule.add_noise(latents, noise, timesteps), timesteps, embeds).sample
+    kept = schedule.alphas_cumprod[timesteps]
+    weight = ((1 - kept) / kept).sqrt().clamp(0.3, 4)  # 1 / sqrt(signal-to-noise), our choice of bounds
+    return (weight * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the model's by (1 - decay)."""
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -1,0 +1,46 @@
+"""A CLIP-L shaped text encoder whose weights are drawn from named seeds, so none are stored.
+
+A random transformer keeps words apart, and that is all the mini model needs: it learned its few nouns,
+colours and grounds on these embeddings.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+LAYERS, WIDTH, TOKENS, VOCABULARY = 12, 768, 77, 49408
+TOKEN_SPREAD, POSITION_SPREAD = 1.0, 0.5
+IN_SPREAD, OUT_SPREAD = 0.02, 0.01  # small outputs keep each word's own embedding in the residual stream
+
+
+def text_encoder_state() -> dict[str, Tensor]:
+    """Return all weights under the names of transformers' CLIPTextModel, fp16-exact fp32 tensors."""
+    state = {
+        "embeddings.token_embedding.weight": _drawn("token", (VOCABULARY, WIDTH), TOKEN_SPREAD),
+        "embeddings.position_embedding.weight": _drawn("position", (TOKENS, WIDTH), POSITION_SPREAD),
+        **_layer_norm("final_layer_norm"),
+    }
+    for index in range(LAYERS):
+        layer = f"encoder.layers.{index}"
+        state |= _layer_norm(f"{layer}.layer_norm1") | _layer_norm(f"{layer}.layer_norm2")
+        for name in ("q_proj", "k_proj", "v_proj"):
+            state |= _linear(f"{layer}.self_attn.{name}", WIDTH, WIDTH, IN_SPREAD)
+        state |= _linear(f"{layer}.self_attn.out_proj", WIDTH, WIDTH, OUT_SPREAD)
+        state |= _linear(f"{layer}.mlp.fc1", 4 * WIDTH, WIDTH, IN_SPREAD)
+        state |= _linear(f"{layer}.mlp.fc2", WIDTH, 4 * WIDTH, OUT_SPREAD)
+    return {f"text_model.{name}": tensor for name, tensor in state.items()}
+
+
+def _drawn(name: str, shape: tuple[int, ...], spread: float) -> Tensor:
+    seed = int.from_bytes(hashlib.sha256(f"alignguard mini text encoder {name}".encode()).digest()[:8], "big") >> 1
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(shape, generator=generator) * spread).half().float()
+
+
+def _linear(name: str, d_out: int, d_in: int, spread: float) -> dict[str, Tensor]:
+    return {f"{name}.weight": _drawn(name, (d_out, d_in), spread), f"{name}.bias": torch.zeros(d_out)}
+
+
+def _layer_norm(name: str) -> dict[str, Tensor]:
+    return {f"{name}.weight": torch.ones(WIDTH), f"{name}.bias": torch.zeros(WIDTH)}

@@ -1,0 +1,39 @@
+"""A preference pair (what the data layer yields) and its errors (what a loss consumes)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """One training sample: a safe image preferred over an unsafe one, with the prompt of each.
+
+    Elsewhere winner and loser are called chosen and rejected, or y_w and y_l.
+
+    Args:
+        id: unique within its source; names the pair in reports.
+        categories: normalised names, see `taxonomy`; a pair may carry several.
+        unsafe_prompt: prompt that made the loser; both images are trained under it.
+        safe_prompt: prompt that made the winner.
+        winner: file of the safe image.
+        loser: file of the unsafe image. It is never previewed.
+    """
+
+    id: str
+    categories: tuple[str, ...]
+    unsafe_prompt: str
+    safe_prompt: str
+    winner: Path
+    loser: Path
+
+
+class PairErrors(NamedTuple):
+    """Mean squared error per element of the predicted target, four tensors of shape (batch,), fp32."""
+
+    winner: Tensor  # policy (adapter on), safe image
+    loser: Tensor  # policy, unsafe image
+    ref_winner: Tensor  # reference (adapter off), safe image
+    ref_loser: Tensor  # reference, unsafe image

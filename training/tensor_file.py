@@ -1,0 +1,165 @@
+"""Safetensors files: read lazily with clear refusals, written atomically with the same bytes each time."""
+
+import json
+import os
+import secrets
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
+_PICKLE_MAGIC = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))  # zip, pickle 2 to 5
+
+
+class LazyTensors(Mapping[str, Tensor]):
+    """The tensors of an open file, each read when it is asked for, so memory holds one at a time."""
+
+    def __init__(self, handle: safe_open) -> None:
+        self._handle = handle
+        self._keys = list(handle.keys())
+        self.metadata: dict[str, str] = handle.metadata() or {}
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._handle.get_tensor(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[LazyTensors]:
+    """Open a safetensors file for reading.
+
+    Args:
+        path: the file.
+
+    Yields:
+        Its tensors by key, read lazily on the CPU, and its `metadata`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is a pickle, empty, truncated or of another format; the file is named and the
+            sentence says what to do.
+    """
+    _refuse_foreign(path)
+    try:
+        handle = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is damaged or incomplete ({error}). Download or copy it again."
+        ) from error
+    with handle as opened:
+        yield LazyTensors(opened)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write a safetensors file under a temporary name and rename it; an existing file stays as it is.
+
+    The official writer orders the metadata by a hash that changes with every run, so the header is
+    written here, sorted: equal content gives equal bytes.
+
+    Args:
+        path: the file; its folder is made if needed.
+        tensors: fp32, fp16 or bf16 tensors by key.
+        metadata: strings, as the format demands.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: if the file exists, also if it appears while writing.
+        ValueError: if a tensor has another type or a metadata value is not a string.
+    """
+    if path.exists():
+        raise FileExistsError(_taken(path))
+    order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))  # keeps every tensor aligned
+    header = _header({key: tensors[key] for key in order}, metadata)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            for key in order:
+                file.write(_raw(tensors[key]))
+            file.flush()
+            os.fsync(file.fileno())
+        _publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.name} does not exist in {path.parent}. Check the name and the folder."
+        )
+    if not path.is_file():
+        raise ValueError(f"{path.name} is a folder. Name a .safetensors file inside it.")
+    with open(path, "rb") as file:
+        start = file.read(9)
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path.name} is empty. Download or copy it again.")
+    is_safetensors = start[8:] == b"{"  # a header length could begin like a pickle; the brace decides
+    if path.suffix.lower() in _PICKLE_SUFFIXES or (start.startswith(_PICKLE_MAGIC) and not is_safetensors):
+        raise ValueError(
+            f"{path.name} is a pickle, which can run code when opened, so it is refused. "
+            "Use the .safetensors version of it, or convert it in a program you trust."
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise ValueError(f"{path.name} is not a .safetensors file. Choose one that is.")
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    wrong = [key for key, value in metadata.items() if not isinstance(value, str)]
+    if wrong:
+        raise ValueError(f"metadata values must be strings, got another type for {', '.join(wrong)}.")
+    entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
+    offset = 0
+    for key, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(f"{key} must be fp32, fp16 or bf16, got {tensor.dtype}.")
+        end = offset + tensor.numel() * tensor.element_size()
+        entries[key] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)
+
+
+def _raw(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the finished file its name, unless another file took it meanwhile."""
+    try:
+        os.link(temporary, path)  # atomic, and fails if the name is taken
+        return
+    except FileExistsError as error:
+        raise FileExistsError(_taken(path)) from error
+    except OSError:  # no hard links here (FAT, some network drives): reserve the name, then replace it
+        pass
+    try:
+        open(path, "xb").close()
+    except FileExistsError as error:
+        raise FileExistsError(_taken(path)) from error
+    os.replace(temporary, path)
+
+
+def _taken(path: Path) -> str:
+    return f"{path.name} already exists in {path.parent}. Choose another name, or move the old file away."
