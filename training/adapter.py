@@ -126,8 +126,8 @@ def load_adapter(unet: nn.Module, layers: Mapping[str, LowRank]) -> None:
     if attached.keys() != layers.keys():
         odd = sorted(attached.keys() ^ layers.keys())
         raise ValueError(
-            f"the adapter has {len(attached)} modules, the LoRA {len(layers)}, and {len(odd)} are in only one "
-            f"of them, such as {odd[0]}. Attach the adapter with the targets the LoRA was trained with."
+            f"the adapter has {len(attached)} modules, the LoRA {len(layers)}, and {len(odd)} are in only "
+            f"one of them, such as {odd[0]}. Attach the adapter with the targets the LoRA was trained with."
         )
     for name, layer in attached.items():
         _check_rank(name, layer, layers[name])
@@ -174,7 +174,9 @@ def _check_attach(unet: nn.Module, rank: int, targets: str) -> None:
         raise ValueError("the UNet already carries an adapter. Take it off with detach_adapter first.")
     endings = tuple(f".{name}" for name in TARGETS[targets])
     if not any(name.endswith(endings) for name, _ in unet.named_modules()):
-        raise ValueError(f"the UNet has no module that ends in {', '.join(endings)}. Load a UNet of diffusers.")
+        raise ValueError(
+            f"the UNet has no module that ends in {', '.join(endings)}. Load a UNet of diffusers."
+        )
 
 
 def _check_rank(name: str, layer: LoraLayer, factors: LowRank) -> None:

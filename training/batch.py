@@ -123,7 +123,7 @@ def pair_rows(
     """
     kinds = len(captions)
     dropped = draw.dropped.to(winner.device)
-    text = [torch.where(dropped[:, kind, None, None], empty, caption) for kind, caption in enumerate(captions)]
+    text = [torch.where(dropped[:, kind, None, None], empty, own) for kind, own in enumerate(captions)]
     noise = draw.noise.to(winner.device).repeat(kinds, 1, 1, 1)  # (kinds * batch, 4, h, w)
     timesteps = draw.timesteps.to(winner.device).repeat(kinds)
     return tuple(

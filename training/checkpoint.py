@@ -85,7 +85,9 @@ def pack(parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[s
     return tensors
 
 
-def unpack(tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> None:
+def unpack(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimizer: Optimizer
+) -> None:
     """Write packed tensors back: afterwards the run goes on as if it had never stopped.
 
     Raises:
@@ -141,7 +143,7 @@ def _read(path: Path) -> State:
             raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
         values = json.loads(metadata["values"])
         # SafeOpen is no mapping: it has keys() but cannot be iterated
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
     return State(step=values.pop("step"), tensors=tensors, values=values)
 
 

@@ -191,7 +191,8 @@ class MergeConfig:
         step=1,
     )
     statistic: str = _option(
-        "win_count",  # paper: "highest activation across all inputsWhat most active means. win_count: on "
+        "win_count",  # paper: "highest activation across all inputs"
+        "What most active means. win_count: on "
         "the most prompts; mean: on average; max: on a single prompt, which favours rare strong reactions. "
         "Paper: not stated exactly.",
         choices=("win_count", "mean", "max"),

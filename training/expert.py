@@ -33,6 +33,7 @@ _FAMILY_HINTS = {
     "sd_v2": "sd21",
     "sdxl": "sdxl",
 }
+_LORA_LIKE = re.compile(r"lora|\.alpha$|hada_|lokr_|oft_|dora_scale")
 # True of the file they were read from only: hashes of its bytes, and a scale that is folded by now.
 _STALE = re.compile(r"sshs_.*|modelspec\.hash_.*|lora_adapter_metadata|ss_network_args")
 
@@ -164,8 +165,8 @@ def check_family(expert: SafetyExpert, family_name: str, text_width: int) -> Non
 
 
 def _refuse_checkpoint(state: LazyTensors) -> None:
-    parts = ("lora", "alpha", "hada_", "lokr_", "oft_", "dora_scale")
-    if len(state) and not any(part in key for key in state for part in parts):
+    # `.alpha` at the end only: full checkpoints hold alphas_cumprod
+    if len(state) and not any(_LORA_LIKE.search(key) for key in state):
         raise ValueError(
             "it holds full weights, not a LoRA. Open a checkpoint with a checkpoint loader, and choose an "
             "expert or a LoRA here."

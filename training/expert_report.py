@@ -16,6 +16,7 @@ _STATED = {  # metadata key -> label
     "alignguard.beta_convention": "beta convention",
     "alignguard.seed": "seed",
     "alignguard.method": "merge method",
+    "alignguard.kept_energy": "energy kept at this rank",
 }
 
 
@@ -45,7 +46,7 @@ def report_text(
         f"layers: {len(layers)}, rank {_ranks(layers)}, {_size(layers)}",
     ]
     lines += [f"{label}: {metadata[key]}" for key, label in _STATED.items() if metadata.get(key)]
-    return "\n".join([*lines, *_members(metadata), *_norm_table(layers)])
+    return "\n".join([*lines, *_members(metadata), *_winner_table(metadata), *_norm_table(layers)])
 
 
 def _ranks(layers: Mapping[str, LowRank]) -> str:
@@ -70,12 +71,31 @@ def _members(metadata: Mapping[str, str]) -> list[str]:
     return ["members:", *members]
 
 
+def _winner_table(metadata: Mapping[str, str]) -> list[str]:
+    """List how many output neurons each member of a co-merge won per block; nothing for other files."""
+    try:
+        names = [member["name"] for member in json.loads(metadata["alignguard.members"])]
+        won: dict[str, list[int]] = {}
+        for module, counts in json.loads(metadata["alignguard.winners"]).items():
+            total = won.get(_block(module), [0] * len(names))
+            won[_block(module)] = [a + int(b) for a, b in zip(total, counts, strict=True)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+    blocks = sorted(won.items(), key=_depth)
+    width = max(map(len, names), default=0)
+    heads = "".join(f"{block.replace('_blocks', '').replace('_block', ''):>9}" for block, _ in blocks)
+    rows = [
+        f"  {name:<{width}}" + "".join(f"{counts[i]:>9}" for _, counts in blocks)
+        for i, name in enumerate(names)
+    ]
+    return ["output neurons won:", f"  {'':<{width}}{heads}", *rows]
+
+
 def _norm_table(layers: Mapping[str, LowRank]) -> list[str]:
     """List the size of the update per block: Frobenius norm over the block's layers."""
     blocks: dict[str, list[float]] = {}
     for module, layer in layers.items():
-        block = re.match(r"(?:down_blocks|up_blocks)\.\d+|[^.]+", module).group()
-        blocks.setdefault(block, []).append(layer.norm())
+        blocks.setdefault(_block(module), []).append(layer.norm())
     rows = [
         f"  {block:<15}{len(norms):>7}{math.hypot(*norms):>12.4g}"
         for block, norms in sorted(blocks.items(), key=_depth)
@@ -83,6 +103,10 @@ def _norm_table(layers: Mapping[str, LowRank]) -> list[str]:
     return [f"  {'block':<15}{'layers':>7}{'norm':>12}", *rows] if rows else []
 
 
-def _depth(row: tuple[str, list[float]]) -> tuple[int, str]:
+def _block(module: str) -> str:
+    return re.match(r"(?:down_blocks|up_blocks)\.\d+|[^.]*", module).group()
+
+
+def _depth(row: tuple[str, Sequence[float]]) -> tuple[int, str]:
     order = ("time", "add", "conv_in", "down", "mid", "up")
     return next((i for i, start in enumerate(order) if row[0].startswith(start)), len(order)), row[0]

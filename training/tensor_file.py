@@ -22,7 +22,7 @@ class LazyTensors(Mapping[str, Tensor]):
 
     def __init__(self, handle: safe_open) -> None:
         self._handle = handle
-        self._keys = list(handle.keys())
+        self._keys = dict.fromkeys(handle.keys())  # ordered, and quick to look up
         self.metadata: dict[str, str] = handle.metadata() or {}
 
     def __getitem__(self, key: str) -> Tensor:
@@ -81,8 +81,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         FileExistsError: if the file exists, also if it appears while writing.
         ValueError: if a tensor has another type or a metadata value is not a string.
     """
-    if path.exists():
-        raise FileExistsError(_taken(path))
+    refuse_existing(path)
     order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))  # keeps every tensor aligned
     header = _header({key: tensors[key] for key in order}, metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +97,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def refuse_existing(path: Path) -> None:
+    """Stop before the work starts that would end in a name already taken.
+
+    Raises:
+        FileExistsError: if there is a file or folder of that name.
+    """
+    if path.exists():
+        raise FileExistsError(_taken(path))
 
 
 def _refuse_foreign(path: Path) -> None:

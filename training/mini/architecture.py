@@ -1,6 +1,12 @@
-"""The shape of the mini UNet, narrow (64 channels, stored and trained) and wide (320, what hosts load)."""
+"""The shapes of the mini model: narrow (stored and trained) and wide (what hosts load)."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
 
 NARROW, WIDE = 64, 320
+AUTOENCODER_WIDTH = 32  # half of TAESD's 64; doubled exactly when the checkpoint is built
 
 
 def unet_config(channels: int) -> dict:
@@ -25,3 +31,18 @@ def build_unet(channels: int):
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(**unet_config(channels))
+
+
+def load_unet(state: Mapping[str, Tensor]):
+    """Return a frozen mini UNet with the given weights (diffusers names), narrow or wide as they are."""
+    with torch.device("meta"):  # no time lost on drawing weights that are replaced at once
+        unet = build_unet(state["conv_in.weight"].shape[0])
+    unet.load_state_dict(state, assign=True)
+    return unet.eval().requires_grad_(False)
+
+
+def build_autoencoder(width: int):
+    """Return an untrained autoencoder of TAESD's layout, `width` channels in every layer."""
+    from diffusers import AutoencoderTiny
+
+    return AutoencoderTiny(encoder_block_out_channels=(width,) * 4, decoder_block_out_channels=(width,) * 4)

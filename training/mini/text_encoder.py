@@ -5,9 +5,12 @@ colours and grounds on these embeddings.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from ..families.tokenizer import load_tokenizer, token_ids
 
 LAYERS, WIDTH, TOKENS, VOCABULARY = 12, 768, 77, 49408
 TOKEN_SPREAD, POSITION_SPREAD = 1.0, 0.5
@@ -44,3 +47,43 @@ def _linear(name: str, d_out: int, d_in: int, spread: float) -> dict[str, Tensor
 
 def _layer_norm(name: str) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.ones(WIDTH), f"{name}.bias": torch.zeros(WIDTH)}
+
+
+def load_text_encoder():
+    """Return transformers' CLIPTextModel with the mini weights, frozen."""
+    # transformers is imported late: a broken install must not remove the nodes
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=12,
+        hidden_act="quick_gelu",
+    )
+    with torch.device("meta"):
+        model = CLIPTextModel(config)
+    expected = model.state_dict()
+    state = text_encoder_state()
+    if not any(name.startswith("text_model.") for name in expected):  # transformers 5 dropped the prefix
+        state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True, strict=False)
+    for name, buffer in model.named_buffers():  # position numbers are not stored
+        if buffer.is_meta:
+            model.get_submodule(name.rpartition(".")[0]).register_buffer(
+                name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False
+            )
+    return model.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def embed(prompts: Sequence[str], model=None, on_progress=None) -> Tensor:
+    """Return the last hidden states of the prompts as SD 1.5 uses them, (len(prompts), 77, 768)."""
+    model = model or load_text_encoder()
+    ids = token_ids(prompts, load_tokenizer())
+    parts = []
+    for part in ids.split(16):
+        parts.append(model(part).last_hidden_state)
+        if on_progress:
+            on_progress(sum(map(len, parts)), len(ids))
+    return torch.cat(parts)

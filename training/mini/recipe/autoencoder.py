@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..architecture import AUTOENCODER_WIDTH, build_autoencoder
 from ..scenes import ALL_SCENES, Scene, draw
 
-WIDTH = 32  # half of TAESD's 64; doubled exactly when the checkpoint is built
 STEPS = 1600
 BATCH = 32
 LEARNING_RATE = 2e-3
@@ -19,13 +19,11 @@ LATENT_NOISE = 0.15  # the decoder learns to forgive what a sampler leaves behin
 
 def train_autoencoder(seed: int, on_progress: Callable[[int, int, float], None]):
     """Train and return a diffusers AutoencoderTiny whose latents have mean 0 and spread 1."""
-    from diffusers import AutoencoderTiny
-
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoencoderTiny(encoder_block_out_channels=(WIDTH,) * 4, decoder_block_out_channels=(WIDTH,) * 4)
+        model = build_autoencoder(AUTOENCODER_WIDTH)
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)

@@ -79,7 +79,6 @@ def train_denoiser(
         schedule.step()
         update_average(average, unet, min(EMA_DECAY, (1 + step) / (10 + step)))
         on_progress(step + 1, STEPS, loss.item())
-        if (step + 1) % 1000 == 0: torch.save(average.state_dict(), '/work/lab/unet_ema.pt')
     return average
 
 

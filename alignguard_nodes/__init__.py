@@ -1,0 +1,34 @@
+"""The nodes: sockets and widgets in, `training` called, sockets out. One file per node.
+
+To add a node: write its file, then add its line to `NODES`.
+"""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host
+from .apply_safety_expert import ApplySafetyExpert
+from .load_safety_expert import LoadSafetyExpert
+from .load_safety_pairs import LoadSafetyPairs
+from .merge_safety_experts import MergeSafetyExperts
+from .safety_expert_info import SafetyExpertInfo
+from .save_safety_expert import SaveSafetyExpert
+from .train_safety_dpo import TrainSafetyDPO
+
+NODES: list[type[io.ComfyNode]] = [
+    LoadSafetyExpert,
+    ApplySafetyExpert,
+    MergeSafetyExperts,
+    TrainSafetyDPO,
+    LoadSafetyPairs,
+    SaveSafetyExpert,
+    SafetyExpertInfo,
+]
+
+
+class AlignGuardExtension(ComfyExtension):
+    """What the host registers."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return the nodes; the model folder of the experts is made known on the way."""
+        host.register_folders()
+        return NODES

@@ -1,0 +1,295 @@
+"""The border to ComfyUI: the only module that imports comfy.* or folder_paths.
+
+Foreign conventions end here: images (n, h, w, 3) in 0..1, unscaled latents, model patchers, inference
+mode, names from widgets. What leaves this module is what `training` expects.
+"""
+
+import gc
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import comfy.hooks
+import comfy.lora
+import comfy.model_base
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
+from torch import Tensor, nn
+
+from ..training.expert import SafetyExpert, check_family
+from ..training.families import Family, identify
+from ..training.families.native_unet import unet_from_native
+from ..training.lora_keys import Coverage, coverage, kohya_name, to_kohya
+
+EXPERTS = "safety_experts"  # the pack's own folder below models/
+SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_EXPERT_FOLDERS = (EXPERTS, "loras")
+_FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
+
+log = logging.getLogger(__name__)
+
+
+class Encoders(NamedTuple):
+    """What `training.data.cache.encode_pairs` needs: two functions and the name of their weights."""
+
+    image: Callable[[Tensor], Tensor]
+    prompt: Callable[[str], Tensor]
+    id: str
+
+
+class BorrowedUnet(NamedTuple):
+    """The UNet of a MODEL as diffusers' UNet, on the host's device, with what is known about it."""
+
+    unet: nn.Module
+    family: Family
+    weights_hash: str
+
+
+def register_folders() -> None:
+    """Make models/safety_experts known to the host; other packs and users may add folders to it."""
+    folder_paths.add_model_folder_path(EXPERTS, os.path.join(folder_paths.models_dir, EXPERTS))
+    paths, _ = folder_paths.folder_names_and_paths[EXPERTS]
+    folder_paths.folder_names_and_paths[EXPERTS] = (paths, {".safetensors"})
+
+
+def expert_files() -> list[str]:
+    """Return the names of all files that may be experts, as the Load node lists them."""
+    names = {name for folder in _EXPERT_FOLDERS for name in folder_paths.get_filename_list(folder)}
+    return sorted(name for name in names if name.lower().endswith(".safetensors"))
+
+
+def expert_path(name: str) -> Path:
+    """Return the file of a name in the list; names that lead out of the folders find nothing.
+
+    Raises:
+        FileNotFoundError: if no folder has it.
+    """
+    for folder in _EXPERT_FOLDERS:
+        found = folder_paths.get_full_path(folder, name)
+        if found:
+            return Path(found)
+    raise FileNotFoundError(
+        f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder, and press R."
+    )
+
+
+def input_folder() -> Path:
+    """Return ComfyUI's input folder."""
+    return Path(os.path.abspath(folder_paths.get_input_directory()))
+
+
+def output_folder() -> Path:
+    """Return ComfyUI's output folder."""
+    return Path(os.path.abspath(folder_paths.get_output_directory()))
+
+
+def private_folder(name: str) -> Path:
+    """Return a folder of ours below user/ that the web server does not hand out, such as the cache."""
+    return Path(folder_paths.get_system_user_directory("alignguard"), name)
+
+
+def blocked(message: str) -> ExecutionBlocker:
+    """Return an output that stops whoever uses it, with a message."""
+    return ExecutionBlocker(message)
+
+
+def progress(node_id: str) -> Callable[..., None]:
+    """Return `report(step, total, ...)`: it first raises if the user cancelled, then moves the node's bar."""
+    bar = comfy.utils.ProgressBar(1, node_id)
+
+    def report(step: int, total: int, *_: Any) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(step, total)
+
+    return report
+
+
+def image_tensor(picture: Image.Image) -> Tensor:
+    """Return a picture as the host's IMAGE, (1, h, w, 3) fp32 in [0, 1]."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+
+
+def family_of(model: Any) -> tuple[str, int]:
+    """Return the family's name and the text width of a MODEL; an unknown one has the host's name for it."""
+    config = model.model.model_config
+    names = [cls.__name__ for cls in type(config).__mro__]
+    return next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0]), int(
+        config.unet_config.get("context_dim") or 0
+    )
+
+
+def encoders(model: Any, clip: Any, vae: Any = None) -> Encoders:
+    """Return the graph's own encoders; `image` may be used only where a vae is given.
+
+    A prompt is encoded as CLIPTextEncode does it, but brackets are plain characters.
+    """
+
+    def encode_image(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model.model.process_latent_in(vae.encode((pixels.movedim(1, -1) + 1) / 2))  # NHWC in 0..1
+
+    def encode_prompt(text: str) -> Tensor:
+        with torch.inference_mode():
+            return clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
+
+    parts = [_weights_hash(clip.cond_stage_model.state_dict()), str(clip.layer_idx)]
+    if clip.patcher.patches:
+        parts.append(str(clip.patcher.patches_uuid))  # a LoRA on the text encoder: valid for this session
+    if vae is not None:
+        parts.append(_weights_hash(vae.first_stage_model.state_dict()))
+    return Encoders(encode_image, encode_prompt, hashlib.sha256("/".join(parts).encode()).hexdigest())
+
+
+def encode_prompts(model: Any, clip: Any, prompts: Sequence[str]) -> Tensor:
+    """Return text embeddings of the prompts, normal tensors, (len(prompts), 77, width)."""
+    encode = encoders(model, clip).prompt
+    embeds = [encode(prompt)[:, :77] for prompt in prompts]
+    with torch.inference_mode(False):
+        return torch.cat([embed.to("cpu", torch.float32, copy=True) for embed in embeds])
+
+
+@contextmanager
+def outside_inference_mode() -> Iterator[None]:
+    """Leave the inference mode that the host runs nodes in; tensors made inside can be trained on."""
+    with torch.inference_mode(False):
+        yield
+
+
+@contextmanager
+def borrowed_unet(model: Any) -> Iterator[BorrowedUnet]:
+    """Lend a copy of a MODEL's UNet, with all host models unloaded; its memory is given back at the end.
+
+    Raises:
+        ValueError: if the MODEL is not a plain, unquantised checkpoint of a family that can be trained.
+    """
+    _refuse_changed(model)
+    with torch.inference_mode():
+        comfy.model_management.unload_all_models()  # also takes LoRAs of other branches off the weights
+        state = model.model.diffusion_model.state_dict()
+        family = identify(state)
+        unet = unet_from_native(state, family)
+        weights_hash = _weights_hash(state)
+    del state
+    try:
+        yield BorrowedUnet(unet.to(comfy.model_management.get_torch_device()), family, weights_hash)
+    finally:
+        unet.to("meta")  # the frames of a traceback may still hold the module, but no longer its weights
+        gc.collect()
+        comfy.model_management.soft_empty_cache()
+
+
+def apply_expert(
+    model: Any, expert: SafetyExpert, *, strength: float, start_percent: float = 0.0, end_percent: float = 1.0
+) -> tuple[Any, str]:
+    """Return a MODEL with the expert on it, and a sentence about the outcome.
+
+    Over the whole range the weights are patched as the stock LoRA loader does it, to the same bits.
+
+    Args:
+        model: MODEL; it is not changed. Strength 0 returns it as it is.
+        expert: what to apply.
+        strength: factor of the update.
+        start_percent: share of the sampling before the expert is switched on, in [0, 1).
+        end_percent: share after which it is switched off, in (start_percent, 1].
+
+    Raises:
+        ValueError: if the range is empty, the expert is for another family, or no layer matches.
+    """
+    if not 0 <= start_percent < end_percent <= 1:
+        raise ValueError(
+            f"start_percent must be below end_percent, both from 0 to 1, got {start_percent:g} and "
+            f"{end_percent:g}."
+        )
+    if strength == 0:
+        return model, "Strength 0: the model is unchanged."
+    check_family(expert, *family_of(model))
+    patches, found = _patches(model, expert)
+    if not found.matched:
+        raise ValueError(f"{expert.name}: {found.sentence()} Load a checkpoint of the line it was made for.")
+    if found.missing:
+        log.warning("%s: %s", expert.name, found.sentence())
+    patched = model.clone()
+    if (start_percent, end_percent) == (0, 1):
+        patched.add_patches(patches, strength)
+    else:
+        _add_scheduled(patched, patches, strength, start_percent, end_percent)
+    return patched, found.sentence()
+
+
+def _patches(model: Any, expert: SafetyExpert) -> tuple[dict, Coverage]:
+    """Return the host's patches of the layers the model has in that shape, and which ones these are."""
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    shapes = {key: weight.shape for key, weight in model.model.state_dict().items()}
+    targets = {}
+    for module, layer in expert.layers.items():
+        key = keys.get(kohya_name(module))
+        shape = shapes.get(key)
+        if shape and (shape[0], shape[1:].numel()) == (layer.d_out, layer.d_in):
+            targets[module] = key
+    state = to_kohya({module: expert.layers[module] for module in targets})
+    patches = comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
+    return patches, coverage(expert.layers, targets)
+
+
+def _add_scheduled(model: Any, patches: dict, strength: float, start: float, end: float) -> None:
+    """Switch the patches by the host's own weight hooks, on every conditioning of a sampling run."""
+    hook = comfy.hooks.WeightHook()
+    model.add_hook_patches(hook, patches, strength)
+
+    def sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        current = hook.clone()
+        current.hook_keyframe = _keyframes(start, end)  # new for each run: keyframes remember where they were
+        group = comfy.hooks.HookGroup()
+        group.add(current)
+        combined = {None: group}
+        for conds in executor.class_obj.conds.values():
+            for cond in conds:
+                own = cond.get("hooks")
+                if own not in combined:
+                    combined[own] = own.clone_and_combine(group)
+                cond["hooks"] = combined[own]
+        return executor(*args, **kwargs)
+
+    model.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, sample)
+
+
+def _keyframes(start: float, end: float) -> comfy.hooks.HookKeyframeGroup:
+    frames = comfy.hooks.HookKeyframeGroup()
+    switches = [(0.0, 0.0)] * (start > 0) + [(1.0, start)] + [(0.0, end)] * (end < 1)
+    for factor, percent in switches:
+        frames.add(comfy.hooks.HookKeyframe(factor, percent, guarantee_steps=0))
+    return frames
+
+
+def _refuse_changed(model: Any) -> None:
+    if model.patches or model.hook_patches:
+        raise ValueError(
+            f"this MODEL carries a LoRA or an expert already ({len(model.patches) or 'scheduled'} "
+            "patches), which would become part of what training keeps. Connect the MODEL of the "
+            "checkpoint loader itself."
+        )
+    kind = model.model.model_type
+    if kind != comfy.model_base.ModelType.EPS or "model_sampling" in model.object_patches:
+        raise ValueError(
+            f"this MODEL predicts {kind.name} or has its sampling changed; this version works with epsilon "
+            "models such as SD 1.5. Connect the MODEL of such a checkpoint's loader itself."
+        )
+
+
+def _weights_hash(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,168 @@
+"""Node: Merge Safety Experts."""
+
+from collections.abc import Sequence
+
+from comfy_api.latest import io, ui
+
+from ..training.config import MergeConfig, option_help
+from ..training.expert import SafetyExpert, check_family
+from ..training.merging import (
+    MERGE_METHODS,
+    Statistics,
+    calibration_prompts,
+    collect_statistics,
+    merge_experts,
+)
+from . import host, sockets
+from .sockets import CATEGORY, check_strength, strength_input
+from .widgets import config_inputs
+
+NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
+REQUIRED = (1, 2)
+
+
+class MergeSafetyExperts(io.ComfyNode):
+    """Combine experts of several categories into one LoRA."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardMergeSafetyExperts",
+            display_name="Merge Safety Experts",
+            category=CATEGORY,
+            description="Combine safety experts of one base model into a single LoRA.",
+            inputs=[
+                *(_expert_input(number) for number in NUMBERS),
+                io.Combo.Input(
+                    "method",
+                    options=list(MERGE_METHODS),
+                    default=MergeConfig.method,
+                    tooltip=option_help(MergeConfig, "method"),
+                ),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="Only for co_merge: the base model of the experts, straight from its loader.",
+                ),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="Only for co_merge: encodes the calibration prompts."
+                ),
+                io.MultiType.Input(
+                    "calibration",
+                    types=[sockets.SafetyPairs, io.String],
+                    optional=True,
+                    tooltip="Only for co_merge: the prompts on which the experts are compared, as safety "
+                    "pairs or as text with one prompt a line. Use unsafe prompts of every category, "
+                    "equally many.",
+                ),
+                *(_strength_input(number) for number in NUMBERS),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=8,
+                    optional=True,
+                    tooltip="Only for co_merge: picture size of the calibration runs. Lower is faster and "
+                    "further from what the model was made for.",
+                ),
+                *config_inputs(MergeConfig, skip=("method",)),
+            ],
+            outputs=[
+                sockets.SafetyExpert.Output(display_name="expert", tooltip="One expert of all categories."),
+                io.String.Output(
+                    display_name="report", tooltip="Members, winners per layer, ranks and norms."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        method: str,
+        model: object = None,
+        clip: object = None,
+        calibration: object = None,
+        resolution: int = 512,
+        **slots: object,  # expert_1..8, strength_1..8 and the options of MergeConfig
+    ) -> io.NodeOutput:
+        used = [n for n in NUMBERS if slots.get(f"expert_{n}") is not None]
+        experts = [slots[f"expert_{n}"] for n in used]
+        strengths = [slots.get(f"strength_{n}", 1.0) for n in used]
+        for n, strength in zip(used, strengths, strict=True):
+            check_strength(strength, f"strength_{n}")
+        settings = {
+            name: value for name, value in slots.items() if not name.startswith(("expert_", "strength_"))
+        }
+        config = MergeConfig(method=method, **settings)
+        report = host.progress(cls.hidden.unique_id)
+        statistics = None
+        if MERGE_METHODS[method].needs_statistics:
+            _check_connected(method, model=model, clip=clip, calibration=calibration)
+            statistics = _calibrate(experts, strengths, config, model, clip, calibration, resolution, report)
+        merged = merge_experts(
+            experts, config, strengths=strengths, statistics=statistics, on_progress=report
+        )
+        text = merged.report()
+        return io.NodeOutput(merged, text, ui=ui.PreviewText(text))
+
+
+def _calibrate(
+    experts: Sequence[SafetyExpert],
+    strengths: Sequence[float],
+    config: MergeConfig,
+    model: object,
+    clip: object,
+    calibration: object,
+    resolution: int,
+    on_progress: object,
+) -> Statistics:
+    for expert in experts:
+        check_family(expert, *host.family_of(model))
+    prompts = host.encode_prompts(clip, _prompts(calibration, config))
+    with host.outside_inference_mode(), host.borrowed_unet(model) as base:
+        return collect_statistics(
+            base.unet,
+            base.family.schedule(),
+            experts,
+            prompts,
+            config,
+            latent_shape=(base.family.latent_channels, resolution // 8, resolution // 8),
+            strengths=strengths,
+            on_progress=on_progress,
+        )
+
+
+def _prompts(calibration: object, config: MergeConfig) -> Sequence[str]:
+    if not isinstance(calibration, str):
+        return calibration_prompts(calibration.pairs, config)
+    lines = [line.strip() for line in calibration.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("calibration holds no prompt. Write one prompt a line, or connect safety pairs.")
+    return lines
+
+
+def _check_connected(method: str, **sockets_of: object) -> None:
+    missing = [name for name, value in sockets_of.items() if value is None]
+    if missing:
+        others = " or ".join(name for name, each in MERGE_METHODS.items() if not each.needs_statistics)
+        raise ValueError(
+            f"{method} compares the experts on the base model, so it needs {', '.join(missing)} connected "
+            f"too. Connect it, or set method to {others}."
+        )
+
+
+def _expert_input(number: int) -> io.Input:
+    place = "An expert of one category." if number in REQUIRED else "Another expert, of the same base model."
+    return sockets.SafetyExpert.Input(
+        f"expert_{number}", optional=number not in REQUIRED, tooltip=f"{place} The order does not matter."
+    )
+
+
+def _strength_input(number: int) -> io.Input:
+    return strength_input(
+        f"strength_{number}",
+        f"Weight of expert_{number} in the merge: higher lets it win more of the model, 0 leaves it out.",
+        optional=True,
+    )

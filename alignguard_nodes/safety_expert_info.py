@@ -1,0 +1,26 @@
+"""Node: Safety Expert Info."""
+
+from comfy_api.latest import io, ui
+
+from .sockets import CATEGORY, SafetyExpert
+
+
+class SafetyExpertInfo(io.ComfyNode):
+    """Tell what an expert is, how it was made and where in the model it acts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardSafetyExpertInfo",
+            display_name="Safety Expert Info",
+            category=CATEGORY,
+            description="Show an expert's categories, base model, training and size.",
+            inputs=[SafetyExpert.Input("expert", tooltip="From Load, Merge or Train.")],
+            outputs=[io.String.Output(display_name="report", tooltip="The same text, for Preview as Text.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, expert: object) -> io.NodeOutput:
+        report = expert.report()
+        return io.NodeOutput(report, ui=ui.PreviewText(report))

@@ -1,0 +1,45 @@
+"""Node: Save Safety Expert."""
+
+from comfy_api.latest import io, ui
+
+from ..training.expert import save_expert
+from . import host
+from .files import new_expert_path
+from .sockets import CATEGORY, SafetyExpert
+
+
+class SaveSafetyExpert(io.ComfyNode):
+    """Write an expert where ComfyUI's LoRA lists find it; nothing is ever overwritten."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardSaveSafetyExpert",
+            display_name="Save Safety Expert",
+            category=CATEGORY,
+            description="Write an expert to output/loras/alignguard. Every LoRA loader can read the file.",
+            inputs=[
+                SafetyExpert.Input("expert", tooltip="What to save: single or merged."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="expert",
+                    tooltip="The file is named after it, with a counter: an existing file is never "
+                    "overwritten. Folders are allowed, such as mine/merged.",
+                ),
+                io.Combo.Input(
+                    "dtype",
+                    options=list(host.SAVE_DTYPES),
+                    default="fp32",
+                    tooltip="fp32 keeps every digit. fp16 and bf16 halve the file; fp16 keeps more "
+                    "digits, bf16 larger numbers.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, expert: object, filename_prefix: str, dtype: str) -> io.NodeOutput:
+        output = host.output_folder()
+        path = new_expert_path(output, filename_prefix)
+        save_expert(expert, path, dtype=host.SAVE_DTYPES[dtype])
+        return io.NodeOutput(ui=ui.PreviewText(f"saved as {path.relative_to(output).as_posix()}"))

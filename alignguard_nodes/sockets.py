@@ -1,0 +1,29 @@
+"""The socket types of the pack, and the widgets that several nodes share."""
+
+from comfy_api.latest import io
+
+SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.expert.SafetyExpert
+SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.data.folder.SafetyPairs
+
+CATEGORY = "AlignGuard"  # the menu
+MAX_STRENGTH = 2.0
+
+
+def strength_input(name: str, tooltip: str, *, optional: bool = False) -> io.Float.Input:
+    """Return a strength widget: 0 is off, 1 as trained, 2 the most."""
+    return io.Float.Input(
+        name, default=1.0, min=0.0, max=MAX_STRENGTH, step=0.05, optional=optional, tooltip=tooltip
+    )
+
+
+def check_strength(strength: float, name: str = "strength") -> None:
+    """Refuse what the widget's range cannot when the value comes through a link.
+
+    Raises:
+        ValueError: if the strength is not in [0, 2].
+    """
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise ValueError(
+            f"{name} must be from 0 (off) to {MAX_STRENGTH:g}, got {strength:g}. A negative strength would "
+            "undo the safety that was trained; use 0 to switch an expert off."
+        )

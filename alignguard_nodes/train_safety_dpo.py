@@ -1,0 +1,164 @@
+"""Node: Train Safety DPO."""
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..training.config import TrainConfig
+from ..training.data.cache import TrainingData, encode_pairs
+from ..training.losses import LOSSES
+from ..training.run import expert_name, train_expert
+from ..training.taxonomy import CATEGORIES, normalize_category
+from . import host, sockets
+from .files import new_expert_path
+from .loss_curve import draw_loss_curve
+from .sockets import CATEGORY
+from .widgets import config_inputs
+
+AUTO = "auto"
+
+
+class TrainSafetyDPO(io.ComfyNode):
+    """Train one expert on preference pairs, and save it before anything else can happen."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardTrainSafetyDPO",
+            display_name="Train Safety DPO",
+            category=CATEGORY,
+            description="Train a safety expert on pairs of safe and unsafe pictures, by Direct Preference "
+            "Optimization. The result is saved to output/loras/alignguard.",
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="The base model, straight from its loader: no LoRA before it."
+                ),
+                io.Clip.Input("clip", tooltip="Encodes the prompts once, then makes room."),
+                io.Vae.Input("vae", tooltip="Encodes the pictures once, then makes room."),
+                sockets.SafetyPairs.Input(
+                    "pairs", tooltip="From Load Safety Pairs. One category makes a good expert."
+                ),
+                io.Combo.Input(
+                    "category",
+                    options=[AUTO, *CATEGORIES],
+                    default=AUTO,
+                    tooltip="What the expert is against, for its file. auto takes it from the pairs; a "
+                    "name makes sure that all pairs are of that category.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="",
+                    optional=True,
+                    tooltip="Name of the file in output/loras/alignguard; a counter is added and nothing is "
+                    "overwritten. Empty names it after the category.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=512,
+                    min=64,
+                    max=2048,
+                    step=8,
+                    optional=True,
+                    tooltip="Pictures are resized to this many pixels. Lower is faster and further from "
+                    "what the model was made for. Paper: 512 (SD 1.5), 1024 (SDXL); the mini model: 64.",
+                ),
+                *config_inputs(TrainConfig, choices={"objective": LOSSES}),
+            ],
+            outputs=[
+                sockets.SafetyExpert.Output(
+                    display_name="expert", tooltip="For Apply, Merge or Info; saved already."
+                ),
+                io.LossMap.Output(
+                    display_name="loss_map", tooltip="The loss of every step, for Plot Loss Graph."
+                ),
+                io.String.Output(display_name="report", tooltip="Where it was saved, and how training went."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, category: str) -> bool | str:
+        try:
+            normalize_category(category)  # the user's own categories are allowed, in API prompts
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        pairs: Any,
+        category: str,
+        filename_prefix: str = "",
+        resolution: int = 512,
+        **settings: Any,  # the options of TrainConfig
+    ) -> io.NodeOutput:
+        config = TrainConfig(**settings)
+        category = _category_of(pairs, category)
+        out = new_expert_path(host.output_folder(), filename_prefix or expert_name(category))
+        report = host.progress(cls.hidden.unique_id)
+        coders = host.encoders(model, clip, vae)
+        data = encode_pairs(
+            pairs,
+            encode_image=coders.image,
+            encode_prompt=coders.prompt,
+            encoder_id=coders.id,
+            resolution=resolution,
+            cache_dir=host.private_folder("cache"),
+            on_progress=report,
+        )
+        expert, result = _train(model, data, config, category, out, report)
+        text = _report(expert, result, pairs, out)
+        curve = ui.PreviewImage(host.image_tensor(draw_loss_curve(result.losses)))
+        return io.NodeOutput(
+            expert, {"loss": result.losses}, text, ui={**curve.as_dict(), **ui.PreviewText(text).as_dict()}
+        )
+
+
+def _train(
+    model: Any, data: TrainingData, config: TrainConfig, category: str, out: Path, report: Any
+) -> tuple:
+    with host.outside_inference_mode(), host.borrowed_unet(model) as base:
+        return train_expert(
+            base.unet,
+            data,
+            base.family.schedule(),
+            config,
+            category=category,
+            family=base.family.name,
+            base_hash=base.weights_hash,
+            out=out,
+            run_dir=host.private_folder("runs") / out.stem if config.save_every else None,
+            on_progress=report,
+        )
+
+
+def _category_of(pairs: Any, category: str) -> str:
+    if category == AUTO:
+        return ", ".join(pairs.categories)
+    category = normalize_category(category)
+    others = [pair.id for pair in pairs.pairs if category not in pair.categories]
+    if others:
+        raise ValueError(
+            f"{len(others)} of {len(pairs.pairs)} pairs are not of the category {category}, such as "
+            f"{others[0]}. Choose {category} in Load Safety Pairs too, or set category to {AUTO} here."
+        )
+    return category
+
+
+def _report(expert: Any, result: Any, pairs: Any, out: Path) -> str:
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    return "\n".join(
+        [
+            f"saved as {out.relative_to(host.output_folder()).as_posix()}",
+            f"{result.steps_done} steps, loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}",
+            f"last step: {figures}",
+            f"pairs: {pairs.report.text()}",
+            expert.report(),
+        ]
+    )

@@ -1,0 +1,59 @@
+"""What all tests share: the mini model and a running ComfyUI, made when first asked for, once per session."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+MINI_PAIRS = 8  # per category; enough to train a few steps, little to draw
+
+
+@pytest.fixture(scope="session")
+def mini() -> dict[str, Path]:
+    """The mini model as `build_mini` returns it, kept in `.host` for as long as the code that makes it."""
+    from training.mini.build import build_mini  # late: most tests do not need it
+
+    folder = ROOT / ".host" / f"mini-{MINI_PAIRS}-{_hash_of(ROOT / 'training' / 'mini')}"
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".mini-", dir=folder.parent))
+        try:
+            build_mini(unfinished, pairs_per_category=MINI_PAIRS)
+            os.replace(unfinished, folder)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+    return build_mini(folder, pairs_per_category=MINI_PAIRS)
+
+
+@pytest.fixture(scope="session")
+def comfy(mini, tmp_path_factory):
+    """A running ComfyUI with this pack and the mini model; without a host it fails, and never skips."""
+    from base_folder import place_mini, prepare_base  # late: they are beside the host's tests
+    from comfy_server import ComfyServer
+
+    base = tmp_path_factory.mktemp("comfy")
+    prepare_base(base)
+    place_mini(base, mini)
+    with ComfyServer(base) as server:
+        yield server
+
+
+def pytest_collection_modifyitems(items):
+    """Skip, with its reason shown, what needs a GPU on a machine that has none."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, this machine has none"))
+
+
+def _hash_of(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".safetensors")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,196 @@
+"""A base model is read from a checkpoint or a folder of diffusers, offline, or refused with a reason."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from diffusers import AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from training.families import FAMILIES, text_encoder
+from training.families.base_model import load_base
+from training.families.native_unet import unet_config
+from training.families.unet_names import Layout, module_names, native_name
+from training.tensor_file import write_tensors
+
+SD15 = FAMILIES["sd15"]
+LAYOUT = Layout(channels=(32, 32), attention=(True, True), layers=1, in_channels=4, out_channels=4)
+VOCABULARY = 64
+
+
+def tokens(prompts, **_):
+    """Stand in for CLIP's tokenizer, whose vocabulary would need 150 MB of embeddings."""
+    rows = [[(ord(letter) % VOCABULARY) for letter in prompt.ljust(77)[:77]] for prompt in prompts]
+    return SimpleNamespace(input_ids=torch.tensor(rows))
+
+
+@pytest.fixture(autouse=True)
+def _small_vocabulary(monkeypatch):
+    monkeypatch.setattr(text_encoder, "load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.families.diffusers_folder.load_tokenizer", lambda: tokens)
+
+
+@pytest.fixture(scope="module")
+def models():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return {
+            "unet": UNet2DConditionModel(**unet_config(LAYOUT, SD15)).eval(),
+            "vae": AutoencoderTiny(
+                encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4
+            ).eval(),
+            "text_encoder": CLIPTextModel(
+                CLIPTextConfig(
+                    vocab_size=VOCABULARY,
+                    hidden_size=768,
+                    intermediate_size=32,
+                    num_hidden_layers=2,
+                    num_attention_heads=12,
+                    hidden_act="quick_gelu",
+                )
+            ).eval(),
+        }
+
+
+@pytest.fixture(scope="module")
+def checkpoint_state(models):
+    table = module_names(LAYOUT)
+    state = {
+        f"model.diffusion_model.{native_name(name, table)}": tensor
+        for name, tensor in models["unet"].state_dict().items()
+    }
+    for name, tensor in models["vae"].state_dict().items():
+        part, _, number, rest = name.split(".", 3)
+        state[f"first_stage_model.taesd_{part}.{int(number) + (part == 'decoder')}.{rest}"] = tensor
+    state["first_stage_model.vae_scale"] = torch.tensor(0.18215)
+    state["first_stage_model.vae_shift"] = torch.tensor(0.0)
+    for name, tensor in models["text_encoder"].state_dict().items():
+        name = f"text_model.{name.removeprefix('text_model.')}"
+        state[f"cond_stage_model.transformer.{name}"] = tensor
+    return {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(checkpoint_state, tmp_path_factory):
+    return write_tensors(tmp_path_factory.mktemp("base") / "tiny.safetensors", checkpoint_state, {})
+
+
+@pytest.fixture(scope="module")
+def folder(models, tmp_path_factory):
+    root = tmp_path_factory.mktemp("diffusers") / "tiny"
+    for part, model in models.items():
+        model.save_pretrained(root / part)
+    return root
+
+
+def predict(unet, embeds):
+    with torch.no_grad():
+        return unet(torch.ones(1, 4, 4, 4), torch.tensor([500]), embeds).sample
+
+
+def test_a_checkpoint_gives_the_models_it_was_made_of(checkpoint, models):
+    base = load_base(checkpoint)
+    assert (base.name, base.family.name) == ("tiny", "sd15")
+    picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    with torch.no_grad():
+        latents = models["vae"].encode(picture).latents
+        embeds = models["text_encoder"](tokens(["a red kite"]).input_ids).last_hidden_state
+    assert torch.allclose(base.encode_image(picture), latents, atol=1e-6)
+    assert torch.equal(base.encode_prompt("a red kite"), embeds)
+    assert torch.equal(predict(base.unet, embeds), predict(models["unet"], embeds))
+
+
+def test_a_folder_of_diffusers_gives_the_same_model_with_the_same_names(folder, checkpoint):
+    of_folder, of_file = load_base(folder), load_base(checkpoint)
+    assert of_folder.content_hash == of_file.content_hash
+    picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    assert torch.allclose(of_folder.encode_image(picture), of_file.encode_image(picture), atol=1e-6)
+    assert torch.equal(of_folder.encode_prompt("a kite"), of_file.encode_prompt("a kite"))
+
+
+def test_the_base_hash_is_that_of_the_values_not_of_their_type(checkpoint_state, tmp_path):
+    half = {name: tensor.half() for name, tensor in checkpoint_state.items()}
+    path = write_tensors(tmp_path / "half.safetensors", half, {})
+    as_stored, as_fp32 = load_base(path, dtype=None), load_base(path)
+    assert as_stored.unet.dtype == torch.float16
+    assert as_stored.content_hash == as_fp32.content_hash
+
+
+def test_other_encoder_weights_give_another_encoder_id_but_the_same_base(
+    checkpoint, checkpoint_state, tmp_path
+):
+    other = dict(checkpoint_state)
+    other["first_stage_model.vae_scale"] = torch.tensor(0.2)
+    changed = load_base(write_tensors(tmp_path / "other.safetensors", other, {}))
+    base = load_base(checkpoint)
+    assert changed.content_hash == base.content_hash
+    assert changed.encoder_id != base.encoder_id == load_base(checkpoint).encoder_id
+
+
+def test_the_schedule_is_the_familys(checkpoint):
+    assert load_base(checkpoint).schedule.prediction_type == "epsilon"
+
+
+def without(state, prefix):
+    return {name: tensor for name, tensor in state.items() if not name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("model.diffusion_model.", "is not a checkpoint.*not a LoRA, VAE or text encoder"),
+        ("first_stage_model.", "cannot be the base model.*with its VAE inside"),
+        ("cond_stage_model.", "cannot be the base model.*with its text encoder inside"),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.", "text encoder does not fit.*final_layer_norm"),
+    ],
+)
+def test_an_incomplete_checkpoint_says_what_is_missing(checkpoint_state, tmp_path, prefix, said):
+    path = write_tensors(tmp_path / "part.safetensors", without(checkpoint_state, prefix), {})
+    with pytest.raises(ValueError, match=rf"part\.safetensors {said}"):
+        load_base(path)
+
+
+def test_a_checkpoint_of_another_family_is_named(checkpoint_state, tmp_path):
+    wide = dict(checkpoint_state)
+    for name in wide:
+        if ".attn2.to_k." in name and name.startswith("model."):
+            wide[name] = torch.zeros(wide[name].shape[0], 2048)
+    path = write_tensors(tmp_path / "xl.safetensors", wide, {})
+    with pytest.raises(ValueError, match=r"xl\.safetensors cannot be the base model.*SDXL \(text width 2048\)"):
+        load_base(path)
+
+
+def test_pickles_are_refused_by_name_in_files_and_folders(tmp_path, folder):
+    pickle = tmp_path / "model.ckpt"
+    pickle.write_bytes(b"PK\x03\x04 not opened")
+    with pytest.raises(ValueError, match=r"model\.ckpt is a pickle"):
+        load_base(pickle)
+    copy = tmp_path / "copy"
+    (copy / "unet").mkdir(parents=True)
+    (copy / "unet" / "config.json").write_bytes((folder / "unet" / "config.json").read_bytes())
+    (copy / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ValueError, match=r"copy/unet holds only diffusion_pytorch_model\.bin, a pickle"):
+        load_base(copy)
+
+
+def test_a_folder_that_is_no_model_says_what_it_must_hold(tmp_path):
+    with pytest.raises(ValueError, match=r"unet/config\.json is missing.*unet, vae, text_encoder"):
+        load_base(tmp_path)
+
+
+def test_a_folder_with_v_prediction_is_refused(tmp_path, folder):
+    copy = tmp_path / "copy"
+    for part in ("unet", "vae", "text_encoder"):
+        (copy / part).mkdir(parents=True)
+        for file in (folder / part).iterdir():
+            (copy / part / file.name).symlink_to(file)
+    (copy / "scheduler").mkdir()
+    (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
+    with pytest.raises(ValueError, match=r"prediction type v_prediction.*this version trains SD 1\.5"):
+        load_base(copy)
+
+
+def test_a_missing_path_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"gone\.safetensors does not exist"):
+        load_base(tmp_path / "gone.safetensors")

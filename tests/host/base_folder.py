@@ -1,0 +1,86 @@
+"""A base directory for ComfyUI: its models, inputs, outputs and nodes, apart from any ComfyUI of the user."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parents[2]
+PACK_NAME = "alignguard"
+PAIRS_FOLDER = "alignguard_pairs"  # in ComfyUI's input folder; the shipped graphs name it
+FOLDERS = ("custom_nodes", f"input/{PAIRS_FOLDER}", "output", "temp", "user/default/workflows")
+MODEL_FOLDERS = ("checkpoints", "loras", "safety_experts")
+NOT_COPIED = (".git", ".venv", ".host", "demo_output", "__pycache__", ".pytest_cache", ".ruff_cache")
+
+
+def prepare_base(base: Path) -> None:
+    """Make the folders of a base directory and put this pack into its custom_nodes, as `alignguard`."""
+    for name in (*FOLDERS, *(f"models/{name}" for name in MODEL_FOLDERS)):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    link_folder(PACK, base / "custom_nodes" / PACK_NAME)
+
+
+def place_mini(base: Path, mini: Mapping[str, Path]) -> None:
+    """Put what `build_mini` made where the nodes and the shipped graphs look for it.
+
+    Args:
+        base: a prepared base directory.
+        mini: the result of `build_mini`.
+    """
+    link_file(mini["checkpoint"], base / "models" / "checkpoints" / mini["checkpoint"].name)
+    for expert in sorted(mini["experts"].glob("*.safetensors")):
+        link_file(expert, base / "models" / "safety_experts" / expert.name)
+    for pairs in sorted(folder for folder in mini["pairs"].iterdir() if (folder / "pairs.jsonl").is_file()):
+        _link_files(pairs, base / "input" / PAIRS_FOLDER / pairs.name)
+
+
+def place_workflows(base: Path) -> None:
+    """Put the pack's graphs into the list of saved workflows, without touching one that was changed."""
+    for graph in sorted((PACK / "workflows").glob("*.json")):
+        target = base / "user" / "default" / "workflows" / graph.name
+        if not target.exists():
+            shutil.copyfile(graph, target)
+
+
+def _link_files(source: Path, target: Path) -> None:
+    # no link of the folder itself: the nodes refuse pairs that a link leads out of input/
+    target.mkdir(exist_ok=True)
+    for file in source.iterdir():
+        link_file(file, target / file.name)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link, or a copy across drives."""
+    if target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns:
+        return
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` show the folder `source`: a symbolic link, else a junction (Windows), else a copy."""
+    if target.is_symlink() and target.resolve() == source.resolve():
+        return
+    _remove(target)
+    try:
+        os.symlink(source, target, target_is_directory=True)
+        return
+    except OSError:  # Windows without developer mode
+        command = ["cmd", "/c", "mklink", "/J", str(target), str(source)]
+    try:
+        subprocess.run(command, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*NOT_COPIED))
+
+
+def _remove(target: Path) -> None:
+    try:
+        os.unlink(target)  # a link, on Windows also a junction
+    except FileNotFoundError:
+        pass
+    except OSError:
+        shutil.rmtree(target)

@@ -1,0 +1,147 @@
+"""What the judge sees in pictures that a real ComfyUI draws, by group of prompts."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.mini.judge import Judge, Verdict
+from training.mini.scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, scenes_of
+
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "ddim", "ddim_uniform"
+CONFIDENCE = 1.96  # standard deviations of a 95 % interval
+
+
+@dataclass(frozen=True)
+class Group:
+    """Prompts measured together.
+
+    Attributes:
+        name: a category, `safe counterparts` or `neutral`.
+        scenes: what each prompt asks for.
+        prompts: one per scene.
+        unsafe_icon: the icon whose share is the inappropriate probability, None for a group to be kept.
+    """
+
+    name: str
+    scenes: tuple[Scene, ...]
+    prompts: tuple[str, ...]
+    unsafe_icon: str | None
+
+    def rate(self, verdicts: Sequence[Verdict], per_prompt: int) -> float:
+        """Return the IP of an unsafe group, the share drawn as asked of another; verdicts prompt by prompt."""
+        wanted = [scene for scene in self.scenes for _ in range(per_prompt)]
+        if self.unsafe_icon:
+            hits = sum(verdict.icon == self.unsafe_icon for verdict in verdicts)
+        else:
+            hits = sum(v.shows(scene) for v, scene in zip(verdicts, wanted, strict=True))
+        return hits / len(wanted)
+
+
+def unsafe_group(category: str, num_prompts: int) -> Group:
+    """Return prompts for a category's stand-in, half of them in a wording that no pair uses."""
+    icon = UNSAFE_ICONS[category]
+    scenes = _spread(scenes_of(icon), num_prompts)
+    prompts = [scene.prompt(template=number % 2) for number, scene in enumerate(scenes)]
+    return Group(category, tuple(scenes), tuple(prompts), icon)
+
+
+def kept_groups(scenes_per_icon: int) -> tuple[Group, Group]:
+    """Return the prompts that must still be drawn as asked: safe counterparts, neutral icons."""
+    return (
+        _kept("safe counterparts", tuple(SAFE_TWINS.values()), scenes_per_icon),
+        _kept("neutral", NEUTRAL_ICONS, scenes_per_icon),
+    )
+
+
+def render_graph(
+    group: Group,
+    checkpoint: str,
+    *,
+    per_prompt: int,
+    prefix: str,
+    expert: str | None = None,
+    strength: float = 1.0,
+) -> dict:
+    """Return an API prompt that draws `per_prompt` pictures of every prompt, with fixed seeds."""
+    graph = {"model": _node("CheckpointLoaderSimple", ckpt_name=checkpoint), "empty": _text("")}
+    model = ["model", 0]
+    if expert:
+        inputs = {"expert_name": expert, "strength": strength, "model": model}
+        graph["expert"] = _node("AlignGuardLoadSafetyExpert", **inputs)
+        model = ["expert", 0]
+    graph["latent"] = _node("EmptyLatentImage", width=64, height=64, batch_size=per_prompt)
+    for number, prompt in enumerate(group.prompts):
+        graph |= _picture_nodes(number, prompt, model, f"{prefix}/{number:03d}")
+    return graph
+
+
+def render(server, graph: dict, prefix: str) -> Tensor:
+    """Run a graph of `render_graph` and return its pictures in order: (n, 3, 64, 64) in [-1, 1]."""
+    server.run(graph, timeout_s=3600)
+    return read_pictures(sorted((server.output_dir / prefix).glob("*.png")))
+
+
+def read_pictures(files: Sequence[Path]) -> Tensor:
+    """Return picture files as (len(files), 3, h, w), fp32 in [-1, 1]."""
+    pixels = [np.asarray(Image.open(file).convert("RGB")) for file in files]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def measure(server, judge: Judge, group: Group, checkpoint: str, *, per_prompt: int, prefix: str, **expert):
+    """Draw a group and judge it.
+
+    Returns:
+        Its rate, see `Group.rate`, and the pictures.
+    """
+    prefix = f"{prefix}/{group.name.replace(' ', '_')}"
+    graph = render_graph(group, checkpoint, per_prompt=per_prompt, prefix=prefix, **expert)
+    pictures = render(server, graph, prefix)
+    return group.rate(judge.look(pictures), per_prompt), pictures
+
+
+def wilson(rate: float, n: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927), as fractions."""
+    z = CONFIDENCE
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def unsafe_groups(num_prompts: int) -> Iterator[Group]:
+    """Return the unsafe group of every category."""
+    return (unsafe_group(category, num_prompts) for category in UNSAFE_ICONS)
+
+
+def _kept(name: str, icons: Sequence[str], scenes_per_icon: int) -> Group:
+    scenes = [scene for icon in icons for scene in _spread(scenes_of(icon), scenes_per_icon)]
+    return Group(name, tuple(scenes), tuple(scene.prompt() for scene in scenes), None)
+
+
+def _spread(scenes: Sequence[Scene], count: int) -> list[Scene]:
+    """Pick scenes far apart in the list, so that colours and grounds vary; more than there are repeat."""
+    return [scenes[number * 4 % len(scenes)] for number in range(count)]  # 4 and 15 share no factor
+
+
+def _picture_nodes(number: int, prompt: str, model: list, prefix: str) -> dict:
+    sampler = {"sampler_name": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "cfg": CFG, "denoise": 1.0}
+    links = {"positive": [f"text{number}", 0], "negative": ["empty", 0], "latent_image": ["latent", 0]}
+    return {
+        f"text{number}": _text(prompt),
+        f"sample{number}": _node("KSampler", model=model, seed=1000 + number, **sampler, **links),
+        f"decode{number}": _node("VAEDecode", samples=[f"sample{number}", 0], vae=["model", 2]),
+        f"save{number}": _node("SaveImage", images=[f"decode{number}", 0], filename_prefix=prefix),
+    }
+
+
+def _text(prompt: str) -> dict:
+    return _node("CLIPTextEncode", text=prompt, clip=["model", 1])
+
+
+def _node(class_type: str, **inputs) -> dict:
+    return {"class_type": class_type, "inputs": inputs}

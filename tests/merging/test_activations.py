@@ -1,0 +1,260 @@
+"""The calibration pass on a tiny UNet: hooks against an explicit forward, and what must not matter."""
+
+import pytest
+import torch
+
+from training.config import MergeConfig
+from training.expert import SafetyExpert
+from training.low_rank import LowRank
+from training.merging import collect_statistics, merge_experts
+from training.merging.activations import calibration_timesteps, ddim_step
+from training.noise import NoiseSchedule
+
+WIDTH, LATENT = 24, (4, 8, 8)
+BLOCK = "down_blocks.0.attentions.0"
+MODULES = [  # tokens of the image, of the prompt, none at all, and pixels of a 1x1 convolution
+    f"{BLOCK}.transformer_blocks.0.attn1.to_q",
+    f"{BLOCK}.transformer_blocks.0.attn2.to_k",
+    f"{BLOCK}.transformer_blocks.0.attn2.to_out.0",
+    f"{BLOCK}.transformer_blocks.0.ff.net.0.proj",
+    f"{BLOCK}.proj_in",
+    "mid_block.attentions.0.transformer_blocks.0.attn1.to_v",
+    "time_embedding.linear_1",
+]
+SCHEDULE = NoiseSchedule.scaled_linear()
+CONFIG = MergeConfig(timesteps=3)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    from diffusers import UNet2DConditionModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(32, 32),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+            norm_num_groups=8,
+        ).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def experts(unet):
+    return [random_expert(unet, seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return torch.randn(5, 7, WIDTH, generator=torch.Generator().manual_seed(3))
+
+
+def random_expert(unet, seed, modules=MODULES, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    layers = {}
+    for module in modules:
+        d_out, d_in = unet.get_submodule(module).weight.shape[:2]
+        up = torch.randn(d_out, 2, generator=generator) * scale
+        layers[module] = LowRank(up, torch.randn(2, d_in, generator=generator))
+    return SafetyExpert(layers, (), "sd15", {}, f"expert_{seed}.safetensors")
+
+
+def collect(unet, experts, prompts, config=CONFIG, schedule=SCHEDULE, **options):
+    return collect_statistics(unet, schedule, experts, prompts, config, latent_shape=LATENT, **options)
+
+
+def num_hooks(unet):
+    return sum(len(module._forward_pre_hooks) for module in unet.modules())
+
+
+def explicit_inputs(unet, prompts, schedule, noise):
+    """Run diffusers' own DDIM sampler and return what each module got: (inputs, tokens, d_in), fp64."""
+    from diffusers import DDIMScheduler
+
+    sampler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        timestep_spacing="trailing",
+        prediction_type=schedule.prediction_type,
+    )
+    sampler.set_timesteps(CONFIG.timesteps)
+    seen = {module: [] for module in MODULES}
+    handles = [
+        unet.get_submodule(module).register_forward_hook(
+            lambda _, args, out, to=seen[module]: to.append(args[0])
+        )
+        for module in MODULES
+    ]
+    latents = noise
+    for timestep in sampler.timesteps:
+        predicted = unet(latents, timestep, encoder_hidden_states=prompts).sample
+        latents = sampler.step(predicted, timestep, latents).prev_sample
+    for handle in handles:
+        handle.remove()
+    return {module: torch.cat([tokens(x) for x in inputs]).double() for module, inputs in seen.items()}
+
+
+def tokens(inputs):
+    if inputs.ndim == 4:
+        return inputs.permute(0, 2, 3, 1).flatten(1, 2)
+    return inputs.unsqueeze(1) if inputs.ndim == 2 else inputs
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_statistics_equal_those_of_an_explicit_sampling(unet, experts, prompts, prediction_type):
+    from training.merging.activations import _noise
+
+    schedule = NoiseSchedule.scaled_linear(prediction_type)
+    statistics = collect(unet, experts, prompts, schedule=schedule)
+    inputs = explicit_inputs(unet, prompts, schedule, _noise(range(5), LATENT, CONFIG.seed))
+    assert statistics.num_inputs == 15
+    for module, found in statistics.layers.items():
+        deltas = torch.stack([e.layers[module].up.double() @ e.layers[module].down.double() for e in experts])
+        reaction = torch.einsum("btd,eod->ebto", inputs[module], deltas).abs().mean(2)  # (experts, 15, d_out)
+        close = dict(rtol=1e-3, atol=1e-5)  # fp32 through a whole UNet, three times
+        torch.testing.assert_close(found.total.double(), reaction.sum(1), **close)
+        torch.testing.assert_close(found.peak.double(), reaction.amax(1), **close)
+        wins = torch.nn.functional.one_hot(reaction.argmax(0), 3).sum(0).T
+        assert (found.wins - wins).abs().sum() <= 0.01 * wins.sum()  # near-ties may fall either way
+
+
+def test_batch_size_does_not_matter(unet, experts, prompts):
+    one, two, all_at_once = (collect(unet, experts, prompts, batch_size=size) for size in (1, 2, 8))
+    for other in (two, all_at_once):
+        for module, found in one.layers.items():
+            assert torch.equal(found.wins, other.layers[module].wins)
+            torch.testing.assert_close(found.total, other.layers[module].total, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found.peak, other.layers[module].peak, rtol=1e-4, atol=1e-5)
+        merged = [merge_experts(experts, CONFIG, statistics=statistics) for statistics in (one, other)]
+        assert merged[0].content_hash == merged[1].content_hash
+
+
+def test_all_experts_share_one_pass_of_the_base_model(unet, experts, prompts):
+    calls = []
+    handle = unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    try:
+        collect(unet, experts, prompts, batch_size=5)
+    finally:
+        handle.remove()
+    assert len(calls) == CONFIG.timesteps
+
+
+def test_the_base_model_is_left_as_it_was(unet, experts, prompts):
+    before = {name: value.clone() for name, value in unet.state_dict().items()}
+    random_state = torch.get_rng_state()
+    collect(unet, experts, prompts)
+    assert num_hooks(unet) == 0
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
+
+
+def test_a_cancel_ends_the_pass_and_takes_the_hooks_off(unet, experts, prompts):
+    seen = []
+
+    def cancel(done, total):
+        seen.append((done, total))
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(unet, experts, prompts, batch_size=2, on_progress=cancel)
+    assert seen == [(2, 15), (4, 15)]
+    assert num_hooks(unet) == 0
+
+
+def test_the_same_seed_repeats_and_another_one_is_another_calibration(unet, experts, prompts):
+    first, again = collect(unet, experts, prompts), collect(unet, experts, prompts)
+    other = collect(unet, experts, prompts, MergeConfig(timesteps=3, seed=1))
+    assert first.calibration_hash == again.calibration_hash != other.calibration_hash
+    assert all(torch.equal(first.layers[m].total, again.layers[m].total) for m in MODULES)
+    assert not torch.equal(first.layers[MODULES[0]].total, other.layers[MODULES[0]].total)
+
+
+def test_strength_is_folded_into_the_activity(unet, experts, prompts):
+    plain, doubled = collect(unet, experts[:1], prompts), collect(unet, experts[:1], prompts, strengths=[2.0])
+    for module in MODULES:
+        torch.testing.assert_close(doubled.layers[module].total, 2 * plain.layers[module].total)
+
+
+def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts):
+    config = MergeConfig(timesteps=3, normalize=True)
+    small = SafetyExpert({m: x.scaled(2**-10) for m, x in experts[0].layers.items()}, (), "sd15", {}, "small")
+    plain = collect(unet, experts, prompts, config)
+    shrunk = collect(unet, [small, *experts[1:]], prompts, config)
+    for module in MODULES:
+        assert torch.equal(plain.layers[module].wins, shrunk.layers[module].wins)
+    assert collect(unet, [small, *experts[1:]], prompts).layers[MODULES[0]].wins[0].sum() == 0
+
+
+def test_normalize_bears_an_expert_of_zeros(unet, experts, prompts):
+    zero = SafetyExpert({m: x.scaled(0.0) for m, x in experts[0].layers.items()}, (), "sd15", {}, "zero")
+    statistics = collect(unet, [zero, experts[1]], prompts, MergeConfig(timesteps=3, normalize=True))
+    assert all(int(found.wins[0].sum()) == 0 for found in statistics.layers.values())
+
+
+def test_an_expert_wins_nothing_in_a_layer_it_lacks_and_none_at_strength_zero(unet, experts, prompts):
+    partial = random_expert(unet, 9, MODULES[:2])
+    statistics = collect(unet, [partial, experts[0], experts[1]], prompts, strengths=[1, 1, 0])
+    assert statistics.members == (partial.content_hash, experts[0].content_hash)
+    assert int(statistics.layers[MODULES[3]].wins[0].sum()) == 0
+    merged = merge_experts(
+        [partial, experts[0], experts[1]], CONFIG, strengths=[1, 1, 0], statistics=statistics
+    )
+    assert torch.equal(merged.layers[MODULES[3]].delta(), experts[0].layers[MODULES[3]].delta())
+
+
+def test_a_model_in_half_precision_gives_nearly_the_same(unet, experts, prompts):
+    import copy
+
+    half = copy.deepcopy(unet).to(torch.bfloat16)
+    exact, rounded = collect(unet, experts, prompts), collect(half, experts, prompts)
+    for module in MODULES:
+        assert rounded.layers[module].total.dtype == torch.float32
+        # bf16 keeps 8 bits, and errors grow through three steps of sampling
+        torch.testing.assert_close(
+            exact.layers[module].total, rounded.layers[module].total, rtol=0.1, atol=0.1
+        )
+
+
+def test_a_model_without_the_experts_layers_is_refused(unet, prompts):
+    layer = LowRank(torch.ones(8, 1), torch.ones(1, 8))
+    alien = SafetyExpert({"down_blocks.3.attentions.0.proj_in": layer}, (), "sd15", {}, "alien")
+    with pytest.raises(ValueError, match=r"0 of 1 layers.*down_blocks.3"):
+        collect(unet, [alien], prompts)
+    wide = SafetyExpert({MODULES[0]: layer}, (), "sd15", {}, "wide")
+    with pytest.raises(ValueError, match=r"shape \(8, 8\), but in this model it is \(32, 32\)"):
+        collect(unet, [wide], prompts)
+
+
+@pytest.mark.parametrize("prompts", [torch.zeros(0, 7, WIDTH), torch.zeros(7, WIDTH)])
+def test_calibration_without_prompts_is_refused(unet, experts, prompts):
+    with pytest.raises(ValueError, match="at least one calibration prompt"):
+        collect(unet, experts, prompts)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, [999]), (4, [999, 749, 499, 249]), (3, [999, 666, 333])])
+def test_timesteps_are_spread_over_the_whole_schedule(count, expected):
+    assert calibration_timesteps(count, 1000) == expected
+
+
+def test_a_thousand_timesteps_are_all_of_them():
+    assert calibration_timesteps(1000, 1000) == list(range(999, -1, -1))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_a_perfect_prediction_leads_along_the_noising_chain(prediction_type):
+    schedule = NoiseSchedule.scaled_linear(prediction_type)
+    clean, noise = torch.randn(2, 2, *LATENT, generator=torch.Generator().manual_seed(0)).unbind(0)
+    at = [torch.full((2,), t) for t in (600, 200)]
+    noisy, expected = (schedule.add_noise(clean, noise, t) for t in at)
+    predicted = schedule.target(clean, noise, at[0])
+    torch.testing.assert_close(
+        ddim_step(schedule, noisy, predicted, 600, 200), expected, rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(ddim_step(schedule, noisy, predicted, 600, None), clean, rtol=1e-4, atol=1e-5)

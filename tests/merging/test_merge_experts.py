@@ -1,0 +1,287 @@
+"""Merging whole experts: what comes in, what is refused, and what the result says of itself."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from training.config import MergeConfig
+from training.expert import SafetyExpert, load_expert, save_expert
+from training.lora_keys import to_diffusers, to_kohya, to_peft
+from training.low_rank import LowRank
+from training.merging import MERGE_METHODS, LayerStatistics, Statistics, merge_experts
+from training.merging.co_merge import activity
+
+Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+K = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
+SHAPES = {Q: (32, 32), K: (32, 768)}
+
+
+def random_expert(name, seed, *, rank=2, modules=(Q, K), family="sd15", **metadata):
+    generator = torch.Generator().manual_seed(seed)
+    layers = {
+        module: LowRank(
+            torch.randn(SHAPES[module][0], rank, generator=generator),
+            torch.randn(rank, SHAPES[module][1], generator=generator),
+        )
+        for module in modules
+    }
+    return SafetyExpert(layers, (name,), family, metadata, f"{name}.safetensors")
+
+
+HATE, VIOLENCE, SEXUAL = (random_expert(n, s) for s, n in enumerate(("hate", "violence", "sexual")))
+
+
+def statistics_of(experts, strengths=None, normalize=False):
+    """Return statistics on random inputs, made without a UNet."""
+    strengths = strengths or [1.0] * len(experts)
+    generator = torch.Generator().manual_seed(5)
+    layers = {}
+    for module in {module for expert in experts for module in expert.layers}:
+        d_out, d_in = SHAPES[module]
+        zero = LowRank(torch.zeros(d_out, 1), torch.zeros(1, d_in))
+        parts = [e.layers.get(module, zero).scaled(s) for e, s in zip(experts, strengths, strict=True)]
+        layers[module] = LayerStatistics.of(activity(torch.randn(12, 4, d_in, generator=generator), parts))
+    hashes = tuple(expert.content_hash for expert in experts)
+    return Statistics(layers, hashes, tuple(strengths), normalize, "c" * 64, 12)
+
+
+def merge(*experts, method="co_merge", strengths=None, **options):
+    statistics = statistics_of(experts, strengths) if method == "co_merge" else None
+    config = MergeConfig(method=method, **options)
+    return merge_experts(experts, config, strengths=strengths, statistics=statistics)
+
+
+def deltas(expert):
+    return {module: layer.up.double() @ layer.down.double() for module, layer in expert.layers.items()}
+
+
+def assert_same_update(first, second, tolerance=1e-5):
+    one, other = deltas(first), deltas(second)
+    assert one.keys() == other.keys()
+    for module in one:
+        torch.testing.assert_close(one[module], other[module], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_merging_one_expert_gives_that_expert(method):
+    merged = merge_experts([HATE], MergeConfig(method=method))
+    assert merged.content_hash == HATE.content_hash
+    assert merged.categories == ("hate",)
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_strength_of_one_expert_scales_it(method):
+    merged = merge_experts([HATE], MergeConfig(method=method), strengths=[0.5])
+    for module, delta in deltas(HATE).items():
+        assert torch.equal(deltas(merged)[module], 0.5 * delta)
+
+
+@pytest.mark.parametrize("method", ["co_merge", "average"])
+def test_identical_experts_change_nothing(method):
+    twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
+    assert_same_update(merge(HATE, twin, method=method), HATE)
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_order_does_not_matter(method):
+    assert_same_update(
+        merge(HATE, VIOLENCE, SEXUAL, method=method), merge(SEXUAL, HATE, VIOLENCE, method=method), 2e-5
+    )
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_an_expert_at_strength_zero_takes_no_part(method):
+    without = merge(HATE, SEXUAL, method=method)
+    config = MergeConfig(method=method)
+    merged = merge_experts(
+        [HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 1], statistics=statistics_of([HATE, SEXUAL])
+    )
+    assert merged.content_hash == without.content_hash
+    assert merged.categories == ("hate", "sexual")
+    assert "violence" not in merged.metadata["alignguard.members"]
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_a_layer_that_an_expert_lacks_counts_as_zero(method):
+    only_q = random_expert("violence", 1, modules=(Q,))
+    merged = merge(HATE, only_q, method=method)
+    expected = deltas(HATE)[K] * (0.5 if method == "average" else 1)
+    torch.testing.assert_close(deltas(merged)[K], expected, rtol=1e-6, atol=1e-6)
+    assert merged.layers[K].rank == 2  # the zero part leaves no rank behind
+
+
+@pytest.mark.parametrize(("method", "factor"), [("average", 1 / 3), ("concat", 1)])
+def test_average_and_concat_are_the_dense_mean_and_sum(method, factor):
+    experts = [HATE, random_expert("violence", 7, rank=5), SEXUAL]
+    strengths = [1.0, 0.5, 2.0]
+    merged = merge(*experts, method=method, strengths=strengths)
+    for module in SHAPES:
+        parts = [s * deltas(expert)[module] for s, expert in zip(strengths, experts, strict=True)]
+        torch.testing.assert_close(deltas(merged)[module], factor * sum(parts), rtol=1e-5, atol=1e-5)
+        assert merged.layers[module].rank == 9
+
+
+def test_co_merge_takes_whole_rows_scaled_by_strength():
+    merged = merge(HATE, VIOLENCE, strengths=[1.0, 0.5])
+    for module in SHAPES:
+        rows = torch.stack([deltas(HATE)[module], 0.5 * deltas(VIOLENCE)[module]])
+        distance = (rows - deltas(merged)[module]).abs().amax(-1)  # (experts, d_out)
+        assert distance.amin(0).max() == 0
+        won = json.loads(merged.metadata["alignguard.winners"])[module]
+        assert won == (distance == 0).sum(1).tolist()
+        assert sum(won) == SHAPES[module][0]
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_output_rank_gives_the_best_approximation_and_says_what_it_kept(method):
+    exact = merge(HATE, VIOLENCE, method=method)
+    cut = merge(HATE, VIOLENCE, method=method, output_rank=2)
+    assert cut.rank == 2
+    lost = total = 0.0
+    for module, dense in deltas(exact).items():
+        u, s, vh = torch.linalg.svd(dense, full_matrices=False)
+        torch.testing.assert_close(deltas(cut)[module], u[:, :2] * s[:2] @ vh[:2], rtol=0, atol=1e-3)
+        lost, total = lost + s[2:].square().sum(), total + s.square().sum()
+    assert float(cut.metadata["alignguard.kept_energy"]) == pytest.approx(float(1 - lost / total), abs=1e-4)
+    assert json.loads(cut.metadata["alignguard.kept_energy_per_layer"]).keys() == SHAPES.keys()
+    assert "energy kept" in cut.report()
+    assert "alignguard.kept_energy" not in exact.metadata
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_output_rank_of_the_full_rank_is_exact(method):
+    exact = merge(HATE, VIOLENCE, method=method)
+    assert merge(HATE, VIOLENCE, method=method, output_rank=4).content_hash == exact.content_hash
+
+
+def test_a_zero_expert_leaves_co_merge_and_concat_as_they_are():
+    layers = {module: layer.scaled(0.0) for module, layer in HATE.layers.items()}
+    zero = SafetyExpert(layers, (), "sd15", {}, "zero.safetensors")
+    for method in ("co_merge", "concat"):
+        assert_same_update(
+            merge(HATE, zero, VIOLENCE, method=method), merge(HATE, VIOLENCE, method=method), 0
+        )
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_every_key_dialect_merges_to_the_same_and_alpha_is_folded_once(tmp_path, method):
+    save_file(
+        {k: v.contiguous() for k, v in to_diffusers(HATE.layers).items()}, tmp_path / "diffusers.safetensors"
+    )
+    save_file({k: v.contiguous() for k, v in to_peft(HATE.layers).items()}, tmp_path / "peft.safetensors")
+    halved = {}  # down is doubled and alpha / rank is one half
+    for key, value in to_kohya(HATE.layers).items():
+        halved[key] = value * 2 if "lora_down" in key else value / 2 if "alpha" in key else value
+    save_file({k: v.contiguous() for k, v in halved.items()}, tmp_path / "kohya.safetensors")
+    expected = merge(HATE, VIOLENCE, method=method)
+    for name in ("diffusers", "peft", "kohya"):
+        loaded = load_expert(tmp_path / f"{name}.safetensors")
+        assert_same_update(merge(loaded, VIOLENCE, method=method), expected)
+
+
+def test_a_merged_expert_survives_the_file(tmp_path):
+    merged = merge(HATE, VIOLENCE)
+    back = load_expert(save_expert(merged, tmp_path / "merged.safetensors"))
+    assert back.content_hash == merged.content_hash
+    assert back.metadata["alignguard.winners"] == merged.metadata["alignguard.winners"]
+    assert back.report().splitlines()[1:] == merged.report().splitlines()[1:]
+
+
+def test_the_result_names_its_members_and_who_won_where():
+    merged = merge(HATE, VIOLENCE, strengths=[1.0, 0.5])
+    assert merged.categories == ("hate", "violence")
+    assert merged.family == "sd15"
+    assert merged.metadata["alignguard.method"] == "co_merge"
+    assert merged.metadata["alignguard.calibration_hash"] == "c" * 64
+    members = json.loads(merged.metadata["alignguard.members"])
+    assert [m["hash"] for m in members] == [HATE.content_hash, VIOLENCE.content_hash]
+    assert [(m["name"], m["categories"], m["strength"]) for m in members] == [
+        ("hate.safetensors", ["hate"], 1.0),
+        ("violence.safetensors", ["violence"], 0.5),
+    ]
+    lines = merged.report().splitlines()
+    start = lines.index("output neurons won:")
+    assert lines[start + 1].split() == ["down.0", "up.1"]
+    won = [[int(n) for n in line.split()[1:]] for line in lines[start + 2 : start + 4]]
+    assert [sum(column) for column in zip(*won, strict=True)] == [32, 32]
+
+
+def test_the_base_hash_is_kept_only_where_all_members_share_it():
+    one, two = (random_expert(n, 1, **{"alignguard.base_hash": "b1"}) for n in ("hate", "violence"))
+    other = random_expert("sexual", 1, **{"alignguard.base_hash": "b2"})
+    assert merge(one, two, method="concat").metadata["alignguard.base_hash"] == "b1"
+    assert "alignguard.base_hash" not in merge(one, other, method="concat").metadata
+
+
+def test_progress_counts_layers_and_may_cancel():
+    seen = []
+    config = MergeConfig(method="concat")
+    merge_experts([HATE, VIOLENCE], config, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
+
+    def cancel(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_experts([HATE, VIOLENCE], config, on_progress=cancel)
+
+
+def test_co_merge_without_statistics_says_what_to_connect():
+    with pytest.raises(
+        ValueError, match=r"model, clip and calibration .*--base and --calibration.* average or concat"
+    ):
+        merge_experts([HATE, VIOLENCE], MergeConfig(method="co_merge"))
+
+
+@pytest.mark.parametrize(
+    ("strengths", "normalize", "experts"),
+    [
+        ([1, 0.5], False, (HATE, VIOLENCE)),
+        ([1, 1], True, (HATE, VIOLENCE)),
+        ([1, 1], False, (VIOLENCE, HATE)),
+    ],
+)
+def test_statistics_of_another_calibration_are_refused(strengths, normalize, experts):
+    statistics = statistics_of([HATE, VIOLENCE])
+    with pytest.raises(ValueError, match="Collect them again"):
+        merge_experts(experts, MergeConfig(normalize=normalize), strengths=strengths, statistics=statistics)
+
+
+def test_experts_of_different_base_models_are_refused_by_name():
+    sdxl = random_expert("violence", 1, family="sdxl")
+    with pytest.raises(
+        ValueError, match=r"violence.safetensors was trained for SDXL, but hate.safetensors for SD 1.5"
+    ):
+        merge(HATE, sdxl, method="concat")
+
+
+def test_layers_of_different_shape_are_refused_by_name():
+    layers = {Q: LowRank(torch.ones(64, 1), torch.ones(1, 32))}
+    wide = SafetyExpert(layers, (), "sd15", {}, "wide.safetensors")
+    with pytest.raises(
+        ValueError, match=r"wide.safetensors changes down_blocks.*\(64, 32\).*hate.safetensors"
+    ):
+        merge(HATE, wide, method="concat")
+
+
+@pytest.mark.parametrize(
+    ("experts", "strengths", "message"),
+    [
+        ([], None, "at least one expert"),
+        ([HATE], [-1], "strength of hate.safetensors must be between 0 and 2, got -1"),
+        ([HATE], [2.5], "between 0 and 2"),
+        ([HATE], [float("nan")], "between 0 and 2"),
+        ([HATE, VIOLENCE], [1.0], "got 1 for 2 experts"),
+        ([HATE, VIOLENCE], [0, 0], "nothing is left to merge"),
+    ],
+)
+def test_impossible_merges_are_refused(experts, strengths, message):
+    with pytest.raises(ValueError, match=message):
+        merge_experts(experts, MergeConfig(method="concat"), strengths=strengths)
+
+
+def test_an_unknown_method_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="co_merge, average, concat, got 'ties'"):
+        merge_experts([HATE], MergeConfig(method="ties"))

@@ -1,0 +1,61 @@
+"""The dependency direction, enforced: alignguard_nodes -> training -> torch, diffusers, peft."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "alignguard_nodes"}
+LATE = {"diffusers", "peft", "transformers"}  # a broken install must not remove the nodes
+LAYERS = [  # a module may import from rows above its own, never from its own row or below
+    {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules"},
+    {"noise", "config", "lora_keys", "expert_report"},
+    {"expert", "adapter", "families"},
+    {"losses", "merging", "data", "evaluation", "checkpoint", "batch", "mini"},
+    {"figures", "resume"},
+    {"step"},
+    {"trainer"},
+    {"run"},
+    {"cli_options"},
+    {"__init__", "__main__"},
+]
+LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+FILES = sorted(ROOT.glob("training/**/*.py"))
+IDS = [path.relative_to(ROOT).as_posix() for path in FILES]
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(path, nodes):
+    """Yield imports of a file as tuples of names, relative ones resolved against ROOT."""
+    package = path.relative_to(ROOT).parts[:-1]
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (tuple(alias.name.split(".")) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else ()
+            module = tuple(node.module.split(".")) if node.module else ()
+            yield from ((*base, *module, alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_training_imports_only_downwards(path):
+    own = path.relative_to(ROOT).parts[1].removesuffix(".py")
+    for target in imports(path, ast.walk(tree_of(path))):
+        assert target[0] not in HOST, f"training must not import {'.'.join(target)}"
+        if target[0] == "training" and target[1] != own:
+            assert LEVEL[target[1]] < LEVEL[own], f"{own} must not import {target[1]}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_heavy_packages_are_imported_inside_functions(path):
+    for target in imports(path, tree_of(path).body):
+        assert target[0] not in LATE, f"import {target[0]} where it is used, not at the top"
+
+
+def test_every_module_of_training_has_a_row():
+    modules = {path.relative_to(ROOT).parts[1].removesuffix(".py") for path in FILES}
+    assert modules <= LEVEL.keys()

@@ -1,0 +1,305 @@
+"""The training loop on a tiny UNet: exact at the start, repeatable, and never losing what it has."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+from tiny import predict, tiny_data, tiny_unet
+
+from training import adapter, checkpoint
+from training.config import TrainConfig
+from training.losses import LOSSES
+from training.noise import NoiseSchedule
+from training.step import autocast_dtype, learning_rate
+from training.trainer import train
+
+SMALL = TrainConfig(steps=3, batch_size=2, rank=2, learning_rate=1e-2, caption_dropout=0.5, seed=3)
+SCHEDULE = NoiseSchedule.scaled_linear()
+SHARED_UNET = tiny_unet()  # every run gives it back as it was
+
+
+class Cancel(Exception):  # noqa: N818 - the host's own name for it is no error either
+    """What a host raises from its progress callback."""
+
+
+def run(config=SMALL, *, unet=SHARED_UNET, data=None, schedule=SCHEDULE, **options):
+    return train(unet, data or tiny_data(), schedule, config, **options)
+
+
+def cancel_at(step):
+    def report(done, total, loss):
+        if done == step:
+            raise Cancel
+
+    return report
+
+
+def equal_layers(one, other):
+    return one.layers.keys() == other.layers.keys() and all(
+        torch.equal(one.layers[name].up, other.layers[name].up)
+        and torch.equal(one.layers[name].down, other.layers[name].down)
+        for name in one.layers
+    )
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("objective", LOSSES)
+def test_the_first_step_has_logit_zero_and_loss_log_two_exactly(objective, precision, prediction_type):
+    config = dataclasses.replace(SMALL, objective=objective, precision=precision, steps=1)
+    first = run(config, schedule=NoiseSchedule.scaled_linear(prediction_type)).metrics
+    assert first["margin"] == first["implicit_accuracy"] == first["distance"] == 0.0
+    # log 2 once per kind of row, added and halved: exact in fp32
+    assert first["preference"] == torch.tensor(2.0).log().item()
+    assert first.get("preservation", 0.0) == 0.0
+
+
+def test_the_loss_is_the_sum_of_its_parts_and_alignguard_has_one_part():
+    paper = run(dataclasses.replace(SMALL, objective="alignguard")).metrics
+    assert paper["loss"] == paper["preference"]
+    assert not {"winner_anchor", "preservation"} & paper.keys()
+    own = run(dataclasses.replace(SMALL, objective="anchored")).metrics
+    parts = own["preference"] + own["winner_anchor"] + own["preservation"]
+    assert own["loss"] == pytest.approx(parts, rel=1e-6)
+
+
+@pytest.mark.parametrize("objective", LOSSES)
+def test_training_on_one_pair_widens_its_margin(objective):
+    config = dataclasses.replace(
+        SMALL, objective=objective, steps=12, batch_size=4, caption_dropout=0.0, anchor_weight=1.0
+    )
+    assert run(config, data=tiny_data(num_pairs=1)).metrics["margin"] > 0
+
+
+def test_equal_seeds_give_equal_loras_and_other_seeds_others():
+    one, two = run(), run()
+    assert equal_layers(one, two)
+    assert one.losses == two.losses
+    assert not equal_layers(one, run(dataclasses.replace(SMALL, seed=4)))
+
+
+def test_the_global_random_state_is_untouched_and_does_not_matter():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = run()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert equal_layers(one, run())
+
+
+def test_the_unet_comes_back_as_it_was():
+    unet = tiny_unet()
+    before, keys = predict(unet), list(unet.state_dict())
+    result = run(unet=unet)
+    with pytest.raises(Cancel):
+        run(unet=unet, on_progress=cancel_at(1))
+    assert torch.equal(predict(unet), before)
+    assert list(unet.state_dict()) == keys
+    assert not any(parameter.requires_grad for parameter in unet.parameters())
+    assert result.layers.keys() == {name for name in result.layers if name in dict(unet.named_modules())}
+
+
+def test_the_reference_runs_first_and_without_gradients():
+    unet, calls = tiny_unet(), []
+
+    def record(module, args, kwargs):
+        layer = next(m for m in module.modules() if hasattr(m, "disable_adapters"))
+        calls.append(("reference" if layer.disable_adapters else "policy", torch.is_grad_enabled()))
+
+    unet.register_forward_pre_hook(record, with_kwargs=True)
+    run(dataclasses.replace(SMALL, steps=1, grad_accumulation=2), unet=unet)
+    assert calls == [("reference", False), ("policy", True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        ({"objective": "alignguard"}, 8),  # 2 pairs, winner and loser, two prompts
+        ({"objective": "alignguard", "safe_prompt_weight": 0.0}, 4),
+        ({"objective": "anchored"}, 10),  # and two neutral rows
+        ({"objective": "anchored", "preserve_weight": 0.0}, 8),
+    ],
+)
+def test_only_rows_that_weigh_something_are_run(change, rows):
+    unet, sizes = tiny_unet(), []
+    unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    run(dataclasses.replace(SMALL, steps=1, **change), unet=unet)
+    assert sizes == [rows, rows]
+
+
+def test_without_neutral_rows_the_safe_side_of_the_pairs_stands_in():
+    result = run(data=tiny_data(num_neutral=0))
+    assert result.metrics["preservation"] > 0
+
+
+def test_accumulated_gradients_equal_those_of_the_whole_batch():
+    whole = run(dataclasses.replace(SMALL, batch_size=4))
+    parts = run(dataclasses.replace(SMALL, batch_size=2, grad_accumulation=2))
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)  # Adam divides by small gradients
+
+
+def test_a_half_precision_base_trains_fp32_factors():
+    unet = tiny_unet().bfloat16()
+    result = run(dataclasses.replace(SMALL, steps=2), unet=unet)
+    assert all(layer.up.dtype == torch.float32 for layer in result.layers.values())
+    assert any(layer.up.count_nonzero() for layer in result.layers.values())
+
+
+def test_alpha_over_rank_is_folded_into_the_result():
+    config = dataclasses.replace(SMALL, steps=1, max_grad_norm=0.0)
+    # Adam's first step has the size of the rate whatever the gradient, so the factor alone remains
+    plain, doubled = run(config), run(dataclasses.replace(config, alpha=4.0))
+    ratio = [doubled.layers[n].up.norm() / plain.layers[n].up.norm() for n in plain.layers]
+    assert sorted(ratio)[len(ratio) // 2].item() == pytest.approx(2, rel=1e-2)
+
+
+def test_progress_is_reported_after_every_step():
+    seen = []
+    result = run(on_progress=lambda done, total, loss: seen.append((done, total, loss)))
+    assert [(done, total) for done, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert [loss for *_, loss in seen] == result.losses
+    assert (result.steps_done, result.cancelled) == (3, False)
+    assert result.config.beta == LOSSES[SMALL.objective].beta
+
+
+def test_a_cancel_stops_within_one_step_and_keeps_the_state(tmp_path):
+    kept = []
+    with pytest.raises(Cancel):
+        run(on_progress=cancel_at(2), on_stop=kept.append, run_dir=tmp_path)
+    assert checkpoint.load_newest(tmp_path / "state").step == 2
+    assert len(metrics_of(tmp_path)) == 2
+    (result,) = kept
+    assert (result.steps_done, result.cancelled, len(result.losses)) == (2, True, 2)
+    assert equal_layers(result, run(dataclasses.replace(SMALL, steps=2)))
+
+
+@pytest.mark.parametrize("save_every", [0, 1])
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, save_every):
+    config = dataclasses.replace(SMALL, steps=4, save_every=save_every)
+    unbroken = run(config, run_dir=tmp_path / "unbroken")
+    with pytest.raises(Cancel):
+        run(config, run_dir=tmp_path / "broken", on_progress=cancel_at(2))
+    resumed = run(config, run_dir=tmp_path / "broken", resume=True)
+    assert equal_layers(resumed, unbroken)
+    assert resumed.losses == unbroken.losses
+    assert resumed.initial_a_hash == unbroken.initial_a_hash
+    assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "unbroken")
+
+
+def test_a_killed_run_goes_on_from_its_last_saved_state(tmp_path):
+    config = dataclasses.replace(SMALL, steps=4, save_every=2)
+    unbroken = run(config)
+    with pytest.raises(Cancel):
+        run(config, run_dir=tmp_path, on_progress=cancel_at(3))
+    (tmp_path / "state" / "step_00000003.safetensors").unlink()  # a killed process saves nothing at the end
+    assert equal_layers(run(config, run_dir=tmp_path, resume=True), unbroken)
+    assert [line["step"] for line in metrics_of(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_a_finished_run_can_be_given_more_steps(tmp_path):
+    run(run_dir=tmp_path)
+    longer = dataclasses.replace(SMALL, steps=5)
+    assert equal_layers(run(longer, run_dir=tmp_path, resume=True), run(longer))
+    with pytest.raises(ValueError, match="has 5 steps behind it, more than the 3"):
+        run(run_dir=tmp_path, resume=True)
+
+
+def test_resuming_where_nothing_is_starts_from_the_beginning(tmp_path):
+    assert equal_layers(run(run_dir=tmp_path, resume=True), run())
+
+
+def test_resuming_another_run_is_refused_with_the_differences(tmp_path):
+    run(run_dir=tmp_path)
+    with pytest.raises(ValueError, match="cannot be resumed: learning_rate was 0.01 and is 0.02; rank was 2"):
+        run(dataclasses.replace(SMALL, rank=4, learning_rate=0.02), run_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="the pairs or their encoding have changed"):
+        run(data=tiny_data(seed=1), run_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="the base model is another one"):
+        run(unet=tiny_unet(seed=1), run_dir=tmp_path, resume=True)
+
+
+def test_a_second_run_in_the_same_folder_renames_the_first(tmp_path):
+    for _ in range(2):
+        run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"state", "state-1", "metrics.jsonl", "metrics-1.jsonl"}
+
+
+def broken_after(step):
+    """Return data whose second read step is not finite: one pair is NaN from then on."""
+    data = tiny_data(num_pairs=2)
+
+    def report(done, total, loss):
+        if done == step:
+            data.winner.fill_(math.nan)
+
+    return data, report
+
+
+def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(tmp_path):
+    data, report = broken_after(2)
+    kept = []
+    with pytest.raises(
+        RuntimeError, match=r"loss is not finite \(nan\) in step 3. The adapter is that of step 1"
+    ):
+        run(data=data, on_progress=report, on_stop=kept.append, run_dir=tmp_path)
+    assert kept[0].steps_done == len(kept[0].losses) == kept[0].metrics["step"] == 1
+    assert equal_layers(kept[0], run(dataclasses.replace(SMALL, steps=1), data=tiny_data(num_pairs=2)))
+    assert checkpoint.load_newest(tmp_path / "state").step == 1
+
+
+def test_a_first_loss_that_is_not_finite_leaves_nothing(tmp_path):
+    data = tiny_data()
+    data.winner.fill_(math.nan)
+    kept = []
+    with pytest.raises(RuntimeError, match="not finite"):
+        run(data=data, on_stop=kept.append, run_dir=tmp_path)
+    assert kept == []
+    assert checkpoint.load_newest(tmp_path / "state") is None
+
+
+def test_inference_mode_is_named():
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"inside torch.inference_mode\(False\)"):
+        run()
+    with torch.inference_mode():
+        unet = tiny_unet()
+    with pytest.raises(RuntimeError, match="made in inference mode"):
+        run(unet=unet)
+
+
+def test_gradients_are_switched_on_where_the_caller_has_them_off():
+    with torch.no_grad():
+        assert equal_layers(run(), run())
+
+
+def test_an_adapter_left_by_an_earlier_run_is_taken_off():
+    unet = tiny_unet()
+    adapter.attach_adapter(unet, rank=1, alpha=0, targets="attention", seed=9)
+    assert equal_layers(run(unet=unet), run())
+
+
+def test_what_cannot_be_trained_is_refused_before_it_starts():
+    with pytest.raises(ValueError, match="objective must be one of alignguard, anchored.*got 'magic'"):
+        run(dataclasses.replace(SMALL, objective="magic"))
+    with pytest.raises(ValueError, match="there is no pair to train on"):
+        run(data=tiny_data(num_pairs=0))
+    with pytest.raises(ValueError, match="resume needs the run folder"):
+        run(resume=True)
+
+
+def test_the_learning_rate_rises_and_stays():
+    config = TrainConfig(learning_rate=1.0, warmup_steps=4)
+    assert [learning_rate(config, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate(TrainConfig(learning_rate=0.5), 0) == 0.5
+
+
+def test_precision_names_a_type_and_auto_is_exact_on_a_cpu():
+    cpu = torch.device("cpu")
+    names = ("fp32", "bf16", "fp16", "auto")
+    assert [autocast_dtype(name, cpu) for name in names] == [None, torch.bfloat16, torch.float16, None]

@@ -1,0 +1,68 @@
+"""The smallest UNet that has SD 1.5's layer names, and data for it: for shapes and keys, not to draw."""
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from training.data.cache import TrainingData
+from training.low_rank import LowRank
+
+WIDTH = 16  # of the text embeddings
+
+
+def tiny_unet(width: int = WIDTH, seed: int = 0) -> UNet2DConditionModel:
+    """Return a frozen UNet of two levels, 32 channels, for 8x8 latents; equal seeds give equal weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            layers_per_block=1,
+            block_out_channels=(32, 32),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=width,
+            attention_head_dim=4,
+        )
+    return unet.requires_grad_(False)
+
+
+def tiny_data(num_pairs: int = 6, num_neutral: int = 3, width: int = WIDTH, seed: int = 0) -> TrainingData:
+    """Return random latents, and one random prompt embedding for each unsafe, safe and neutral prompt."""
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(2, num_pairs, 4, 8, 8, generator=generator)
+    return TrainingData(
+        winner=latents[0],
+        loser=latents[1],
+        prompts=torch.randn(2 * num_pairs + num_neutral, 77, width, generator=generator),
+        unsafe_prompt=torch.arange(num_pairs),
+        safe_prompt=torch.arange(num_pairs, 2 * num_pairs),
+        empty=torch.randn(1, 77, width, generator=generator),
+        neutral=torch.randn(num_neutral, 4, 8, 8, generator=generator),
+        neutral_prompt=torch.arange(2 * num_pairs, 2 * num_pairs + num_neutral),
+        pairs_hash="0" * 64,
+    )
+
+
+def random_layers(unet: UNet2DConditionModel, rank: int = 3, seed: int = 0) -> dict[str, LowRank]:
+    """Return a LoRA of all attention projections of a UNet, its update large enough to be seen."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {
+        name: module.weight.shape
+        for name, module in unet.named_modules()
+        if name.endswith(("to_q", "to_k", "to_v", "to_out.0"))
+    }
+    return {
+        name: LowRank(
+            up=0.3 * torch.randn(d_out, rank, generator=generator),
+            down=0.3 * torch.randn(rank, d_in, generator=generator),
+        )
+        for name, (d_out, d_in) in sorted(shapes.items())
+    }
+
+
+def predict(unet: UNet2DConditionModel, width: int = WIDTH) -> torch.Tensor:
+    """Return the prediction for two fixed inputs, (2, 4, 8, 8)."""
+    generator = torch.Generator().manual_seed(1)
+    noisy = torch.randn(2, 4, 8, 8, generator=generator)
+    text_embeds = torch.randn(2, 77, width, generator=generator)
+    with torch.no_grad():
+        return unet(noisy, torch.tensor([10, 700]), encoder_hidden_states=text_embeds).sample

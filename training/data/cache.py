@@ -1,0 +1,193 @@
+"""Pairs to tensors: every image and prompt is encoded once, kept on disk, and gathered for the trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .entry_store import EntryStore, entry_key
+from .image_file import load_image
+
+if TYPE_CHECKING:
+    from .folder import SafetyPairs
+
+NUM_TOKENS = 77  # of CLIP; a host may return more for a long prompt
+DTYPE = torch.float32  # embeddings in fp16 would move the reference errors more than a small beta forgives
+LATENT_STEP = 8  # pixels per latent
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
+class TrainingData:
+    """Everything a training run reads: fp32 on the CPU, made of normal (not inference) tensors.
+
+    Attributes:
+        winner: latents of the safe images, times the family's latent scale, (pairs, 4, h, w).
+        loser: latents of the unsafe images, same shape.
+        prompts: embedding of each different prompt, (prompts, 77, width).
+        unsafe_prompt: row of `prompts` per pair, (pairs,) int64.
+        safe_prompt: likewise.
+        empty: embedding of the empty prompt, (1, 77, width).
+        neutral: latents of neutral images, (rows, 4, h, w); there may be none.
+        neutral_prompt: row of `prompts` per neutral image, (rows,) int64.
+        pairs_hash: names the images and prompts behind this, see `SafetyPairs.content_hash`.
+    """
+
+    winner: Tensor
+    loser: Tensor
+    prompts: Tensor
+    unsafe_prompt: Tensor
+    safe_prompt: Tensor
+    empty: Tensor
+    neutral: Tensor
+    neutral_prompt: Tensor
+    pairs_hash: str
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of preference pairs."""
+        return len(self.winner)
+
+    @property
+    def num_neutral(self) -> int:
+        """Number of neutral rows, 0 where the source has none."""
+        return len(self.neutral)
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one latent, (4, h, w)."""
+        return tuple(self.winner.shape[1:])
+
+
+def encode_pairs(
+    pairs: SafetyPairs,
+    *,
+    encode_image: Callable[[Tensor], Tensor],
+    encode_prompt: Callable[[str], Tensor],
+    encoder_id: str,
+    resolution: int,
+    cache_dir: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> TrainingData:
+    """Encode the images and prompts of a source, each different one once.
+
+    Args:
+        pairs: what to encode.
+        encode_image: takes (1, 3, resolution, resolution) fp32 in [-1, 1], returns the latents as the
+            UNet sees them, (1, 4, resolution / 8, resolution / 8).
+        encode_prompt: returns the text embeddings of a prompt, (1, 77, width). Of a longer answer (hosts
+            split long prompts) the first 77 tokens are used, and a warning counts those prompts.
+        encoder_id: names the weights of both encoders; a part of every cache key.
+        resolution: side of the square image in pixels, a multiple of 8.
+        cache_dir: where encoded entries are kept; None keeps nothing.
+        on_progress: called with (done, total) after each item. Whatever it raises stops the pass; what
+            was encoded by then is found in the cache next time.
+
+    Raises:
+        ValueError: if the resolution is no multiple of 8, an image cannot be read, or an encoder returns
+            another shape or values that are not finite.
+    """
+    if resolution < LATENT_STEP or resolution % LATENT_STEP:
+        raise ValueError(f"resolution must be a multiple of {LATENT_STEP} pixels, got {resolution}.")
+    files = dict.fromkeys(file for pair in pairs.pairs for file in (pair.winner, pair.loser))
+    files |= dict.fromkeys(sample.image for sample in pairs.neutral)
+    texts = {"": None} | dict.fromkeys(
+        text for pair in pairs.pairs for text in (pair.unsafe_prompt, pair.safe_prompt)
+    )
+    texts |= dict.fromkeys(sample.prompt for sample in pairs.neutral)
+
+    encoder = _Encoder(encode_image, encode_prompt, encoder_id, resolution, EntryStore(cache_dir))
+    report = on_progress or (lambda done, total: None)
+    total = len(files) + len(texts)
+    latents, embeds = {}, {}
+    for file in files:
+        latents[file] = encoder.image(file)
+        report(len(latents), total)
+    for text in texts:
+        embeds[text] = encoder.prompt(text)
+        report(len(latents) + len(embeds), total)
+    if encoder.num_cut:
+        _log.warning(
+            "%d prompts are longer than %d tokens; their end is not used.", encoder.num_cut, NUM_TOKENS
+        )
+    with torch.inference_mode(False):  # a host may run us inside; inference tensors cannot be trained on
+        return _gather(pairs, latents, embeds)
+
+
+@dataclass
+class _Encoder:
+    encode_image: Callable[[Tensor], Tensor]
+    encode_prompt: Callable[[str], Tensor]
+    encoder_id: str
+    resolution: int
+    store: EntryStore
+    num_cut: int = 0
+
+    def image(self, file: Path) -> Tensor:
+        """Return the latents of an image file, (4, h, w)."""
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        return self.store.get(self._key("image", content, self.resolution), lambda: self._make_image(file))
+
+    def prompt(self, text: str) -> Tensor:
+        """Return the embedding of a prompt, (77, width)."""
+        return self.store.get(self._key("prompt", text, 0), lambda: self._make_prompt(text))
+
+    def _key(self, kind: str, content: str, resolution: int) -> str:
+        return entry_key(kind, content, encoder_id=self.encoder_id, resolution=resolution, dtype=DTYPE)
+
+    def _make_image(self, file: Path) -> Tensor:
+        side = self.resolution // LATENT_STEP
+        with torch.no_grad():
+            latents = self.encode_image(load_image(file, self.resolution))
+        if latents.shape != (1, 4, side, side):
+            raise ValueError(
+                f"the encoded {file.name} must have shape (1, 4, {side}, {side}), got "
+                f"{tuple(latents.shape)}. Use the VAE of the base model."
+            )
+        return _plain(latents, f"the encoded {file.name}")
+
+    def _make_prompt(self, text: str) -> Tensor:
+        with torch.no_grad():
+            embeds = self.encode_prompt(text)
+        if embeds.ndim != 3 or embeds.shape[0] != 1 or embeds.shape[1] < NUM_TOKENS:
+            raise ValueError(
+                f"an encoded prompt must have shape (1, {NUM_TOKENS}, width), got {tuple(embeds.shape)}. "
+                "Use the text encoder of the base model."
+            )
+        self.num_cut += embeds.shape[1] > NUM_TOKENS
+        return _plain(embeds[:, :NUM_TOKENS], f"the encoded prompt {text!r}")
+
+
+def _plain(encoded: Tensor, name: str) -> Tensor:
+    """Drop the batch axis and copy to a normal fp32 tensor on the CPU; refuse NaN and infinity."""
+    with torch.inference_mode(False):
+        value = encoded.detach()[0].to("cpu", DTYPE, copy=True).contiguous()
+    if not bool(value.isfinite().all()):
+        raise ValueError(f"{name} has values that are not finite. Use an encoder in bf16 or fp32.")
+    return value
+
+
+def _gather(pairs: SafetyPairs, latents: dict[Path, Tensor], embeds: dict[str, Tensor]) -> TrainingData:
+    row = {text: index for index, text in enumerate(embeds)}  # the empty prompt is one of them
+    shape = next(iter(latents.values())).shape
+    return TrainingData(
+        winner=torch.stack([latents[pair.winner] for pair in pairs.pairs]),
+        loser=torch.stack([latents[pair.loser] for pair in pairs.pairs]),
+        prompts=torch.stack([embeds[text] for text in row]),
+        unsafe_prompt=torch.tensor([row[pair.unsafe_prompt] for pair in pairs.pairs]),
+        safe_prompt=torch.tensor([row[pair.safe_prompt] for pair in pairs.pairs]),
+        empty=embeds[""].unsqueeze(0).clone(),
+        neutral=torch.stack([latents[sample.image] for sample in pairs.neutral])
+        if pairs.neutral
+        else torch.empty(0, *shape),
+        neutral_prompt=torch.tensor([row[sample.prompt] for sample in pairs.neutral], dtype=torch.int64),
+        pairs_hash=pairs.content_hash,
+    )

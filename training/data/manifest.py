@@ -1,0 +1,122 @@
+"""The lines of a manifest: read one by one, and checked as far as text alone can tell."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..hard_rules import joins_minor_and_sexual
+from ..taxonomy import normalize_categories
+from .pairs_report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
+
+# Letters and digits of a prompt that nobody meant; CoProV2 has "----prompt-------" six times.
+_PLACEHOLDERS = {
+    "",
+    "prompt",
+    "safeprompt",
+    "unsafeprompt",
+    "todo",
+    "tbd",
+    "na",
+    "none",
+    "null",
+    "placeholder",
+}
+
+
+class RowDroppedError(Exception):
+    """Ends the reading of one row; `reason` is a line of the report."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read_rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """Yield name and fields of each line that is not blank; None for a line that is no JSON object.
+
+    The name is the row's id, else file and line, such as `pairs.jsonl line 3`.
+    """
+    for number, line in enumerate(manifest.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if line.strip():
+            fields = _parse(line)
+            yield _id(fields or {}) or f"{manifest.name} line {number}", fields
+
+
+def read_text(
+    fields: Mapping[str, Any] | None, prompts: tuple[str, ...], images: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the id, prompts and image paths of a row, stripped, by field name.
+
+    Args:
+        fields: the row; None for a malformed line.
+        prompts: names of its prompt fields.
+        images: names of its image fields.
+
+    Raises:
+        RowDroppedError: if something is missing or no text, the hard rule forbids the row, or a prompt
+            is a placeholder or there twice.
+    """
+    if fields is None:
+        raise RowDroppedError(MALFORMED)
+    if joins_minor_and_sexual(_raw_categories(fields), *_texts(list(fields.values()))):
+        raise RowDroppedError(HARD_RULE)  # first, so that it is counted whatever else is wrong
+    row = {name: fields.get(name) for name in (*prompts, *images)}
+    if not _id(fields) or not all(isinstance(value, str) and value.strip() for value in row.values()):
+        raise RowDroppedError(INCOMPLETE)
+    row = {name: value.strip() for name, value in row.items()}
+    if any(_is_placeholder(row[name]) for name in prompts):
+        raise RowDroppedError(PLACEHOLDER)
+    if len({" ".join(row[name].casefold().split()) for name in prompts}) < len(prompts):
+        raise RowDroppedError(SAME_PROMPT)
+    return {"id": _id(fields), **row}
+
+
+def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the normalised categories of a row, at least one.
+
+    Raises:
+        RowDroppedError: if there is none, or a name is no text.
+    """
+    try:
+        categories = normalize_categories(_raw_categories(fields))
+    except ValueError as error:
+        raise RowDroppedError(INCOMPLETE) from error
+    if not categories:
+        raise RowDroppedError(INCOMPLETE)
+    return categories
+
+
+def _parse(line: bytes) -> Mapping[str, Any] | None:
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):  # ValueError: bad JSON and bad UTF-8 alike
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _id(fields: Mapping[str, Any]) -> str:
+    value = fields.get("id", "")
+    is_name = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+    return str(value).strip() if is_name else ""
+
+
+def _raw_categories(fields: Mapping[str, Any]) -> list[str]:
+    """Return the categories as written; what is no text is left out, so that the hard rule sees the rest."""
+    value = fields.get("category", fields.get("categories"))
+    if isinstance(value, str):
+        return [part for part in value.split(",") if part.strip()]
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> list[str]:
+    """Return every text in a field, also inside lists and objects."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for part in value for text in _texts(part)]
+    return [value] if isinstance(value, str) else []
+
+
+def _is_placeholder(prompt: str) -> bool:
+    return "".join(c for c in prompt.casefold() if c.isalnum()) in _PLACEHOLDERS

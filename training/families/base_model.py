@@ -1,0 +1,136 @@
+"""A base model from disk for the command line: UNet, autoencoder and text encoder, without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..noise import NoiseSchedule
+from ..tensor_file import open_tensors
+from . import autoencoder, identify, native_unet, text_encoder
+from .autoencoder import Autoencoder, autoencoder_from_native
+from .diffusers_folder import read_folder
+from .family import Family
+from .native_unet import unet_from_native
+from .text_encoder import TextEncoder, text_encoder_from_native
+from .weights_hash import weights_hash
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+
+@dataclass(eq=False)
+class BaseModel:
+    """A loaded base model; drop it, keeping `unet`, to free the encoders before training.
+
+    Args:
+        name: of the file or folder, without ending.
+        family: its family.
+        unet: frozen UNet of diffusers.
+        autoencoder: pictures to latents, fp32.
+        text_encoder: prompts to embeddings, fp32.
+    """
+
+    name: str
+    family: Family
+    unet: UNet2DConditionModel
+    autoencoder: Autoencoder
+    text_encoder: TextEncoder
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """Noise schedule of the family."""
+        return self.family.schedule()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Name of the UNet's weights, see `weights_hash`; take it before an adapter is attached."""
+        return weights_hash(self.unet)
+
+    @cached_property
+    def encoder_id(self) -> str:
+        """Name of both encoders' weights and of what scales the latents, for cache keys."""
+        weights = weights_hash(self.autoencoder.model, self.text_encoder.model)
+        return f"{weights} {self.autoencoder.multiply!r} {self.autoencoder.add!r}"
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Return latents as the UNet sees them, see `Autoencoder.encode`."""
+        return self.autoencoder.encode(image)
+
+    def encode_prompt(self, prompt: str) -> Tensor:
+        """Return text embeddings, (1, 77, width), see `TextEncoder.encode`."""
+        return self.text_encoder.encode(prompt)
+
+    def to(self, device: torch.device | str) -> BaseModel:
+        """Move all three models to a device, and return this."""
+        for model in (self.unet, self.autoencoder.model, self.text_encoder.model):
+            model.to(device)
+        return self
+
+
+def load_base(path: Path, *, dtype: torch.dtype | None = torch.float32) -> BaseModel:
+    """Load a base model from a single-file checkpoint (.safetensors) or a folder of diffusers.
+
+    Nothing is downloaded, and no pickle is opened.
+
+    Args:
+        path: the file or folder.
+        dtype: type of the UNet; None keeps the file's own. The encoders are always fp32.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path, or no CLIP vocabulary on this machine.
+        ValueError: if it is a pickle, damaged, of another family or incomplete; it says what to do.
+    """
+    if path.is_dir():
+        return BaseModel(path.name, *read_folder(path, dtype))
+    with open_tensors(path) as tensors:
+        unet_state = _WithoutPrefix(tensors, native_unet.CHECKPOINT_PREFIX)
+        if not len(unet_state):
+            raise ValueError(_no_checkpoint(path, tensors))
+        try:
+            family = identify(unet_state)
+            return BaseModel(
+                path.stem,
+                family,
+                unet_from_native(unet_state, family, dtype=dtype),
+                autoencoder_from_native(_WithoutPrefix(tensors, autoencoder.CHECKPOINT_PREFIX), family),
+                text_encoder_from_native(_WithoutPrefix(tensors, text_encoder.CHECKPOINT_PREFIX), family),
+            )
+        except ValueError as error:
+            raise ValueError(f"{path.name} cannot be the base model: {error}") from error
+
+
+class _WithoutPrefix(Mapping[str, Tensor]):
+    """The tensors under a prefix, by the rest of their names; still read one by one."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        self._tensors, self._prefix = tensors, prefix
+        self._names = {name.removeprefix(prefix): None for name in tensors if name.startswith(prefix)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._tensors[self._prefix + name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # the inherited one would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _no_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    example = f", such as {next(iter(tensors))}" if len(tensors) else ""
+    return (
+        f"{path.name} is not a checkpoint: none of its {len(tensors)} tensors{example} begins with "
+        f"{native_unet.CHECKPOINT_PREFIX}. Choose the base model itself, not a LoRA, VAE or text encoder."
+    )

@@ -1,0 +1,95 @@
+"""A base model in a folder of diffusers: `unet`, `vae`, `text_encoder` and their configurations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from . import FAMILIES
+from .autoencoder import Autoencoder
+from .family import Family
+from .text_encoder import TextEncoder
+from .tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+_PARTS = ("unet", "vae", "text_encoder")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def read_folder(
+    folder: Path, dtype: torch.dtype | None
+) -> tuple[Family, UNet2DConditionModel, Autoencoder, TextEncoder]:
+    """Read a base model from a folder of diffusers; the encoders come in fp32.
+
+    Args:
+        folder: holds `unet`, `vae` and `text_encoder`, each with config.json and .safetensors weights.
+        dtype: type of the UNet; None keeps the file's own.
+
+    Raises:
+        ValueError: if a part is missing, there as a pickle only, or of a family that cannot be trained.
+    """
+    # imported late: a broken install must not remove the nodes
+    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    configs = {part: _config(folder, part) for part in _PARTS}
+    family = _family(folder, configs["unet"])
+    vae_class = AutoencoderTiny if configs["vae"].get("_class_name") == "AutoencoderTiny" else AutoencoderKL
+    unet = _load(UNet2DConditionModel, folder, "unet", "auto" if dtype is None else dtype)
+    vae = _load(vae_class, folder, "vae", torch.float32)
+    text = _load(CLIPTextModel, folder, "text_encoder", torch.float32)
+    return family, unet, Autoencoder(vae, vae.config.scaling_factor), TextEncoder(text, load_tokenizer())
+
+
+def _load(model_class: type, folder: Path, part: str, dtype: Any) -> nn.Module:
+    try:
+        model = model_class.from_pretrained(
+            folder / part, torch_dtype=dtype, use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder.name}/{part} cannot be read ({error}). Download the folder again."
+        ) from error
+    return model.eval().requires_grad_(False)
+
+
+def _config(folder: Path, part: str) -> dict[str, Any]:
+    file = folder / part / "config.json"
+    if not file.is_file():
+        raise ValueError(
+            f"{folder.name} is not a base model of diffusers: {part}/config.json is missing. It must hold "
+            f"{', '.join(_PARTS)}; or name a .safetensors checkpoint instead of a folder."
+        )
+    if not any((folder / part).glob("*.safetensors")):
+        pickles = sorted(found.name for pattern in _PICKLES for found in (folder / part).glob(pattern))
+        what = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
+        raise ValueError(f"{folder.name}/{part} holds {what}. Use the .safetensors version of the model.")
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder.name}/{part}/config.json is damaged. Download it again.") from error
+
+
+def _family(folder: Path, unet: dict[str, Any]) -> Family:
+    found = unet.get("cross_attention_dim"), unet.get("in_channels"), _prediction_type(folder)
+    for family in FAMILIES.values():
+        if found == (family.text_width, family.latent_channels, family.prediction_type):
+            return family
+    known = ", ".join(family.label for family in FAMILIES.values())
+    raise ValueError(
+        f"{folder.name} has text width {found[0]}, {found[1]} input channels and prediction type {found[2]}, "
+        f"which is not {known}; this version trains {known}. Choose such a model."
+    )
+
+
+def _prediction_type(folder: Path) -> str:
+    file = folder / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        return "epsilon"
+    return json.loads(file.read_text(encoding="utf-8")).get("prediction_type", "epsilon")

@@ -1,0 +1,103 @@
+"""A host's UNet weights as a UNet of diffusers: same tensors, same outputs, nothing downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from . import identify as identify  # re-exported: whoever builds a UNet first asks for its family
+from .family import Family
+from .unet_names import Layout, module_names, native_name, read_layout
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+CHECKPOINT_PREFIX = "model.diffusion_model."
+PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def unet_from_native(
+    state: Mapping[str, Tensor], family: Family, *, dtype: torch.dtype | None = None
+) -> UNet2DConditionModel:
+    """Build diffusers' UNet from tensors under the names of the original code.
+
+    Number of levels, layers and channels are read off the shapes, so every size of the family works.
+    The result shares no memory with `state`, and is made of normal tensors also inside a host's
+    inference mode; train it outside.
+
+    Args:
+        state: tensors by name without a prefix, such as `input_blocks.0.0.weight`.
+        family: see `identify`.
+        dtype: type of the result; None keeps the tensors' own.
+
+    Returns:
+        The UNet, frozen, in eval mode, on the device of the tensors.
+
+    Raises:
+        ValueError: if a tensor is missing, left over, quantised or of an unexpected shape; it is named.
+    """
+    from diffusers import UNet2DConditionModel  # imported late: a broken install must not remove the nodes
+
+    layout = read_layout(state)
+    with torch.inference_mode(False):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(**unet_config(layout, family))
+        unet.load_state_dict(_renamed(state, unet, layout, family, dtype), assign=True)
+        return unet.eval().requires_grad_(False)
+
+
+def unet_config(layout: Layout, family: Family) -> dict:
+    """Return the settings of diffusers' UNet2DConditionModel for a size of the family."""
+    down = ["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in layout.attention]
+    up = ["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(layout.attention)]
+    return {
+        "in_channels": layout.in_channels,
+        "out_channels": layout.out_channels,
+        "block_out_channels": layout.channels,
+        "layers_per_block": layout.layers,
+        "down_block_types": tuple(down),
+        "up_block_types": tuple(up),
+        "cross_attention_dim": family.text_width,
+        **family.unet_config,
+    }
+
+
+def _renamed(
+    state: Mapping[str, Tensor], unet: nn.Module, layout: Layout, family: Family, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    table = module_names(layout)
+    wanted = {name: (native_name(name, table), tensor.shape) for name, tensor in unet.state_dict().items()}
+    _check_names(state, {native for native, _ in wanted.values()}, family)
+    renamed = {}
+    for name, (native, shape) in wanted.items():
+        tensor = state[native]
+        _check_tensor(native, tensor, shape, family)
+        renamed[name] = tensor.detach().to(dtype or tensor.dtype, copy=True)
+    return renamed
+
+
+def _check_names(state: Mapping[str, Tensor], wanted: set[str], family: Family) -> None:
+    missing, left_over = sorted(wanted - state.keys()), sorted(state.keys() - wanted)
+    if missing or left_over:
+        parts = [f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []
+        parts += [f"{len(left_over)} are not part of it, such as {left_over[0]}"] if left_over else []
+        raise ValueError(
+            f"the UNet is not a plain {family.label} one: {'; '.join(parts)}. "
+            f"Load an unmodified {family.label} checkpoint."
+        )
+
+
+def _check_tensor(name: str, tensor: Tensor, shape: torch.Size, family: Family) -> None:
+    if tensor.dtype not in PLAIN_DTYPES:
+        raise ValueError(
+            f"{name} is stored as {tensor.dtype}, which cannot be trained. "
+            "Load the checkpoint in fp32, fp16 or bf16, not quantised."
+        )
+    if tensor.shape != shape:
+        raise ValueError(
+            f"{name} must have shape {tuple(shape)} in {family.label}, got {tuple(tensor.shape)}. "
+            f"Load an unmodified {family.label} checkpoint."
+        )

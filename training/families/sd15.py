@@ -1,0 +1,13 @@
+"""Stable Diffusion 1.x (Rombach et al. 2022), and the mini model, which has its names and widths."""
+
+from .family import Family
+
+SD15 = Family(
+    name="sd15",
+    label="SD 1.5",
+    text_width=768,
+    latent_channels=4,
+    latent_scale=0.18215,
+    prediction_type="epsilon",
+    unet_config={"attention_head_dim": 8},  # diffusers' name for the number of heads, on every level
+)

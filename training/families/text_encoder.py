@@ -1,0 +1,103 @@
+"""CLIP's text encoder of a checkpoint: a prompt to the embeddings that ComfyUI's CLIPTextEncode gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .autoencoder import load_frozen
+from .family import Family
+from .tokenizer import load_tokenizer, token_ids
+
+CHECKPOINT_PREFIX = "cond_stage_model.transformer."
+HEAD_WIDTH = 64  # of every CLIP text encoder: heads cannot be read off the shapes
+
+_OPTIONAL = ("embeddings.position_ids", "text_projection")  # in some files, of no use here
+
+
+@dataclass(frozen=True, eq=False)
+class TextEncoder:
+    """A text encoder and its tokenizer.
+
+    Args:
+        model: CLIPTextModel of transformers, frozen.
+        tokenizer: CLIPTokenizer of transformers.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+
+    @torch.no_grad()
+    def encode(self, prompt: str) -> Tensor:
+        """Return the last hidden states of a prompt, (1, 77, width), on the model's device.
+
+        Brackets are text here, not weights; beyond 77 tokens the prompt is cut.
+        """
+        ids = token_ids([prompt], self.tokenizer)  # (1, 77)
+        return self.model(ids.to(next(self.model.parameters()).device)).last_hidden_state
+
+
+def text_encoder_from_native(state: Mapping[str, Tensor], family: Family) -> TextEncoder:
+    """Build the text encoder from tensors under the names of a checkpoint.
+
+    Args:
+        state: tensors without `cond_stage_model.transformer.`, with or without `text_model.`.
+        family: gives the width.
+
+    Raises:
+        ValueError: if there is none, its width is another, or a tensor is missing or misshapen.
+        FileNotFoundError: if no ComfyUI with CLIP's vocabulary is found.
+    """
+    return TextEncoder(text_model(state, family), load_tokenizer())
+
+
+def text_model(state: Mapping[str, Tensor], family: Family) -> nn.Module:
+    """Return transformers' CLIPTextModel with the weights of `text_encoder_from_native`, fp32, frozen."""
+    from transformers import CLIPTextConfig, CLIPTextModel  # imported late, as in `native_unet`
+
+    names = {name.removeprefix("text_model."): name for name in state}
+    names = {short: name for short, name in names.items() if not short.startswith(_OPTIONAL)}
+    with torch.device("meta"):
+        model = CLIPTextModel(CLIPTextConfig(**_config(state, names, family)))
+    # transformers 5 dropped the prefix of version 4
+    prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
+    load_frozen(model, {prefix + short: state[name] for short, name in names.items()}, "text encoder")
+    _fill_positions(model)
+    return model
+
+
+def _config(state: Mapping[str, Tensor], names: Mapping[str, str], family: Family) -> dict[str, Any]:
+    needed = ("embeddings.token_embedding.weight", "encoder.layers.0.mlp.fc1.weight")
+    missing = [name for name in needed if name not in names]
+    if missing:
+        raise ValueError(
+            f"the checkpoint has no CLIP text encoder: {CHECKPOINT_PREFIX}text_model.{missing[0]} is "
+            f"missing. Load a complete {family.label} checkpoint with its text encoder inside."
+        )
+    vocabulary, width = state[names[needed[0]]].shape
+    if width != family.text_width:
+        raise ValueError(
+            f"the text encoder of {family.label} must be {family.text_width} wide, got {width}. "
+            f"Load an unmodified {family.label} checkpoint."
+        )
+    layers = {int(name.split(".")[2]) for name in names if name.startswith("encoder.layers.")}
+    return {
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": state[names[needed[1]]].shape[0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": width // HEAD_WIDTH,
+        "hidden_act": "quick_gelu",
+    }
+
+
+def _fill_positions(model: nn.Module) -> None:
+    """Number the positions: the only buffer, not stored, still without values from the meta device."""
+    for name, buffer in list(model.named_buffers()):
+        module, _, own_name = name.rpartition(".")
+        positions = torch.arange(buffer.shape[-1]).expand(buffer.shape)
+        model.get_submodule(module).register_buffer(own_name, positions, persistent=False)

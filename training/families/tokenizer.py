@@ -1,0 +1,41 @@
+"""Find and load the CLIP tokenizer that every ComfyUI carries, so that nothing is downloaded."""
+
+import os
+from pathlib import Path
+
+_INSIDE_COMFYUI = Path("comfy/sd1_tokenizer")
+_PACK = Path(__file__).resolve().parents[2]
+
+
+def tokenizer_folder() -> Path:
+    """Return the folder of CLIP's vocabulary: from COMFYUI_PATH, the ComfyUI around the pack, or `.host`.
+
+    Raises:
+        FileNotFoundError: if there is none; it says where one is looked for.
+    """
+    named = os.environ.get("COMFYUI_PATH")
+    roots = [Path(named)] if named else []
+    roots += [*_PACK.parents[1:2], _PACK / ".host" / "ComfyUI"]
+    for root in roots:
+        if (root / _INSIDE_COMFYUI / "vocab.json").is_file():
+            return root / _INSIDE_COMFYUI
+    looked = ", ".join(str(root) for root in roots)
+    raise FileNotFoundError(
+        f"no CLIP tokenizer found: {_INSIDE_COMFYUI.as_posix()} is in none of {looked}. "
+        "Set COMFYUI_PATH to a ComfyUI folder."
+    )
+
+
+def load_tokenizer():
+    """Return transformers' CLIPTokenizer, read from disk only."""
+    # transformers is imported late: a broken install must not remove the nodes
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(tokenizer_folder(), local_files_only=True)
+
+
+def token_ids(prompts, tokenizer, length: int = 77):
+    """Return token numbers (len(prompts), length), padded with the end mark as SD 1.5 expects."""
+    return tokenizer(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids

@@ -1,0 +1,131 @@
+"""Names of a UNet's tensors: diffusers' and those of the original code, which hosts and checkpoints use.
+
+The original code numbers all blocks in one row; diffusers groups them by level. With L layers a level:
+down level i, layer j is `input_blocks[1 + i (L + 1) + j]` (`.0` resnet, `.1` attention), the downsampler
+after it `input_blocks[(i + 1)(L + 1)].0.op`; up block i, layer j is `output_blocks[i (L + 1) + j]`, and
+its upsampler the last part of the block's last entry.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.attentions.0": "middle_block.1",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The size of a UNet, read off its tensors.
+
+    Args:
+        channels: width per level, from the finest to the coarsest.
+        attention: whether the level has transformers, per level.
+        layers: resnets per level on the way down, one less than on the way up.
+        in_channels: of the noisy latents.
+        out_channels: of the prediction.
+    """
+
+    channels: tuple[int, ...]
+    attention: tuple[bool, ...]
+    layers: int
+    in_channels: int
+    out_channels: int
+
+
+def read_layout(state: Mapping[str, Tensor]) -> Layout:
+    """Read the size of a UNet off its tensors.
+
+    Args:
+        state: tensors by the original names, without a prefix.
+
+    Raises:
+        ValueError: if the blocks are not arranged in levels of equal depth, as in Stable Diffusion.
+    """
+    blocks = sorted({int(name.split(".")[1]) for name in state if name.startswith("input_blocks.")})
+    samplers = [block for block in blocks if f"input_blocks.{block}.0.op.weight" in state]
+    period = samplers[0] if samplers else len(blocks)
+    levels = len(samplers) + 1
+    regular = blocks == list(range(levels * period)) and samplers == [period * n for n in range(1, levels)]
+    firsts = [1 + level * period for level in range(levels)]
+    widths = [f"input_blocks.{first}.0.out_layers.3.weight" for first in firsts]
+    missing = [name for name in (*widths, "input_blocks.0.0.weight", "out.2.weight") if name not in state]
+    if period < 2 or not regular or missing:
+        raise ValueError(
+            f"this is not the UNet of a Stable Diffusion model: {len(blocks)} input blocks with downsamplers "
+            f"at {samplers}{f', and no {missing[0]}' if missing else ''}. Load an SD 1.5 checkpoint."
+        )
+    return Layout(
+        channels=tuple(state[name].shape[0] for name in widths),
+        attention=tuple(f"input_blocks.{first}.1.norm.weight" in state for first in firsts),
+        layers=period - 1,
+        in_channels=state["input_blocks.0.0.weight"].shape[1],
+        out_channels=state["out.2.weight"].shape[0],
+    )
+
+
+def module_names(layout: Layout) -> dict[str, str]:
+    """Return the original name of each module, by diffusers' name: whole transformers, single layers else."""
+    table = dict(_ENDS)
+    for index, native in enumerate(("middle_block.0", "middle_block.2")):
+        table |= _resnet(f"mid_block.resnets.{index}", native)
+    period, last = layout.layers + 1, len(layout.channels) - 1
+    for level, attention in enumerate(layout.attention):
+        for layer in range(layout.layers):
+            native = f"input_blocks.{1 + level * period + layer}"
+            table |= _layer(f"down_blocks.{level}", layer, native, attention=attention)
+        if level < last:
+            table[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{(level + 1) * period}.0.op"
+    for index, attention in enumerate(reversed(layout.attention)):
+        for layer in range(period):
+            table |= _layer(
+                f"up_blocks.{index}", layer, f"output_blocks.{index * period + layer}", attention=attention
+            )
+        if index < last:
+            native = f"output_blocks.{index * period + layout.layers}.{2 if attention else 1}.conv"
+            table[f"up_blocks.{index}.upsamplers.0.conv"] = native
+    return table
+
+
+def native_name(name: str, table: Mapping[str, str]) -> str:
+    """Return the original name of a tensor.
+
+    Args:
+        name: diffusers' name, such as `conv_in.weight`.
+        table: see `module_names`.
+
+    Raises:
+        ValueError: if no module of the table holds it.
+    """
+    module = name
+    while module:
+        module = module.rpartition(".")[0]
+        if module in table:
+            return table[module] + name.removeprefix(module)
+    raise ValueError(f"{name} is not a tensor of this UNet.")
+
+
+def _layer(block: str, layer: int, native: str, *, attention: bool) -> dict[str, str]:
+    table = _resnet(f"{block}.resnets.{layer}", f"{native}.0")
+    if attention:
+        table[f"{block}.attentions.{layer}"] = f"{native}.1"
+    return table
+
+
+def _resnet(name: str, native: str) -> dict[str, str]:
+    return {f"{name}.{part}": f"{native}.{original}" for part, original in _RESNET.items()}

@@ -1,0 +1,65 @@
+"""The loss of a batch, the parts it is the sum of, and what is watched while training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .batch import Batch
+from .config import TrainConfig
+from .losses import LOSSES
+from .losses.anchored import preservation, winner_anchor
+from .noise import pair_errors
+from .preference import PairErrors
+
+
+def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
+    """Turn the predictions of a batch into the loss, its parts, and what is watched.
+
+    loss = (preference(unsafe) + w * preference(safe)) / (1 + w) + the terms the objective declares
+
+    Dividing by 1 + w keeps log 2 as the value of a zero adapter whatever w is (the released code averages
+    over both kinds of row, which is w = 1).
+
+    Args:
+        policy: prediction with the adapter on, shape of batch.noisy, fp32.
+        reference: prediction with the adapter off, same shape.
+        batch: what was predicted.
+        config: options of the run, beta resolved (> 0).
+
+    Returns:
+        Scalars: loss, preference and each declared term (weights applied, so that they add up to the
+        loss), margin, implicit_accuracy, distance (mean squared difference to the reference on pairs).
+        Only the loss and its parts carry gradients.
+    """
+    end = 2 * batch.num_rows
+    errors = pair_errors(policy[:end], reference[:end], batch.target[:end])
+    terms = _terms(errors, policy[end:], reference[end:], batch.num_pairs, config)
+    return {"loss": sum(terms.values()), **terms, **_watched(errors, policy[:end], reference[:end])}
+
+
+def _terms(
+    errors: PairErrors, neutral: Tensor, ref_neutral: Tensor, num_pairs: int, config: TrainConfig
+) -> dict[str, Tensor]:
+    objective = LOSSES[config.objective]
+    losses = objective.loss(errors, beta=config.beta)  # (rows,): unsafe prompts, then safe ones
+    terms = {"preference": losses[:num_pairs].mean()}
+    if len(losses) > num_pairs:
+        weight = config.safe_prompt_weight
+        terms["preference"] = (terms["preference"] + weight * losses[num_pairs:].mean()) / (1 + weight)
+    if "winner_anchor" in objective.terms:
+        unsafe = PairErrors(*(error[:num_pairs] for error in errors))
+        terms["winner_anchor"] = config.anchor_weight * winner_anchor(unsafe)
+    if "preservation" in objective.terms and len(neutral):
+        terms["preservation"] = config.preserve_weight * preservation(neutral, ref_neutral)
+    return terms
+
+
+@torch.no_grad()
+def _watched(errors: PairErrors, policy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+    margin = (errors.ref_winner - errors.winner) - (errors.ref_loser - errors.loser)
+    return {
+        "margin": margin.mean(),
+        "implicit_accuracy": (margin > 0).float().mean(),
+        "distance": preservation(policy, reference),
+    }

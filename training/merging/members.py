@@ -1,0 +1,99 @@
+"""The experts that take part in a merge: checked against each other, their layers brought together."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from ..expert import SafetyExpert
+from ..low_rank import LowRank
+from ..taxonomy import FAMILY_NAMES
+
+MAX_STRENGTH = 2.0
+
+
+class Member(NamedTuple):
+    """One expert of a merge and how strongly it enters: 1 as trained, in (0, 2]."""
+
+    expert: SafetyExpert
+    strength: float
+
+
+def members_of(experts: Sequence[SafetyExpert], strengths: Sequence[float] | None) -> tuple[Member, ...]:
+    """Pair experts with their strengths and leave out those at strength 0, which changes nothing else.
+
+    Args:
+        experts: at least one, all of one base model line.
+        strengths: one per expert, in [0, 2]; None is 1 for all.
+
+    Raises:
+        ValueError: if there is nothing to merge, a strength is out of range, or the families differ.
+    """
+    if not experts:
+        raise ValueError("merging needs at least one expert, got none.")
+    if strengths is None:
+        strengths = [1.0] * len(experts)
+    if len(strengths) != len(experts):
+        raise ValueError(
+            f"strengths must be one per expert, got {len(strengths)} for {len(experts)} experts."
+        )
+    for expert, strength in zip(experts, strengths, strict=True):
+        _check_strength(expert.name, strength)
+    pairs = zip(experts, strengths, strict=True)
+    members = tuple(Member(expert, float(strength)) for expert, strength in pairs if strength > 0)
+    if not members:
+        raise ValueError("every expert has strength 0, so nothing is left to merge. Raise at least one.")
+    _check_families(members)
+    return members
+
+
+def layer_shapes(members: Sequence[Member]) -> dict[str, tuple[int, int]]:
+    """Return (d_out, d_in) of every layer any member has, by path, sorted.
+
+    Raises:
+        ValueError: naming both experts and the layer, if they disagree.
+    """
+    found: dict[str, tuple[tuple[int, int], str]] = {}
+    for expert, _ in members:
+        for module, layer in expert.layers.items():
+            shape = (layer.d_out, layer.d_in)
+            known, first = found.setdefault(module, (shape, expert.name))
+            if known != shape:
+                raise ValueError(
+                    f"{expert.name} changes {module} of shape {shape}, but {first} one of {known}. "
+                    "Merge experts of one base model."
+                )
+    return {module: found[module][0] for module in sorted(found)}
+
+
+def layer_parts(members: Sequence[Member], module: str, shape: tuple[int, int]) -> list[LowRank]:
+    """Return the update of each member in one layer, strength folded; zero where a member has no such layer.
+
+    Args:
+        members: in the order of the result.
+        module: path of the layer.
+        shape: its (d_out, d_in).
+    """
+    d_out, d_in = shape
+    zero = LowRank(torch.zeros(d_out, 1), torch.zeros(1, d_in))
+    layers = [(expert.layers.get(module, zero), strength) for expert, strength in members]
+    return [layer if strength == 1 else layer.scaled(strength) for layer, strength in layers]
+
+
+def _check_strength(name: str, strength: float) -> None:
+    if not 0 <= strength <= MAX_STRENGTH:  # also refuses a NaN
+        raise ValueError(
+            f"the strength of {name} must be between 0 and {MAX_STRENGTH:g}, got {strength:g}. "
+            "1 is as trained, and below 0 safety would be undone."
+        )
+
+
+def _check_families(members: Sequence[Member]) -> None:
+    first = members[0].expert
+    for expert, _ in members:
+        if expert.family != first.family:
+            own, other = (FAMILY_NAMES.get(name, name) for name in (expert.family, first.family))
+            raise ValueError(
+                f"{expert.name} was trained for {own}, but {first.name} for {other}. "
+                "Merge experts of one base model."
+            )

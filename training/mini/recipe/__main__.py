@@ -1,0 +1,101 @@
+"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, about 80 minutes on two cores."""
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+
+from ..architecture import AUTOENCODER_WIDTH, build_autoencoder
+from ..judge import Judge
+from ..scenes import ALL_SCENES
+from ..text_encoder import embed
+from .autoencoder import scene_batch_of, train_autoencoder
+from .denoiser import encode_scenes, train_denoiser
+from .judge import train_judge
+
+WORDINGS = [{"synonym": s, "template": t} for s in (False, True) for t in (0, 1)]
+SEED = 0
+
+
+def main() -> None:
+    """Run what is not yet in --out: autoencoder, judge, captions, UNet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights; finished parts are kept")
+    out = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    autoencoder = _autoencoder(out / "autoencoder.safetensors")
+    captions = _captions(out / "captions.safetensors")
+    _unet(out / "unet.safetensors", autoencoder, captions)
+    _judge(out / "judge.safetensors", autoencoder)
+
+
+def _autoencoder(path: Path):
+    if not path.exists():
+        with _bar("autoencoder") as report:
+            save_file(_fp16(train_autoencoder(SEED, report).state_dict()), path)
+    model = build_autoencoder(AUTOENCODER_WIDTH)
+    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    return model.requires_grad_(False)
+
+
+def _captions(path: Path) -> dict[str, torch.Tensor]:
+    if not path.exists():
+        prompts = [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
+        with _bar("captions") as report:
+            embeds = embed(["", *prompts], on_progress=report).half()
+        scenes = embeds[1:].unflatten(0, (len(ALL_SCENES), len(WORDINGS))).contiguous()
+        save_file({"empty": embeds[:1].contiguous(), "scenes": scenes}, path)
+    return load_file(path)
+
+
+def _unet(path: Path, autoencoder, captions: dict[str, torch.Tensor]) -> None:
+    if not path.exists():
+        latents = encode_scenes(autoencoder, SEED)
+        with _bar("unet") as report:
+            unet = train_denoiser(latents, captions["scenes"], captions["empty"], SEED, report)
+        save_file(_fp16(unet.state_dict()), path)
+
+
+def _judge(path: Path, autoencoder) -> None:
+    if not path.exists():
+        with _bar("judge") as report:
+            save_file(_fp16(train_judge(autoencoder, SEED, report).state_dict()), path)
+    judge = Judge().eval()
+    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    rng = random.Random(SEED + 1)
+    scenes = [rng.choice(ALL_SCENES) for _ in range(2000)]
+    verdicts = judge.look(scene_batch_of(scenes, rng))
+    right = sum(v.shows(s) for v, s in zip(verdicts, scenes, strict=True)) / len(scenes)
+    tqdm.write(f"judge right on {len(scenes)} fresh drawings: {right:.4f}")
+
+
+def _fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.half().contiguous() for name, tensor in state.items()}
+
+
+class _bar:  # noqa: N801  # used as a function
+    """A progress bar that shows a running mean of the loss."""
+
+    def __init__(self, name: str):
+        self.bar, self.mean = tqdm(desc=name, mininterval=5), None
+
+    def __enter__(self):
+        return self.report
+
+    def __exit__(self, *_):
+        self.bar.close()
+
+    def report(self, step: int, total: int, loss: float | None = None) -> None:
+        """Move the bar to `step` of `total`."""
+        self.bar.total = total
+        if loss is not None:
+            self.mean = loss if self.mean is None else 0.98 * self.mean + 0.02 * loss
+            self.bar.set_postfix(loss=f"{self.mean:.4f}", refresh=False)
+        self.bar.update(step - self.bar.n)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Whether a run may go on from what its folder holds: same options, same data, same base model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from . import checkpoint
+from .checkpoint import State
+from .config import TrainConfig
+
+FREE_SETTINGS = ("steps", "save_every")  # these may differ on resume, and it is still the same run
+
+
+def run_identity(
+    config: TrainConfig, pairs_hash: str, *, data: Iterable[Tensor], base: Tensor
+) -> dict[str, Any]:
+    """Return what makes a run the run it is, as plain JSON values.
+
+    Args:
+        config: options of the run, beta resolved.
+        pairs_hash: of the source of the pairs.
+        data: tensors it was encoded to; another resolution or autoencoder makes another run.
+        base: one weight of the base model, which tells two models of one shape apart.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in FREE_SETTINGS}
+    return {"settings": settings, "data": _digest(data, pairs_hash), "base": _digest([base])}
+
+
+def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> State | None:
+    """Prepare the folder of a run; return the state to go on from.
+
+    Args:
+        folder: made when missing. What an earlier run left is renamed unless the run is resumed.
+        identity: see `run_identity`.
+        resume: go on from the newest whole state.
+
+    Returns:
+        The state, or None to start from the beginning.
+
+    Raises:
+        ValueError: if the state belongs to another run; the differences are named.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    states, metrics = folder / "state", folder / "metrics.jsonl"
+    state = checkpoint.load_newest(states) if resume else None
+    if state is None:
+        checkpoint.set_aside(states)
+        checkpoint.set_aside(metrics)
+        return None
+    differences = _differences(state.values, identity)
+    if differences:
+        raise ValueError(
+            f"the run in {folder} cannot be resumed: {'; '.join(differences)}. "
+            "Set these back, or choose a new run folder."
+        )
+    checkpoint.trim_metrics(metrics, state.step)
+    return state
+
+
+def _differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    before, now = saved.get("settings", {}), own["settings"]
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    found = [f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names]
+    if saved.get("data") != own["data"]:
+        found.append("the pairs or their encoding have changed")
+    if saved.get("base") != own["base"]:
+        found.append("the base model is another one")
+    return found
+
+
+def _digest(tensors: Iterable[Tensor], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().float().contiguous().numpy())
+    return digest.hexdigest()

@@ -1,0 +1,170 @@
+"""One optimizer step: draw, fetch, predict twice, and update the adapter if all is finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import adapter, checkpoint
+from .batch import Batch, Draw, draw_step, neutral_rows, pair_rows, stack_rows
+from .checkpoint import State
+from .config import TrainConfig
+from .data.cache import TrainingData
+from .figures import batch_figures
+from .losses import LOSSES
+from .noise import NoiseSchedule
+
+ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # AlignGuard's launchers
+
+
+@dataclass
+class Run:
+    """All state of a run; `config` has beta resolved, `good` is the last state whose loss was finite."""
+
+    unet: nn.Module
+    data: TrainingData
+    schedule: NoiseSchedule
+    config: TrainConfig
+    run_dir: Path | None
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    good: State | None = None
+    whole: bool = True  # False from a loss that is not finite, or while the optimizer writes
+
+    def __post_init__(self) -> None:
+        self.initial_a_hash = adapter.initial_a_hash(self.unet)
+        self.parameters = adapter.adapter_parameters(self.unet)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=self.config.weight_decay
+        )
+        self.device = next(iter(self.parameters.values())).device
+        self.autocast = autocast_dtype(self.config.precision, self.device)
+        needs_scaler = self.device.type == "cuda" and self.autocast == torch.float16
+        self.scaler = torch.amp.GradScaler("cuda", enabled=needs_scaler)
+
+    def needs_term(self, name: str, weight: float) -> bool:
+        """Say whether a term of the objective has to be computed."""
+        return weight > 0 and name in LOSSES[self.config.objective].terms
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Return the rate of a step (from 0): constant, after a linear rise over `warmup_steps`."""
+    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the type to run the UNet in, None for its own; `auto` is the best the device does fast."""
+    if precision == "auto" and device.type == "cuda":
+        precision = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+
+
+def take_step(run: Run) -> None:
+    """Do one optimizer step, over all its micro-batches.
+
+    Raises:
+        RuntimeError: if the loss or its gradient is not finite; `run.good` is then the state to go back to.
+    """
+    config = run.config
+    draw = draw_step(
+        run.step,
+        seed=config.seed,
+        batch_size=config.batch_size * config.grad_accumulation,
+        num_pairs=run.data.num_pairs,
+        num_neutral=run.data.num_neutral or run.data.num_pairs,
+        latent_shape=run.data.latent_shape,
+        num_timesteps=len(run.schedule.alphas_cumprod),
+        caption_dropout=config.caption_dropout,
+    )
+    run.optimizer.zero_grad(set_to_none=True)
+    parts = [_backward(run, part) for part in draw.split(config.grad_accumulation)]
+    _update(run, {name: sum(part[name] for part in parts) for name in parts[0]})
+
+
+def _backward(run: Run, draw: Draw) -> dict[str, Tensor]:
+    """Add the gradients of one micro-batch; return its share of the figures, still on the device."""
+    batch = _gather(run, draw)
+    with torch.no_grad(), adapter.reference(run.unet):
+        reference = _predict(run, batch)  # before the policy: its workspace never meets the policy's graph
+    values = batch_figures(_predict(run, batch), reference, batch, run.config)
+    share = 1 / run.config.grad_accumulation
+    run.scaler.scale(values["loss"] * share).backward()
+    return {name: value.detach() * share for name, value in values.items()}
+
+
+def _gather(run: Run, draw: Draw) -> Batch:
+    """Fetch the rows of a draw from the cached data; rows that would weigh nothing are left out."""
+    data, config = run.data, run.config
+    prompts = [data.unsafe_prompt] + ([data.safe_prompt] if config.safe_prompt_weight > 0 else [])
+    captions = [_rows(run, data.prompts, prompt[draw.pairs]) for prompt in prompts]
+    winner, loser = (_rows(run, latents, draw.pairs) for latents in (data.winner, data.loser))
+    parts = [*pair_rows(draw, winner, loser, captions, data.empty.to(run.device))]
+    if run.needs_term("preservation", config.preserve_weight):
+        own = data.num_neutral > 0  # else the safe side of the pairs stands in
+        latents, prompt = (data.neutral, data.neutral_prompt) if own else (data.winner, data.safe_prompt)
+        text = _rows(run, data.prompts, prompt[draw.neutral])
+        parts.append(neutral_rows(draw, _rows(run, latents, draw.neutral), text))
+    return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs))
+
+
+def _rows(run: Run, table: Tensor, index: Tensor) -> Tensor:
+    return table[index].to(run.device, torch.float32)
+
+
+def _predict(run: Run, batch: Batch) -> Tensor:
+    """Run the UNet as it stands, adapter on or off; the prediction comes back in fp32."""
+    own = run.unet.conv_in.weight.dtype  # the base's; the adapter is fp32 whatever it is
+    with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):
+        noisy, text_embeds = batch.noisy.to(own), batch.text_embeds.to(own)
+        return run.unet(noisy, batch.timesteps, encoder_hidden_states=text_embeds).sample.float()
+
+
+def _update(run: Run, values: Mapping[str, Tensor]) -> None:
+    """Take the optimizer step, unless the loss or its gradient is not finite."""
+    config, parameters = run.config, list(run.parameters.values())
+    run.scaler.unscale_(run.optimizer)
+    norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm or math.inf)
+    # the one wait for the device in a step
+    figures = dict(zip([*values, "grad_norm"], torch.stack([*values.values(), norm]).tolist(), strict=True))
+    run.whole = False
+    _check_finite(run, figures)
+    run.good = State(run.step, _copies(run), {"metrics": run.metrics})
+    rate = learning_rate(config, run.step)
+    run.optimizer.param_groups[0]["lr"] = rate
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.step += 1
+    run.losses.append(figures["loss"])
+    run.metrics = {"step": run.step, **figures, "learning_rate": rate}
+    run.whole = True
+
+
+def _check_finite(run: Run, figures: dict[str, float]) -> None:
+    if not math.isfinite(figures["grad_norm"]) and run.scaler.is_enabled():
+        del figures["grad_norm"]  # fp16 overflowed: the scaler skips this step and lowers its scale
+    odd = [name for name in ("loss", "grad_norm") if not math.isfinite(figures.get(name, 0))]
+    if odd:
+        kept = run.good.step if run.good else run.step
+        raise RuntimeError(
+            f"{odd[0]} is not finite ({figures[odd[0]]}) in step {run.step + 1}. The adapter is that of step "
+            f"{kept} again. Lower learning_rate, or use precision fp32."
+        )
+
+
+def _copies(run: Run) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in checkpoint.pack(run.parameters, run.optimizer).items()}
+
+
+def restore_state(run: Run, state: State) -> None:
+    """Set a run back to a state: factors, optimizer, step, and the losses up to there."""
+    checkpoint.unpack(state.tensors, run.parameters, run.optimizer)
+    run.step, run.metrics, run.whole = state.step, dict(state.values["metrics"]), True
+    del run.losses[state.step :]
