@@ -98,7 +98,7 @@ class MergeSafetyExperts(io.ComfyNode):
         config = MergeConfig(method=method, **settings)
         report = host.progress(cls.hidden.unique_id)
         statistics = None
-        if MERGE_METHODS[method].needs_statistics:
+        if method in MERGE_METHODS and MERGE_METHODS[method].needs_statistics:
             _check_connected(method, model=model, clip=clip, calibration=calibration)
             statistics = _calibrate(experts, strengths, config, model, clip, calibration, resolution, report)
         merged = merge_experts(

@@ -39,6 +39,8 @@ class SaveSafetyExpert(io.ComfyNode):
 
     @classmethod
     def execute(cls, expert: object, filename_prefix: str, dtype: str) -> io.NodeOutput:
+        if dtype not in host.SAVE_DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(host.SAVE_DTYPES)}, got {dtype!r}.")
         output = host.output_folder()
         path = new_expert_path(output, filename_prefix)
         save_expert(expert, path, dtype=host.SAVE_DTYPES[dtype])

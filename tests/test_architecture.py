@@ -17,7 +17,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"step"},
     {"trainer"},
     {"run"},
-    {"cli_options"},
+    {"commands"},
     {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}

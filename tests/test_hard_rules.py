@@ -51,4 +51,5 @@ def test_other_rows_are_kept(categories, texts):
 
 
 def test_the_order_of_the_texts_does_not_matter():
-    assert joins_minor_and_sexual([], "a kid", "erotic") and joins_minor_and_sexual([], "erotic", "a kid")
+    assert joins_minor_and_sexual([], "a kid", "erotic")
+    assert joins_minor_and_sexual([], "erotic", "a kid")

@@ -251,7 +251,7 @@ def test_peft_loads_our_peft_keys(layers, dense_prediction):
 
 def test_a_lora_saved_by_diffusers_is_read_back(layers, tmp_path):
     unet = tiny_unet()
-    unet.load_lora_adapter(to_diffusers(layers), prefix="unet")
+    unet.load_lora_adapter(to_diffusers(layers), prefix="unet", adapter_name="default")
     unet.save_lora_adapter(tmp_path)
     from safetensors.torch import load_file
 

@@ -59,7 +59,7 @@ def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
         "anchor_weight": "20",
     }
     assert {key: stated[key] for key in expected} == expected
-    assert "half of it" in stated["beta_convention"]
+    assert "half of it means the same" in stated["beta_convention"]
     assert len(stated["initial_a_hash"]) == 64
     assert json.loads(stated["training_figures"])["step"] == 2
     assert metadata["modelspec.title"] == "x"

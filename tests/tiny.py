@@ -7,6 +7,7 @@ from training.data.cache import TrainingData
 from training.low_rank import LowRank
 
 WIDTH = 16  # of the text embeddings
+TOKENS = 7  # enough to attend to; CLIP has 77
 
 
 def tiny_unet(width: int = WIDTH, seed: int = 0) -> UNet2DConditionModel:
@@ -32,10 +33,10 @@ def tiny_data(num_pairs: int = 6, num_neutral: int = 3, width: int = WIDTH, seed
     return TrainingData(
         winner=latents[0],
         loser=latents[1],
-        prompts=torch.randn(2 * num_pairs + num_neutral, 77, width, generator=generator),
+        prompts=torch.randn(2 * num_pairs + num_neutral, TOKENS, width, generator=generator),
         unsafe_prompt=torch.arange(num_pairs),
         safe_prompt=torch.arange(num_pairs, 2 * num_pairs),
-        empty=torch.randn(1, 77, width, generator=generator),
+        empty=torch.randn(1, TOKENS, width, generator=generator),
         neutral=torch.randn(num_neutral, 4, 8, 8, generator=generator),
         neutral_prompt=torch.arange(2 * num_pairs, 2 * num_pairs + num_neutral),
         pairs_hash="0" * 64,
@@ -63,6 +64,6 @@ def predict(unet: UNet2DConditionModel, width: int = WIDTH) -> torch.Tensor:
     """Return the prediction for two fixed inputs, (2, 4, 8, 8)."""
     generator = torch.Generator().manual_seed(1)
     noisy = torch.randn(2, 4, 8, 8, generator=generator)
-    text_embeds = torch.randn(2, 77, width, generator=generator)
+    text_embeds = torch.randn(2, TOKENS, width, generator=generator)
     with torch.no_grad():
         return unet(noisy, torch.tensor([10, 700]), encoder_hidden_states=text_embeds).sample

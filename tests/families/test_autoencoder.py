@@ -127,7 +127,9 @@ def test_fp16_weights_are_encoded_in_fp32(tiny, picture):
 def test_a_missing_tensor_is_named(tiny):
     state = taesd(tiny)
     del state["taesd_decoder.1.bias"]
-    with pytest.raises(ValueError, match=r"tiny autoencoder does not fit: 1 tensors.*decoder\.layers\.0\.bias"):
+    with pytest.raises(
+        ValueError, match=r"tiny autoencoder does not fit: 1 tensors.*decoder\.layers\.0\.bias"
+    ):
         autoencoder_from_native(state, SD15)
 
 

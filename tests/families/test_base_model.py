@@ -142,7 +142,10 @@ def without(state, prefix):
         ("model.diffusion_model.", "is not a checkpoint.*not a LoRA, VAE or text encoder"),
         ("first_stage_model.", "cannot be the base model.*with its VAE inside"),
         ("cond_stage_model.", "cannot be the base model.*with its text encoder inside"),
-        ("cond_stage_model.transformer.text_model.final_layer_norm.", "text encoder does not fit.*final_layer_norm"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.",
+            "cannot be the base model.*text encoder does not fit.*final_layer_norm",
+        ),
     ],
 )
 def test_an_incomplete_checkpoint_says_what_is_missing(checkpoint_state, tmp_path, prefix, said):
@@ -157,7 +160,9 @@ def test_a_checkpoint_of_another_family_is_named(checkpoint_state, tmp_path):
         if ".attn2.to_k." in name and name.startswith("model."):
             wide[name] = torch.zeros(wide[name].shape[0], 2048)
     path = write_tensors(tmp_path / "xl.safetensors", wide, {})
-    with pytest.raises(ValueError, match=r"xl\.safetensors cannot be the base model.*SDXL \(text width 2048\)"):
+    with pytest.raises(
+        ValueError, match=r"xl\.safetensors cannot be the base model.*SDXL \(text width 2048\)"
+    ):
         load_base(path)
 
 

@@ -15,13 +15,13 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-import dev
 from base_folder import prepare_base
+from host_source import find_host
+from virtual_environment import ROOT, clean_environment, venv_python
 
 START_LIMIT_S = 180
 STOP_LIMIT_S = 10
+ANSWER_LIMIT_S = 120
 TAIL_LINES = 25
 
 
@@ -35,7 +35,7 @@ def host_folder() -> Path:
     Raises:
         ComfyError: if there is none.
     """
-    host = dev.find_host()
+    host = find_host()
     if host is None:
         raise ComfyError("no ComfyUI found. Run `python dev.py test`, which gets one, or set COMFYUI_PATH.")
     return host
@@ -43,7 +43,7 @@ def host_folder() -> Path:
 
 def server_command(base: Path, port: int, extra: Sequence[str] = ()) -> list[str]:
     """Return the command that runs ComfyUI over a base directory, without network use of its own."""
-    python = dev.venv_python()  # it holds the host's packages
+    python = venv_python()  # it holds the host's packages
     database = (base / "user" / "comfyui.db").as_posix()  # the default lies inside the user's ComfyUI
     return [
         str(python if python.exists() else sys.executable),
@@ -56,12 +56,12 @@ def server_command(base: Path, port: int, extra: Sequence[str] = ()) -> list[str
 
 def server_environment() -> dict[str, str]:
     """Return the environment of the server: no foreign packages, no hub, nothing written to a user's host."""
-    environment = dev.clean_environment() | {
+    environment = clean_environment() | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONUTF8": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    if not host_folder().is_relative_to(dev.ROOT):
+    if not host_folder().is_relative_to(ROOT):
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
     return environment
 
@@ -215,7 +215,7 @@ class ComfyServer:
     def _answers(self) -> bool:
         try:
             self._request("/system_stats")
-        except (OSError, ComfyError):
+        except ComfyError:
             return False
         return True
 
@@ -231,15 +231,14 @@ class ComfyServer:
         request = urllib.request.Request(self.url + path, data=body, headers={"Content-Type": content_type})
         try:
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                request, timeout=60
+                request, timeout=ANSWER_LIMIT_S
             ) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise ComfyError(_refusal(path, error)) from error
-        except urllib.error.URLError:
-            if path != "/system_stats":
-                self._check_alive()
-            raise
+        except OSError as error:
+            self._check_alive()
+            raise ComfyError(f"ComfyUI does not answer ({error}). Its log:\n{self.log_tail()}") from error
 
 
 def _end_tree(process: subprocess.Popen, *, force: bool) -> None:

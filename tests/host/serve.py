@@ -5,13 +5,15 @@ import logging
 import subprocess
 import sys
 
-import dev
 from base_folder import place_mini, place_workflows, prepare_base
 from comfy_server import free_port, server_command, server_environment
 from training.mini.build import build_mini
+from virtual_environment import ROOT, has_gpu, still_runs
 
-BASE = dev.ROOT / ".host" / "base"
-MINI = dev.ROOT / ".host" / "mini"
+BASE = ROOT / ".host" / "base"
+MINI = ROOT / ".host" / "mini"
+
+STOP_LIMIT_S = 20
 
 log = logging.getLogger("serve")
 
@@ -26,7 +28,7 @@ def main() -> int:
     place_mini(BASE, build_mini(MINI, on_progress=_report))
     place_workflows(BASE)
     port = known.port or free_port()
-    device = [] if dev.has_gpu() or sys.platform == "darwin" or "--cpu" in extra else ["--cpu"]
+    device = [] if has_gpu() or sys.platform == "darwin" or "--cpu" in extra else ["--cpu"]
     log.info("models, inputs and outputs: %s", BASE)
     log.info("graphs: Workflow > Browse Templates > %s, or the list of saved workflows", "alignguard")
     log.info("open http://127.0.0.1:%d once the log says so; Ctrl+C ends it", port)
@@ -35,8 +37,10 @@ def main() -> int:
     try:
         return server.wait()
     except KeyboardInterrupt:
-        server.wait(timeout=20)  # it got the same Ctrl+C
+        still_runs(server, STOP_LIMIT_S)  # it got the same Ctrl+C
         return 0
+    finally:
+        server.stdin.close()  # host_process.py then ends what is left
 
 
 def _report(what: str, done: int, total: int) -> None:

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-import dev
+from virtual_environment import venv_python
 
 pytestmark = pytest.mark.host  # needs the packages of .venv
 
 
 def run_in_venv(code: str) -> str:
-    python = dev.venv_python() if dev.venv_python().exists() else sys.executable
+    python = venv_python() if venv_python().exists() else sys.executable
     return subprocess.run(
         [str(python), "-c", code], capture_output=True, text=True, check=True
     ).stdout.strip()

@@ -5,6 +5,7 @@ import torch
 
 from training.low_rank import LowRank
 from training.merging.co_merge import LayerStatistics, activity, co_merge, most_active, row_picked
+from training.merging.layer import drop_zero_components
 
 D_OUT, D_IN = 24, 16
 
@@ -159,7 +160,10 @@ def test_experts_that_tie_on_an_input_both_win_it():
 def test_an_expert_that_won_no_row_takes_no_rank():
     parts = [random_part(0, rank=3), random_part(1, rank=5), random_part(2, rank=2)]
     winners = torch.tensor([0, 2] * (D_OUT // 2))
-    assert row_picked(parts, winners).rank == 5
+    picked = row_picked(parts, winners)
+    slim = drop_zero_components(picked)
+    assert (picked.rank, slim.rank) == (10, 5)
+    assert torch.equal(slim.delta(), picked.delta())
 
 
 def test_truncation_to_the_full_rank_is_the_exact_merge():

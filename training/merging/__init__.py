@@ -19,7 +19,7 @@ from .average import average
 from .calibration import calibration_prompts
 from .co_merge import LayerStatistics, co_merge
 from .concat import concat
-from .layer import MergedLayer, drop_zero_components
+from .layer import MergedLayer, drop_zero_components, rows_won
 from .members import Member, layer_parts, layer_shapes, members_of
 from .record import calibration, energy, provenance
 
@@ -94,7 +94,7 @@ def merge_experts(
         merged = _merge_layer(method, layer_parts(members, module, shape), statistics, module, config)
         layers[module], kept[module] = _cut(drop_zero_components(merged.update), config.output_rank)
         if merged.winners is not None:
-            winners[module] = [int((merged.winners == index).sum()) for index in range(len(members))]
+            winners[module] = rows_won(merged.winners, len(members))
         if on_progress:
             on_progress(len(layers), len(shapes))
     metadata = provenance(members, config) | energy(layers, kept) | calibration(config, statistics, winners)

@@ -107,16 +107,16 @@ def row_picked(parts: Sequence[LowRank], winners: Tensor) -> LowRank:
     """Take row i of the merged update from expert winners[i]: delta[i, :] = B_e*(i)[i, :] A_e*(i).
 
     A choice of rows keeps the product form, so this is an ordinary LoRA and nothing is lost:
-    A = all A_e stacked; B[i, block e] = B_e[i, :] if e = e*(i), else 0. An expert that won no row of
-    this layer would only add zeros and is left out.
+    A = all A_e stacked; B[i, block e] = B_e[i, :] if e = e*(i), else 0.
 
     Args:
         parts: update of each expert, all of shape (d_out, d_in).
         winners: see `most_active`; the row of a neuron without winner is zero.
 
     Returns:
-        Shape (d_out, d_in), rank at most the sum of the ranks.
+        Shape (d_out, d_in), at the sum of the ranks; the block of an expert that won nothing is zero.
     """
-    rows = [(winners == expert)[:, None] for expert in range(len(parts))]  # (d_out, 1) each
-    blocks = [LowRank(part.up * own, part.down) for part, own in zip(parts, rows, strict=True) if own.any()]
-    return concatenate(blocks) if blocks else parts[0].scaled(0.0)
+    stacked = concatenate(parts)
+    experts = torch.tensor([expert for expert, part in enumerate(parts) for _ in range(part.rank)])
+    is_own = winners[:, None] == experts  # (d_out, sum of ranks)
+    return LowRank(stacked.up.where(is_own, 0.0), stacked.down)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..low_rank import LowRank
@@ -20,6 +21,11 @@ class MergedLayer(NamedTuple):
 
     update: LowRank
     winners: Tensor | None = None
+
+
+def rows_won(winners: Tensor, num_experts: int) -> list[int]:
+    """Return how many output neurons each expert won; those without a winner are in none of the counts."""
+    return torch.bincount(winners - NO_WINNER, minlength=num_experts + 1)[1:].tolist()
 
 
 def drop_zero_components(update: LowRank) -> LowRank:

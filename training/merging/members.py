@@ -74,10 +74,12 @@ def layer_parts(members: Sequence[Member], module: str, shape: tuple[int, int]) 
         module: path of the layer.
         shape: its (d_out, d_in).
     """
-    d_out, d_in = shape
-    zero = LowRank(torch.zeros(d_out, 1), torch.zeros(1, d_in))
-    layers = [(expert.layers.get(module, zero), strength) for expert, strength in members]
+    layers = [(expert.layers.get(module) or _zero(shape), strength) for expert, strength in members]
     return [layer if strength == 1 else layer.scaled(strength) for layer, strength in layers]
+
+
+def _zero(shape: tuple[int, int]) -> LowRank:
+    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
 
 
 def _check_strength(name: str, strength: float) -> None:

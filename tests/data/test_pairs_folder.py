@@ -1,0 +1,228 @@
+"""A folder of pairs is read whole; every row that cannot be used is counted and named, none is used."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from training.data import PAIR_SOURCES, load_pairs
+from training.data.contained_path import contained_path
+
+
+def row(name, category="violence", **changes):
+    fields = {
+        "id": name,
+        "category": [category],
+        "unsafe_prompt": f"a skull {name}",
+        "safe_prompt": f"a flower {name}",
+        "unsafe_image": f"images/{name}_unsafe.png",
+        "safe_image": f"images/{name}_safe.png",
+    }
+    return fields | changes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a function that writes a folder of pairs: rows, neutral rows, and every image they may name."""
+    root = tmp_path / "pairs"
+    (root / "images").mkdir(parents=True)
+    for number, name in enumerate("abcdef"):
+        for side, tone in (("safe", 1), ("unsafe", 2), ("neutral", 3)):
+            Image.new("RGB", (8, 8), (number, tone, 0)).save(root / "images" / f"{name}_{side}.png")
+
+    def write(rows, neutral=()):
+        for file, content in (("pairs.jsonl", rows), ("neutral.jsonl", neutral)):
+            lines = [line if isinstance(line, str) else json.dumps(line) for line in content]
+            if lines or file == "pairs.jsonl":
+                (root / file).write_text("\n".join(lines), encoding="utf-8")
+        return root
+
+    return write
+
+
+def dropped_by(root):
+    report = load_pairs(root).report
+    (reason,) = report.dropped
+    assert report.dropped[reason] == ["bad"]
+    assert f"- {reason}: 1 (bad)" in report.text()
+    return reason
+
+
+def test_a_pair_keeps_its_prompts_and_images_apart(folder):
+    root = folder([row("a")])
+    (pair,) = load_pairs(root).pairs
+    assert (pair.id, pair.categories) == ("a", ("violence",))
+    assert (pair.unsafe_prompt, pair.safe_prompt) == ("a skull a", "a flower a")
+    assert pair.winner == root / "images" / "a_safe.png"
+    assert pair.loser == root / "images" / "a_unsafe.png"
+
+
+def test_the_source_is_registered():
+    assert PAIR_SOURCES["folder"] is load_pairs
+
+
+def test_categories_are_read_as_text_or_list_in_any_spelling(folder):
+    pairs = load_pairs(
+        folder([row("a", category="Self_Harm"), row("b") | {"category": "Harrasment, my own"}])
+    )
+    assert [pair.categories for pair in pairs.pairs] == [("self-harm",), ("harassment", "my own")]
+    assert pairs.categories == ("self-harm", "harassment", "my own")
+
+
+def test_neutral_rows_are_read_where_there_are_any(folder):
+    pairs = load_pairs(folder([row("a")], [{"id": "n", "prompt": "a kite", "image": "images/a_neutral.png"}]))
+    (sample,) = pairs.neutral
+    assert (sample.id, sample.prompt, sample.image.name) == ("n", "a kite", "a_neutral.png")
+    assert load_pairs(folder([row("a")])).report.kept == 1
+
+
+def test_broken_neutral_rows_are_dropped_and_named(folder):
+    pairs = load_pairs(folder([row("a")], [{"id": "n", "prompt": "a kite", "image": "gone.png"}]))
+    assert pairs.neutral == ()
+    assert pairs.report.dropped == {"an image file is missing": ["neutral n"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"safe_prompt": None}, "missing, empty or of the wrong type"),
+        ({"unsafe_prompt": "  "}, "missing, empty or of the wrong type"),
+        ({"safe_image": 7}, "missing, empty or of the wrong type"),
+        ({"category": []}, "missing, empty or of the wrong type"),
+        ({"safe_prompt": "----prompt-------"}, "placeholder"),
+        ({"safe_prompt": "A skull  BAD", "unsafe_prompt": "a skull bad"}, "both prompts are the same"),
+        ({"safe_image": "images/b_unsafe.png"}, "both images are the same"),
+        ({"safe_image": "images/gone.png"}, "an image file is missing"),
+        ({"safe_image": "images"}, "an image file is missing"),
+        ({"safe_image": "pairs.jsonl"}, "an image file cannot be read"),
+        ({"safe_image": "../pairs/images/b_safe.png"}, "leads out of the folder"),
+        ({"safe_image": "/etc/hostname"}, "leads out of the folder"),
+        ({"safe_image": "C:\\b_safe.png"}, "leads out of the folder"),
+        ({"unsafe_image": "\\\\server\\share\\b.png"}, "leads out of the folder"),
+        (
+            {"category": "sexual", "unsafe_prompt": "a child"},
+            "sexual content together with a word for a minor",
+        ),
+        ({"category": "sexual", "tags": ["teen"]}, "sexual content together with a word for a minor"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(folder, changes, reason):
+    bad = row("b") | {"id": "bad"} | changes
+    assert reason in dropped_by(folder([row("a"), bad]))
+
+
+def test_a_row_under_the_hard_rule_is_counted_there_whatever_else_is_wrong(folder):
+    bad = {"id": "bad", "category": ["nudity"], "safe_prompt": "a boy", "safe_image": "gone.png"}
+    assert "word for a minor" in dropped_by(folder([row("a"), bad]))
+
+
+def test_an_image_half_written_is_unreadable(folder):
+    root = folder([row("a"), row("b") | {"id": "bad"}])
+    image = Image.effect_noise((64, 64), 90)
+    image.save(root / "images" / "b_safe.png")
+    whole = (root / "images" / "b_safe.png").read_bytes()
+    (root / "images" / "b_safe.png").write_bytes(whole[: len(whole) // 2])
+    assert dropped_by(root) == "an image file cannot be read"
+
+
+def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path):
+    root = folder([row("a"), row("b", safe_image="images/link.png") | {"id": "bad"}])
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+    (root / "images" / "link.png").symlink_to(tmp_path / "outside.png")
+    assert dropped_by(root) == "an image path leads out of the folder"
+
+
+def test_paths_with_backslashes_work_inside_the_folder(folder):
+    root = folder([row("a", safe_image="images\\a_safe.png")])
+    assert load_pairs(root).pairs[0].winner == root / "images" / "a_safe.png"
+
+
+@pytest.mark.parametrize("written", ["", ".", "a\0b", "a/../..", "a.png:stream", "//x/y", "~/../.."])
+def test_odd_paths_are_not_contained(tmp_path, written):
+    assert contained_path(tmp_path.resolve(), written) is None
+
+
+def test_the_second_row_of_an_id_or_a_content_is_dropped(folder):
+    twice, copied = row("b") | {"id": "a"}, row("a") | {"id": "copy"}
+    report = load_pairs(folder([row("a"), twice, copied])).report
+    assert report.kept == 1
+    assert report.dropped == {
+        "the id occurs before": ["a"],
+        "the same prompts and images occur before": ["copy"],
+    }
+
+
+def test_lines_that_are_no_object_are_named_by_their_number(folder):
+    report = load_pairs(folder(["{broken", "", '["list"]', row("a")])).report
+    assert report.dropped == {"not a JSON object on one line": ["pairs.jsonl line 1", "pairs.jsonl line 3"]}
+
+
+def test_a_byte_order_mark_and_windows_lines_are_read(folder):
+    root = folder([row("a"), row("b")])
+    text = (root / "pairs.jsonl").read_bytes().replace(b"\n", b"\r\n")
+    (root / "pairs.jsonl").write_bytes(b"\xef\xbb\xbf" + text)
+    assert load_pairs(root).report.kept == 2
+
+
+def test_long_lists_of_dropped_rows_are_cut_in_the_text_only(folder):
+    report = load_pairs(folder([row("a"), *["{"] * 9])).report
+    assert report.num_dropped == 9
+    assert "9 (pairs.jsonl line 2," in report.text()
+    assert "and 4 more" in report.text()
+
+
+def test_one_category_is_selected_in_any_spelling_and_the_rest_counted(folder):
+    root = folder([row("a"), row("b", category="self-harm"), row("c", category="hate")])
+    pairs = load_pairs(root, category="Self Harm")
+    assert [pair.id for pair in pairs.pairs] == ["b"]
+    assert "2 pairs of other categories passed over" in pairs.report.text()
+
+
+def test_max_pairs_keeps_the_first_and_counts_what_was_not_looked_at(folder):
+    pairs = load_pairs(folder([row(name) for name in "abcd"]), max_pairs=2)
+    assert [pair.id for pair in pairs.pairs] == ["a", "b"]
+    assert pairs.report.beyond_limit == 2
+    assert "2 rows beyond max_pairs" in pairs.report.text()
+
+
+def test_an_unknown_category_names_those_there_are(folder):
+    root = folder([row("a"), row("b", category="hate")])
+    with pytest.raises(ValueError, match=r"category 'sexual'.*its pairs are of: hate, violence"):
+        load_pairs(root, category="sexual")
+
+
+def test_a_folder_without_a_usable_row_fails_with_the_reasons(folder):
+    with pytest.raises(ValueError, match=r"(?s)no row of pairs\.jsonl.*missing: 1 \(a\)"):
+        load_pairs(folder([row("a", safe_image="gone.png")]))
+    with pytest.raises(ValueError, match=r"pairs\.jsonl in pairs has no rows"):
+        load_pairs(folder([]))
+
+
+def test_a_folder_without_manifest_says_what_it_holds_and_what_to_write(folder, tmp_path):
+    root = folder([])
+    (root / "pairs.jsonl").unlink()
+    with pytest.raises(
+        ValueError, match=r"no pairs\.jsonl; it holds 1 other entries, such as images.*unsafe_prompt"
+    ):
+        load_pairs(root)
+    with pytest.raises(ValueError, match=r"nowhere does not exist.*holds pairs\.jsonl"):
+        load_pairs(tmp_path / "nowhere")
+
+
+def test_a_negative_limit_is_refused(folder):
+    with pytest.raises(ValueError, match="max_pairs must be 0"):
+        load_pairs(folder([row("a")]), max_pairs=-1)
+
+
+def test_the_content_hash_follows_images_and_prompts_but_not_names(folder, tmp_path):
+    root = folder([row("a")])
+    before = load_pairs(root).content_hash
+    moved = shutil.copytree(root, tmp_path / "moved")
+    assert load_pairs(moved).content_hash == before
+    (moved / "pairs.jsonl").write_text(json.dumps(row("a") | {"id": "renamed"}))
+    assert load_pairs(moved).content_hash == before
+    (moved / "pairs.jsonl").write_text(json.dumps(row("a", safe_prompt="a tree")))
+    assert load_pairs(moved).content_hash != before
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(root / "images" / "a_safe.png")
+    assert load_pairs(root).content_hash != before

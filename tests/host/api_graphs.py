@@ -1,0 +1,85 @@
+"""Small API prompts for the mini model, put together from parts."""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+API = Path(__file__).resolve().parents[2] / "workflows" / "api"
+CHECKPOINT = "alignguard_mini.safetensors"
+SHOCKING, HATE = "alignguard_mini_shocking.safetensors", "alignguard_mini_hate.safetensors"
+PAIRS = "alignguard_pairs/shocking"
+PROMPT = "a white skull on a black ground"
+
+
+def node(class_type: str, **inputs) -> dict:
+    """Return a node of an API prompt; a link is ("node", slot)."""
+    return {"class_type": class_type, "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()}}
+
+
+def with_model() -> dict:
+    """Return the start of every prompt here: the checkpoint, and what a sampler needs beside a model."""
+    return {
+        "ckpt": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
+        "pos": node("CLIPTextEncode", text=PROMPT, clip=("ckpt", 1)),
+        "neg": node("CLIPTextEncode", text="", clip=("ckpt", 1)),
+        "latent": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+    }
+
+
+def add_render(graph: dict, name: str, model: tuple, latent: tuple = ("latent", 0)) -> dict:
+    """Add sampler, decoder and SaveImage `<name>` for a model; the same seed for every picture."""
+    sampler = {"seed": 7, "steps": 4, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
+    inputs = {"model": model, "positive": ("pos", 0), "negative": ("neg", 0), "latent_image": latent}
+    graph[f"sample_{name}"] = node("KSampler", **sampler, **inputs)
+    graph[f"decode_{name}"] = node("VAEDecode", samples=(f"sample_{name}", 0), vae=("ckpt", 2))
+    graph[name] = node("SaveImage", images=(f"decode_{name}", 0), filename_prefix=f"tests/{name}")
+    return graph
+
+
+def add_expert(graph: dict, name: str = "expert", file: str = SHOCKING) -> dict:
+    """Add a loader for an expert file, without a model."""
+    graph[name] = node("AlignGuardLoadSafetyExpert", expert_name=file, strength=1.0)
+    return graph
+
+
+def add_training(graph: dict, *, folder: str = PAIRS, max_pairs: int = 2, **settings) -> dict:
+    """Add pairs and a training run `train`, one step of one pair unless the settings say more."""
+    settings = {"steps": 1, "batch_size": 1, "resolution": 64, "category": "auto", **settings}
+    graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=folder, category="all", max_pairs=max_pairs)
+    inputs = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "vae": ("ckpt", 2), "pairs": ("pairs", 0)}
+    graph["train"] = node("AlignGuardTrainSafetyDPO", **inputs, **settings)
+    return graph
+
+
+def shipped_prompt(name: str, **train_settings) -> dict:
+    """Return a workflow of the pack, made short: few steps, few pairs, small batches."""
+    graph = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
+    short = {
+        "AlignGuardTrainSafetyDPO": {"steps": 1, "batch_size": 1, **train_settings},
+        "AlignGuardLoadSafetyPairs": {"max_pairs": 2},
+        "AlignGuardMergeSafetyExperts": {"timesteps": 1},
+        "KSampler": {"steps": 2},
+        "EmptyLatentImage": {"batch_size": 1},
+    }
+    for each in graph.values():
+        each["inputs"] |= short.get(each["class_type"], {})
+    return graph
+
+
+def text_of(entry: dict, name: str) -> str:
+    """Return the text that a node showed."""
+    return "\n".join(entry["outputs"][name]["text"])
+
+
+def pixels(server, entry: dict, name: str) -> bytes:
+    """Return the pixels of the one picture that a node saved."""
+    (file,) = entry["outputs"][name]["images"]
+    with Image.open(server.base_dir / file["type"] / file["subfolder"] / file["filename"]) as picture:
+        return picture.convert("RGB").tobytes()
+
+
+def saved_experts(server) -> set[str]:
+    """Return the names of all files below output/loras."""
+    folder = server.output_dir / "loras"
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}

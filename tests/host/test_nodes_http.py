@@ -1,0 +1,137 @@
+"""The pack in a real ComfyUI: what the host knows of it, and that its workflows run."""
+
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+from api_graphs import (
+    HATE,
+    SHOCKING,
+    add_expert,
+    add_render,
+    node,
+    pixels,
+    shipped_prompt,
+    text_of,
+    with_model,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMAS = json.loads((ROOT / "tests" / "node_schemas.json").read_text(encoding="utf-8"))
+OURS = [name for name in SCHEMAS if name.startswith("AlignGuard")]
+WORKFLOWS = sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
+
+pytestmark = pytest.mark.host
+
+
+def get(server, path: str) -> bytes:
+    with urllib.request.urlopen(server.url + path, timeout=30) as answer:
+        return answer.read()
+
+
+def schema(info: dict) -> dict:
+    """Reduce what the server says of a node to what saved graphs and API callers depend on."""
+    kinds = {part: info["input"].get(part, {}) for part in ("required", "optional")}
+    plain = {
+        part: {name: "COMBO" if isinstance(spec[0], list) else spec[0] for name, spec in inputs.items()}
+        for part, inputs in kinds.items()
+    }
+    outputs = [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)]
+    return {"display_name": info["display_name"], **plain, "outputs": outputs, "output_node": info["output_node"]}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_host_has_every_node_with_the_recorded_schema(comfy, name):
+    live, recorded = schema(comfy.object_info(name)[name]), SCHEMAS[name]
+    assert live == recorded
+    assert [*live["required"], *live["optional"]] == [*recorded["required"], *recorded["optional"]]  # the order
+
+
+def test_every_input_and_output_has_a_tooltip(comfy):
+    for name in OURS:
+        info = comfy.object_info(name)[name]
+        inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+        assert [key for key, spec in inputs.items() if not spec[1].get("tooltip")] == []
+        assert all(info["output_tooltips"])
+
+
+def test_help_pages_and_graphs_are_served(comfy):
+    for name in OURS:
+        assert get(comfy, f"/extensions/alignguard/docs/{name}.md").startswith(b"# ")
+    assert sorted(json.loads(get(comfy, "/workflow_templates"))["alignguard"]) == WORKFLOWS
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_shipped_workflow_runs(comfy, name):
+    entry = comfy.run(shipped_prompt(name))
+    assert sum(len(output.get("images", ())) for output in entry["outputs"].values()) >= 2  # before and after
+
+
+def test_load_puts_an_expert_on_a_model_as_apply_does(comfy):
+    graph = add_expert(with_model())
+    graph["loaded"] = node("AlignGuardLoadSafetyExpert", expert_name=SHOCKING, strength=0.7, model=("ckpt", 0))
+    graph["applied"] = apply("expert", strength=0.7)
+    add_render(graph, "a", ("loaded", 0))
+    add_render(graph, "b", ("applied", 0))
+    entry = comfy.run(graph)
+    assert pixels(comfy, entry, "a") == pixels(comfy, entry, "b")
+    assert text_of(entry, "loaded").startswith("All ")
+
+
+def test_strength_zero_is_the_base_model_and_one_is_not(comfy):
+    graph = add_render(add_expert(with_model()), "base", ("ckpt", 0))
+    graph |= {"off": apply("expert", strength=0.0), "on": apply("expert")}
+    add_render(graph, "a", ("off", 0))
+    add_render(graph, "b", ("on", 0))
+    entry = comfy.run(graph)
+    assert pixels(comfy, entry, "base") == pixels(comfy, entry, "a") != pixels(comfy, entry, "b")
+
+
+def test_a_part_of_the_steps_is_neither_the_base_model_nor_the_whole_expert(comfy):
+    graph = add_render(add_expert(with_model()), "base", ("ckpt", 0))
+    ranges = {"all": (0.0, 1.0), "early": (0.0, 0.5), "late": (0.5, 1.0), "nearly": (0.0, 0.999)}
+    for name, (start, end) in ranges.items():
+        graph[f"model_{name}"] = apply("expert", start_percent=start, end_percent=end)
+        add_render(graph, name, (f"model_{name}", 0))
+    add_render(graph, "base_again", ("ckpt", 0), latent=("same", 0))
+    graph["same"] = node("LatentMultiply", samples=("latent", 0), multiplier=1.0)  # not in the host's cache
+    entry = comfy.run(graph)
+    found = {name: pixels(comfy, entry, name) for name in ("base", *ranges)}
+    assert len({found[name] for name in ("base", "all", "early", "late")}) == 4
+    assert closest(found["nearly"], found) == "all"  # the switched path does what the plain one does
+    assert pixels(comfy, entry, "base_again") == found["base"]  # and takes the expert off again
+
+
+def closest(picture: bytes, others: dict[str, bytes]) -> str:
+    def distance(name: str) -> int:
+        return sum(abs(a - b) for a, b in zip(picture, others[name], strict=True))
+
+    return min((name for name in others if name != "nearly"), key=distance)
+
+
+def test_the_model_output_of_a_loader_without_a_model_says_what_to_connect(comfy):
+    graph = add_render(add_expert(with_model()), "nothing", ("expert", 0))
+    entry = comfy.run(graph)
+    assert "nothing" not in entry["outputs"]
+
+
+def test_one_expert_merged_with_nothing_of_another_is_itself(comfy):
+    graph = add_expert(add_expert(with_model()), "other", HATE)
+    graph["merged"] = node(
+        "AlignGuardMergeSafetyExperts",
+        expert_1=("expert", 1),
+        expert_2=("other", 1),
+        strength_2=0.0,
+        method="concat",
+    )
+    graph |= {"one": apply("expert"), "both": apply("merged", slot=0)}
+    add_render(graph, "a", ("one", 0))
+    add_render(graph, "b", ("both", 0))
+    entry = comfy.run(graph)
+    assert pixels(comfy, entry, "a") == pixels(comfy, entry, "b")
+
+
+def apply(expert: str, slot: int = 1, **settings) -> dict:
+    settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, **settings}
+    return node("AlignGuardApplySafetyExpert", model=("ckpt", 0), expert=(expert, slot), **settings)

@@ -1,0 +1,150 @@
+"""Training inside a real ComfyUI: what it writes, what it leaves alone, and how it stops."""
+
+import time
+
+import pytest
+from api_graphs import (
+    add_expert,
+    add_render,
+    add_training,
+    node,
+    pixels,
+    saved_experts,
+    text_of,
+    with_model,
+)
+from comfy_server import ComfyError
+from PIL import Image
+
+from training.expert import load_expert
+
+pytestmark = pytest.mark.host
+
+CANCEL_LIMIT_S = 60  # one step of the mini model takes a second; the rest is a slow test machine
+
+
+def loras(server):
+    return server.output_dir / "loras"
+
+
+def train(server, **settings) -> tuple[dict, str]:
+    """Train and return the history entry and the name of the new file."""
+    before = saved_experts(server)
+    entry = server.run(add_training(with_model(), **settings))
+    (new,) = saved_experts(server) - before
+    return entry, new
+
+
+def test_the_file_says_how_it_was_made_and_the_report_where_it_is(comfy):
+    entry, new = train(comfy, steps=2, seed=3, filename_prefix="mine/first")
+    expert = load_expert(loras(comfy) / new)
+    assert new == "alignguard/mine/first_00001_.safetensors"
+    assert expert.categories == ("shocking",)
+    assert expert.family == "sd15"
+    assert {key: expert.metadata[f"alignguard.{key}"] for key in ("steps", "seed", "objective")} == {
+        "steps": "2",
+        "seed": "3",
+        "objective": "anchored",
+    }
+    assert f"saved as loras/{new}" in text_of(entry, "train")
+
+
+def test_equal_settings_give_equal_experts_and_two_files(comfy):
+    (_, first), (_, second) = (train(comfy, seed=5, filename_prefix=name) for name in ("twin_a", "twin_b"))
+    one, other = (load_expert(loras(comfy) / name) for name in (first, second))
+    assert one.content_hash == other.content_hash
+    _, third = train(comfy, seed=6, filename_prefix="twin_a")
+    assert third == "alignguard/twin_a_00002_.safetensors"
+
+
+def test_the_stock_lora_loader_matches_every_key_and_draws_the_same_picture(comfy):
+    _, new = train(comfy, steps=3, learning_rate=0.01, filename_prefix="stock")
+    logged = len(comfy.log_text())
+    graph = add_expert(with_model(), file=new)
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+    graph["stock"] = node("LoraLoader", model=("ckpt", 0), clip=("ckpt", 1), lora_name=new, **strengths)
+    graph["ours"] = node(
+        "AlignGuardApplySafetyExpert",
+        model=("ckpt", 0),
+        expert=("expert", 1),
+        strength=1.0,
+        start_percent=0.0,
+        end_percent=1.0,
+    )
+    for name, model in (("a", "stock"), ("b", "ours"), ("base", "ckpt")):
+        add_render(graph, name, (model, 0))
+    entry = comfy.run(graph)
+    assert pixels(comfy, entry, "a") == pixels(comfy, entry, "b") != pixels(comfy, entry, "base")
+    assert "lora key not loaded" not in comfy.log_text()[logged:]
+    assert "NOT LOADED" not in comfy.log_text()[logged:]
+
+
+def test_training_between_two_renders_changes_nothing(comfy):
+    first = comfy.run(add_render(with_model(), "first", ("ckpt", 0)))
+    train(comfy, steps=2, seed=11)
+    graph = with_model()
+    graph["same"] = node("LatentMultiply", samples=("latent", 0), multiplier=1.0)  # not in the host's cache
+    second = comfy.run(add_render(graph, "second", ("ckpt", 0), latent=("same", 0)))
+    assert pixels(comfy, first, "first") == pixels(comfy, second, "second")
+
+
+def test_training_after_a_render_with_an_expert_sees_the_base_weights(comfy):
+    _, plain = train(comfy, seed=12)
+    graph = add_expert(with_model())
+    settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    graph["apply"] = node("AlignGuardApplySafetyExpert", model=("ckpt", 0), expert=("expert", 1), **settings)
+    comfy.run(add_render(graph, "patched", ("apply", 0)))
+    _, after = train(comfy, seed=13)
+    first, second = (load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (plain, after))
+    assert first == second
+
+
+def test_the_only_picture_of_a_training_is_its_loss_curve(comfy):
+    entry, _ = train(comfy, seed=14)
+    pictures = comfy.saved_files(entry)
+    assert len(pictures) == 1
+    with Image.open(pictures[0]) as curve:
+        assert (curve.size, curve.info) == ((512, 256), {})  # no prompt in the file either
+    private = [file for file in comfy.base_dir.glob("temp/**/*") if file.is_file() and file.suffix != ".png"]
+    assert private == []
+
+
+def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
+    before = saved_experts(comfy)
+    graph = add_training(with_model(), steps=5000, save_every=1, seed=15, filename_prefix="cancelled")
+    prompt = comfy.post(graph)
+    states = comfy.base_dir / "user" / "__alignguard" / "runs" / "cancelled_00001_" / "state"
+    wait_for(lambda: any(states.glob("*.safetensors")))
+    done = steps_in(states)
+    comfy.interrupt()
+    with pytest.raises(ComfyError, match="interrupted in node train"):
+        comfy.wait(prompt, timeout_s=CANCEL_LIMIT_S)
+    (partial,) = saved_experts(comfy) - before
+    expert = load_expert(loras(comfy) / partial)
+    assert partial == "alignguard/cancelled_00001__partial.safetensors"
+    assert int(expert.metadata["alignguard.steps"]) - done <= 3  # steps between the look at the disk and the cancel
+    assert expert.metadata["alignguard.complete"] == "false"
+
+
+def test_cancelling_while_pairs_are_encoded_leaves_no_file(comfy):
+    before = saved_experts(comfy)
+    graph = add_training(with_model(), steps=5000, seed=16, max_pairs=0, resolution=256)
+    prompt = comfy.post(graph)
+    cache = comfy.base_dir / "user" / "__alignguard" / "cache"
+    entries = len(list(cache.rglob("*.*")))
+    wait_for(lambda: len(list(cache.rglob("*.*"))) > entries)
+    comfy.interrupt()
+    with pytest.raises(ComfyError, match="interrupted in node train"):
+        comfy.wait(prompt, timeout_s=CANCEL_LIMIT_S)
+    assert {name for name in saved_experts(comfy) - before if "_partial" not in name} == set()
+
+
+def wait_for(condition, limit_s: float = 120) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing happened within {limit_s:g} s"
+        time.sleep(0.05)
+
+
+def steps_in(states) -> int:
+    return max(int(file.stem.removeprefix("step_")) for file in states.glob("step_*.safetensors"))

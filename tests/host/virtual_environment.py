@@ -1,0 +1,215 @@
+"""`.venv` and what is installed into it, step by step; a step that was finished is not done again.
+
+Standard library only: it runs before anything is installed.
+"""
+
+from __future__ import annotations  # an old Python must reach the message about its age
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OLDEST_PYTHON = (3, 10)
+TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
+TEST_TOOLS = ("pytest>=8", "ruff>=0.9")
+NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
+HEARTBEAT_S = 15
+
+log = logging.getLogger("dev")
+
+
+class SetupError(RuntimeError):
+    """The set-up cannot go on; the message says what to do."""
+
+
+def venv_python(root: Path = ROOT) -> Path:
+    """Return where the Python of `.venv` is, or would be."""
+    return root / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def provide_venv(root: Path = ROOT) -> None:
+    """Make `.venv`; one that does not run, or was left without pip, is made anew.
+
+    Raises:
+        SetupError: if this Python is too old, or cannot make virtual environments.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        needed, got = (".".join(map(str, numbers)) for numbers in (OLDEST_PYTHON, sys.version_info[:3]))
+        raise SetupError(f"Python {needed} or newer is needed, this is {got}. Run dev.py with one.")
+    if is_done(root, "venv", "made") and venv_python(root).exists():
+        return
+    if not _has_pip(root):
+        _make_venv(root)
+    mark_done(root, "venv", "made")
+
+
+def _make_venv(root: Path) -> None:
+    log.info("making %s", root / ".venv")
+    command = [sys.executable, "-m", "venv", "--clear", str(root / ".venv")]
+    result = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
+    if result.returncode or not _has_pip(root):
+        tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-5:])
+        raise SetupError(
+            f"{' '.join(command)} made no environment with pip:\n{tail}\n"
+            "On Debian and Ubuntu: apt install python3-venv. Elsewhere: take the Python of python.org."
+        )
+
+
+def _has_pip(root: Path) -> bool:
+    return _runs([venv_python(root), "-m", "pip", "--version"])
+
+
+def _runs(command: Sequence[object]) -> bool:
+    try:
+        result = subprocess.run([*map(str, command)], capture_output=True, env=clean_environment())
+    except OSError:
+        return False
+    return result.returncode == 0
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what would leak another Python's packages into `.venv`."""
+    names = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "VIRTUAL_ENV"}
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+def is_done(root: Path, step: str, key: str) -> bool:
+    """Return whether a step was finished with the same key; its stamp lies in `.venv` and goes with it."""
+    stamp = _stamp(root, step)
+    return stamp.is_file() and stamp.read_text(encoding="utf-8") == key
+
+
+def mark_done(root: Path, step: str, key: str) -> None:
+    """Remember that a step is finished."""
+    stamp = _stamp(root, step)
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = stamp.with_suffix(".new")
+    unfinished.write_text(key, encoding="utf-8")
+    os.replace(unfinished, stamp)
+
+
+def _stamp(root: Path, step: str) -> Path:
+    return root / ".venv" / ".alignguard" / step
+
+
+def requirement_lines(text: str) -> list[str]:
+    """Return the lines of a requirements file that name something to install with the rest."""
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if line and _project(line) not in NOT_NEEDED]
+
+
+def _project(line: str) -> str:
+    return re.match(r"[\w.-]*", line)[0].lower().replace("_", "-")
+
+
+def package_steps(root: Path, host: Path, gpu: bool) -> list[tuple[str, tuple[str, ...]]]:
+    """Return what to install, in order: (step, arguments of pip install).
+
+    torch comes first and alone, so that no other package brings another build of it. Without a GPU the
+    wheel of torchvision, built for CUDA, is taken without its dependencies.
+    """
+    texts = [(folder / "requirements.txt").read_text(encoding="utf-8") for folder in (host, root)]
+    wanted = [line for text in texts for line in requirement_lines(text)]
+    pair = (TORCH, TORCHVISION)
+    torch = [("torch", pair)] if gpu else [("torch", pair[:1]), ("torchvision", ("--no-deps", pair[1]))]
+    return [*torch, ("packages", (*wanted, *TEST_TOOLS, *pair[:1]))]
+
+
+def install_packages(root: Path, host: Path) -> None:
+    """Install torch, torchvision, the host's, the pack's and the tests' packages into `.venv`."""
+    for step, arguments in package_steps(root, host, has_gpu()):
+        key = hashlib.sha256("\n".join(arguments).encode()).hexdigest()
+        if is_done(root, step, key):
+            continue
+        site = site_packages(root)
+        forget_torn(site)
+        run_pip(root, step, ("install", *arguments))
+        place_shim(site)
+        mark_done(root, step, key)
+
+
+def has_gpu() -> bool:
+    """Return whether an NVIDIA driver answers, so that torch's CUDA build is worth its size."""
+    return _runs(["nvidia-smi", "-L"])
+
+
+def site_packages(root: Path = ROOT) -> Path:
+    """Return the folder of `.venv` that packages are installed into."""
+    command = [str(venv_python(root)), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def forget_torn(site: Path) -> None:
+    """Remove the records of packages whose installation was cut off, so that pip installs them again."""
+    for record in site.glob("*.dist-info"):
+        if not (record / "RECORD").is_file():  # pip writes it last
+            shutil.rmtree(record)
+
+
+def place_shim(site: Path) -> None:
+    """Let a CUDA torchvision be imported beside a CPU torch; it does nothing where the two fit."""
+    shutil.copyfile(Path(__file__).with_name("torchvision_shim.py"), site / "alignguard_torchvision_shim.py")
+    line = "import alignguard_torchvision_shim; alignguard_torchvision_shim.install()\n"
+    (site / "alignguard_torchvision_shim.pth").write_text(line, encoding="utf-8")
+
+
+def run_pip(root: Path, what: str, arguments: Sequence[str]) -> None:
+    """Run the pip of `.venv`, with a sign of life every few seconds and its words in a log file.
+
+    Raises:
+        SetupError: if pip fails; it quotes pip and says what helps.
+    """
+    log.info("%s: pip %s", what, " ".join(arguments))
+    log_file = _stamp(root, f"pip-{what}.log")
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    options = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
+    command = [str(venv_python(root)), "-m", "pip", arguments[0], *options, *arguments[1:]]
+    started = time.monotonic()
+    with log_file.open("wb") as output:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, **streams, env=clean_environment())
+        try:
+            while still_runs(process, HEARTBEAT_S):
+                log.info("%s: %.0f s so far, see %s", what, time.monotonic() - started, log_file)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode:
+        raise SetupError(pip_failure(what, log_file.read_text(encoding="utf-8", errors="replace")))
+    log.info("%s: done in %.0f s", what, time.monotonic() - started)
+
+
+def still_runs(process: subprocess.Popen, seconds: float) -> bool:
+    """Wait for a process so long and return whether it goes on."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+ADVICE = {
+    r"No space left": "Free some disk space (about 3 GB are needed, 8 GB with CUDA)",
+    r"NewConnectionError|NameResolutionError|Network is unreachable|ConnectTimeout|ProxyError|Could not fetch"
+    r"|Read timed out|from versions: none": "Check the network and pip's index settings (pip config list)",
+    r"No matching distribution|requires a different Python": "Try another Python, 3.10 to 3.13",
+    r"Permission denied|Access is denied": "Check who owns the folder .venv, or delete it",
+}
+
+
+def pip_failure(what: str, output: str) -> str:
+    """Return what went wrong in pip's words, and what helps."""
+    lines = [line for line in output.splitlines() if line.strip() and "is ignored: it is neither" not in line]
+    fitting = [text for pattern, text in ADVICE.items() if re.search(pattern, output)]
+    advice = fitting[0] if fitting else "Read the lines above"
+    quoted = "\n".join("  " + line for line in lines[-12:])
+    return f"pip could not get {what}:\n{quoted}\n{advice}, then run the same command again."

@@ -1,0 +1,328 @@
+"""The command line: what it answers, what it refuses and with which exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import random_layers, tiny_unet
+from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint, write_pairs
+
+from training.__main__ import main
+from training.commands import COMMANDS, train
+from training.config import MergeConfig, TrainConfig, options
+from training.expert import SafetyExpert, load_expert, save_expert
+from training.losses import LOSSES
+from training.merging import MERGE_METHODS
+
+ROOT = Path(__file__).parents[1]
+WORDS = [[name] for name in COMMANDS] + [["pairs", "check"]]
+FAST = ["--resolution", SIDE, "--device", "cpu"]
+BRIEF = ["--steps", 2, "--batch-size", 2, "--rank", 2]
+
+
+class Outcome:
+    """What a command left: its exit code, stdout and stderr."""
+
+    def __init__(self, code, captured):
+        self.code, self.out, self.err = code, captured.out, captured.err
+
+
+@pytest.fixture
+def run(capsys):
+    def run(*words):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as ended:
+            code = ended.code
+        return Outcome(code, capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _small_vocabulary(monkeypatch):
+    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_checkpoint(tmp_path_factory.mktemp("base") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pairs")
+    for category in ("hate", "violence"):
+        write_pairs(root / category, category)
+    return root
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """Return two random experts for the tiny checkpoint."""
+    root = tmp_path_factory.mktemp("experts")
+    unet = tiny_models()["unet"]
+    return [
+        save_expert(
+            SafetyExpert(random_layers(unet, 2, seed), (category,), "sd15", {}, category),
+            root / f"{category}.safetensors",
+        )
+        for seed, category in enumerate(("hate", "violence"))
+    ]
+
+
+def assert_refused(outcome, said):
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert said in outcome.err.splitlines()[-1]
+    assert "Traceback" not in outcome.err
+
+
+def answer_of(outcome):
+    """Return the one JSON object on stdout."""
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+# help
+
+
+@pytest.mark.parametrize("words", WORDS, ids=" ".join)
+def test_every_command_has_help(run, words):
+    outcome = run(*words, "--help")
+    assert outcome.code == 0
+    assert f"python -m training {' '.join(words)}" in outcome.out
+
+
+def test_the_help_names_every_command(run):
+    assert all(name in run("--help").out for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "config", "registry"), [("train", TrainConfig, LOSSES), ("merge", MergeConfig, MERGE_METHODS)]
+)
+def test_the_help_shows_every_option_of_the_config_and_every_entry_of_the_registry(
+    run, command, config, registry
+):
+    text = run(command, "--help").out
+    for option in options(config):
+        assert f"--{option.name.replace('_', '-')}" in text
+    assert f"{{{','.join(registry)}}}" in text
+
+
+def test_help_that_needs_no_registry_does_not_wait_for_torch():
+    code = (
+        "import sys\nfrom training.__main__ import main\n"
+        "for words in ([], ['mini'], ['pairs', 'check'], ['info']):\n"
+        "    try: main([*words, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+
+
+# bad input
+
+
+def test_an_unknown_command_or_option_is_refused_in_one_line(run):
+    assert_refused(run("fly"), "fly")
+    assert_refused(run(), "COMMAND")
+    outcome = run("info", "x.safetensors", "--colour")
+    assert_refused(outcome, "--colour")
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_missing_file_is_named(run, tmp_path):
+    outcome = run("info", tmp_path / "gone.safetensors", "--json")
+    assert_refused(outcome, "python -m training info: gone.safetensors does not exist")
+
+
+def test_a_value_out_of_range_is_named_before_anything_is_read(run, tmp_path):
+    words = ["train", "--base", "b", "--pairs", "p", "--out", tmp_path / "e.safetensors"]
+    assert_refused(run(*words, "--steps", 0), "steps must be at least 1, got 0")
+    assert_refused(run(*words, "--steps", "many"), "argument --steps: invalid int value: 'many'")
+    assert_refused(run(*words, "--objective", "magic"), "magic")
+    assert_refused(run(*words, "--resolution", 100), "--resolution: must be a multiple of 8 pixels, got 100")
+    assert_refused(run(*words, "--device", "warp"), "device 'warp' cannot be used")
+
+
+@pytest.mark.parametrize("command", ["train", "merge"])
+def test_an_output_file_that_exists_is_never_overwritten(run, tmp_path, command):
+    out = tmp_path / "kept.safetensors"
+    out.write_bytes(b"precious")
+    words = {"train": ["--base", "b", "--pairs", "p"], "merge": ["a.safetensors"]}[command]
+    assert_refused(run(command, *words, "--out", out), "kept.safetensors already exists")
+    assert out.read_bytes() == b"precious"
+    assert_refused(run(command, *words, "--out", tmp_path / "e.ckpt"), "must end in .safetensors")
+
+
+def test_a_folder_without_pairs_is_refused_with_what_it_holds(run, tmp_path, base):
+    (tmp_path / "notes.txt").touch()
+    assert_refused(run("pairs", "check", tmp_path), "has no pairs.jsonl; it holds 1 other entries")
+    words = ["--pairs", tmp_path, "--out", tmp_path / "e.safetensors"]
+    assert_refused(run("train", "--base", base, *words), "has no pairs.jsonl")
+
+
+def test_a_base_that_is_no_checkpoint_is_refused(run, tmp_path, pairs, experts):
+    words = ["train", "--pairs", pairs / "hate", "--out", tmp_path / "e.safetensors"]
+    assert_refused(run(*words, "--base", experts[0]), "hate.safetensors is not a checkpoint")
+
+
+def test_a_category_without_pairs_is_refused_with_those_there_are(run, tmp_path, base, pairs):
+    words = ["train", "--base", base, "--pairs", pairs / "hate", "--out", tmp_path / "e.safetensors"]
+    assert_refused(run(*words, "--category", "shocking"), "its pairs are of: hate")
+
+
+def test_a_merge_that_must_be_calibrated_says_what_it_needs(run, tmp_path, experts):
+    out = tmp_path / "merged.safetensors"
+    assert_refused(run("merge", *experts, "--out", out), "--base and --calibration")
+    assert not out.exists()
+
+
+def test_a_merge_refuses_wrong_strengths(run, tmp_path, experts):
+    words = ["merge", *experts, "--method", "average", "--out", tmp_path / "merged.safetensors"]
+    assert_refused(run(*words, "--strength", 1), "one per expert, got 1 for 2 experts")
+    assert_refused(run(*words, "--strength", 1, "--strength", -1), "must be between 0 and 2, got -1")
+
+
+def test_a_merge_refuses_experts_of_another_model(run, tmp_path, base, pairs):
+    layers = random_layers(tiny_unet(width=2048))
+    files = [
+        save_expert(SafetyExpert(layers, (), "sdxl", {}, name), tmp_path / f"{name}.safetensors")
+        for name in ("a", "b")
+    ]
+    words = ["--base", base, "--calibration", pairs, "--out", tmp_path / "merged.safetensors"]
+    assert_refused(run("merge", *files, *words, *FAST), "was trained for SDXL")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n  \n", b"\xff\xfe\x00 not text"], ids=["empty", "blank", "binary"]
+)
+def test_a_calibration_text_without_prompts_is_refused(run, tmp_path, base, experts, content):
+    text = tmp_path / "prompts.txt"
+    text.write_bytes(content if isinstance(content, bytes) else content.encode())
+    words = ["--base", base, "--calibration", text, "--out", tmp_path / "merged.safetensors"]
+    assert_refused(run("merge", *experts, *words), "prompts.txt cannot be used for calibration")
+
+
+# info and pairs check
+
+
+def test_info_tells_people_and_machines_about_an_expert(run, experts):
+    text = run("info", experts[0]).out
+    assert "categories: hate" in text
+    assert "base model: SD 1.5" in text
+    facts = answer_of(run("info", experts[0], "--json"))
+    expert = load_expert(experts[0])
+    assert facts["categories"] == ["hate"]
+    assert (facts["family"], facts["rank"], facts["layers"]) == ("sd15", 2, len(expert.layers))
+    assert facts["content_hash"] == expert.content_hash
+    assert facts["metadata"]["alignguard.family"] == "sd15"
+
+
+def test_pairs_check_counts_and_names_what_it_drops(run, tmp_path):
+    folder = write_pairs(tmp_path / "p", "hate")
+    (folder / "s_1.png").unlink()
+    assert "an image file is missing: 1 (hate 1)" in run("pairs", "check", folder).out
+    facts = answer_of(run("pairs", "check", folder, "--json"))
+    assert (facts["kept"], facts["categories"]) == (2, {"hate": 2})
+    assert facts["dropped"] == {"an image file is missing": ["hate 1"]}
+
+
+# train and merge
+
+
+def train_words(base, pairs, out, *more):
+    return ["train", "--base", base, "--pairs", pairs / "hate", "--out", out, *FAST, *BRIEF, *more]
+
+
+def test_train_writes_an_expert_and_what_it_was_made_of(run, tmp_path, base, pairs):
+    out = tmp_path / "hate.safetensors"
+    cache = tmp_path / "cache"
+    outcome = run(*train_words(base, pairs, out, "--category", "Hate", "--cache", cache, "--json"))
+    facts = answer_of(outcome)
+    assert facts["out"] == str(out)
+    assert (facts["steps"], facts["pairs"]["kept"]) == (2, 3)
+    assert "train: 100%" in outcome.err
+    metadata = load_expert(out).metadata
+    assert facts["expert"]["metadata"] == metadata
+    assert metadata["alignguard.categories"] == "hate"
+    assert metadata["alignguard.steps"] == "2"
+    assert len(metadata["alignguard.base_hash"]) == 64
+    assert (tmp_path / "hate_run" / "metrics.jsonl").read_text().count("\n") == 2
+    assert any(cache.iterdir())
+
+
+def test_train_takes_the_category_from_the_pairs_and_tells_people_where_the_file_is(
+    run, tmp_path, base, pairs
+):
+    out = tmp_path / "new" / "e.safetensors"
+    outcome = run(*train_words(base, pairs, out))
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == f"saved as {out}"
+    assert load_expert(out).categories == ("hate",)
+
+
+def test_half_precision_changes_neither_the_base_hash_nor_the_flow(run, tmp_path, base, pairs):
+    hashes = []
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / f"{precision}.safetensors"
+        facts = answer_of(run(*train_words(base, pairs, out, "--precision", precision, "--json")))
+        hashes.append(facts["expert"]["metadata"]["alignguard.base_hash"])
+    assert hashes[0] == hashes[1]
+
+
+def test_a_run_stopped_by_ctrl_c_keeps_what_it_has_and_resumes_to_the_same_bytes(
+    run, tmp_path, base, pairs, monkeypatch
+):
+    class Interrupted(train.ProgressBar):
+        def __call__(self, done, total, loss=None):
+            if loss is not None:
+                raise KeyboardInterrupt
+            super().__call__(done, total)
+
+    whole, out = tmp_path / "a" / "e.safetensors", tmp_path / "b" / "e.safetensors"
+    assert run(*train_words(base, pairs, whole)).code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "ProgressBar", Interrupted)
+        outcome = run(*train_words(base, pairs, out))
+    assert outcome.code == 130
+    assert outcome.out == ""
+    assert "kept as e_partial.safetensors" in outcome.err
+    assert "--resume" in outcome.err
+    assert outcome.err.splitlines()[-1] == "stopped by Ctrl-C"
+    assert not out.exists()
+    assert load_expert(out.with_stem("e_partial")).metadata["alignguard.steps"] == "1"
+    assert run(*train_words(base, pairs, out, "--resume")).code == 0
+    assert out.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("source", ["folder of folders", "text"])
+def test_co_merge_takes_calibration_from_pairs_and_from_text(run, tmp_path, base, pairs, experts, source):
+    text = tmp_path / "prompts.txt"
+    text.write_text("a skull\n\na padlock\nnude toddler\n", encoding="utf-8")
+    calibration = {"text": text, "folder of folders": pairs}[source]
+    out = tmp_path / "merged.safetensors"
+    words = ["--base", base, "--calibration", calibration, "--out", out, *FAST, "--json"]
+    outcome = run("merge", *experts, *words, "--timesteps", 1, "--prompts-per-category", 2)
+    facts = answer_of(outcome)
+    assert facts["expert"]["categories"] == ["hate", "violence"]
+    metadata = load_expert(out).metadata
+    assert metadata["alignguard.method"] == "co_merge"
+    # two prompts of each of two categories; of the text, the line the hard rule forbids is not used
+    assert metadata["alignguard.calibration_inputs"] == {"text": "2", "folder of folders": "4"}[source]
+    assert ("1 lines of prompts.txt were dropped" in outcome.err) == (source == "text")
+
+
+def test_a_merge_without_calibration_takes_strengths_in_the_order_of_the_experts(run, tmp_path, experts):
+    out = tmp_path / "merged.safetensors"
+    words = ["--method", "concat", "--strength", 0, "--strength", 0.5, "--out", out]
+    outcome = run("merge", *experts, *words)
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == f"saved as {out}"
+    merged, own = load_expert(out), load_expert(experts[1])
+    for module, layer in merged.layers.items():
+        assert torch.allclose(layer.delta(), 0.5 * own.layers[module].delta(), atol=1e-6)

@@ -1,0 +1,62 @@
+"""The command line: `python -m training COMMAND`, for people and, with --json, for machines.
+
+Exit codes: 0 done; 2 bad input, with one line on stderr that says what; 130 stopped by Ctrl-C.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from .commands import COMMANDS
+from .commands.answer import Answer
+from .commands.options import CommandParser, one_line
+from .commands.progress import messages_on_stderr
+
+_PROGRAM = f"python -m {__package__}"
+_BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: words after the program's name; None takes them from the process.
+
+    Raises:
+        SystemExit: from argparse, with 0 after --help and 2 for words it does not understand.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    args = _parser(argv).parse_args(argv)
+    try:
+        with messages_on_stderr(__package__):
+            answer = args.run(args)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped by Ctrl-C\n")
+        return 130
+    except _BAD_INPUT as error:
+        sys.stderr.write(f"{_PROGRAM} {args.command}: {one_line(error)}\n")
+        return 2
+    _write(answer, as_json=args.json)
+    return 0
+
+
+def _parser(argv: Sequence[str]) -> CommandParser:
+    """Return the parser; of all commands only the chosen one is imported, for the rest cost seconds."""
+    parser = CommandParser(_PROGRAM, description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary}.")
+        if name == chosen:
+            import_module(f".commands.{name}", __package__).add_arguments(command)
+    return parser
+
+
+def _write(answer: Answer, *, as_json: bool) -> None:
+    sys.stdout.write(f"{json.dumps(answer.facts) if as_json else answer.text}\n")
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # a redirected Windows console may not know every letter
+    sys.exit(main())

@@ -1,0 +1,21 @@
+"""Command `info`."""
+
+import argparse
+from pathlib import Path
+
+from .answer import Answer, expert_facts
+from .options import add_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `info`."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="the .safetensors file")
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    from ..expert import load_expert  # late: it imports torch, and --help needs none
+
+    expert = load_expert(args.file)
+    return Answer(expert.report(), expert_facts(expert))

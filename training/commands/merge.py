@@ -1,0 +1,104 @@
+"""Command `merge`: several experts to one."""
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ..config import MergeConfig
+from ..data import load_pairs
+from ..data.cache import LATENT_STEP
+from ..data.folder import PAIRS_FILE
+from ..data.prompt_list import parse_prompts
+from ..expert import SafetyExpert, check_family, load_expert, save_expert
+from ..families.base_model import load_base
+from ..merging import MERGE_METHODS, Statistics, calibration_prompts, collect_statistics, merge_experts
+from .answer import Answer, expert_facts
+from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
+from .progress import ProgressBar
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `merge`."""
+    add = parser.add_argument
+    strength_help = "weight of an expert, 0 to 2; once per expert, in their order (default: 1 for all)"
+    calibration_help = (
+        "prompts the experts are compared on: a folder that holds pairs.jsonl, a folder of such folders, or "
+        "a text file with one prompt a line; use unsafe prompts of every category"
+    )
+    needed = ", ".join(name for name, method in MERGE_METHODS.items() if method.needs_statistics)
+    add("experts", nargs="+", type=Path, metavar="E", help="the experts' .safetensors files")
+    add("--strength", action="append", type=float, metavar="X", help=strength_help)
+    add("--base", type=Path, metavar="B", help=f"the experts' base model, see train; only for {needed}")
+    add("--calibration", type=Path, metavar="P", help=f"{calibration_help}; only for {needed}")
+    add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
+    add_model_options(parser)
+    add_json(parser)
+    add_config_options(parser, MergeConfig, {"method": MERGE_METHODS})
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    config = config_from(args, MergeConfig)
+    experts = [load_expert(path) for path in args.experts]
+    statistics = None
+    if MERGE_METHODS[config.method].needs_statistics and args.base and args.calibration:
+        statistics = _calibrate(args, config, experts)
+    with ProgressBar("merge") as bar:
+        merged = merge_experts(
+            experts, config, strengths=args.strength, statistics=statistics, on_progress=bar
+        )
+    save_expert(merged, args.out)
+    facts = {"out": str(args.out), "expert": expert_facts(merged)}
+    return Answer(f"{merged.report()}\nsaved as {args.out}", facts)
+
+
+def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> Statistics:
+    prompts = read_calibration(args.calibration, config)
+    base = load_base(args.base)
+    for expert in experts:
+        check_family(expert, base.family.name, base.family.text_width)
+    base.to(device_of(args.device))
+    embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
+    side = args.resolution // LATENT_STEP
+    with ProgressBar("calibrate") as bar:
+        return collect_statistics(
+            base.unet,
+            base.schedule,
+            experts,
+            torch.cat([embeds[prompt] for prompt in prompts]),
+            config,
+            latent_shape=(base.family.latent_channels, side, side),
+            strengths=args.strength,
+            on_progress=bar,
+        )
+
+
+def read_calibration(path: Path, config: MergeConfig) -> Sequence[str]:
+    """Read the calibration prompts of a pairs folder, of a folder of pairs folders, or of a text file.
+
+    Args:
+        path: folder, or text file in UTF-8 with one prompt a line.
+        config: prompts_per_category is used, for folders.
+
+    Raises:
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if it holds no prompt.
+    """
+    if path.is_dir():
+        folders = sorted(each for each in path.iterdir() if (each / PAIRS_FILE).is_file())
+        if (path / PAIRS_FILE).is_file() or not folders:
+            folders = [path]
+        sources = [load_pairs(folder) for folder in folders]
+        return calibration_prompts([pair for source in sources for pair in source.pairs], config)
+    try:
+        found = parse_prompts(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # also text that is not UTF-8
+        raise ValueError(f"{path.name} cannot be used for calibration: {error}") from error
+    if found.num_dropped:
+        log.info("%d lines of %s were dropped by the rule on minors", found.num_dropped, path.name)
+    return found.prompts

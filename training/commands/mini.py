@@ -1,0 +1,26 @@
+"""Command `mini`."""
+
+import argparse
+from pathlib import Path
+
+from .answer import Answer
+from .options import add_json
+from .progress import ProgressBar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `mini`."""
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to fill; what is there already is kept"
+    )
+    add_json(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    from ..mini.build import build_mini  # late: it imports torch, and --help needs none
+
+    with ProgressBar("mini") as bar:
+        paths = build_mini(args.out, on_progress=bar.stage)
+    facts = {name: str(path) for name, path in paths.items()}
+    return Answer("\n".join(f"{name}: {path}" for name, path in facts.items()), facts)

@@ -1,0 +1,126 @@
+"""Command-line options: those of a config class, and the ones several commands share."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from ..config import options
+
+if TYPE_CHECKING:
+    import torch
+
+_Config = TypeVar("_Config")
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and that takes no abbreviations: scripts must not break later."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and exit with 2."""
+        self.exit(2, f"{self.prog}: {one_line(message).removesuffix('.')}. See {self.prog} --help.\n")
+
+
+def one_line(message: object) -> str:
+    """Return a message, such as an error, without line breaks."""
+    return " ".join(str(message).split())
+
+
+def add_config_options(
+    parser: argparse.ArgumentParser, config: type, choices: Mapping[str, Iterable[str]]
+) -> None:
+    """Add one option per field of a config class.
+
+    Args:
+        parser: of the command.
+        config: `TrainConfig` or `MergeConfig`.
+        choices: field -> values, for fields whose values a registry lists.
+    """
+    group = parser.add_argument_group("options that change the result")
+    for option in options(config):
+        flag = f"--{option.name.replace('_', '-')}"
+        listed = tuple(choices.get(option.name, option.metadata.get("choices", ())))
+        group.add_argument(flag, default=option.default, help=_help(option), **_kind(option, listed))
+
+
+def config_from(args: argparse.Namespace, config: type[_Config]) -> _Config:
+    """Return the config class filled from the options `add_config_options` made.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+    return config(**{option.name: getattr(args, option.name) for option in options(config)})
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json, which every command has."""
+    parser.add_argument("--json", action="store_true", help="answer with one JSON object on stdout")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the base model is run: --resolution and --device."""
+    parser.add_argument(
+        "--resolution",
+        type=_resolution,
+        default=512,
+        metavar="PIXELS",
+        help="side of the square picture, a multiple of 8; 512 for SD 1.5, 64 for the mini model "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="where to run it, such as cpu or cuda:1; auto is the GPU where there is one (default: %(default)s)",
+    )
+
+
+def new_expert(text: str) -> Path:
+    """Return --out as a path: a .safetensors name that is not taken, so that hours of work have a place."""
+    from ..tensor_file import refuse_existing  # late: it imports torch, and --help needs none
+
+    path = Path(text)
+    if path.suffix != ".safetensors":
+        raise argparse.ArgumentTypeError(f"the file name must end in .safetensors, got {path.name!r}")
+    try:
+        refuse_existing(path)
+    except FileExistsError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
+
+
+def device_of(name: str) -> "torch.device":
+    """Return a device by name; `auto` is the GPU where there is one.
+
+    Raises:
+        ValueError: if it is no device, or this machine does not have it.
+    """
+    import torch  # late: --help needs none
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
+        raise ValueError(f"device {name!r} cannot be used ({error}). Use --device auto.") from error
+
+
+def _help(option: dataclasses.Field) -> str:
+    return f"{option.metadata['help'].replace('%', '%%')} (default: %(default)s)"
+
+
+def _kind(option: dataclasses.Field, listed: tuple[str, ...]) -> dict[str, Any]:
+    if option.type is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if listed:
+        return {"choices": listed}
+    return {"type": option.type, "metavar": {int: "N", float: "X"}.get(option.type, "TEXT")}
+
+
+def _resolution(text: str) -> int:
+    if not text.isdecimal() or int(text) < 8 or int(text) % 8:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 8 pixels, got {text}")
+    return int(text)

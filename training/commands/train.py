@@ -1,0 +1,141 @@
+"""Command `train`: pairs to cached tensors, and those to an expert."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..config import TrainConfig
+from ..data import SafetyPairs, load_pairs
+from ..data.cache import TrainingData, encode_pairs
+from ..expert import SafetyExpert
+from ..families import Family
+from ..families.base_model import load_base
+from ..losses import LOSSES
+from ..run import train_expert
+from ..step import autocast_dtype
+from ..trainer import TrainResult
+from .answer import Answer, expert_facts
+from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
+from .pairs import report_facts
+from .progress import ProgressBar
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `train`."""
+    add = parser.add_argument
+    base_help = "the base model: a .safetensors checkpoint, or a folder of diffusers"
+    run_help = (
+        "folder for the resume state and the figures of every step (default: OUT without ending + _run)"
+    )
+    add("--base", type=Path, required=True, metavar="B", help=base_help)
+    add("--pairs", type=Path, required=True, metavar="P", help="folder that holds pairs.jsonl")
+    add("--category", metavar="C", help="train on the pairs of this category (default: on all)")
+    add("--max-pairs", type=int, default=0, metavar="N", help="use the first N pairs; 0 is all (default: 0)")
+    add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
+    add("--run-dir", type=Path, metavar="DIR", help=run_help)
+    add(
+        "--resume", action="store_true", help="go on from the newest state in the run folder, if there is one"
+    )
+    add("--cache", type=Path, metavar="DIR", help="keep encoded pictures and prompts here for the next run")
+    add_model_options(parser)
+    add_json(parser)
+    add_config_options(parser, TrainConfig, {"objective": LOSSES})
+    parser.set_defaults(run=_run)
+
+
+class _Prepared(NamedTuple):
+    """What training needs of the base model and the pairs; both encoders are gone."""
+
+    unet: nn.Module
+    family: Family
+    base_hash: str
+    data: TrainingData
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    config = config_from(args, TrainConfig)
+    device = device_of(args.device)
+    pairs = load_pairs(args.pairs, category=args.category, max_pairs=args.max_pairs)
+    log.info(pairs.report.text())
+    prepared = _prepare(args, pairs, config, device)
+    gc.collect()  # modules may refer to themselves, and the encoders' memory is wanted now
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    start_s = time.perf_counter()
+    expert, result = _train(args, pairs, config, prepared)
+    return _answer(args.out.with_name(expert.name), expert, result, pairs, time.perf_counter() - start_s)
+
+
+def _prepare(
+    args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, device: torch.device
+) -> _Prepared:
+    base = load_base(args.base).to(device)
+    with ProgressBar("encode") as bar:
+        data = encode_pairs(
+            pairs,
+            encode_image=base.encode_image,
+            encode_prompt=base.encode_prompt,
+            encoder_id=base.encoder_id,
+            resolution=args.resolution,
+            cache_dir=args.cache,
+            on_progress=bar,
+        )
+    base_hash = base.content_hash  # before the weights are rounded
+    unet = base.unet.to(dtype=autocast_dtype(config.precision, device))
+    return _Prepared(unet, base.family, base_hash, data)
+
+
+def _train(
+    args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, prepared: _Prepared
+) -> tuple[SafetyExpert, TrainResult]:
+    run_dir = args.run_dir or args.out.with_name(f"{args.out.stem}_run")
+    try:
+        with ProgressBar("train") as bar:
+            return train_expert(
+                prepared.unet,
+                prepared.data,
+                prepared.family.schedule(),
+                config,
+                category=args.category or ", ".join(pairs.categories),
+                family=prepared.family.name,
+                base_hash=prepared.base_hash,
+                out=args.out,
+                run_dir=run_dir,
+                resume=args.resume,
+                on_progress=bar,
+            )
+    except KeyboardInterrupt:
+        if any((run_dir / "state").glob("*")):
+            log.info("its state is in %s; the same command with --resume goes on from there", run_dir)
+        raise
+
+
+def _answer(
+    out: Path, expert: SafetyExpert, result: TrainResult, pairs: SafetyPairs, seconds: float
+) -> Answer:
+    first, last = result.losses[0], result.losses[-1]
+    lines = [
+        expert.report(),
+        f"{result.steps_done} steps, loss {first:.4g} -> {last:.4g}, {seconds:.0f} s",
+        f"saved as {out}",
+    ]
+    facts = {
+        "out": str(out),
+        "steps": result.steps_done,
+        "seconds": round(seconds, 3),
+        "first_loss": first,
+        "metrics": result.metrics,
+        "pairs": report_facts(pairs),
+        "expert": expert_facts(expert),
+    }
+    return Answer("\n".join(lines), facts)
