@@ -41,7 +41,7 @@ class ApplySafetyExpert(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Earlier leaves the fine details to the unprotected model. 1 protects to the end.",
+                    tooltip="Earlier leaves fine details to the unprotected model. 1 protects to the end.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the expert on it.")],

@@ -128,32 +128,34 @@ def family_of(model: Any) -> tuple[str, int]:
     )
 
 
-def encoders(model: Any, clip: Any, vae: Any = None) -> Encoders:
-    """Return the graph's own encoders; `image` may be used only where a vae is given.
-
-    A prompt is encoded as CLIPTextEncode does it, but brackets are plain characters.
-    """
+def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
+    """Return the graph's own encoders, and a name for their weights."""
 
     def encode_image(pixels: Tensor) -> Tensor:
         with torch.inference_mode():
             return model.model.process_latent_in(vae.encode((pixels.movedim(1, -1) + 1) / 2))  # NHWC in 0..1
 
-    def encode_prompt(text: str) -> Tensor:
-        with torch.inference_mode():
-            return clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
-
-    parts = [_weights_hash(clip.cond_stage_model.state_dict()), str(clip.layer_idx)]
+    parts = [_weights_hash(module.state_dict()) for module in (clip.cond_stage_model, vae.first_stage_model)]
+    parts.append(str(clip.layer_idx))
     if clip.patcher.patches:
         parts.append(str(clip.patcher.patches_uuid))  # a LoRA on the text encoder: valid for this session
-    if vae is not None:
-        parts.append(_weights_hash(vae.first_stage_model.state_dict()))
-    return Encoders(encode_image, encode_prompt, hashlib.sha256("/".join(parts).encode()).hexdigest())
+    name = hashlib.sha256("/".join(parts).encode()).hexdigest()
+    return Encoders(encode_image, lambda text: encode_prompt(clip, text), name)
 
 
-def encode_prompts(model: Any, clip: Any, prompts: Sequence[str]) -> Tensor:
+def encode_prompt(clip: Any, text: str) -> Tensor:
+    """Return a prompt's text embedding as CLIPTextEncode makes it, but with brackets as plain characters.
+
+    Returns:
+        Shape (1, 77 n, width), n > 1 only for prompts longer than 75 tokens.
+    """
+    with torch.inference_mode():
+        return clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
+
+
+def encode_prompts(clip: Any, prompts: Sequence[str]) -> Tensor:
     """Return text embeddings of the prompts, normal tensors, (len(prompts), 77, width)."""
-    encode = encoders(model, clip).prompt
-    embeds = [encode(prompt)[:, :77] for prompt in prompts]
+    embeds = [encode_prompt(clip, prompt)[:, :77] for prompt in prompts]
     with torch.inference_mode(False):
         return torch.cat([embed.to("cpu", torch.float32, copy=True) for embed in embeds])
 

@@ -40,7 +40,7 @@ class LoadSafetyPairs(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="Take only the first so many pairs. Fewer are faster and teach less; 0 takes all.",
+                    tooltip="Take the first so many pairs. Fewer are faster and teach less; 0 takes all.",
                 ),
             ],
             outputs=[

@@ -18,9 +18,11 @@ def mini() -> dict[str, Path]:
     """The mini model as `build_mini` returns it, kept in `.host` for as long as the code that makes it."""
     from training.mini.build import build_mini  # late: most tests do not need it
 
-    folder = ROOT / ".host" / f"mini-{MINI_PAIRS}-{_hash_of(ROOT / 'training' / 'mini')}"
+    folder = ROOT / ".host" / f"mini-{MINI_PAIRS}-{_maker_hash()}"
     if not folder.exists():
         folder.parent.mkdir(exist_ok=True)
+        for outdated in folder.parent.glob(f"mini-{MINI_PAIRS}-*"):
+            shutil.rmtree(outdated, ignore_errors=True)
         unfinished = Path(tempfile.mkdtemp(prefix=".mini-", dir=folder.parent))
         try:
             build_mini(unfinished, pairs_per_category=MINI_PAIRS)
@@ -52,8 +54,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, this machine has none"))
 
 
-def _hash_of(folder: Path) -> str:
+def _maker_hash() -> str:
+    # the files that decide what build_mini writes: its own, the shipped weights, and the format of experts
+    library = ROOT / "training"
+    own = (path for path in (library / "mini").rglob("*") if path.suffix in (".py", ".safetensors"))
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix in (".py", ".safetensors")):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in [*sorted(own), *(library / f"{name}.py" for name in ("expert", "lora_keys", "tensor_file"))]:
+        digest.update(path.relative_to(library).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The smallest checkpoint that loads as SD 1.5, of random weights, and pairs for it: for paths, not to draw."""
+"""The smallest checkpoint that loads as SD 1.5, of random weights, and pairs for it: not to draw."""
 
 import json
 from pathlib import Path

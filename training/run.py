@@ -22,7 +22,7 @@ from .trainer import TrainResult, train
 
 log = logging.getLogger(__name__)
 
-BETA_CONVENTION = "beta / 2 in the logit, as AlignGuard; half of it means the same in diffusers' script"
+BETA_CONVENTION = "beta / 2 in the logit, as AlignGuard; diffusers' SD 1.5 script: half of it means the same"
 _OWN_TERMS = {"anchor_weight": "winner_anchor", "preserve_weight": "preservation"}  # option -> its term
 _PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
 _STATED_ELSEWHERE = ("steps", "save_every", "rank")  # steps done count; the file's rank is written on saving

@@ -1,28 +1,15 @@
 """A base model is read from a checkpoint or a folder of diffusers, offline, or refused with a reason."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from tiny_checkpoint import checkpoint_state as state_of
+from tiny_checkpoint import tiny_models, tokens
 
-from training.families import FAMILIES, text_encoder
+from training.families import text_encoder
 from training.families.base_model import load_base
-from training.families.native_unet import unet_config
-from training.families.unet_names import Layout, module_names, native_name
 from training.tensor_file import write_tensors
-
-SD15 = FAMILIES["sd15"]
-LAYOUT = Layout(channels=(32, 32), attention=(True, True), layers=1, in_channels=4, out_channels=4)
-VOCABULARY = 64
-
-
-def tokens(prompts, **_):
-    """Stand in for CLIP's tokenizer, whose vocabulary would need 150 MB of embeddings."""
-    rows = [[(ord(letter) % VOCABULARY) for letter in prompt.ljust(77)[:77]] for prompt in prompts]
-    return SimpleNamespace(input_ids=torch.tensor(rows))
 
 
 @pytest.fixture(autouse=True)
@@ -33,42 +20,12 @@ def _small_vocabulary(monkeypatch):
 
 @pytest.fixture(scope="module")
 def models():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return {
-            "unet": UNet2DConditionModel(**unet_config(LAYOUT, SD15)).eval(),
-            "vae": AutoencoderTiny(
-                encoder_block_out_channels=(16,) * 4, decoder_block_out_channels=(16,) * 4
-            ).eval(),
-            "text_encoder": CLIPTextModel(
-                CLIPTextConfig(
-                    vocab_size=VOCABULARY,
-                    hidden_size=768,
-                    intermediate_size=32,
-                    num_hidden_layers=2,
-                    num_attention_heads=12,
-                    hidden_act="quick_gelu",
-                )
-            ).eval(),
-        }
+    return tiny_models()
 
 
 @pytest.fixture(scope="module")
 def checkpoint_state(models):
-    table = module_names(LAYOUT)
-    state = {
-        f"model.diffusion_model.{native_name(name, table)}": tensor
-        for name, tensor in models["unet"].state_dict().items()
-    }
-    for name, tensor in models["vae"].state_dict().items():
-        part, _, number, rest = name.split(".", 3)
-        state[f"first_stage_model.taesd_{part}.{int(number) + (part == 'decoder')}.{rest}"] = tensor
-    state["first_stage_model.vae_scale"] = torch.tensor(0.18215)
-    state["first_stage_model.vae_shift"] = torch.tensor(0.0)
-    for name, tensor in models["text_encoder"].state_dict().items():
-        name = f"text_model.{name.removeprefix('text_model.')}"
-        state[f"cond_stage_model.transformer.{name}"] = tensor
-    return {name: tensor.contiguous() for name, tensor in state.items()}
+    return state_of(models)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,10 @@ PROMPT = "a white skull on a black ground"
 
 def node(class_type: str, **inputs) -> dict:
     """Return a node of an API prompt; a link is ("node", slot)."""
-    return {"class_type": class_type, "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()}}
+    return {
+        "class_type": class_type,
+        "inputs": {k: list(v) if isinstance(v, tuple) else v for k, v in inputs.items()},
+    }
 
 
 def with_model() -> dict:
@@ -29,7 +32,14 @@ def with_model() -> dict:
 
 def add_render(graph: dict, name: str, model: tuple, latent: tuple = ("latent", 0)) -> dict:
     """Add sampler, decoder and SaveImage `<name>` for a model; the same seed for every picture."""
-    sampler = {"seed": 7, "steps": 4, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
+    sampler = {
+        "seed": 7,
+        "steps": 4,
+        "cfg": 3.0,
+        "sampler_name": "ddim",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    }
     inputs = {"model": model, "positive": ("pos", 0), "negative": ("neg", 0), "latent_image": latent}
     graph[f"sample_{name}"] = node("KSampler", **sampler, **inputs)
     graph[f"decode_{name}"] = node("VAEDecode", samples=(f"sample_{name}", 0), vae=("ckpt", 2))

@@ -19,7 +19,7 @@ from base_folder import prepare_base
 from host_source import find_host
 from virtual_environment import ROOT, clean_environment, venv_python
 
-START_LIMIT_S = 180
+START_LIMIT_S = 600  # a dead server is seen at once; this is for a busy machine
 STOP_LIMIT_S = 10
 ANSWER_LIMIT_S = 120
 TAIL_LINES = 25

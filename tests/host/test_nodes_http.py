@@ -5,6 +5,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+
 from api_graphs import (
     HATE,
     SHOCKING,
@@ -38,14 +39,22 @@ def schema(info: dict) -> dict:
         for part, inputs in kinds.items()
     }
     outputs = [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)]
-    return {"display_name": info["display_name"], **plain, "outputs": outputs, "output_node": info["output_node"]}
+    return {
+        "display_name": info["display_name"],
+        **plain,
+        "outputs": outputs,
+        "output_node": info["output_node"],
+    }
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_host_has_every_node_with_the_recorded_schema(comfy, name):
     live, recorded = schema(comfy.object_info(name)[name]), SCHEMAS[name]
     assert live == recorded
-    assert [*live["required"], *live["optional"]] == [*recorded["required"], *recorded["optional"]]  # the order
+    assert [*live["required"], *live["optional"]] == [
+        *recorded["required"],
+        *recorded["optional"],
+    ]  # the order
 
 
 def test_every_input_and_output_has_a_tooltip(comfy):
@@ -70,7 +79,9 @@ def test_a_shipped_workflow_runs(comfy, name):
 
 def test_load_puts_an_expert_on_a_model_as_apply_does(comfy):
     graph = add_expert(with_model())
-    graph["loaded"] = node("AlignGuardLoadSafetyExpert", expert_name=SHOCKING, strength=0.7, model=("ckpt", 0))
+    graph["loaded"] = node(
+        "AlignGuardLoadSafetyExpert", expert_name=SHOCKING, strength=0.7, model=("ckpt", 0)
+    )
     graph["applied"] = apply("expert", strength=0.7)
     add_render(graph, "a", ("loaded", 0))
     add_render(graph, "b", ("applied", 0))

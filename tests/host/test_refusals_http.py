@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
+
 from api_graphs import (
     HATE,
     SHOCKING,
@@ -13,7 +15,6 @@ from api_graphs import (
     with_model,
 )
 from comfy_server import ComfyError
-from safetensors.torch import save_file
 
 pytestmark = pytest.mark.host
 
@@ -122,7 +123,9 @@ def test_an_empty_pairs_folder_says_what_is_missing(comfy, no_new_files):
         comfy.run(add_training(with_model(), folder="alignguard_pairs/empty"))
 
 
-@pytest.mark.parametrize("folder", ["../models", "/etc", "..\\models", "alignguard_pairs/../../models", "C:/x"])
+@pytest.mark.parametrize(
+    "folder", ["../models", "/etc", "..\\models", "alignguard_pairs/../../models", "C:/x"]
+)
 def test_a_folder_outside_input_is_refused(comfy, no_new_files, folder):
     with pytest.raises(ComfyError, match="must be inside ComfyUI's input folder"):
         comfy.post(add_training(with_model(), folder=folder))
@@ -135,9 +138,7 @@ def test_pairs_of_another_category_are_refused(comfy, no_new_files):
 
 def test_a_model_that_carries_a_lora_is_not_trained(comfy, no_new_files):
     graph = add_training(with_model())
-    graph["lora"] = node(
-        "AlignGuardLoadSafetyExpert", model=("ckpt", 0), expert_name=SHOCKING, strength=1.0
-    )
+    graph["lora"] = node("AlignGuardLoadSafetyExpert", model=("ckpt", 0), expert_name=SHOCKING, strength=1.0)
     graph["train"]["inputs"]["model"] = ["lora", 0]
     with pytest.raises(ComfyError, match="carries a LoRA or an expert already"):
         comfy.run(graph)

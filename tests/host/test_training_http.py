@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from PIL import Image
+
 from api_graphs import (
     add_expert,
     add_render,
@@ -14,8 +16,6 @@ from api_graphs import (
     with_model,
 )
 from comfy_server import ComfyError
-from PIL import Image
-
 from training.expert import load_expert
 
 pytestmark = pytest.mark.host
@@ -95,7 +95,9 @@ def test_training_after_a_render_with_an_expert_sees_the_base_weights(comfy):
     graph["apply"] = node("AlignGuardApplySafetyExpert", model=("ckpt", 0), expert=("expert", 1), **settings)
     comfy.run(add_render(graph, "patched", ("apply", 0)))
     _, after = train(comfy, seed=13)
-    first, second = (load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (plain, after))
+    first, second = (
+        load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (plain, after)
+    )
     assert first == second
 
 
@@ -122,7 +124,9 @@ def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
     (partial,) = saved_experts(comfy) - before
     expert = load_expert(loras(comfy) / partial)
     assert partial == "alignguard/cancelled_00001__partial.safetensors"
-    assert int(expert.metadata["alignguard.steps"]) - done <= 3  # steps between the look at the disk and the cancel
+    assert (
+        int(expert.metadata["alignguard.steps"]) - done <= 3
+    )  # steps between the look at the disk and the cancel
     assert expert.metadata["alignguard.complete"] == "false"
 
 

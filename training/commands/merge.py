@@ -95,6 +95,8 @@ def read_calibration(path: Path, config: MergeConfig) -> Sequence[str]:
             folders = [path]
         sources = [load_pairs(folder) for folder in folders]
         return calibration_prompts([pair for source in sources for pair in source.pairs], config)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist. Name a pairs folder or a text file of prompts.")
     try:
         found = parse_prompts(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # also text that is not UTF-8

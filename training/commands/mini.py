@@ -1,11 +1,14 @@
 """Command `mini`."""
 
 import argparse
+import logging
 from pathlib import Path
 
 from .answer import Answer
 from .options import add_json
 from .progress import ProgressBar
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> Answer:
     from ..mini.build import build_mini  # late: it imports torch, and --help needs none
 
-    with ProgressBar("mini") as bar:
-        paths = build_mini(args.out, on_progress=bar.stage)
+    try:
+        with ProgressBar("mini") as bar:
+            paths = build_mini(args.out, on_progress=bar.stage)
+    except KeyboardInterrupt:
+        log.info("what is finished stays in %s; the same command goes on from there", args.out)
+        raise
     facts = {name: str(path) for name, path in paths.items()}
     return Answer("\n".join(f"{name}: {path}" for name, path in facts.items()), facts)

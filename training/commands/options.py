@@ -74,7 +74,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="auto",
-        help="where to run it, such as cpu or cuda:1; auto is the GPU where there is one (default: %(default)s)",
+        help="where to run it, such as cpu or cuda:1; auto is the GPU if there is one (default: %(default)s)",
     )
 
 

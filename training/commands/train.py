@@ -6,6 +6,8 @@ import argparse
 import gc
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     base_help = "the base model: a .safetensors checkpoint, or a folder of diffusers"
     run_help = (
-        "folder for the resume state and the figures of every step (default: OUT without ending + _run)"
+        "folder for the resume state and the figures of every step (default: FILE with _run for its ending)"
     )
     add("--base", type=Path, required=True, metavar="B", help=base_help)
     add("--pairs", type=Path, required=True, metavar="P", help="folder that holds pairs.jsonl")
@@ -43,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pairs", type=int, default=0, metavar="N", help="use the first N pairs; 0 is all (default: 0)")
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add("--run-dir", type=Path, metavar="DIR", help=run_help)
-    add(
-        "--resume", action="store_true", help="go on from the newest state in the run folder, if there is one"
-    )
+    add("--resume", action="store_true", help="go on from the newest state in the run folder, if any")
     add("--cache", type=Path, metavar="DIR", help="keep encoded pictures and prompts here for the next run")
     add_model_options(parser)
     add_json(parser)
@@ -80,7 +80,7 @@ def _prepare(
     args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, device: torch.device
 ) -> _Prepared:
     base = load_base(args.base).to(device)
-    with ProgressBar("encode") as bar:
+    with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode") as bar:
         data = encode_pairs(
             pairs,
             encode_image=base.encode_image,
@@ -91,7 +91,8 @@ def _prepare(
             on_progress=bar,
         )
     base_hash = base.content_hash  # before the weights are rounded
-    unet = base.unet.to(dtype=autocast_dtype(config.precision, device))
+    # not diffusers' own `to`, which warns of modules to keep in fp32 even where there are none
+    unet = nn.Module.to(base.unet, dtype=autocast_dtype(config.precision, device))
     return _Prepared(unet, base.family, base_hash, data)
 
 
@@ -99,24 +100,31 @@ def _train(
     args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, prepared: _Prepared
 ) -> tuple[SafetyExpert, TrainResult]:
     run_dir = args.run_dir or args.out.with_name(f"{args.out.stem}_run")
+    hint = "the same command with --resume goes on from"
+    with _stop_noted(run_dir / "state", hint), ProgressBar("train") as bar:
+        return train_expert(
+            prepared.unet,
+            prepared.data,
+            prepared.family.schedule(),
+            config,
+            category=args.category or ", ".join(pairs.categories),
+            family=prepared.family.name,
+            base_hash=prepared.base_hash,
+            out=args.out,
+            run_dir=run_dir,
+            resume=args.resume,
+            on_progress=bar,
+        )
+
+
+@contextmanager
+def _stop_noted(folder: Path | None, hint: str) -> Iterator[None]:
+    """On Ctrl-C, say what a folder that is not empty is good for."""
     try:
-        with ProgressBar("train") as bar:
-            return train_expert(
-                prepared.unet,
-                prepared.data,
-                prepared.family.schedule(),
-                config,
-                category=args.category or ", ".join(pairs.categories),
-                family=prepared.family.name,
-                base_hash=prepared.base_hash,
-                out=args.out,
-                run_dir=run_dir,
-                resume=args.resume,
-                on_progress=bar,
-            )
+        yield
     except KeyboardInterrupt:
-        if any((run_dir / "state").glob("*")):
-            log.info("its state is in %s; the same command with --resume goes on from there", run_dir)
+        if folder and any(folder.glob("*")):
+            log.info("%s %s", hint, folder)
         raise
 
 

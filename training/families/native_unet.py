@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from . import identify as identify  # re-exported: whoever builds a UNet first asks for its family
 from .family import Family
 from .unet_names import Layout, module_names, native_name, read_layout
 

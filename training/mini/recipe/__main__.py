@@ -1,4 +1,4 @@
-"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, about 80 minutes on two cores."""
+"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, about 50 minutes on two cores."""
 
 import argparse
 import random

@@ -13,7 +13,8 @@ from ..architecture import NARROW, build_unet
 from ..scenes import ALL_SCENES
 from .autoencoder import scene_batch_of
 
-STEPS = 8_000
+STEPS = 4_000
+SCHEDULE_STEPS = 8_000  # the one-cycle schedule is left half way: by then every picture is right
 CAPTIONS, PER_CAPTION = 16, 4  # 64 scenes a step; keys and values of a caption are computed once
 LEARNING_RATE = 1e-3
 WARMUP = 200
@@ -67,7 +68,7 @@ def train_denoiser(
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=WARMUP / STEPS, final_div_factor=50
+        optimizer, LEARNING_RATE, total_steps=SCHEDULE_STEPS, pct_start=WARMUP / SCHEDULE_STEPS, final_div_factor=50
     )
     noise_schedule = NoiseSchedule.scaled_linear()
     for step in range(STEPS):

@@ -1,0 +1,143 @@
+"""The pack as files, without a host: what is recorded of the nodes, their help, and untrusted names."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from training.config import MergeConfig, TrainConfig, options
+
+ROOT = Path(__file__).resolve().parents[1]
+NODES = ROOT / "alignguard_nodes"
+SCHEMAS = json.loads((ROOT / "tests" / "node_schemas.json").read_text(encoding="utf-8"))
+OURS = {name: schema for name, schema in SCHEMAS.items() if name.startswith("AlignGuard")}
+
+
+def load(name: str):
+    """Import one module of the nodes that needs neither the host nor the rest of the pack."""
+    spec = importlib.util.spec_from_file_location(f"nodes_{name}", NODES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+files = load("files")
+
+
+def test_the_seven_nodes_of_the_design_are_recorded():
+    assert {schema["display_name"] for schema in OURS.values()} == {
+        "Load Safety Expert",
+        "Apply Safety Expert",
+        "Merge Safety Experts",
+        "Train Safety DPO",
+        "Load Safety Pairs",
+        "Save Safety Expert",
+        "Safety Expert Info",
+    }
+
+
+@pytest.mark.parametrize(
+    ("node", "config", "elsewhere"),
+    [
+        ("AlignGuardTrainSafetyDPO", TrainConfig, set()),
+        ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}),
+    ],
+)
+def test_a_node_offers_every_option_last_and_in_order(node, config, elsewhere):
+    names = [option.name for option in options(config) if option.name not in elsewhere]
+    assert list(OURS[node]["optional"])[-len(names) :] == names
+
+
+def test_every_node_has_a_help_page_that_names_every_input_but_like_and_advanced_ones():
+    pages = {page.stem: page.read_text(encoding="utf-8") for page in (NODES / "web" / "docs").glob("*.md")}
+    assert pages.keys() == OURS.keys()
+    advanced = {option.name for option in options(TrainConfig)} - {"objective", "steps", "beta", "save_every"}
+    for name, schema in OURS.items():
+        left_out = advanced - {"seed"} if name == "AlignGuardTrainSafetyDPO" else set()
+        inputs = [key for key in schema["required"] | schema["optional"] if key[-1] not in "2345678"]
+        assert pages[name].startswith(f"# {schema['display_name']}\n")
+        assert [key for key in inputs if key not in left_out and f"`{key}`" not in pages[name]] == []
+
+
+def test_importing_the_pack_imports_nothing_heavy():
+    code = (
+        "import importlib.util, sys;"
+        f"spec = importlib.util.spec_from_file_location('a-pack', {str(ROOT / '__init__.py')!r});"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module);"
+        "print(module.WEB_DIRECTORY, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["./alignguard_nodes/web", "False"]
+
+
+def test_only_host_touches_comfy_and_nodes_do_no_arithmetic():
+    for path in NODES.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if path.name != "host.py":
+            assert "import comfy." not in text, path.name
+            assert "folder_paths" not in text, path.name
+            assert "torch." not in text, path.name
+
+
+def test_folders_with_pairs_are_found_up_to_two_deep(tmp_path):
+    for name in ("a", "b/c", "b/c/d", "e"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    for name in ("a", "b/c", "b/c/d"):
+        (tmp_path / name / "pairs.jsonl").touch()
+    assert files.pair_folders(tmp_path) == ["a", "b/c"]
+    assert files.pair_folders(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../..", "/etc", "\\\\server\\x", "..\\x", "C:\\x", "C:x", "a\0b"]
+)
+def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
+        files.pairs_path(tmp_path, name)
+    with pytest.raises(ValueError, match="must name a file inside output/loras/alignguard"):
+        files.new_expert_path(tmp_path, name)
+
+
+def test_a_link_out_of_the_input_folder_is_refused(tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "input").mkdir()
+    try:
+        (tmp_path / "input" / "link").symlink_to(tmp_path / "outside", target_is_directory=True)
+    except OSError:
+        pytest.skip("no right to make links here")
+    with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
+        files.pairs_path(tmp_path / "input", "link")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder 'gone'"):
+        files.pairs_path(tmp_path, "gone")
+
+
+def test_file_names_count_up_past_partial_ones_and_never_repeat(tmp_path):
+    first = files.new_expert_path(tmp_path, "mine/hate")
+    assert first.relative_to(tmp_path).as_posix() == "loras/alignguard/mine/hate_00001_.safetensors"
+    first.parent.mkdir(parents=True)
+    (first.parent / "hate_00007__partial.safetensors").touch()
+    (first.parent / "hate_speech_00099_.safetensors").touch()
+    assert files.new_expert_path(tmp_path, "mine/hate").name == "hate_00008_.safetensors"
+
+
+def test_a_fingerprint_changes_with_any_file_and_only_then(tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a").write_text("one")
+    first = files.folder_fingerprint(tmp_path)
+    assert files.folder_fingerprint(tmp_path) == first
+    (tmp_path / "deep" / "a").write_text("other")
+    assert files.folder_fingerprint(tmp_path) != first
+
+
+@pytest.mark.parametrize("losses", [[0.7], [0.7, 0.7], [3.0, 1.0, 0.5, 0.2], [0.0, 0.0], [-1.0, 2.0]])
+def test_a_loss_curve_is_a_picture_for_any_run(losses):
+    picture = load("loss_curve").draw_loss_curve(losses)
+    assert picture.size == (512, 256)
+    assert len(picture.getcolors(maxcolors=100_000)) > 2

@@ -1,0 +1,116 @@
+"""The shipped graphs: they name what exists, graphs and API prompts say the same, and all nodes occur."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SCHEMAS = json.loads((ROOT / "tests" / "node_schemas.json").read_text(encoding="utf-8"))
+NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
+WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
+FRONTEND_ONLY = ("MarkdownNote",)
+CONTROLLED = {"KSampler": "seed"}  # the frontend adds "what to do after a run" behind these widgets
+
+
+def graph(name: str) -> dict:
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prompt(name: str) -> dict:
+    return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def inputs_of(class_type: str) -> dict[str, str]:
+    return SCHEMAS[class_type]["required"] | SCHEMAS[class_type]["optional"]
+
+
+def as_prompt(graph: dict) -> dict:
+    """Turn a UI graph into an API prompt as the frontend does it."""
+    sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
+    nodes = [node for node in graph["nodes"] if node["type"] not in FRONTEND_ONLY]
+    return {
+        str(node["id"]): {"class_type": node["type"], "inputs": links_of(node, sources) | widgets_of(node)}
+        for node in nodes
+    }
+
+
+def links_of(node: dict, sources: dict) -> dict:
+    return {slot["name"]: sources[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+
+
+def widgets_of(node: dict) -> dict:
+    values = iter(node["widgets_values"])
+    found = {}
+    for name in (name for name, kind in inputs_of(node["type"]).items() if kind in WIDGETS):
+        found[name] = next(values)
+        if CONTROLLED.get(node["type"]) == name:
+            assert next(values) in ("fixed", "increment", "decrement", "randomize")
+    assert list(values) == []
+    return found
+
+
+def test_every_graph_has_an_api_prompt_and_the_other_way_round():
+    assert NAMES == sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
+    assert all(name.startswith("alignguard_") for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_names_existing_nodes_and_inputs_and_leaves_no_required_one_open(name):
+    for each in prompt(name).values():
+        known = inputs_of(each["class_type"])
+        assert each["inputs"].keys() <= known.keys()
+        assert SCHEMAS[each["class_type"]]["required"].keys() <= each["inputs"].keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_joins_an_output_and_an_input_of_one_type(name):
+    nodes = prompt(name)
+    for each in nodes.values():
+        for key, value in each["inputs"].items():
+            if isinstance(value, list):
+                outputs = SCHEMAS[nodes[value[0]]["class_type"]]["outputs"]
+                accepted = inputs_of(each["class_type"])[key].split(",")
+                assert outputs[value[1]][1] in accepted or accepted == ["*"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_says_the_same_as_its_prompt(name):
+    from_graph, api = as_prompt(graph(name)), prompt(name)
+    assert from_graph.keys() == api.keys()
+    for key, node in api.items():
+        assert from_graph[key]["class_type"] == node["class_type"]
+        # what the prompt leaves out is at its default in the graph
+        assert {k: v for k, v in from_graph[key]["inputs"].items() if k in node["inputs"]} == node["inputs"]
+        left_out = from_graph[key]["inputs"].keys() - node["inputs"].keys()
+        assert left_out <= SCHEMAS[node["class_type"]]["optional"].keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_links_of_a_graph_are_consistent_on_both_ends(name):
+    nodes = {node["id"]: node for node in graph(name)["nodes"]}
+    for number, source, out, target, into, kind in graph(name)["links"]:
+        assert number in nodes[source]["outputs"][out]["links"]
+        assert nodes[source]["outputs"][out]["type"] == kind
+        assert nodes[target]["inputs"][into]["link"] == number
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_graph_is_explained_and_its_nodes_do_not_overlap(name):
+    nodes = graph(name)["nodes"]
+    assert sum(node["type"] == "MarkdownNote" for node in nodes) == 1
+    boxes = [(*node["pos"], *node["size"]) for node in nodes]
+    for i, (x, y, w, h) in enumerate(boxes):
+        for x2, y2, w2, h2 in boxes[i + 1 :]:
+            assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
+
+
+def test_every_node_of_the_pack_occurs_in_a_graph():
+    used = {node["type"] for name in NAMES for node in graph(name)["nodes"]}
+    assert {name for name in SCHEMAS if name.startswith("AlignGuard")} <= used
+
+
+def test_train_and_merge_run_at_the_size_of_the_mini_model():
+    for name in NAMES:
+        for node in prompt(name).values():
+            assert node["inputs"].get("resolution", 64) == 64
