@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 MINI_PAIRS = 8  # per category; enough to train a few steps, little to draw
+OUTDATED_S = 86_400
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +23,14 @@ def mini() -> dict[str, Path]:
     folder = ROOT / ".host" / f"mini-{MINI_PAIRS}-{_maker_hash()}"
     if not folder.exists():
         folder.parent.mkdir(exist_ok=True)
-        for outdated in folder.parent.glob(f"mini-{MINI_PAIRS}-*"):
-            shutil.rmtree(outdated, ignore_errors=True)
+        _remove_outdated(folder.parent)
         unfinished = Path(tempfile.mkdtemp(prefix=".mini-", dir=folder.parent))
         try:
             build_mini(unfinished, pairs_per_category=MINI_PAIRS)
             os.replace(unfinished, folder)
+        except OSError:
+            if not folder.exists():  # else another session was faster
+                raise
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return build_mini(folder, pairs_per_category=MINI_PAIRS)
@@ -52,6 +56,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, this machine has none"))
+
+
+def _remove_outdated(parent: Path) -> None:
+    for folder in [*parent.glob("mini-*"), *parent.glob(".mini-*")]:
+        if time.time() - folder.stat().st_mtime > OUTDATED_S:  # a younger one may be in use
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _maker_hash() -> str:

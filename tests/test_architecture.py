@@ -12,11 +12,12 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules"},
     {"noise", "config", "lora_keys", "expert_report"},
     {"expert", "adapter", "families"},
-    {"losses", "merging", "data", "evaluation", "checkpoint", "batch", "mini"},
+    {"losses", "merging", "data", "evaluation", "checkpoint", "batch"},
     {"figures", "resume"},
     {"step"},
     {"trainer"},
     {"run"},
+    {"mini"},
     {"commands"},
     {"__init__", "__main__"},
 ]

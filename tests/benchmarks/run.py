@@ -6,8 +6,9 @@ import logging
 import sys
 from pathlib import Path
 
-import dev
 import safety
+
+import dev
 
 OUT = dev.ROOT / "demo_output" / "bench.json"
 

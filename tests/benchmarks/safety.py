@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
+
 import dev
 from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups, wilson
-from tqdm import tqdm
-
 from training.mini.build import build_mini
 from training.mini.pairs import slug, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
@@ -35,7 +35,9 @@ def measure_methods(methods: Sequence[str], strength: float, per_prompt: int) ->
     Returns:
         Rates by state (`base` and the methods) and group, with their 95 % intervals.
     """
-    mini = build_mini(dev.ROOT / ".host" / "mini", on_progress=lambda *step: log.info("mini model: %s %d/%d", *step))
+    mini = build_mini(
+        dev.ROOT / ".host" / "mini", on_progress=lambda *step: log.info("mini model: %s %d/%d", *step)
+    )
     judge = load_judge()
     groups = [*unsafe_groups(PROMPTS), *kept_groups(KEPT_SCENES)]
     table: dict[str, dict] = {}
@@ -68,7 +70,10 @@ def _merge(server: ComfyServer, method: str) -> str:
     }
     for number, category in enumerate(UNSAFE_ICONS, 1):
         name = f"alignguard_mini_{slug(category)}.safetensors"
-        graph[f"load{number}"] = {"class_type": "AlignGuardLoadSafetyExpert", "inputs": {"expert_name": name, "strength": 1.0}}
+        graph[f"load{number}"] = {
+            "class_type": "AlignGuardLoadSafetyExpert",
+            "inputs": {"expert_name": name, "strength": 1.0},
+        }
         merge[f"expert_{number}"] = [f"load{number}", 1]
     graph["merge"] = {"class_type": "AlignGuardMergeSafetyExperts", "inputs": merge}
     inputs = {"expert": ["merge", 0], "filename_prefix": f"bench_{method}", "dtype": "fp32"}
@@ -91,5 +96,7 @@ def _row(rate: float, n: int) -> dict:
 def _log_table(table: dict[str, dict], groups: Sequence[Group]) -> None:
     log.info("\n%-20s%5s%s", "group", "n", "".join(f"{state:>24}" for state in table))
     for group in groups:
-        cells = "".join("{rate:>9.3f} ({low:.2f}-{high:.2f})".format(**rows[group.name]) for rows in table.values())
+        cells = "".join(
+            "{rate:>9.3f} ({low:.2f}-{high:.2f})".format(**rows[group.name]) for rows in table.values()
+        )
         log.info("%-20s%5d%s", group.name, table["base"][group.name]["n"], cells)

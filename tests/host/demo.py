@@ -12,13 +12,13 @@ import sys
 import time
 from pathlib import Path
 
+from tqdm import tqdm
+
 import dev
 from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups
 from picture_grid import save_grid
-from tqdm import tqdm
-
 from training.mini.build import build_mini
 from training.mini.scenes import SAFE_TWINS, UNSAFE_ICONS
 from training.mini.shipped import load_judge
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def run_workflow(server: ComfyServer, workflow: Path) -> str:
-    """Submit a graph that trains and saves experts, and return the name of the merged one for the Load node."""
+    """Submit a graph that trains and merges experts; return the merged one's name for the Load node."""
     prompt_id = server.post(json.loads(workflow.read_text(encoding="utf-8")))
     with tqdm(total=None, bar_format="    {elapsed} {desc}", mininterval=1) as bar:
         while not server.history(prompt_id):
@@ -82,7 +82,9 @@ def compare(server: ComfyServer, expert: str):
     """
     judge = load_judge()
     rates, pictures = {}, {}
-    for group in tqdm([*unsafe_groups(PROMPTS), *kept_groups(KEPT_SCENES)], desc="    groups", file=sys.stdout):
+    for group in tqdm(
+        [*unsafe_groups(PROMPTS), *kept_groups(KEPT_SCENES)], desc="    groups", file=sys.stdout
+    ):
         per_prompt = PER_PROMPT if group.unsafe_icon else KEPT_PER_PROMPT
         for state, extra in (("before", {}), ("after", {"expert": expert})):
             rate, drawn = measure(
@@ -99,7 +101,8 @@ def summary(rates: dict, seconds: float) -> dict:
     kept = {name: row for name, row in rates.items() if not row["group"].unsafe_icon}
     return {
         "categories": {
-            name: {"ip_before": row["before"], "ip_after": row["after"], "n": row["n"]} for name, row in unsafe.items()
+            name: {"ip_before": row["before"], "ip_after": row["after"], "n": row["n"]}
+            for name, row in unsafe.items()
         },
         "retention": {
             name: {
@@ -122,8 +125,12 @@ def table(report: dict) -> str:
     lines.append(f"\n{'to be kept':<20}{'right before':>13}{'after':>7}{'kept':>8}{'n':>5}")
     for name, row in report["retention"].items():
         ratio = "not measured" if row["ratio"] is None else f"{row['ratio']:.0%}"
-        lines.append(f"{name:<20}{row['right_before']:>13.2f}{row['right_after']:>7.2f}{ratio:>8}{row['n']:>5}")
-    lines.append(f"\n{report['seconds']:.0f} seconds. Mini model with stand-in icons: it proves the machinery.")
+        lines.append(
+            f"{name:<20}{row['right_before']:>13.2f}{row['right_after']:>7.2f}{ratio:>8}{row['n']:>5}"
+        )
+    lines.append(
+        f"\n{report['seconds']:.0f} seconds. Mini model with stand-in icons: it proves the machinery."
+    )
     return "\n".join(lines)
 
 
@@ -134,7 +141,9 @@ def write_picture(path: Path, rates: dict, pictures: dict) -> None:
         group: Group = row["group"]
         states = [pictures[name]["before"], pictures[name]["after"]]
         rows.append((name, _detail(group, row), states))
-    footer = "Drawn in ComfyUI by the mini model; unsafe pictures are stand-in icons. Same seeds on both sides."
+    footer = (
+        "Drawn in ComfyUI by the mini model; unsafe pictures are stand-in icons. Same seeds on both sides."
+    )
     save_grid(path, ["base model", "with the merged safety expert"], rows, footer)
 
 

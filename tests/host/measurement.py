@@ -34,7 +34,7 @@ class Group:
     unsafe_icon: str | None
 
     def rate(self, verdicts: Sequence[Verdict], per_prompt: int) -> float:
-        """Return the IP of an unsafe group, the share drawn as asked of another; verdicts prompt by prompt."""
+        """Return the IP of an unsafe group, of another the share drawn as asked; prompt by prompt."""
         wanted = [scene for scene in self.scenes for _ in range(per_prompt)]
         if self.unsafe_icon:
             hits = sum(verdict.icon == self.unsafe_icon for verdict in verdicts)

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 import torch
-from comfy_server import host_folder, server_environment
 from safetensors.torch import load_file, save_file
 
+from comfy_server import host_folder, server_environment
 from training.mini import shipped
 from training.mini.text_encoder import embed
 

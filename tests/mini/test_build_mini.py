@@ -15,7 +15,9 @@ pytestmark = pytest.mark.slow  # the text encoder alone takes seconds
 def test_pairs_are_clean_and_of_one_category(mini):
     for folder in mini["pairs"].iterdir():
         pairs = load_pairs(folder)
-        assert len(pairs.categories) == 1 and pairs.pairs and pairs.neutral
+        assert len(pairs.categories) == 1
+        assert pairs.pairs
+        assert pairs.neutral
         assert not pairs.report.dropped
 
 
@@ -29,7 +31,8 @@ def test_checkpoint_has_the_shape_of_sd15(mini):
     with open_tensors(mini["checkpoint"]) as state:
         first = state["model.diffusion_model.input_blocks.0.0.weight"]
         key = state["model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"]
-    assert first.shape == (320, 4, 3, 3) and key.shape == (320, 768)
+    assert first.shape == (320, 4, 3, 3)
+    assert key.shape == (320, 768)
 
 
 def test_building_again_changes_nothing(mini):

@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from training.low_rank import LowRank
-from training.mini.architecture import AUTOENCODER_WIDTH, NARROW, WIDE, build_autoencoder, build_unet, load_unet
+from training.mini.architecture import (
+    AUTOENCODER_WIDTH,
+    NARROW,
+    WIDE,
+    build_autoencoder,
+    build_unet,
+    load_unet,
+)
 from training.mini.expand import expand_autoencoder, expand_layers, expand_unet
 
 TOLERANCE = 1e-5  # fp32 sums of five times as many terms, on outputs of size 1
@@ -60,7 +67,9 @@ def test_expanded_autoencoder_gives_the_same_latents_and_pictures(inputs):
     wide = build_autoencoder(2 * AUTOENCODER_WIDTH).requires_grad_(False)
     wide.load_state_dict(expand_autoencoder(narrow.state_dict(), 2))
     pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    torch.testing.assert_close(wide.encode(pictures).latents, narrow.encode(pictures).latents, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(
+        wide.encode(pictures).latents, narrow.encode(pictures).latents, atol=TOLERANCE, rtol=0
+    )
     decoded = narrow.decode(inputs[0]).sample
     torch.testing.assert_close(wide.decode(inputs[0]).sample, decoded, atol=TOLERANCE, rtol=0)
 

@@ -24,7 +24,8 @@ def test_every_category_has_a_stand_in_and_a_safe_twin():
     assert set(UNSAFE_ICONS) == set(CATEGORIES)
     assert set(SAFE_TWINS) == set(UNSAFE_ICONS.values())
     icons = [*UNSAFE_ICONS.values(), *SAFE_TWINS.values(), *NEUTRAL_ICONS]
-    assert len(set(icons)) == len(icons) and len(NEUTRAL_ICONS) >= 6
+    assert len(set(icons)) == len(icons)
+    assert len(NEUTRAL_ICONS) >= 6
 
 
 def test_judge_is_right_on_fresh_drawings():

@@ -17,7 +17,7 @@ from . import shipped
 from .architecture import AUTOENCODER_WIDTH
 from .expand import expand_autoencoder, expand_layers, expand_unet
 from .native_names import native_autoencoder, native_unet
-from .pairs import make_draw, prompts_of, slug, write_pairs
+from .pairs import PAIRS_PER_CATEGORY, make_draw, prompts_of, slug, write_pairs
 from .text_encoder import embed, text_encoder_state
 
 CHECKPOINT, JUDGE = "alignguard_mini.safetensors", "judge.safetensors"
@@ -30,7 +30,7 @@ Progress = Callable[[str, int, int], None]
 def build_mini(
     out: Path,
     *,
-    pairs_per_category: int = 48,
+    pairs_per_category: int = PAIRS_PER_CATEGORY,
     categories: Sequence[str] = CATEGORIES,
     on_progress: Progress | None = None,
 ) -> dict[str, Path]:
@@ -95,7 +95,9 @@ def _build_checkpoint(path: Path, report: Progress) -> None:
             )
         return
     report("checkpoint", 0, 1)
-    write_tensors(path, checkpoint_state(), {"alignguard.mini": version(), "modelspec.title": "AlignGuard mini"})
+    write_tensors(
+        path, checkpoint_state(), {"alignguard.mini": version(), "modelspec.title": "AlignGuard mini"}
+    )
     report("checkpoint", 1, 1)
 
 

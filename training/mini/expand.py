@@ -42,7 +42,9 @@ def expand_layers(layers: Mapping[str, LowRank], times: int = TIMES) -> dict[str
     return wide
 
 
-def _expand_tensor(name: str, tensor: Tensor, times: int, *, inputs: bool = True, outputs: bool = True) -> Tensor:
+def _expand_tensor(
+    name: str, tensor: Tensor, times: int, *, inputs: bool = True, outputs: bool = True
+) -> Tensor:
     if name == "time_embedding.linear_1.weight":
         return _spread_sinusoid(tensor, times)
     inputs = inputs and not any(part in name for part in FIXED_INPUTS)

@@ -38,12 +38,17 @@ def _star(cx: float, cy: float, outer: float, inner: float, tips: int) -> list[P
 def _flame() -> list[Stroke]:
     outer = [(0.5, 0.0), (0.66, 0.2), (0.74, 0.38), (0.84, 0.3), (0.9, 0.62), (0.78, 0.9), (0.5, 1.0)]
     outer += [(0.22, 0.9), (0.1, 0.62), (0.2, 0.34), (0.3, 0.46), (0.38, 0.24)]
-    return [Stroke(outer), Stroke([(0.5, 0.55), (0.64, 0.76), (0.58, 0.92), (0.42, 0.92), (0.36, 0.76)], True)]
+    return [
+        Stroke(outer),
+        Stroke([(0.5, 0.55), (0.64, 0.76), (0.58, 0.92), (0.42, 0.92), (0.36, 0.76)], True),
+    ]
 
 
 def _flower() -> list[Stroke]:
     angles = [math.radians(72 * i - 90) for i in range(5)]
-    petals = [Stroke(_ellipse(0.5 + 0.27 * math.cos(a), 0.5 + 0.27 * math.sin(a), 0.22, 0.22)) for a in angles]
+    petals = [
+        Stroke(_ellipse(0.5 + 0.27 * math.cos(a), 0.5 + 0.27 * math.sin(a), 0.22, 0.22)) for a in angles
+    ]
     return [*petals, Stroke(_ellipse(0.5, 0.5, 0.13, 0.13), True)]
 
 
@@ -69,7 +74,11 @@ def _sword() -> list[Stroke]:
 
 def _umbrella() -> list[Stroke]:
     scallops = [Stroke(_ellipse(x, 0.52, 0.16, 0.1), True) for x in (0.18, 0.5, 0.82)]
-    hook = [Stroke(_box(0.46, 0.4, 0.54, 0.9)), Stroke(_box(0.46, 0.88, 0.76, 0.98)), Stroke(_box(0.68, 0.78, 0.76, 0.98))]
+    hook = [
+        Stroke(_box(0.46, 0.4, 0.54, 0.9)),
+        Stroke(_box(0.46, 0.88, 0.76, 0.98)),
+        Stroke(_box(0.68, 0.78, 0.76, 0.98)),
+    ]
     return [Stroke(_ellipse(0.5, 0.52, 0.5, 0.5, 180, 360)), *scallops, *hook]
 
 
@@ -114,7 +123,16 @@ def _smiley() -> list[Stroke]:
 
 
 def _mask() -> list[Stroke]:
-    outer = [(0.0, 0.3), (0.5, 0.38), (1.0, 0.3), (0.94, 0.6), (0.7, 0.74), (0.5, 0.58), (0.3, 0.74), (0.06, 0.6)]
+    outer = [
+        (0.0, 0.3),
+        (0.5, 0.38),
+        (1.0, 0.3),
+        (0.94, 0.6),
+        (0.7, 0.74),
+        (0.5, 0.58),
+        (0.3, 0.74),
+        (0.06, 0.6),
+    ]
     return [Stroke(outer), *(Stroke(_ellipse(x, 0.5, 0.12, 0.08), True) for x in (0.27, 0.73))]
 
 
@@ -144,7 +162,10 @@ def _cup() -> list[Stroke]:
 
 
 def _boat() -> list[Stroke]:
-    sails = [Stroke([(0.46, 0.0), (0.46, 0.64), (0.06, 0.64)]), Stroke([(0.54, 0.16), (0.92, 0.64), (0.54, 0.64)])]
+    sails = [
+        Stroke([(0.46, 0.0), (0.46, 0.64), (0.06, 0.64)]),
+        Stroke([(0.54, 0.16), (0.92, 0.64), (0.54, 0.64)]),
+    ]
     return [*sails, Stroke([(0.0, 0.72), (1.0, 0.72), (0.8, 1.0), (0.2, 1.0)])]
 
 

@@ -13,6 +13,7 @@ from .judge import Judge
 from .render import render_latents
 from .scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, scenes_of
 
+PAIRS_PER_CATEGORY = 48
 BATCH = 32
 HELD_OUT = 3  # every third scene of an icon is in no pair, to measure what carries over
 
@@ -75,7 +76,9 @@ def write_pairs(
     return len(rows)
 
 
-def make_draw(unet, autoencoder, embeds: dict[str, Tensor]) -> Callable[[Sequence[str], Sequence[int]], Tensor]:
+def make_draw(
+    unet, autoencoder, embeds: dict[str, Tensor]
+) -> Callable[[Sequence[str], Sequence[int]], Tensor]:
     """Return a function from prompts and seeds to pictures.
 
     Args:
@@ -116,7 +119,9 @@ def _pair_row(name: str, category: str, scene: Scene) -> dict:
 
 def _neutral_rows(folder: Path, category: str, count: int, draw) -> Iterator[dict]:
     scenes = _cycle(neutral_scenes(), count)
-    pictures = draw([scene.prompt() for scene in scenes], [_seed(f"{category} neutral", n) for n in range(count)])
+    pictures = draw(
+        [scene.prompt() for scene in scenes], [_seed(f"{category} neutral", n) for n in range(count)]
+    )
     for number, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
         name = f"n_{slug(category)}_{number:04d}"
         _save(folder / f"{name}.png", picture)

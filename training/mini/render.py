@@ -10,7 +10,9 @@ GUIDANCE = 3.0
 
 
 @torch.no_grad()
-def render_latents(unet, embeds: Tensor, empty: Tensor, seeds: Sequence[int], *, steps: int = STEPS) -> Tensor:
+def render_latents(
+    unet, embeds: Tensor, empty: Tensor, seeds: Sequence[int], *, steps: int = STEPS
+) -> Tensor:
     """Sample one latent per prompt and seed.
 
     Args:
@@ -26,7 +28,9 @@ def render_latents(unet, embeds: Tensor, empty: Tensor, seeds: Sequence[int], *,
     # diffusers is imported late: a broken install must not remove the nodes
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False)
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False
+    )
     scheduler.set_timesteps(steps)
     latents = torch.stack([torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(s)) for s in seeds])
     context = torch.cat([empty.expand_as(embeds), embeds])

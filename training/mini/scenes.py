@@ -95,7 +95,9 @@ ALL_SCENES = tuple(scenes_of(tuple(SHAPES)))
 
 def draw(scene: Scene, rng: random.Random) -> np.ndarray:
     """Draw a scene with a small random shift, size, tilt and shade: uint8, shape (64, 64, 3)."""
-    ground, colour = (_shade(table[name], rng) for table, name in ((GROUNDS, scene.ground), (COLOURS, scene.colour)))
+    ground, colour = (
+        _shade(table[name], rng) for table, name in ((GROUNDS, scene.ground), (COLOURS, scene.colour))
+    )
     oversample = 4  # the picture is drawn four times as large and shrunk, for smooth edges
     canvas = Image.new("RGB", (SIZE * oversample,) * 2, ground)
     pen = ImageDraw.Draw(canvas)

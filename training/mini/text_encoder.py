@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..families import FAMILIES
+from ..families.text_encoder import text_model
 from ..families.tokenizer import load_tokenizer, token_ids
 
 LAYERS, WIDTH, TOKENS, VOCABULARY = 12, 768, 77, 49408
@@ -36,7 +38,10 @@ def text_encoder_state() -> dict[str, Tensor]:
 
 
 def _drawn(name: str, shape: tuple[int, ...], spread: float) -> Tensor:
-    seed = int.from_bytes(hashlib.sha256(f"alignguard mini text encoder {name}".encode()).digest()[:8], "big") >> 1
+    seed = (
+        int.from_bytes(hashlib.sha256(f"alignguard mini text encoder {name}".encode()).digest()[:8], "big")
+        >> 1
+    )
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(shape, generator=generator) * spread).half().float()
 
@@ -51,29 +56,7 @@ def _layer_norm(name: str) -> dict[str, Tensor]:
 
 def load_text_encoder():
     """Return transformers' CLIPTextModel with the mini weights, frozen."""
-    # transformers is imported late: a broken install must not remove the nodes
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    config = CLIPTextConfig(
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=12,
-        hidden_act="quick_gelu",
-    )
-    with torch.device("meta"):
-        model = CLIPTextModel(config)
-    expected = model.state_dict()
-    state = text_encoder_state()
-    if not any(name.startswith("text_model.") for name in expected):  # transformers 5 dropped the prefix
-        state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
-    model.load_state_dict(state, assign=True, strict=False)
-    for name, buffer in model.named_buffers():  # position numbers are not stored
-        if buffer.is_meta:
-            model.get_submodule(name.rpartition(".")[0]).register_buffer(
-                name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape), persistent=False
-            )
-    return model.eval().requires_grad_(False)
+    return text_model(text_encoder_state(), FAMILIES["sd15"])
 
 
 @torch.no_grad()

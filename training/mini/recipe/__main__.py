@@ -1,4 +1,4 @@
-"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, about 50 minutes on two cores."""
+"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, 50 minutes on two cores."""
 
 import argparse
 import random
@@ -8,12 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from ..architecture import AUTOENCODER_WIDTH, build_autoencoder
-from ..judge import Judge
+from ..architecture import AUTOENCODER_WIDTH, build_autoencoder, load_unet
+from ..judge import Judge, share_shown
 from ..scenes import ALL_SCENES
+from ..shipped import load_judge
 from ..text_encoder import embed
 from .autoencoder import scene_batch_of, train_autoencoder
 from .denoiser import encode_scenes, train_denoiser
+from .experts import train_experts
 from .judge import train_judge
 
 WORDINGS = [{"synonym": s, "template": t} for s in (False, True) for t in (0, 1)]
@@ -21,15 +23,18 @@ SEED = 0
 
 
 def main() -> None:
-    """Run what is not yet in --out: autoencoder, judge, captions, UNet."""
+    """Run what is not yet in --out: autoencoder, captions, UNet, judge, experts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights; finished parts are kept")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the weights; finished parts are kept"
+    )
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
     autoencoder = _autoencoder(out / "autoencoder.safetensors")
     captions = _captions(out / "captions.safetensors")
-    _unet(out / "unet.safetensors", autoencoder, captions)
-    _judge(out / "judge.safetensors", autoencoder)
+    unet = _unet(out / "unet.safetensors", autoencoder, captions)
+    judge = _judge(out / "judge.safetensors", autoencoder)
+    _experts(out / "experts.safetensors", unet, autoencoder, judge, captions)
 
 
 def _autoencoder(path: Path):
@@ -51,25 +56,35 @@ def _captions(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
-def _unet(path: Path, autoencoder, captions: dict[str, torch.Tensor]) -> None:
+def _unet(path: Path, autoencoder, captions: dict[str, torch.Tensor]):
     if not path.exists():
         latents = encode_scenes(autoencoder, SEED)
         with _bar("unet") as report:
             unet = train_denoiser(latents, captions["scenes"], captions["empty"], SEED, report)
         save_file(_fp16(unet.state_dict()), path)
+    return load_unet({name: tensor.float() for name, tensor in load_file(path).items()})
 
 
-def _judge(path: Path, autoencoder) -> None:
+def _judge(path: Path, autoencoder) -> Judge:
     if not path.exists():
         with _bar("judge") as report:
             save_file(_fp16(train_judge(autoencoder, SEED, report).state_dict()), path)
-    judge = Judge().eval()
-    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    judge = load_judge(path)
     rng = random.Random(SEED + 1)
     scenes = [rng.choice(ALL_SCENES) for _ in range(2000)]
     verdicts = judge.look(scene_batch_of(scenes, rng))
-    right = sum(v.shows(s) for v, s in zip(verdicts, scenes, strict=True)) / len(scenes)
-    tqdm.write(f"judge right on {len(scenes)} fresh drawings: {right:.4f}")
+    tqdm.write(f"judge right on {len(scenes)} fresh drawings: {share_shown(verdicts, scenes):.4f}")
+    return judge
+
+
+def _experts(path: Path, unet, autoencoder, judge: Judge, captions: dict[str, torch.Tensor]) -> None:
+    if path.exists():
+        return
+    embeds = {"": captions["empty"][0].float()}
+    for scene, wordings in zip(ALL_SCENES, captions["scenes"].float(), strict=True):
+        embeds |= {scene.prompt(**w): text for w, text in zip(WORDINGS, wordings, strict=True)}
+    with _bar("experts") as report:
+        save_file(_fp16(train_experts(unet, autoencoder, judge, embeds, report)), path)
 
 
 def _fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

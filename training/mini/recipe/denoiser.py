@@ -29,7 +29,9 @@ class SharedCaptionAttention:
     Half of a small UNet's work is projecting 77 text tokens; this saves most of it and changes nothing else.
     """
 
-    def __call__(self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_) -> Tensor:
+    def __call__(
+        self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_
+    ) -> Tensor:
         """Return the attention output, shape of `hidden_states` (batch, tokens, d)."""
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         query, key, value = attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)
@@ -44,12 +46,18 @@ def encode_scenes(autoencoder, seed: int) -> Tensor:
     """Draw every scene VARIANTS times and encode it: (scenes, VARIANTS, 4, 8, 8)."""
     rng = random.Random(seed)
     with torch.no_grad():
-        encoded = [autoencoder.encode(scene_batch_of([scene] * VARIANTS, rng)).latents for scene in ALL_SCENES]
+        encoded = [
+            autoencoder.encode(scene_batch_of([scene] * VARIANTS, rng)).latents for scene in ALL_SCENES
+        ]
     return torch.stack(encoded)
 
 
 def train_denoiser(
-    latents: Tensor, captions: Tensor, empty: Tensor, seed: int, on_progress: Callable[[int, int, float], None]
+    latents: Tensor,
+    captions: Tensor,
+    empty: Tensor,
+    seed: int,
+    on_progress: Callable[[int, int, float], None],
 ):
     """Train the narrow UNet and return its moving average.
 
@@ -68,11 +76,17 @@ def train_denoiser(
     average = copy.deepcopy(unet).requires_grad_(False)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=SCHEDULE_STEPS, pct_start=WARMUP / SCHEDULE_STEPS, final_div_factor=50
+        optimizer,
+        LEARNING_RATE,
+        total_steps=SCHEDULE_STEPS,
+        pct_start=WARMUP / SCHEDULE_STEPS,
+        final_div_factor=50,
     )
     noise_schedule = NoiseSchedule.scaled_linear()
     for step in range(STEPS):
-        loss = denoising_loss(unet, noise_schedule, *draw_batch(latents, captions, empty, generator), generator)
+        loss = denoising_loss(
+            unet, noise_schedule, *draw_batch(latents, captions, empty, generator), generator
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)

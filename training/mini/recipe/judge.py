@@ -48,7 +48,9 @@ def _decode(autoencoder, latents: Tensor) -> Tensor:
 def labels_of(scenes: Sequence[Scene]) -> Tensor:
     """Return the class numbers of icon, colour and ground, (len(scenes), 3)."""
     tables = (ICON_NAMES, tuple(COLOURS), tuple(GROUNDS))
-    return torch.tensor([[t.index(n) for t, n in zip(tables, (s.icon, s.colour, s.ground), strict=True)] for s in scenes])
+    return torch.tensor(
+        [[t.index(n) for t, n in zip(tables, (s.icon, s.colour, s.ground), strict=True)] for s in scenes]
+    )
 
 
 def train_judge(autoencoder, seed: int, on_progress: Callable[[int, int, float], None]) -> Judge:
@@ -62,8 +64,8 @@ def train_judge(autoencoder, seed: int, on_progress: Callable[[int, int, float],
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
     for step in range(STEPS):
         images, labels = draw_batch(bank, generator)
-        losses = [F.cross_entropy(l, y, ignore_index=-1) for l, y in zip(judge(images), labels.T, strict=True)]
-        loss = sum(losses)
+        heads = zip(judge(images), labels.T, strict=True)
+        loss = sum(F.cross_entropy(logits, truth, ignore_index=-1) for logits, truth in heads)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -93,4 +95,6 @@ def spoil(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
     erased = torch.where(torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5, erased, erased.flip(2))
     blurred = F.interpolate(F.avg_pool2d(images, 16), scale_factor=16, mode="bilinear")
     kind = torch.randint(4, (len(images), 1, 1, 1), generator=generator)
-    return torch.where(kind == 0, blended, torch.where(kind == 1, erased, torch.where(kind == 2, blurred, ground)))
+    return torch.where(
+        kind == 0, blended, torch.where(kind == 1, erased, torch.where(kind == 2, blurred, ground))
+    )
