@@ -5,10 +5,9 @@ mode, names from widgets. What leaves this module is what `training` expects.
 """
 
 import gc
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from torch import Tensor, nn
 from ..training.expert import SafetyExpert, check_family
 from ..training.families import Family, identify
 from ..training.families.native_unet import unet_from_native
+from ..training.families.weights_hash import weights_hash
 from ..training.lora_keys import Coverage, coverage, kohya_name, to_kohya
 
 EXPERTS = "safety_experts"  # the pack's own folder below models/
@@ -135,11 +135,9 @@ def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
         with torch.inference_mode():
             return model.model.process_latent_in(vae.encode((pixels.movedim(1, -1) + 1) / 2))  # NHWC in 0..1
 
-    parts = [_weights_hash(module.state_dict()) for module in (clip.cond_stage_model, vae.first_stage_model)]
-    parts.append(str(clip.layer_idx))
+    name = f"{weights_hash(clip.cond_stage_model, vae.first_stage_model)} {clip.layer_idx}"
     if clip.patcher.patches:
-        parts.append(str(clip.patcher.patches_uuid))  # a LoRA on the text encoder: valid for this session
-    name = hashlib.sha256("/".join(parts).encode()).hexdigest()
+        name += f" {clip.patcher.patches_uuid}"  # a LoRA on the text encoder: a name for this session only
     return Encoders(encode_image, lambda text: encode_prompt(clip, text), name)
 
 
@@ -172,18 +170,15 @@ def borrowed_unet(model: Any) -> Iterator[BorrowedUnet]:
     """Lend a copy of a MODEL's UNet, with all host models unloaded; its memory is given back at the end.
 
     Raises:
-        ValueError: if the MODEL is not a plain, unquantised checkpoint of a family that can be trained.
+        ValueError: as `check_trainable`, or if weights are quantised.
     """
-    _refuse_changed(model)
+    family = check_trainable(model)
     with torch.inference_mode():
         comfy.model_management.unload_all_models()  # also takes LoRAs of other branches off the weights
-        state = model.model.diffusion_model.state_dict()
-        family = identify(state)
-        unet = unet_from_native(state, family)
-        weights_hash = _weights_hash(state)
-    del state
+        unet = unet_from_native(model.model.diffusion_model.state_dict(), family)
+        name = weights_hash(unet)
     try:
-        yield BorrowedUnet(unet.to(comfy.model_management.get_torch_device()), family, weights_hash)
+        yield BorrowedUnet(unet.to(comfy.model_management.get_torch_device()), family, name)
     finally:
         unet.to("meta")  # the frames of a traceback may still hold the module, but no longer its weights
         gc.collect()
@@ -273,7 +268,12 @@ def _keyframes(start: float, end: float) -> comfy.hooks.HookKeyframeGroup:
     return frames
 
 
-def _refuse_changed(model: Any) -> None:
+def check_trainable(model: Any) -> Family:
+    """Return the family of a MODEL whose UNet can be lent; nothing is loaded.
+
+    Raises:
+        ValueError: if it carries patches, does not predict noise, or is of another family.
+    """
     if model.patches or model.hook_patches:
         raise ValueError(
             f"this MODEL carries a LoRA or an expert already ({len(model.patches) or 'scheduled'} "
@@ -286,12 +286,4 @@ def _refuse_changed(model: Any) -> None:
             f"this MODEL predicts {kind.name} or has its sampling changed; this version works with epsilon "
             "models such as SD 1.5. Connect the MODEL of such a checkpoint's loader itself."
         )
-
-
-def _weights_hash(state: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    return identify(model.model.diffusion_model.state_dict())

@@ -48,9 +48,10 @@ class LoadSafetyExpert(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, expert_name: str) -> bool | str:
+    def validate_inputs(cls, expert_name: str | None) -> bool | str:
         try:
-            host.expert_path(expert_name)
+            if expert_name is not None:  # None: comes through a link
+                host.expert_path(expert_name)
         except FileNotFoundError as error:
             return str(error)
         return True

@@ -54,10 +54,11 @@ class LoadSafetyPairs(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str, category: str) -> bool | str:
+    def validate_inputs(cls, folder: str | None, category: str | None) -> bool | str:
         try:
-            pairs_path(host.input_folder(), folder)
-            normalize_category(category)  # the user's own categories are allowed, in API prompts
+            if folder is not None:  # None: comes through a link
+                pairs_path(host.input_folder(), folder)
+            normalize_category(category or ALL)  # the user's own categories are allowed, in API prompts
         except (FileNotFoundError, ValueError) as error:
             return str(error)
         return True

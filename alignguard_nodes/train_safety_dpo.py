@@ -79,9 +79,9 @@ class TrainSafetyDPO(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, category: str) -> bool | str:
+    def validate_inputs(cls, category: str | None) -> bool | str:  # None: comes through a link
         try:
-            normalize_category(category)  # the user's own categories are allowed, in API prompts
+            normalize_category(category or AUTO)  # the user's own categories are allowed, in API prompts
         except ValueError as error:
             return str(error)
         return True
@@ -99,6 +99,7 @@ class TrainSafetyDPO(io.ComfyNode):
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
         config = TrainConfig(**settings)
+        host.check_trainable(model)  # before minutes of encoding
         category = _category_of(pairs, category)
         out = new_expert_path(host.output_folder(), filename_prefix or expert_name(category))
         report = host.progress(cls.hidden.unique_id)
@@ -152,7 +153,8 @@ def _category_of(pairs: Any, category: str) -> str:
 
 
 def _report(expert: Any, result: Any, pairs: Any, out: Path) -> str:
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in result.metrics.items())
+    shown = {name: value for name, value in result.metrics.items() if name not in ("step", "loss")}
+    figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
     return "\n".join(
         [
             f"saved as {out.relative_to(host.output_folder()).as_posix()}",

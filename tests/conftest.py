@@ -1,9 +1,7 @@
 """What all tests share: the mini model and a running ComfyUI, made when first asked for, once per session."""
 
 import hashlib
-import os
 import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,19 +19,9 @@ def mini() -> dict[str, Path]:
     from training.mini.build import build_mini  # late: most tests do not need it
 
     folder = ROOT / ".host" / f"mini-{MINI_PAIRS}-{_maker_hash()}"
-    if not folder.exists():
-        folder.parent.mkdir(exist_ok=True)
-        _remove_outdated(folder.parent)
-        unfinished = Path(tempfile.mkdtemp(prefix=".mini-", dir=folder.parent))
-        try:
-            build_mini(unfinished, pairs_per_category=MINI_PAIRS)
-            os.replace(unfinished, folder)
-        except OSError:
-            if not folder.exists():  # else another session was faster
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-    return build_mini(folder, pairs_per_category=MINI_PAIRS)
+    _remove_outdated(folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_mini(folder, pairs_per_category=MINI_PAIRS)  # goes on where an earlier one was cut off
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +47,7 @@ def pytest_collection_modifyitems(items):
 
 
 def _remove_outdated(parent: Path) -> None:
-    for folder in [*parent.glob("mini-*"), *parent.glob(".mini-*")]:
+    for folder in parent.glob("mini-*"):
         if time.time() - folder.stat().st_mtime > OUTDATED_S:  # a younger one may be in use
             shutil.rmtree(folder, ignore_errors=True)
 

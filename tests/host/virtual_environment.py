@@ -21,7 +21,7 @@ OLDEST_PYTHON = (3, 10)
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
 TEST_TOOLS = ("pytest>=8", "ruff>=0.9")
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
-HEARTBEAT_S = 15
+HEARTBEAT_S = 30
 
 log = logging.getLogger("dev")
 
