@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io, ui
 
 from ..training.config import MergeConfig, option_help
+from ..training.data.prompt_list import parse_prompts
 from ..training.expert import SafetyExpert, check_family
 from ..training.merging import (
     MERGE_METHODS,
@@ -98,7 +99,8 @@ class MergeSafetyExperts(io.ComfyNode):
         config = MergeConfig(method=method, **settings)
         report = host.progress(cls.hidden.unique_id)
         statistics = None
-        if method in MERGE_METHODS and MERGE_METHODS[method].needs_statistics:
+        several = sum(strength > 0 for strength in strengths) > 1  # a single expert has no rival
+        if several and method in MERGE_METHODS and MERGE_METHODS[method].needs_statistics:
             _check_connected(method, model=model, clip=clip, calibration=calibration)
             statistics = _calibrate(experts, strengths, config, model, clip, calibration, resolution, report)
         merged = merge_experts(
@@ -137,10 +139,7 @@ def _calibrate(
 def _prompts(calibration: object, config: MergeConfig) -> Sequence[str]:
     if not isinstance(calibration, str):
         return calibration_prompts(calibration.pairs, config)
-    lines = [line.strip() for line in calibration.splitlines() if line.strip()]
-    if not lines:
-        raise ValueError("calibration holds no prompt. Write one prompt a line, or connect safety pairs.")
-    return lines
+    return parse_prompts(calibration).prompts  # DESIGN 8.2 holds for calibration too
 
 
 def _check_connected(method: str, **sockets_of: object) -> None:

@@ -215,8 +215,8 @@ class MergeConfig:
     )
     normalize: bool = _option(
         False,  # our choice
-        "Compare experts by their activation relative to their own average, so that a weakly trained one "
-        "can still win. Off: the strongest update wins more neurons. Paper: not stated.",
+        "Compare experts by their activation relative to the size of their own update, so that a weakly "
+        "trained one can still win. Off: the strongest update wins more neurons. Paper: not stated.",
     )
     seed: int = _option(0, _SEED_HELP, min=0, max=_SEED_MAX, step=1)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from training.mini.judge import Judge, Verdict
 from training.mini.scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, scenes_of
 
-STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "ddim", "ddim_uniform"
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 2.0, "ddim", "normal"
 CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 
 

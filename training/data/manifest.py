@@ -79,7 +79,10 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
         RowDroppedError: if there is none, or a name is no text.
     """
     try:
-        categories = normalize_categories(_raw_categories(fields))
+        names, listed = _raw_categories(fields), fields.get("category", fields.get("categories"))
+        if isinstance(listed, list) and len(names) < len(listed):
+            raise RowDroppedError(INCOMPLETE)
+        categories = normalize_categories(names)
     except ValueError as error:
         raise RowDroppedError(INCOMPLETE) from error
     if not categories:

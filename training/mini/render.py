@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 STEPS = 20
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 
 
 @torch.no_grad()
