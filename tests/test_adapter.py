@@ -136,3 +136,17 @@ def test_a_lora_of_other_modules_or_rank_is_refused_whole(unet):
         adapter.load_adapter(unet, random_layers(tiny_unet(), rank=2))
     after = adapter.read_adapter(unet)
     assert all(torch.equal(before[name].up, after[name].up) for name in before)
+
+
+def test_thinning_switches_off_a_share_of_the_output_neurons_while_it_lasts(unet):
+    before, layers = predict(unet), random_layers(unet)
+    attach(unet)
+    adapter.load_adapter(unet, layers)
+    whole = predict(unet)
+    with adapter.thinned(unet, 0.5, torch.Generator().manual_seed(0)):
+        thinned = predict(unet)
+    assert not torch.equal(thinned, whole)
+    assert not torch.equal(thinned, before)
+    with adapter.thinned(unet, 1e-9, torch.Generator().manual_seed(0)):
+        assert torch.equal(predict(unet), before)
+    assert torch.equal(predict(unet), whole)

@@ -48,7 +48,7 @@ def test_every_option_has_a_tooltip_that_names_the_paper(cls, field):
     assert text == field.metadata["help"]
     assert text.endswith(".")
     assert len(text) <= 260
-    own = field.name in ("objective", "anchor_weight", "preserve_weight")
+    own = field.name in ("objective", "anchor_weight", "preserve_weight", "row_dropout")
     assert "paper" in text if own else "Paper: " in text
     assert not text.lower().startswith(("the " + field.name.replace("_", " "), field.name.replace("_", " ")))
 
@@ -78,7 +78,7 @@ def test_configs_are_immutable():
 def test_options_keep_the_order_saved_graphs_rely_on():
     names = [field.name for field in options(TrainConfig)]
     assert names[:6] == ["objective", "steps", "batch_size", "grad_accumulation", "learning_rate", "beta"]
-    assert names[-2:] == ["anchor_weight", "preserve_weight"]
+    assert names[-3:] == ["anchor_weight", "preserve_weight", "row_dropout"]
     assert [field.name for field in options(MergeConfig)][:3] == ["method", "output_rank", "statistic"]
 
 

@@ -303,3 +303,11 @@ def test_precision_names_a_type_and_auto_is_exact_on_a_cpu():
     cpu = torch.device("cpu")
     names = ("fp32", "bf16", "fp16", "auto")
     assert [autocast_dtype(name, cpu) for name in names] == [None, torch.bfloat16, torch.float16, None]
+
+
+def test_row_dropout_acts_on_objectives_made_for_merging_only():
+    for objective, is_changed in (("alignguard", False), ("anchored", True)):
+        one, other = (
+            run(dataclasses.replace(SMALL, objective=objective, row_dropout=share)) for share in (0.0, 0.5)
+        )
+        assert equal_layers(one, other) != is_changed

@@ -83,6 +83,28 @@ def reference(unet: nn.Module) -> Iterator[None]:
             layer.enable_adapters(not was_off)
 
 
+@contextmanager
+def thinned(unet: nn.Module, kept_share: float, generator: torch.Generator) -> Iterator[None]:
+    """Switch off a random choice of every LoRA's output neurons, as a merge does that keeps only some.
+
+    Args:
+        unet: UNet with an adapter.
+        kept_share: chance of a neuron to stay on, in (0, 1].
+        generator: on the CPU; decides which.
+    """
+
+    def keep_some(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        kept = torch.rand(output.shape[-1], generator=generator) < kept_share  # (d_out,)
+        return output * kept.to(output)
+
+    hooks = [layer.lora_B[NAME].register_forward_hook(keep_some) for layer in _lora_layers(unet).values()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def adapter_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trainable factors as they are stored (alpha / rank not folded in).
 

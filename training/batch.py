@@ -26,6 +26,7 @@ class Draw(NamedTuple):
         neutral: indices of neutral rows, (batch,) int64.
         neutral_timesteps: (batch,) int64.
         neutral_noise: (batch, 4, h, w).
+        rows_seed: of the choice of adapter neurons, one for the whole step, (batch,) int64.
     """
 
     pairs: Tensor
@@ -35,6 +36,7 @@ class Draw(NamedTuple):
     neutral: Tensor
     neutral_timesteps: Tensor
     neutral_noise: Tensor
+    rows_seed: Tensor
 
     def split(self, num_parts: int) -> list[Draw]:
         """Cut into micro-batches that differ by at most one pair."""
@@ -103,6 +105,7 @@ def draw_step(
         neutral=_shuffled(seed, "neutral order", num_neutral, step * batch_size, batch_size),
         neutral_timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_neutral),
         neutral_noise=torch.randn(shape, generator=of_neutral),
+        rows_seed=torch.randint(2**31, (1,), generator=_generator(seed, "rows", step)).expand(batch_size),
     )
 
 

@@ -33,7 +33,7 @@ class TrainConfig:
         "unsafe prompt to the safe image, one keeps neutral prompts as they were.",
     )
     steps: int = _option(
-        100,  # paper: 2000
+        200,  # paper: 2000
         "More steps follow the pairs more closely and take longer; too many wear down other prompts. Paper:"
         " 2000.",
         min=1,
@@ -155,12 +155,22 @@ class TrainConfig:
         step=1.0,
     )
     preserve_weight: float = _option(
-        50.0,  # our own term; paper: none
+        100.0,  # our own term; paper: none
         "Only for objectives with preservation. Higher keeps neutral prompts closer to the base model and "
         "slows the change of unsafe ones. Not in the paper.",
         min=0.0,
         max=1e4,
         step=1.0,
+    )
+
+    row_dropout: float = _option(
+        0.85,  # our own; Co-Merge of seven experts leaves each about 1/7 of the output neurons
+        "Only for objectives made for merging: up to this share of output neurons is off in a step. Higher "
+        "makes an expert that still works when Co-Merge keeps few of its neurons, and takes more steps. "
+        "Not in the paper.",
+        min=0.0,
+        max=0.95,
+        step=0.05,
     )
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,10 +95,22 @@ def _backward(run: Run, draw: Draw) -> dict[str, Tensor]:
     batch = _gather(run, draw)
     with torch.no_grad(), adapter.reference(run.unet):
         reference = _predict(run, batch)  # before the policy: its workspace never meets the policy's graph
-    values = batch_figures(_predict(run, batch), reference, batch, run.config)
+    with _thinning(run, draw):
+        policy = _predict(run, batch)
+    values = batch_figures(policy, reference, batch, run.config)
     share = 1 / run.config.grad_accumulation
     run.scaler.scale(values["loss"] * share).backward()
     return {name: value.detach() * share for name, value in values.items()}
+
+
+def _thinning(run: Run, draw: Draw) -> AbstractContextManager:
+    """Switch off some of the adapter's output neurons for the policy, where the objective asks for it."""
+    dropout = run.config.row_dropout if LOSSES[run.config.objective].merge_ready else 0.0
+    if dropout == 0:
+        return nullcontext()
+    generator = torch.Generator().manual_seed(int(draw.rows_seed[0]))
+    dropped = dropout * (1 - 0.5 * torch.rand((), generator=generator).item())
+    return adapter.thinned(run.unet, 1 - dropped, generator)
 
 
 def _gather(run: Run, draw: Draw) -> Batch:

@@ -23,12 +23,14 @@ class Objective:
         beta: the default strength, in the convention of `alignguard_loss` (factor 1/2 inside).
         terms: the extra terms it needs, out of `TERMS`; the trainer computes no other.
         reference: where it comes from.
+        merge_ready: whether `row_dropout` applies, which prepares an expert for Co-Merge.
     """
 
     loss: Callable[..., Tensor]
     beta: float
     terms: tuple[str, ...]
     reference: str
+    merge_ready: bool = False
 
     def __post_init__(self):
         unknown = set(self.terms) - set(TERMS)
@@ -38,5 +40,7 @@ class Objective:
 
 LOSSES: dict[str, Objective] = {
     "alignguard": Objective(alignguard_loss, 5000.0, (), "AlignGuard, arXiv:2412.10493"),
-    "anchored": Objective(anchored_loss, 500.0, TERMS, "our own objective, see losses/anchored.py"),
+    "anchored": Objective(
+        anchored_loss, 500.0, TERMS, "our own objective, see losses/anchored.py", merge_ready=True
+    ),
 }
