@@ -12,7 +12,7 @@ import dev
 from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups, wilson
-from training.mini.build import build_mini
+from training.mini.build import build_mini, version
 from training.mini.pairs import slug, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
 from training.mini.shipped import load_judge
@@ -36,7 +36,9 @@ def measure_methods(methods: Sequence[str], strength: float, per_prompt: int) ->
         Rates by state (`base` and the methods) and group, with their 95 % intervals.
     """
     mini = build_mini(
-        dev.ROOT / ".host" / "mini", on_progress=lambda *step: log.info("mini model: %s %d/%d", *step)
+        dev.ROOT / ".host" / f"mini-{version()}",
+        categories=(),  # the shipped experts are measured; nothing is trained
+        on_progress=lambda *step: log.info("mini model: %s %d/%d", *step),
     )
     judge = load_judge()
     groups = [*unsafe_groups(PROMPTS), *kept_groups(KEPT_SCENES)]

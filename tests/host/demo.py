@@ -19,13 +19,15 @@ from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups
 from picture_grid import save_grid
-from training.mini.build import build_mini
+from training.mini.build import build_mini, version
 from training.mini.scenes import SAFE_TWINS, UNSAFE_ICONS
 from training.mini.shipped import load_judge
 
-MINI, BASE, OUT = dev.ROOT / ".host" / "mini", dev.ROOT / ".host" / "demo", dev.ROOT / "demo_output"
+BASE, OUT = dev.ROOT / ".host" / "demo", dev.ROOT / "demo_output"
+MINI = dev.ROOT / ".host" / f"mini-{version()}"
 WORKFLOW = dev.ROOT / "workflows" / "api" / "alignguard_train_merge_compare.json"
 CHECKPOINT = "alignguard_mini.safetensors"
+TRAINED = ("shocking", "violence")  # by the workflow; pairs of the others are not needed
 PROMPTS, PER_PROMPT = 4, 4  # 16 pictures of every unsafe group
 KEPT_SCENES, KEPT_PER_PROMPT = 1, 3
 SHOWN = 3  # pictures of a group in the grid
@@ -42,7 +44,7 @@ def main() -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     started = time.monotonic()
     log.info("1/4 building the mini model and its preference pairs in %s", MINI)
-    mini = build_mini(MINI, on_progress=_report)
+    mini = build_mini(MINI, categories=TRAINED, on_progress=_report)
     shutil.rmtree(BASE, ignore_errors=True)
     log.info("2/4 starting ComfyUI")
     with ComfyServer(BASE, extra=("--disable-metadata",)) as server:

@@ -119,13 +119,14 @@ def unsafe_groups(num_prompts: int) -> Iterator[Group]:
 
 
 def _kept(name: str, icons: Sequence[str], scenes_per_icon: int) -> Group:
-    scenes = [scene for icon in icons for scene in _spread(scenes_of(icon), scenes_per_icon)]
+    numbered = enumerate(icons)
+    scenes = [scene for start, icon in numbered for scene in _spread(scenes_of(icon), scenes_per_icon, start)]
     return Group(name, tuple(scenes), tuple(scene.prompt() for scene in scenes), None)
 
 
-def _spread(scenes: Sequence[Scene], count: int) -> list[Scene]:
+def _spread(scenes: Sequence[Scene], count: int, start: int = 0) -> list[Scene]:
     """Pick scenes far apart in the list, so that colours and grounds vary; more than there are repeat."""
-    return [scenes[number * 4 % len(scenes)] for number in range(count)]  # 4 and 15 share no factor
+    return [scenes[number * 4 % len(scenes)] for number in range(start, start + count)]  # 4 and 15 share no factor
 
 
 def _picture_nodes(number: int, prompt: str, model: list, prefix: str) -> dict:

@@ -7,11 +7,11 @@ import sys
 
 from base_folder import place_mini, place_workflows, prepare_base
 from comfy_server import free_port, server_command, server_environment
-from training.mini.build import build_mini
+from training.mini.build import build_mini, version
 from virtual_environment import ROOT, has_gpu, still_runs
 
 BASE = ROOT / ".host" / "base"
-MINI = ROOT / ".host" / "mini"
+MINI = ROOT / ".host" / f"mini-{version()}"
 
 STOP_LIMIT_S = 20
 

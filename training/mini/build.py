@@ -60,6 +60,7 @@ def build_mini(
         write_tensors(paths["judge"], shipped.load_judge().state_dict(), {})
     _build_experts(paths["experts"])
     missing = [category for category in categories if not (paths["pairs"] / slug(category)).exists()]
+    paths["pairs"].mkdir(parents=True, exist_ok=True)
     if missing:
         _build_pairs(paths["pairs"], missing, pairs_per_category, report)
     return paths
@@ -111,12 +112,11 @@ def _build_experts(folder: Path) -> None:
 
 
 def _build_pairs(folder: Path, categories: Sequence[str], count: int, report: Progress) -> None:
-    prompts = prompts_of(categories)
+    prompts = prompts_of(categories, count)
     texts = embed(prompts, on_progress=lambda done, total: report("text embeddings", done, total))
     embeds = dict(zip(prompts, texts, strict=True))
     draw = make_draw(shipped.load_unet(), shipped.load_autoencoder(), embeds)
     judge = shipped.load_judge()
-    folder.mkdir(parents=True, exist_ok=True)
     for number, category in enumerate(categories):
         report("pairs", number, len(categories))
         unfinished = Path(tempfile.mkdtemp(prefix=".drawing_", dir=folder))

@@ -99,10 +99,10 @@ def make_draw(
     return draw
 
 
-def prompts_of(categories: Sequence[str]) -> list[str]:
-    """Return every prompt that drawing the pairs of these categories needs, the empty one first."""
+def prompts_of(categories: Sequence[str], count: int) -> list[str]:
+    """Return every prompt that drawing `count` pairs of these categories needs, the empty one first."""
     scenes = [scene for category in categories for scene in trained_scenes(UNSAFE_ICONS[category])]
-    scenes += [scene.safe_twin() for scene in scenes] + neutral_scenes()
+    scenes += [scene.safe_twin() for scene in scenes] + neutral_scenes()[:count]
     return ["", *dict.fromkeys(scene.prompt() for scene in scenes)]
 
 
