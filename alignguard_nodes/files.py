@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
 PAIRS_FILE = "pairs.jsonl"
@@ -49,16 +50,16 @@ def new_expert_path(root: Path, prefix: str) -> Path:
     Raises:
         ValueError: if the prefix is empty or leads out of the folder.
     """
-    target = _inside(root / SAVED, prefix)
-    if target is None:
-        raise ValueError(
-            f"filename_prefix must name a file inside output/{SAVED}, got {prefix!r}. "
-            "Use letters, digits and folders without '..'."
-        )
+    target = _unnumbered(root, prefix)
     counted = re.compile(rf"{re.escape(target.name)}_(\d+)_.*", re.IGNORECASE)
     names = os.listdir(target.parent) if target.parent.is_dir() else []
     taken = [int(match[1]) for match in map(counted.fullmatch, names) if match]
     return target.with_name(f"{target.name}_{max(taken, default=0) + 1:05}_.safetensors")
+
+
+def run_name(root: Path, prefix: str) -> str:
+    """Return a folder name of its own for the runs of a prefix, `mine%2Fhate`; see `new_expert_path`."""
+    return quote(os.path.relpath(_unnumbered(root, prefix), root / SAVED).replace(os.sep, "/"), safe="")
 
 
 def file_fingerprint(path: Path) -> str:
@@ -72,6 +73,16 @@ def folder_fingerprint(folder: Path) -> str:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     lines = [f"{file.relative_to(folder).as_posix()} {file_fingerprint(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _unnumbered(root: Path, prefix: str) -> Path:
+    target = _inside(root / SAVED, prefix)
+    if target is None:
+        raise ValueError(
+            f"filename_prefix must name a file inside output/{SAVED}, got {prefix!r}. "
+            "Use letters, digits and folders without '..'."
+        )
+    return target
 
 
 def _inside(root: Path, name: str) -> Path | None:

@@ -8,7 +8,8 @@ import gc
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from ..training.families import Family, identify
 from ..training.families.native_unet import unet_from_native
 from ..training.families.weights_hash import weights_hash
 from ..training.lora_keys import Coverage, coverage, kohya_name, to_kohya
+from ..training.step import autocast_dtype
 
 EXPERTS = "safety_experts"  # the pack's own folder below models/
 SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -75,9 +77,9 @@ def expert_path(name: str) -> Path:
         FileNotFoundError: if no folder has it.
     """
     for folder in _EXPERT_FOLDERS:
-        found = folder_paths.get_full_path(folder, name)
-        if found:
-            return Path(found)
+        with suppress(ValueError):  # Windows: a name on another drive
+            if found := folder_paths.get_full_path(folder, name):
+                return Path(found)
     raise FileNotFoundError(
         f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder, and press R."
     )
@@ -98,9 +100,16 @@ def private_folder(name: str) -> Path:
     return Path(folder_paths.get_system_user_directory("alignguard"), name)
 
 
-def blocked(message: str) -> ExecutionBlocker:
-    """Return an output that stops whoever uses it, with a message."""
-    return ExecutionBlocker(message)
+class Blocked(ExecutionBlocker):
+    """An output that stops whoever uses it; the log says why, which the host tells an open browser only."""
+
+    def __init__(self, reason: str):
+        self._reason = reason
+
+    @cached_property  # the host reads it when the output is used, and twice then
+    def message(self) -> str:
+        log.warning(self._reason)
+        return self._reason
 
 
 def progress(node_id: str) -> Callable[..., None]:
@@ -123,9 +132,8 @@ def family_of(model: Any) -> tuple[str, int]:
     """Return the family's name and the text width of a MODEL; an unknown one has the host's name for it."""
     config = model.model.model_config
     names = [cls.__name__ for cls in type(config).__mro__]
-    return next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0]), int(
-        config.unet_config.get("context_dim") or 0
-    )
+    family = next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0])
+    return family, int(config.unet_config.get("context_dim") or 0)
 
 
 def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
@@ -144,18 +152,20 @@ def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
 def encode_prompt(clip: Any, text: str) -> Tensor:
     """Return a prompt's text embedding as CLIPTextEncode makes it, but with brackets as plain characters.
 
-    Returns:
-        Shape (1, 77 n, width), n > 1 only for prompts longer than 75 tokens.
+    Its shape is (1, 77 n, width), n > 1 only for prompts longer than 75 tokens.
     """
     with torch.inference_mode():
         return clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
 
 
-def encode_prompts(clip: Any, prompts: Sequence[str]) -> Tensor:
-    """Return text embeddings of the prompts, normal tensors, (len(prompts), 77, width)."""
-    embeds = [encode_prompt(clip, prompt)[:, :77] for prompt in prompts]
+def encode_prompts(clip: Any, prompts: Sequence[str], on_progress: Callable[[int, int], None]) -> Tensor:
+    """Return text embeddings, normal tensors, (len(prompts), 77, width); equal prompts are encoded once."""
+    embeds: dict[str, Tensor] = {}
+    for prompt in (unique := dict.fromkeys(prompts)):
+        embeds[prompt] = encode_prompt(clip, prompt)[:, :77]
+        on_progress(len(embeds), len(unique))
     with torch.inference_mode(False):
-        return torch.cat([embed.to("cpu", torch.float32, copy=True) for embed in embeds])
+        return torch.cat([embeds[prompt].to("cpu", torch.float32, copy=True) for prompt in prompts])
 
 
 @contextmanager
@@ -166,8 +176,8 @@ def outside_inference_mode() -> Iterator[None]:
 
 
 @contextmanager
-def borrowed_unet(model: Any) -> Iterator[BorrowedUnet]:
-    """Lend a copy of a MODEL's UNet, with all host models unloaded; its memory is given back at the end.
+def borrowed_unet(model: Any, precision: str) -> Iterator[BorrowedUnet]:
+    """Lend a copy of a MODEL's UNet in a precision of `TrainConfig`, all host models unloaded; freed after.
 
     Raises:
         ValueError: as `check_trainable`, or if weights are quantised.
@@ -176,9 +186,11 @@ def borrowed_unet(model: Any) -> Iterator[BorrowedUnet]:
     with torch.inference_mode():
         comfy.model_management.unload_all_models()  # also takes LoRAs of other branches off the weights
         unet = unet_from_native(model.model.diffusion_model.state_dict(), family)
-        name = weights_hash(unet)
+        name = weights_hash(unet)  # before they are rounded
+    device = comfy.model_management.get_torch_device()
+    dtype = autocast_dtype(precision, device) or torch.float32
     try:
-        yield BorrowedUnet(unet.to(comfy.model_management.get_torch_device()), family, name)
+        yield BorrowedUnet(nn.Module.to(unet, device, dtype), family, name)  # diffusers' own `to` warns
     finally:
         unet.to("meta")  # the frames of a traceback may still hold the module, but no longer its weights
         gc.collect()
@@ -193,19 +205,17 @@ def apply_expert(
     Over the whole range the weights are patched as the stock LoRA loader does it, to the same bits.
 
     Args:
-        model: MODEL; it is not changed. Strength 0 returns it as it is.
+        model: MODEL; it is not changed.
         expert: what to apply.
-        strength: factor of the update.
-        start_percent: share of the sampling before the expert is switched on, in [0, 1).
-        end_percent: share after which it is switched off, in (start_percent, 1].
+        strength: factor of the update; 0 returns the model as it is.
+        start_percent, end_percent: shares of the sampling between which it is on, rising in [0, 1].
 
     Raises:
         ValueError: if the range is empty, the expert is for another family, or no layer matches.
     """
     if not 0 <= start_percent < end_percent <= 1:
         raise ValueError(
-            f"start_percent must be below end_percent, both from 0 to 1, got {start_percent:g} and "
-            f"{end_percent:g}."
+            f"start_percent must be below end_percent, in [0, 1], got {start_percent:g} and {end_percent:g}."
         )
     if strength == 0:
         return model, "Strength 0: the model is unchanged."

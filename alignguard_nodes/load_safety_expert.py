@@ -65,6 +65,6 @@ class LoadSafetyExpert(io.ComfyNode):
         check_strength(strength)
         expert = load_expert(host.expert_path(expert_name))
         if model is None:
-            return io.NodeOutput(host.blocked(UNCONNECTED), expert)
+            return io.NodeOutput(host.Blocked(UNCONNECTED), expert)
         patched, outcome = host.apply_expert(model, expert, strength=strength)
         return io.NodeOutput(patched, expert, ui=ui.PreviewText(outcome))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io, ui
 
 from ..training.config import MergeConfig, option_help
-from ..training.data.prompt_list import parse_prompts
+from ..training.data.prompt_list import PromptList, parse_prompts
 from ..training.expert import SafetyExpert, check_family
 from ..training.merging import (
     MERGE_METHODS,
@@ -15,7 +15,7 @@ from ..training.merging import (
     merge_experts,
 )
 from . import host, sockets
-from .sockets import CATEGORY, check_strength, strength_input
+from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
 from .widgets import config_inputs
 
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
@@ -57,15 +57,9 @@ class MergeSafetyExperts(io.ComfyNode):
                     "equally many.",
                 ),
                 *(_strength_input(number) for number in NUMBERS),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=8,
-                    optional=True,
-                    tooltip="Only for co_merge: picture size of the calibration runs. Lower is faster and "
-                    "further from what the model was made for.",
+                resolution_input(
+                    "Only for co_merge: picture size of the calibration runs. Lower is faster and further "
+                    "from what the model was made for."
                 ),
                 *config_inputs(MergeConfig, skip=("method",)),
             ],
@@ -85,7 +79,7 @@ class MergeSafetyExperts(io.ComfyNode):
         model: object = None,
         clip: object = None,
         calibration: object = None,
-        resolution: int = 512,
+        resolution: int = DEFAULT_RESOLUTION,
         **slots: object,  # expert_1..8, strength_1..8 and the options of MergeConfig
     ) -> io.NodeOutput:
         used = [n for n in NUMBERS if slots.get(f"expert_{n}") is not None]
@@ -98,15 +92,20 @@ class MergeSafetyExperts(io.ComfyNode):
         }
         config = MergeConfig(method=method, **settings)
         report = host.progress(cls.hidden.unique_id)
-        statistics = None
+        statistics, notes = None, []
         several = sum(strength > 0 for strength in strengths) > 1  # a single expert has no rival
         if several and method in MERGE_METHODS and MERGE_METHODS[method].needs_statistics:
             _check_connected(method, model=model, clip=clip, calibration=calibration)
-            statistics = _calibrate(experts, strengths, config, model, clip, calibration, resolution, report)
+            found = _prompts(calibration, config)
+            if found.num_dropped:
+                notes = [f"calibration lines dropped by the rule on minors: {found.num_dropped}"]
+            statistics = _calibrate(
+                experts, strengths, config, model, clip, found.prompts, resolution, report
+            )
         merged = merge_experts(
             experts, config, strengths=strengths, statistics=statistics, on_progress=report
         )
-        text = merged.report()
+        text = "\n".join([merged.report(), *notes])
         return io.NodeOutput(merged, text, ui=ui.PreviewText(text))
 
 
@@ -116,19 +115,20 @@ def _calibrate(
     config: MergeConfig,
     model: object,
     clip: object,
-    calibration: object,
+    prompts: Sequence[str],
     resolution: int,
     on_progress: object,
 ) -> Statistics:
     for expert in experts:
         check_family(expert, *host.family_of(model))
-    prompts = host.encode_prompts(clip, _prompts(calibration, config))
-    with host.outside_inference_mode(), host.borrowed_unet(model) as base:
+    embeds = host.encode_prompts(clip, prompts, on_progress)
+    # fp32, as the command line: which expert wins must not depend on what the host rounded
+    with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as base:
         return collect_statistics(
             base.unet,
             base.family.schedule(),
             experts,
-            prompts,
+            embeds,
             config,
             latent_shape=(base.family.latent_channels, resolution // 8, resolution // 8),
             strengths=strengths,
@@ -136,10 +136,10 @@ def _calibrate(
         )
 
 
-def _prompts(calibration: object, config: MergeConfig) -> Sequence[str]:
+def _prompts(calibration: object, config: MergeConfig) -> PromptList:
     if not isinstance(calibration, str):
-        return calibration_prompts(calibration.pairs, config)
-    return parse_prompts(calibration).prompts  # DESIGN 8.2 holds for calibration too
+        return PromptList(calibration_prompts(calibration.pairs, config), 0)  # loading dropped and counted
+    return parse_prompts(calibration)  # DESIGN 8.2 holds for calibration too
 
 
 def _check_connected(method: str, **sockets_of: object) -> None:

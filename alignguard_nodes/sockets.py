@@ -7,6 +7,7 @@ SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.data.folder.SafetyPairs
 
 CATEGORY = "AlignGuard"  # the menu
 MAX_STRENGTH = 2.0
+DEFAULT_RESOLUTION = 512  # SD 1.5's
 
 
 def strength_input(name: str, tooltip: str, *, optional: bool = False) -> io.Float.Input:
@@ -14,6 +15,12 @@ def strength_input(name: str, tooltip: str, *, optional: bool = False) -> io.Flo
     return io.Float.Input(
         name, default=1.0, min=0.0, max=MAX_STRENGTH, step=0.05, optional=optional, tooltip=tooltip
     )
+
+
+def resolution_input(tooltip: str) -> io.Int.Input:
+    """Return a widget for the side of a square picture, in pixels."""
+    limits = {"default": DEFAULT_RESOLUTION, "min": 64, "max": 2048, "step": 8}
+    return io.Int.Input("resolution", **limits, optional=True, tooltip=tooltip)
 
 
 def check_strength(strength: float, name: str = "strength") -> None:

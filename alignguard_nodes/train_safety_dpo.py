@@ -11,9 +11,9 @@ from ..training.losses import LOSSES
 from ..training.run import expert_name, train_expert
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host, sockets
-from .files import new_expert_path
+from .files import new_expert_path, run_name
 from .loss_curve import draw_loss_curve
-from .sockets import CATEGORY
+from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
 from .widgets import config_inputs
 
 AUTO = "auto"
@@ -53,17 +53,19 @@ class TrainSafetyDPO(io.ComfyNode):
                     tooltip="Name of the file in output/loras/alignguard; a counter is added and nothing is "
                     "overwritten. Empty names it after the category.",
                 ),
-                io.Int.Input(
-                    "resolution",
-                    default=512,
-                    min=64,
-                    max=2048,
-                    step=8,
-                    optional=True,
-                    tooltip="Pictures are resized to this many pixels. Lower is faster and further from "
-                    "what the model was made for. Paper: 512 (SD 1.5), 1024 (SDXL); the mini model: 64.",
+                resolution_input(
+                    "Pictures are resized to this many pixels. Lower is faster and further from what the "
+                    "model was made for. Paper: 512 (SD 1.5), 1024 (SDXL); the mini model: 64."
                 ),
                 *config_inputs(TrainConfig, choices={"objective": LOSSES}),
+                io.Boolean.Input(
+                    "resume",
+                    default=False,
+                    optional=True,
+                    tooltip="On: goes on from the newest state that save_every kept for the same "
+                    "filename_prefix; all but steps and save_every must be as they were. Starts from the "
+                    "beginning where there is none. Off: always does.",
+                ),
             ],
             outputs=[
                 sockets.SafetyExpert.Output(
@@ -95,13 +97,16 @@ class TrainSafetyDPO(io.ComfyNode):
         pairs: Any,
         category: str,
         filename_prefix: str = "",
-        resolution: int = 512,
+        resolution: int = DEFAULT_RESOLUTION,
+        resume: bool = False,
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
         config = TrainConfig(**settings)
         host.check_trainable(model)  # before minutes of encoding
         category = _category_of(pairs, category)
-        out = new_expert_path(host.output_folder(), filename_prefix or expert_name(category))
+        prefix = filename_prefix or expert_name(category)
+        out = new_expert_path(host.output_folder(), prefix)
+        run_dir = host.private_folder("runs") / run_name(host.output_folder(), prefix)
         report = host.progress(cls.hidden.unique_id)
         coders = host.encoders(model, clip, vae)
         data = encode_pairs(
@@ -113,29 +118,33 @@ class TrainSafetyDPO(io.ComfyNode):
             cache_dir=host.private_folder("cache"),
             on_progress=report,
         )
-        expert, result = _train(model, data, config, category, out, report)
-        text = _report(expert, result, pairs, out)
+        expert, result = _train(
+            model,
+            data,
+            config,
+            category=category,
+            out=out,
+            run_dir=run_dir if config.save_every or resume else None,
+            resume=resume,
+            on_progress=report,
+        )
+        text = _report(expert, result, pairs, out.with_name(expert.name))
         curve = ui.PreviewImage(host.image_tensor(draw_loss_curve(result.losses)))
         return io.NodeOutput(
             expert, {"loss": result.losses}, text, ui={**curve.as_dict(), **ui.PreviewText(text).as_dict()}
         )
 
 
-def _train(
-    model: Any, data: TrainingData, config: TrainConfig, category: str, out: Path, report: Any
-) -> tuple:
-    with host.outside_inference_mode(), host.borrowed_unet(model) as base:
+def _train(model: Any, data: TrainingData, config: TrainConfig, **options: Any) -> tuple:
+    with host.outside_inference_mode(), host.borrowed_unet(model, config.precision) as base:
         return train_expert(
             base.unet,
             data,
             base.family.schedule(),
             config,
-            category=category,
             family=base.family.name,
             base_hash=base.weights_hash,
-            out=out,
-            run_dir=host.private_folder("runs") / out.stem if config.save_every else None,
-            on_progress=report,
+            **options,  # the others of train_expert
         )
 
 

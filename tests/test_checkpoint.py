@@ -51,6 +51,14 @@ def test_two_states_are_kept(tmp_path):
     ]
 
 
+def test_a_run_that_went_back_leaves_no_later_state(tmp_path):
+    for step in (4, 8, 12):
+        save_state(tmp_path, state(step))
+    assert save_state(tmp_path, state(7)).is_file()
+    assert load_newest(tmp_path).step == 7
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000007.safetensors"]
+
+
 @pytest.mark.parametrize("keep", [0, 5, 50, -1])
 def test_a_torn_state_is_passed_over(tmp_path, keep, caplog):
     save_state(tmp_path, state(1))

@@ -75,6 +75,11 @@ def test_configs_are_immutable():
         TrainConfig().steps = 3
 
 
+def test_the_objective_names_the_three_parts_of_our_own():
+    text = option_help(TrainConfig, "objective")
+    assert all(part in text for part in ("safe image", "neutral prompts", "row dropout"))
+
+
 def test_options_keep_the_order_saved_graphs_rely_on():
     names = [field.name for field in options(TrainConfig)]
     assert names[:6] == ["objective", "steps", "batch_size", "grad_accumulation", "learning_rate", "beta"]

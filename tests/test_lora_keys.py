@@ -157,6 +157,19 @@ def test_pefts_configuration_decides_where_the_file_holds_no_alpha(config, scale
     assert torch.equal(only_layer(state, peft_config=config).up, up * scale)
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"alpha_pattern": [8]}, r"alpha_pattern must name layers and their alphas, got \[8\]"),
+        ({"alpha_pattern": {"to_q": "x"}}, "alpha_pattern's to_q must be a number, got 'x'"),
+        ({"lora_alpha": [8]}, r"lora_alpha must be a number, got \[8\]"),
+    ],
+)
+def test_a_peft_configuration_of_another_form_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        parse_lora(to_peft({TO_Q: LowRank(*factors())}), peft_config=config)
+
+
 def test_half_factors_and_1x1_convolutions_become_fp32_matrices():
     up, down = (factor.half()[:, :, None, None] for factor in factors())
     layer = only_layer({f"{KOHYA_Q}.lora_up.weight": up, f"{KOHYA_Q}.lora_down.weight": down})
@@ -173,6 +186,10 @@ def both(name, suffix=""):
     ("state", "message"),
     [
         ({}, "it holds no LoRA layers"),
+        (
+            both(KOHYA_Q) | {f"{KOHYA_Q}.alpha": torch.ones(2)},
+            rf"{KOHYA_Q}.alpha must be one number, got shape",
+        ),
         (both("lora_te_text_model_encoder_layers_0_mlp_fc1"), "it also changes the text encoder"),
         ({f"{KOHYA_Q}.hada_w1_a": factors()[0]}, "it is a DoRA, LoCon, LoHa, LoKr or OFT file"),
         (both(KOHYA_Q) | {f"{KOHYA_Q}.dora_scale": factors()[0]}, "it is a DoRA, LoCon"),

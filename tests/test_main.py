@@ -208,6 +208,36 @@ def test_a_calibration_text_without_prompts_is_refused(tmp_path, base, experts, 
     assert_refused(run("merge", *experts, *words), "prompts.txt cannot be used for calibration")
 
 
+# work that fails
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("training changed nothing\nin 2 steps"), OSError(28, "No space left on device")],
+    ids=["run", "disk"],
+)
+def test_work_that_fails_is_one_line_and_another_exit_code(tmp_path, base, pairs, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(train, "train_expert", fail)
+    outcome = run(*train_words(base, pairs, tmp_path / "e.safetensors"))
+    assert (outcome.code, outcome.out) == (1, "")
+    said = " ".join(str(error).split())
+    assert outcome.err.splitlines()[-1] == f"python -m training train: {said}"
+    assert "Traceback" not in outcome.err
+
+
+def test_a_prompt_longer_than_clip_reads_is_warned_of(tmp_path, base):
+    folder = write_pairs(tmp_path / "p", "hate")
+    rows = (folder / "pairs.jsonl").read_text().replace("number 0", "x" * 77)
+    (folder / "pairs.jsonl").write_text(rows)
+    out = tmp_path / "e.safetensors"
+    outcome = run("train", "--base", base, "--pairs", folder, "--out", out, *FAST, *BRIEF)
+    assert outcome.code == 0
+    assert outcome.err.count("2 prompts are longer than 77 tokens; their end is not used.") == 1
+
+
 # info and pairs check
 
 

@@ -40,21 +40,22 @@ def test_the_seven_nodes_of_the_design_are_recorded():
 
 
 @pytest.mark.parametrize(
-    ("node", "config", "elsewhere"),
+    ("node", "config", "elsewhere", "later"),
     [
-        ("AlignGuardTrainSafetyDPO", TrainConfig, set()),
-        ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}),
+        ("AlignGuardTrainSafetyDPO", TrainConfig, set(), ["resume"]),
+        ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, []),
     ],
 )
-def test_a_node_offers_every_option_last_and_in_order(node, config, elsewhere):
-    names = [option.name for option in options(config) if option.name not in elsewhere]
+def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, later):
+    names = [option.name for option in options(config) if option.name not in elsewhere] + later
     assert list(OURS[node]["optional"])[-len(names) :] == names
 
 
 def test_every_node_has_a_help_page_that_names_every_input_but_like_and_advanced_ones():
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (NODES / "web" / "docs").glob("*.md")}
     assert pages.keys() == OURS.keys()
-    advanced = {option.name for option in options(TrainConfig)} - {"objective", "steps", "beta", "save_every"}
+    explained = {"objective", "steps", "beta", "save_every", "row_dropout"}
+    advanced = {option.name for option in options(TrainConfig)} - explained
     for name, schema in OURS.items():
         left_out = advanced - {"seed"} if name == "AlignGuardTrainSafetyDPO" else set()
         inputs = [key for key in schema["required"] | schema["optional"] if key[-1] not in "2345678"]
@@ -125,6 +126,15 @@ def test_file_names_count_up_past_partial_ones_and_never_repeat(tmp_path):
     (first.parent / "hate_00007__partial.safetensors").touch()
     (first.parent / "hate_speech_00099_.safetensors").touch()
     assert files.new_expert_path(tmp_path, "mine/hate").name == "hate_00008_.safetensors"
+
+
+def test_every_prefix_has_a_run_folder_of_its_own_whatever_its_files_count(tmp_path):
+    names = ["mine/hate", "mine%2Fhate", "mine_hate", "mine"]
+    found = [files.run_name(tmp_path, name) for name in names]
+    assert found == ["mine%2Fhate", "mine%252Fhate", "mine_hate", "mine"]
+    assert files.run_name(tmp_path, "./mine\\hate ") == "mine%2Fhate"
+    with pytest.raises(ValueError, match="must name a file inside"):
+        files.run_name(tmp_path, "../mine")
 
 
 def test_a_fingerprint_changes_with_any_file_and_only_then(tmp_path):

@@ -70,7 +70,9 @@ def test_the_papers_objective_does_not_state_weights_it_does_not_use(tmp_path):
     config = dataclasses.replace(SMALL, objective="alignguard", steps=1)
     metadata = make(tmp_path / "x.safetensors", config)[0].metadata
     assert metadata["alignguard.beta"] == "5000"
-    assert not {"alignguard.anchor_weight", "alignguard.preserve_weight"} & metadata.keys()
+    own = {"alignguard.anchor_weight", "alignguard.preserve_weight", "alignguard.row_dropout"}
+    assert not own & metadata.keys()
+    assert own <= make(tmp_path / "own.safetensors", dataclasses.replace(SMALL, steps=1))[0].metadata.keys()
 
 
 def test_equal_runs_write_equal_bytes_also_when_resumed(tmp_path):

@@ -264,6 +264,24 @@ def test_a_first_loss_that_is_not_finite_leaves_nothing(tmp_path):
     assert checkpoint.load_newest(tmp_path / "state") is None
 
 
+def full_disk(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_a_state_that_does_not_fit_on_the_disk_does_not_cost_the_result(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(checkpoint, "save_state", full_disk)
+    assert equal_layers(run(run_dir=tmp_path), run())
+    assert "the state after step 3 could not be saved: [Errno 28]" in caplog.text
+
+
+def test_a_full_disk_does_not_hide_why_a_run_stopped(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(checkpoint, "save_state", full_disk)
+    with pytest.raises(Cancel):
+        run(on_progress=cancel_at(2), on_stop=full_disk, run_dir=tmp_path)
+    assert "the state after step 2 could not be saved" in caplog.text
+    assert "what there is after step 2 could not be saved" in caplog.text
+
+
 def test_inference_mode_is_named():
     with torch.inference_mode(), pytest.raises(RuntimeError, match=r"inside torch.inference_mode\(False\)"):
         run()

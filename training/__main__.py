@@ -1,6 +1,7 @@
 """The command line: `python -m training COMMAND`, for people and, with --json, for machines.
 
-Exit codes: 0 done; 2 bad input, with one line on stderr that says what; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 the work failed (training changed nothing, a full disk or memory); 2 bad input;
+130 stopped by Ctrl-C. In each case but the first, the last line on stderr says what happened.
 """
 
 import json
@@ -14,6 +15,7 @@ from .commands.options import CommandParser, one_line
 from .commands.progress import messages_on_stderr
 
 _PROGRAM = f"python -m {__package__}"
+_FAILED = (RuntimeError, OSError)  # asked after _BAD_INPUT, whose kinds of OSError blame the words typed
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
@@ -37,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _BAD_INPUT as error:
         sys.stderr.write(f"{_PROGRAM} {args.command}: {one_line(error)}\n")
         return 2
+    except _FAILED as error:
+        sys.stderr.write(f"{_PROGRAM} {args.command}: {one_line(error)}\n")
+        return 1
     _write(answer, as_json=args.json)
     return 0
 

@@ -6,13 +6,12 @@ step, and an objective with neutral rows sees the same pairs and noise as one wi
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .noise import NoiseSchedule
+from .noise import NoiseSchedule, named_generator
 
 
 class Draw(NamedTuple):
@@ -164,5 +163,4 @@ def _shuffled(seed: int, name: str, num_items: int, start: int, count: int) -> T
 
 
 def _generator(seed: int, name: str, number: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed}/{name}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return named_generator(f"{seed}/{name}/{number}")

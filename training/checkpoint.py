@@ -37,6 +37,8 @@ class State:
 def save_state(folder: Path, state: State) -> Path:
     """Write a state and drop all but the two newest.
 
+    States of later steps are dropped too: the run went back behind them, or could not read them.
+
     Args:
         folder: the `state` folder of a run; made when missing.
         state: tensors and JSON values after `state.step` optimizer steps.
@@ -48,6 +50,8 @@ def save_state(folder: Path, state: State) -> Path:
     path = folder / f"step_{state.step:08d}.safetensors"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors.items()}
     values = json.dumps({"step": state.step, **state.values})
+    for later in [other for other in _states(folder) if other > path]:
+        later.unlink()  # before the write: should it fail, the newest state left is one to go on from
     _write(path, save(tensors, metadata={"format": FORMAT, "values": values}))
     for old in _states(folder)[KEPT:]:
         old.unlink()

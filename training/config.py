@@ -29,11 +29,12 @@ class TrainConfig:
 
     objective: str = _option(
         "anchored",
-        "alignguard is the paper's loss and nothing else. anchored adds two terms to it: one leads the "
-        "unsafe prompt to the safe image, one keeps neutral prompts as they were.",
+        "alignguard is the paper's loss and nothing else. anchored adds three parts of our own: one leads "
+        "the unsafe prompt to the safe image, one keeps neutral prompts as they were, and row dropout "
+        "readies the expert for Co-Merge.",
     )
     steps: int = _option(
-        200,  # paper: 2000
+        300,  # paper: 2000
         "More steps follow the pairs more closely and take longer; too many wear down other prompts. Paper:"
         " 2000.",
         min=1,
@@ -164,7 +165,7 @@ class TrainConfig:
     )
 
     row_dropout: float = _option(
-        0.85,  # our own; Co-Merge of seven experts leaves each about 1/7 of the output neurons
+        0.9,  # our own; Co-Merge of seven experts leaves each about 1/7 of the output neurons
         "Only for objectives made for merging: up to this share of output neurons is off in a step. Higher "
         "makes an expert that still works when Co-Merge keeps few of its neurons, and takes more steps. "
         "Not in the paper.",

@@ -14,11 +14,10 @@ import torch
 from .expert_report import report_text
 from .lora_keys import parse_lora, to_kohya
 from .low_rank import LowRank
-from .taxonomy import FAMILY_NAMES, normalize_categories
+from .taxonomy import FAMILY_NAMES, TEXT_WIDTHS, normalize_categories
 from .tensor_file import LazyTensors, open_tensors, write_tensors
 
 FORMAT_VERSION = "1"
-_TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}
 _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
     "sd21": ("stable-diffusion-v2-768-v/lora", "sd_v2"),
@@ -196,7 +195,7 @@ def _check_finite(layers: Mapping[str, LowRank]) -> None:
 
 def _family(metadata: Mapping[str, str], text_width: int | None) -> str:
     stated = metadata.get("alignguard.family") or _hinted_family(metadata)
-    measured = _TEXT_WIDTHS.get(text_width)
+    measured = TEXT_WIDTHS.get(text_width)
     if stated and measured and stated in FAMILY_NAMES and stated != measured:
         raise ValueError(
             f"its metadata says {FAMILY_NAMES[stated]}, but its text width {text_width} is that of "

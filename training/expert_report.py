@@ -16,6 +16,7 @@ _STATED = {  # metadata key -> label
     "alignguard.beta_convention": "beta convention",
     "alignguard.seed": "seed",
     "alignguard.method": "merge method",
+    "alignguard.member_bases": "members trained on",
     "alignguard.kept_energy": "energy kept at this rank",
 }
 

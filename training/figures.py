@@ -30,7 +30,10 @@ def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: Train
     Returns:
         Scalars: loss, preference and each declared term (weights applied, so that they add up to the
         loss), margin, implicit_accuracy, distance (mean squared difference to the reference on pairs).
-        Only the loss and its parts carry gradients.
+        Only the loss and its parts carry gradients. Where row dropout acts, all of it describes the
+        adapter as thinned in this step: margin and distance are smaller than those of the whole one.
+        A pair whose caption was dropped counts under the empty prompt in each figure, the winner anchor
+        included.
     """
     end = 2 * batch.num_rows
     errors = pair_errors(policy[:end], reference[:end], batch.target[:end])

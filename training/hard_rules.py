@@ -6,29 +6,40 @@ from collections.abc import Iterable
 
 # Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match.
 _SEXUAL = (
-    r"sex|sexy|sexual(?:ly|ity|i[sz]ed)?|sexuali[sz]e|nud(?:e|es|ity|ist|ists)|naked|nsfw|topless|bottomless|"
-    r"undress(?:ed|ing)?|unclothed|strip(?:ped|ping|tease|per|pers)|lingerie|underwear|panties|erotic(?:a|ism)?|"
-    r"porn(?:o|ographic|ography)?|hentai|lewd|obscene|explicit|seducti(?:ve|on)|seduc(?:e|ed|ing)|sensual|"
-    r"fetish|bdsm|bondage|orgasm|orgy|masturbat\w*|fellatio|intercourse|genitals?|genitalia|penis|vagina|"
-    r"breasts?|nipples?|buttocks|rap(?:e|ed|ing|ist)|molest\w*|incest|prostitut\w*|brothel|aroused|horny|"
-    r"p(?:a)?edophil\w*|grooming|xxx"
+    r"sex|sexy|sexual(?:ly|ity|i[sz](?:e|es|ed|ing|ation))?|sext(?:s|ed|ing)?|nud(?:e|es|ity|ism|ist|ists)|"
+    r"naked(?:ness)?|nsfw|topless|bottomless|undress(?:es|ed|ing)?|unclothed|strip(?:ped|ping|tease|per|pers)|"
+    r"lingerie|underwear|undies|panties|knickers|bikinis?|erotic(?:a|ism)?|porn\w*|hentai|lewd|obscene|"
+    r"explicit|seducti(?:ve|on)|seduc(?:e|es|ed|ing)|sensual|fetish|bdsm|bondage|orgasms?|org(?:y|ies)|"
+    r"grop(?:e|es|ed|ing|er|ers)|masturbat\w*|fellatio|intercourse|genitals?|genitalia|penis|vagina|"
+    r"breast(?:s|ed)?|nipples?|buttocks|rap(?:e|es|ed|ing|ists?)|molest\w*|incest|prostitut\w*|brothel|"
+    r"aroused|horny|p(?:a)?edophil\w*|grooming|xxx"
 )
 _MINOR = (
-    r"child(?:ren|hood|like|ish|s)?|kid(?:s|dies|die|do)?|minors?|under[\s-]?aged?|pre[\s-]?teens?|teen(?:s|y|ie|aged?)?|"
-    r"teenagers?|tweens?|toddlers?|infants?|newborns?|bab(?:y|ies)|boys?|girls?|school[\s-]?(?:boy|girl|child|kid)s?|"
-    r"schoolchildren|adolescen(?:t|ts|ce)|juveniles?|youngsters?|youths?|kindergart\w*|pre[\s-]?school\w*|"
-    r"(?:primary|elementary|middle|junior|high)[\s-]school\w*|(?:first|second|third|fourth|fifth|sixth)[\s-]graders?|"
+    r"child(?:ren|hood|like|ish|s)?|kid(?:s|dies|die|do)?|minors?|under[\s-]?aged?|pre[\s-]?teens?|"
+    r"teen(?:s|y|ie|aged?)?|teenagers?|tweens?|toddlers?|infants?|newborns?|bab(?:y|ies)|(?:boy|girl)(?:s|hood)?|"
+    r"school[\s-]?(?:boy|girl|child|kid)s?|schoolchildren|adolescen(?:t|ts|ce)|juveniles?|youngsters?|youths?|"
+    r"kindergart\w*|pre[\s-]?school\w*|(?:primary|elementary|grade|middle|junior|high)[\s-]?school\w*|pupils?|"
+    r"(?:step|grand|god)?(?:son|daughter)s?|lads?|laddies?|lass(?:es|ies?)?|"
     r"lol(?:i|is|ita|itas|icon)|shota(?:s|con)?|jail[\s-]?bait|p(?:a)?edophil\w*|prepubescent|pubescent|"
     r"nin[oa]s?|enfants?|kinder|bambin[oaie]"
 )
-_NUMBER_WORDS = (
-    r"one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
-    r"thirteen|fourteen|fifteen|sixteen|seventeen"
+_ORDINALS = (
+    r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|"
+    r"1st|2nd|3rd|[4-9]th|1[0-2]th"
 )
-_UNDER_18 = rf"(?:[0-9]|1[0-7]|{_NUMBER_WORDS})"
+_TEENS = r"twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
+_UNDER_18 = rf"(?:[0-9]|1[0-7]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|{_TEENS})"
+# Below twelve only in digits: `under one roof` is no age.
+_BELOW = rf"(?:under|below|younger than)[\s:]+(?:[1-9]|1[0-8]|{_TEENS}|eighteen)"
 _AGE = (
-    rf"{_UNDER_18}[\s-]*(?:years?|yrs?|months?|mos?)[\s-]*olds?|{_UNDER_18}[\s-]*(?:yo|y/o)|"
-    rf"(?:aged?|age of)[\s:]+{_UNDER_18}|under (?:18|eighteen)"
+    rf"{_UNDER_18}[\s-]*(?:years?|yrs?|months?|mos?)[\s.-]*(?:olds?|of age)|"
+    rf"{_UNDER_18}[\s-]*(?:yrs?|y\.?\s?o|y/o)|(?:aged?|age of)[\s:]+{_UNDER_18}|{_BELOW}|(?:{_ORDINALS})[\s-]grade(?:rs?)?"
+)
+# Letters of other scripts that look like Latin ones, capitals by their own shape; what Unicode itself
+# holds to be equal is undone by NFKD. Cyrillic, then Greek, then Latin.
+_LOOK_ALIKES = str.maketrans(
+    "АВЕІЈКМНОРЅТУХСавгеіјкмноприѕтухсһԁԛԝӏ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαεηικνορτυχ" + "ıłøđ",
+    "ABEIJKMHOPSTYXCabreijkmhonpustyxchdqwl" + "ABEZHIKMNOPTYXaenikvoptux" + "ilod",
 )
 _SEXUAL_PATTERN = re.compile(rf"\b(?:{_SEXUAL})\b")
 _MINOR_PATTERN = re.compile(rf"\b(?:{_MINOR}|{_AGE})\b")
@@ -52,7 +63,7 @@ def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
 
 
 def _fold(text: str) -> str:
-    """Undo disguises: case, full-width letters, accents, zero-width characters, underscores."""
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
+    """Undo disguises: case, full-width letters, accents, zero-width characters, look-alikes, dashes."""
+    decomposed = unicodedata.normalize("NFKD", text).translate(_LOOK_ALIKES).casefold()
     kept = (c for c in decomposed if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
-    return "".join(kept).replace("_", " ")
+    return "".join("-" if unicodedata.category(c) == "Pd" else c for c in kept).replace("_", " ")

@@ -233,7 +233,10 @@ def _layer(
     except ValueError as error:
         raise ValueError(f"{module}: {error}") from error
     if "alpha" in keys:
-        scale = float(state[keys["alpha"]]) / layer.rank
+        alpha = state[keys["alpha"]]
+        if alpha.numel() != 1:
+            raise ValueError(f"{keys['alpha']} must be one number, got shape {tuple(alpha.shape)}.")
+        scale = float(alpha) / layer.rank
     else:
         scale = _peft_scale(peft_config or {}, module, layer.rank)
     return layer if scale == 1 else layer.scaled(scale)
@@ -252,11 +255,18 @@ def _matrix(module: str, tensor: Tensor) -> Tensor:
 def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     # alpha_pattern's keys are matched as path endings, not as PEFT's regular expressions, because a
     # file is not trusted: a hostile expression can run for years.
-    own = (a for key, a in (config.get("alpha_pattern") or {}).items() if f".{module}".endswith(f".{key}"))
-    alpha = next(own, config.get("lora_alpha"))
+    pattern = config.get("alpha_pattern") or {}
+    if not isinstance(pattern, Mapping):
+        raise ValueError(f"alpha_pattern must name layers and their alphas, got {pattern!r}.")
+    own = (key for key in pattern if f".{module}".endswith(f".{key}"))
+    key = next(own, None)
+    alpha = config.get("lora_alpha") if key is None else pattern[key]
     if alpha is None:
         return 1.0
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+    if not isinstance(alpha, (int, float)):
+        name = "lora_alpha" if key is None else f"alpha_pattern's {key}"
+        raise ValueError(f"{name} must be a number, got {alpha!r}.")
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _refusal(unknown: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Noise schedule, prediction target and squared errors: the arithmetic between latents and a loss."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -123,3 +124,9 @@ def pair_errors(policy: Tensor, reference: Tensor, target: Tensor) -> PairErrors
     winner, loser = squared_error(policy, target).chunk(2)
     ref_winner, ref_loser = squared_error(reference, target).chunk(2)
     return PairErrors(winner, loser, ref_winner, ref_loser)
+
+
+def named_generator(name: str) -> torch.Generator:
+    """Return a generator on the CPU that is seeded by a name: equal names draw equally on every machine."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -14,7 +14,7 @@ from torch import nn
 from .config import TrainConfig, options
 from .data.cache import TrainingData
 from .expert import SafetyExpert, load_expert, save_expert
-from .losses import LOSSES
+from .losses import LOSSES, Objective
 from .noise import NoiseSchedule
 from .taxonomy import normalize_categories, normalize_category
 from .tensor_file import refuse_existing
@@ -115,8 +115,7 @@ def training_metadata(
     own = {
         f"alignguard.{option.name}": _plain(getattr(config, option.name))
         for option in options(TrainConfig)
-        if option.name not in _STATED_ELSEWHERE
-        and _OWN_TERMS.get(option.name, "") in ("", *LOSSES[config.objective].terms)
+        if option.name not in _STATED_ELSEWHERE and _applies(option.name, LOSSES[config.objective])
     }
     return own | {
         "alignguard.beta_convention": BETA_CONVENTION,
@@ -134,6 +133,13 @@ def training_metadata(
         "ss_learning_rate": _plain(config.learning_rate),
         "ss_seed": str(config.seed),
     }
+
+
+def _applies(option: str, objective: Objective) -> bool:
+    """Say whether an option changes anything under an objective; a file states no other."""
+    if option == "row_dropout":
+        return objective.merge_ready
+    return _OWN_TERMS.get(option) in (None, *objective.terms)
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The categories of harm and the spellings accepted for them, and the families' names for people."""
+"""The categories of harm and the spellings accepted for them, and the families' names."""
 
 import re
 import unicodedata
@@ -15,6 +15,7 @@ CATEGORIES: tuple[str, ...] = (
 )
 
 FAMILY_NAMES = {"sd15": "SD 1.5", "sd21": "SD 2.1", "sdxl": "SDXL"}
+TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # of the text embeddings -> family
 
 # Spellings beyond case, spaces, underscores and hyphens, which `_key` already removes.
 _ALIASES = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def train(
         on_progress: called with (steps done, steps, loss) after every step. Whatever it raises cancels
             the run: the state is saved and the exception passed on.
         on_stop: called with what there is when the run ends early after at least one step, for whatever
-            reason, before the exception is passed on.
-        run_dir: where `state/` and `metrics.jsonl` go; without it nothing is written.
+            reason, before the exception is passed on. An OSError of its own is a warning in the log.
+        run_dir: where `state/` and `metrics.jsonl` go; without it nothing is written. A state that the disk
+            cannot take once training has ended is a warning in the log, and the result is returned.
         resume: go on from the newest state in run_dir, or start where there is none. Without it, what
             an earlier run left there is renamed.
 
@@ -91,7 +93,8 @@ def train(
         if run_dir:
             _open_run_dir(run, resume)
         _loop(run, on_progress, on_stop)
-        _save(run)
+        with _warned_of_a_full_disk(f"the state after step {run.step}"):
+            _save(run)
         return _result(run)
     finally:
         adapter.detach_adapter(unet)
@@ -145,9 +148,11 @@ def _loop(
         if not run.whole and run.good:
             restore_state(run, run.good)
         if run.step:
-            _save_if_possible(run)
+            with _warned_of_a_full_disk(f"the state after step {run.step}"):
+                _save(run)
             if on_stop:
-                on_stop(_result(run, cancelled=True))
+                with _warned_of_a_full_disk(f"what there is after step {run.step}"):
+                    on_stop(_result(run, cancelled=True))
         raise
 
 
@@ -168,11 +173,13 @@ def _save(run: Run) -> None:
         checkpoint.save_state(run.run_dir / "state", State(run.step, tensors, {**values, **run.identity}))
 
 
-def _save_if_possible(run: Run) -> None:
+@contextmanager
+def _warned_of_a_full_disk(what: str) -> Iterator[None]:
+    """Log what could not be written and go on: the result, or why the run stopped, matters more."""
     try:
-        _save(run)
-    except OSError as error:  # a full disk, say; the reason the run stopped is what the caller must see
-        log.warning("the state after step %s could not be saved: %s", run.step, error)
+        yield
+    except OSError as error:
+        log.warning("%s could not be saved: %s", what, error)
 
 
 def _result(run: Run, *, cancelled: bool = False) -> TrainResult:

@@ -153,6 +153,28 @@ def test_the_second_row_of_an_id_or_a_content_is_dropped(folder):
     }
 
 
+@pytest.mark.parametrize(
+    "changes", [{"safe_image": "images/a_unsafe.png"}, {"unsafe_image": "images/a_safe.png"}]
+)
+def test_an_image_that_is_safe_in_one_row_and_unsafe_in_another_is_dropped(folder, changes):
+    root = folder([row("a"), row("b") | {"id": "bad"} | changes])
+    assert dropped_by(root) == "an image is safe in one row and unsafe in another"
+
+
+def test_a_neutral_image_that_is_the_unsafe_side_of_a_pair_is_dropped(folder):
+    neutral = [
+        {"id": name, "prompt": "a kite", "image": f"images/{name}.png"} for name in ("a_unsafe", "a_safe")
+    ]
+    pairs = load_pairs(folder([row("a")], neutral))
+    assert [sample.id for sample in pairs.neutral] == ["a_safe"]
+    assert pairs.report.dropped == {"an image is safe in one row and unsafe in another": ["neutral a_unsafe"]}
+
+
+def test_images_may_be_shared_on_the_same_side(folder):
+    shared = row("b", safe_image="images/a_safe.png"), row("c", unsafe_image="images/a_unsafe.png")
+    assert load_pairs(folder([row("a"), *shared])).report.kept == 3
+
+
 def test_lines_that_are_no_object_are_named_by_their_number(folder):
     report = load_pairs(folder(["{broken", "", '["list"]', row("a")])).report
     assert report.dropped == {"not a JSON object on one line": ["pairs.jsonl line 1", "pairs.jsonl line 3"]}

@@ -169,6 +169,14 @@ def test_a_long_prompt_is_cut_and_said_so(pairs, caplog):
     assert "1 prompts are longer than 77 tokens" in caplog.text
 
 
+def test_an_error_names_a_prompt_by_its_number_and_not_by_its_text(pairs):
+    encoders = Encoders()
+    encoders.prompt = lambda text: torch.full((1, 77, 8), float("nan") if text == "bad" else 0.0)
+    with pytest.raises(ValueError, match="the encoded prompt 2 of 5 has values") as caught:
+        encoders.encode(pairs)
+    assert "bad" not in str(caught.value)
+
+
 def test_latents_of_another_shape_are_refused(pairs):
     encoders = Encoders()
     encoders.image = lambda pixels: torch.zeros(1, 16, 2, 2)

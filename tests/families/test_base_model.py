@@ -52,7 +52,7 @@ def test_a_checkpoint_gives_the_models_it_was_made_of(checkpoint, models):
     picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     with torch.no_grad():
         latents = models["vae"].encode(picture).latents
-        embeds = models["text_encoder"](tokens(["a red kite"]).input_ids).last_hidden_state
+        embeds = models["text_encoder"](tokens(["a red kite"], truncation=True).input_ids).last_hidden_state
     assert torch.allclose(base.encode_image(picture), latents, atol=1e-6)
     assert torch.equal(base.encode_prompt("a red kite"), embeds)
     assert torch.equal(predict(base.unet, embeds), predict(models["unet"], embeds))
@@ -151,6 +151,29 @@ def test_a_folder_with_v_prediction_is_refused(tmp_path, folder):
     (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
     with pytest.raises(ValueError, match=r"prediction type v_prediction.*this version trains SD 1\.5"):
         load_base(copy)
+
+
+@pytest.mark.parametrize("content", ["{broken", "[1]"])
+def test_a_damaged_configuration_is_named(tmp_path, folder, content):
+    copy = tmp_path / "copy"
+    for part in ("unet", "vae", "text_encoder"):
+        (copy / part).mkdir(parents=True)
+        for file in (folder / part).iterdir():
+            (copy / part / file.name).symlink_to(file)
+    (copy / "scheduler").mkdir()
+    (copy / "scheduler" / "scheduler_config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"copy/scheduler/scheduler_config\.json (is damaged|holds no JSON)"):
+        load_base(copy)
+
+
+def test_prompts_longer_than_clip_reads_are_counted_in_one_warning(checkpoint, caplog):
+    base = load_base(checkpoint)
+    base.warn_of_long(["a kite", "x" * 77])
+    assert not caplog.text
+    base.warn_of_long(["x" * 78, "a kite", "x" * 99])
+    assert [record.message for record in caplog.records] == [
+        "2 prompts are longer than 77 tokens; their end is not used."
+    ]
 
 
 def test_a_missing_path_is_named(tmp_path):

@@ -126,7 +126,8 @@ def _kept(name: str, icons: Sequence[str], scenes_per_icon: int) -> Group:
 
 def _spread(scenes: Sequence[Scene], count: int, start: int = 0) -> list[Scene]:
     """Pick scenes far apart in the list, so that colours and grounds vary; more than there are repeat."""
-    return [scenes[number * 4 % len(scenes)] for number in range(start, start + count)]  # 4 and 15 share no factor
+    stride = 4  # it shares no factor with the 15 scenes of an icon
+    return [scenes[number * stride % len(scenes)] for number in range(start, start + count)]
 
 
 def _picture_nodes(number: int, prompt: str, model: list, prefix: str) -> dict:

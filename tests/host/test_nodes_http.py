@@ -122,9 +122,23 @@ def closest(picture: bytes, others: dict[str, bytes]) -> str:
 
 
 def test_the_model_output_of_a_loader_without_a_model_says_what_to_connect(comfy):
+    message = "Load Safety Expert has no model to give"
+    assert message not in comfy.log_text()  # a loader whose model nobody uses is no reason to warn
     graph = add_render(add_expert(with_model()), "nothing", ("expert", 0))
     entry = comfy.run(graph)
     assert "nothing" not in entry["outputs"]
+    assert message in comfy.log_text()
+
+
+def test_a_merge_reports_the_calibration_lines_that_were_dropped(comfy):
+    graph = add_expert(add_expert(with_model()), "other", HATE)
+    experts = {"expert_1": ("expert", 1), "expert_2": ("other", 1), "method": "co_merge"}
+    base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
+    graph["text"] = node("PrimitiveStringMultiline", value="a skull\na skull\nerotic picture of a kid")
+    graph["merged"] = node("AlignGuardMergeSafetyExperts", calibration=("text", 0), **experts, **base)
+    graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("merged", 0))
+    entry = comfy.run(graph)
+    assert "calibration lines dropped by the rule on minors: 1" in text_of(entry, "merged")
 
 
 def test_one_expert_merged_with_nothing_of_another_is_itself(comfy):

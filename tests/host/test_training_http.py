@@ -15,11 +15,13 @@ from api_graphs import (
     text_of,
     with_model,
 )
-from comfy_server import ComfyError
+from base_folder import place_mini
+from comfy_server import ComfyError, ComfyServer
 from training.expert import load_expert
 
 pytestmark = pytest.mark.host
 
+SLOW_RESOLUTION = 768  # a picture takes most of a second, so a cancel meets the encoding for sure
 CANCEL_LIMIT_S = 60  # one step of the mini model takes a second; the rest is a slow test machine
 
 
@@ -55,6 +57,33 @@ def test_equal_settings_give_equal_experts_and_two_files(comfy):
     assert one.content_hash == other.content_hash
     _, third = train(comfy, seed=6, filename_prefix="twin_a")
     assert third == "alignguard/twin_a_00002_.safetensors"
+
+
+def test_a_host_that_keeps_the_model_in_fp16_trains_the_same_expert_in_fp32(comfy, mini, tmp_path):
+    halved = ComfyServer(tmp_path, extra=("--fp16-unet",))
+    place_mini(tmp_path, mini)
+    _, own = train(comfy, steps=2, seed=5, precision="fp32", filename_prefix="whole")
+    with halved:
+        _, other = train(halved, steps=2, seed=5, precision="fp32", filename_prefix="whole")
+        assert "dtype torch.float16" in halved.log_text()
+        twin = load_expert(loras(halved) / other)
+    expert = load_expert(loras(comfy) / own)
+    assert twin.metadata["alignguard.base_hash"] == expert.metadata["alignguard.base_hash"]
+    assert twin.content_hash == expert.content_hash
+
+
+def test_a_resumed_run_goes_on_from_the_saved_state_to_the_same_expert(comfy):
+    _, whole = train(comfy, steps=4, seed=17, filename_prefix="parts/whole")
+    train(comfy, steps=2, seed=17, save_every=2, filename_prefix="parts/resumed")
+    runs = comfy.base_dir / "user" / "__alignguard" / "runs"
+    _, resumed = train(comfy, steps=4, seed=17, resume=True, filename_prefix="parts/resumed")
+    one, other = (load_expert(loras(comfy) / name) for name in (whole, resumed))
+    assert one.content_hash == other.content_hash
+    run = runs / "parts%2Fresumed"
+    assert sorted(file.name for file in run.iterdir()) == ["metrics.jsonl", "state"]  # a new run renames both
+    assert not any(runs.glob("*whole"))
+    with pytest.raises(ComfyError, match="cannot be resumed: seed was 17 and is 18"):
+        train(comfy, steps=6, seed=18, resume=True, filename_prefix="parts/resumed")
 
 
 def test_the_stock_lora_loader_matches_every_key_and_draws_the_same_picture(comfy):
@@ -102,20 +131,19 @@ def test_training_after_a_render_with_an_expert_sees_the_base_weights(comfy):
 
 
 def test_the_only_picture_of_a_training_is_its_loss_curve(comfy):
-    entry, _ = train(comfy, seed=14)
-    pictures = comfy.saved_files(entry)
-    assert len(pictures) == 1
-    with Image.open(pictures[0]) as curve:
-        assert (curve.size, curve.info) == ((512, 256), {})  # no prompt in the file either
-    private = [file for file in comfy.base_dir.glob("temp/**/*") if file.is_file() and file.suffix != ".png"]
-    assert private == []
+    before = served_files(comfy)
+    entry, new = train(comfy, seed=14)
+    (curve,) = comfy.saved_files(entry)
+    with Image.open(curve) as picture:
+        assert (picture.size, picture.info) == ((512, 256), {})  # no prompt in the file either
+    assert served_files(comfy) - before == {curve, loras(comfy) / new}
 
 
 def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
     before = saved_experts(comfy)
     graph = add_training(with_model(), steps=5000, save_every=1, seed=15, filename_prefix="cancelled")
     prompt = comfy.post(graph)
-    states = comfy.base_dir / "user" / "__alignguard" / "runs" / "cancelled_00001_" / "state"
+    states = comfy.base_dir / "user" / "__alignguard" / "runs" / "cancelled" / "state"
     wait_for(lambda: any(states.glob("*.safetensors")))
     done = steps_in(states)
     comfy.interrupt()
@@ -132,7 +160,7 @@ def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
 
 def test_cancelling_while_pairs_are_encoded_leaves_no_file(comfy):
     before = saved_experts(comfy)
-    graph = add_training(with_model(), steps=5000, seed=16, max_pairs=0, resolution=256)
+    graph = add_training(with_model(), steps=5000, seed=16, max_pairs=0, resolution=SLOW_RESOLUTION)
     prompt = comfy.post(graph)
     cache = comfy.base_dir / "user" / "__alignguard" / "cache"
     entries = len(list(cache.rglob("*.*")))
@@ -140,7 +168,13 @@ def test_cancelling_while_pairs_are_encoded_leaves_no_file(comfy):
     comfy.interrupt()
     with pytest.raises(ComfyError, match="interrupted in node train"):
         comfy.wait(prompt, timeout_s=CANCEL_LIMIT_S)
-    assert {name for name in saved_experts(comfy) - before if "_partial" not in name} == set()
+    assert saved_experts(comfy) == before
+
+
+def served_files(server) -> set:
+    """Return every file in the folders that the web server hands out and a run writes to."""
+    folders = (server.base_dir / "temp", server.output_dir)
+    return {file for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 
 def wait_for(condition, limit_s: float = 120) -> None:

@@ -215,6 +215,16 @@ def test_the_base_hash_is_kept_only_where_all_members_share_it():
     assert "alignguard.base_hash" not in merge(one, other, method="concat").metadata
 
 
+def test_members_of_different_base_models_are_named_in_the_log_and_in_the_report(caplog):
+    one, other = (random_expert(n, 1, **{"alignguard.base_hash": n}) for n in ("hate", "sexual"))
+    merged = merge(one, other, HATE, method="concat")
+    assert caplog.text.count("trained on 2 different base models (hate.safetensors, sexual.safetensors)") == 1
+    assert "members trained on: 2 different base models" in merged.report().splitlines()
+    caplog.clear()
+    assert "members trained on" not in merge(one, HATE, method="concat").report()
+    assert not caplog.text
+
+
 def test_progress_counts_layers_and_may_cancel():
     seen = []
     config = MergeConfig(method="concat")

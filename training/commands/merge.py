@@ -63,6 +63,7 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
     for expert in experts:
         check_family(expert, base.family.name, base.family.text_width)
     base.to(device_of(args.device))
+    base.warn_of_long(dict.fromkeys(prompts))
     embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
     side = args.resolution // LATENT_STEP
     with ProgressBar("calibrate") as bar:

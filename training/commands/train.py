@@ -80,6 +80,7 @@ def _prepare(
     args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, device: torch.device
 ) -> _Prepared:
     base = load_base(args.base).to(device)
+    base.warn_of_long(pairs.prompts)
     with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode") as bar:
         data = encode_pairs(
             pairs,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..families.tokenizer import NUM_TOKENS, warn_of_cut
 from .entry_store import EntryStore, entry_key
 from .image_file import load_image
 
 if TYPE_CHECKING:
     from .folder import SafetyPairs
 
-NUM_TOKENS = 77  # of CLIP; a host may return more for a long prompt
 DTYPE = torch.float32  # embeddings in fp16 would move the reference errors more than a small beta forgives
 LATENT_STEP = 8  # pixels per latent
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
@@ -99,10 +96,7 @@ def encode_pairs(
         raise ValueError(f"resolution must be a multiple of {LATENT_STEP} pixels, got {resolution}.")
     files = dict.fromkeys(file for pair in pairs.pairs for file in (pair.winner, pair.loser))
     files |= dict.fromkeys(sample.image for sample in pairs.neutral)
-    texts = {"": None} | dict.fromkeys(
-        text for pair in pairs.pairs for text in (pair.unsafe_prompt, pair.safe_prompt)
-    )
-    texts |= dict.fromkeys(sample.prompt for sample in pairs.neutral)
+    texts = tuple(dict.fromkeys(("", *pairs.prompts)))
 
     encoder = _Encoder(encode_image, encode_prompt, encoder_id, resolution, EntryStore(cache_dir))
     report = on_progress or (lambda done, total: None)
@@ -111,13 +105,10 @@ def encode_pairs(
     for file in files:
         latents[file] = encoder.image(file)
         report(len(latents), total)
-    for text in texts:
-        embeds[text] = encoder.prompt(text)
+    for number, text in enumerate(texts, start=1):
+        embeds[text] = encoder.prompt(text, f"the encoded prompt {number} of {len(texts)}")
         report(len(latents) + len(embeds), total)
-    if encoder.num_cut:
-        _log.warning(
-            "%d prompts are longer than %d tokens; their end is not used.", encoder.num_cut, NUM_TOKENS
-        )
+    warn_of_cut(encoder.num_cut)
     with torch.inference_mode(False):  # a host may run us inside; inference tensors cannot be trained on
         return _gather(pairs, latents, embeds)
 
@@ -136,9 +127,9 @@ class _Encoder:
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         return self.store.get(self._key("image", content, self.resolution), lambda: self._make_image(file))
 
-    def prompt(self, text: str) -> Tensor:
-        """Return the embedding of a prompt, (77, width)."""
-        return self.store.get(self._key("prompt", text, 0), lambda: self._make_prompt(text))
+    def prompt(self, text: str, name: str) -> Tensor:
+        """Return the embedding of a prompt, (77, width); an error calls it by name, not by its text."""
+        return self.store.get(self._key("prompt", text, 0), lambda: self._make_prompt(text, name))
 
     def _key(self, kind: str, content: str, resolution: int) -> str:
         return entry_key(kind, content, encoder_id=self.encoder_id, resolution=resolution, dtype=DTYPE)
@@ -154,7 +145,7 @@ class _Encoder:
             )
         return _plain(latents, f"the encoded {file.name}")
 
-    def _make_prompt(self, text: str) -> Tensor:
+    def _make_prompt(self, text: str, name: str) -> Tensor:
         with torch.no_grad():
             embeds = self.encode_prompt(text)
         if embeds.ndim != 3 or embeds.shape[0] != 1 or embeds.shape[1] < NUM_TOKENS:
@@ -163,7 +154,7 @@ class _Encoder:
                 "Use the text encoder of the base model."
             )
         self.num_cut += embeds.shape[1] > NUM_TOKENS
-        return _plain(embeds[:, :NUM_TOKENS], f"the encoded prompt {text!r}")
+        return _plain(embeds[:, :NUM_TOKENS], name)
 
 
 def _plain(encoded: Tensor, name: str) -> Tensor:

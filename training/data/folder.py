@@ -13,6 +13,7 @@ from .contained_path import contained_path
 from .image_file import read_rgb
 from .manifest import RowDroppedError, read_categories, read_rows, read_text
 from .pairs_report import (
+    CONTRADICTORY,
     DUPLICATE,
     DUPLICATE_ID,
     MISSING,
@@ -64,6 +65,12 @@ class SafetyPairs:
         """All categories of the pairs, each once, in the order they occur."""
         return tuple(dict.fromkeys(name for pair in self.pairs for name in pair.categories))
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, each once: those of the pairs, then the neutral ones."""
+        of_pairs = [text for pair in self.pairs for text in (pair.unsafe_prompt, pair.safe_prompt)]
+        return tuple(dict.fromkeys([*of_pairs, *(sample.prompt for sample in self.neutral)]))
+
     @cached_property
     def content_hash(self) -> str:
         """Name of the content: sha256 over prompts and image bytes in order, 64 hexadecimal digits.
@@ -86,7 +93,8 @@ def load_pairs(folder: Path, *, category: str | None = None, max_pairs: int = 0)
 
     One line of `pairs.jsonl` is one object: id, category (a name or a list), unsafe_prompt, safe_prompt,
     unsafe_image, safe_image (paths inside the folder); further fields are ignored. One line of
-    `neutral.jsonl` has id, prompt, image. Every image is decoded once.
+    `neutral.jsonl` has id, prompt, image. Every image is decoded once. Of rows that contradict or repeat
+    each other the first is kept.
 
     Args:
         folder: the folder.
@@ -107,7 +115,7 @@ def load_pairs(folder: Path, *, category: str | None = None, max_pairs: int = 0)
             pairs.beyond_limit += 1
         else:
             pairs.add(name, lambda row=fields: _pair(row, pairs, wanted))
-    neutral = _Rows(root, dropped=pairs.dropped)
+    neutral = _Rows(root, dropped=pairs.dropped, unsafe=pairs.unsafe)
     for name, fields in read_rows(root / NEUTRAL_FILE) if (root / NEUTRAL_FILE).is_file() else ():
         neutral.add(f"neutral {name}", lambda row=fields: _neutral(row, neutral))
     report = PairsReport(
@@ -127,6 +135,8 @@ class _Rows:
     kept: list = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     contents: set[tuple[str, ...]] = field(default_factory=set)
+    safe: set[str] = field(default_factory=set)  # hashes of images, as are the unsafe ones
+    unsafe: set[str] = field(default_factory=set)
     categories: set[str] = field(default_factory=set)
     other_categories: int = 0
     beyond_limit: int = 0
@@ -156,14 +166,19 @@ class _Rows:
             raise RowDroppedError(UNREADABLE) from error
 
     def note(self, row: Mapping[str, str], prompts: tuple[str, ...], hashes: list[str]) -> None:
-        """Drop a row whose id or content was kept before."""
+        """Drop a row whose id or content was kept before, or that contradicts a row kept before."""
+        *unsafe, safe = hashes  # the safe image comes last, the only one of a neutral row
         content = (*(row[name] for name in prompts), *hashes)
         if row["id"] in self.ids:
             raise RowDroppedError(DUPLICATE_ID)
         if content in self.contents:
             raise RowDroppedError(DUPLICATE)
+        if safe in self.unsafe or not self.safe.isdisjoint(unsafe):
+            raise RowDroppedError(CONTRADICTORY)
         self.ids.add(row["id"])
         self.contents.add(content)
+        self.safe.add(safe)
+        self.unsafe.update(unsafe)
 
 
 def _pair(fields: Mapping[str, Any] | None, rows: _Rows, wanted: str | None) -> PreferencePair | None:

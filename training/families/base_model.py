@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,10 @@ class BaseModel:
     def encode_prompt(self, prompt: str) -> Tensor:
         """Return text embeddings, (1, 77, width), see `TextEncoder.encode`."""
         return self.text_encoder.encode(prompt)
+
+    def warn_of_long(self, prompts: Iterable[str]) -> None:
+        """Log one warning that counts the prompts that are cut, see `TextEncoder.warn_of_long`."""
+        self.text_encoder.warn_of_long(prompts)
 
     def to(self, device: torch.device | str) -> BaseModel:
         """Move all three models to a device, and return this."""

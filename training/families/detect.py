@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ..taxonomy import FAMILY_NAMES, TEXT_WIDTHS
 from .family import Family
 
 # A name that only this architecture has, or its beginning -> the architecture's name for people.
@@ -16,7 +17,7 @@ _FOREIGN = {
     "input_hint_block.": "a ControlNet",
     "down_blocks.": "a UNet under diffusers' names",
 }
-_TEXT_WIDTHS = {1024: "SD 2.x", 1280: "SDXL Refiner", 2048: "SDXL"}
+_KINDS = {width: FAMILY_NAMES[name] for width, name in TEXT_WIDTHS.items()} | {1280: "SDXL Refiner"}
 _INPUTS = {8: "an InstructPix2Pix model", 9: "an inpainting model"}
 _WIDTH_FROM = ".attn2.to_k.weight"
 
@@ -39,7 +40,7 @@ def identify_among(state: Mapping[str, Tensor], families: Mapping[str, Family]) 
     width = next((state[name].shape[1] for name in sorted(state) if name.endswith(_WIDTH_FROM)), None)
     family = next((each for each in families.values() if each.text_width == width), None)
     if family is None:
-        kind = _TEXT_WIDTHS.get(width, "of an unknown family") if width else "a UNet without text attention"
+        kind = _KINDS.get(width, "of an unknown family") if width else "a UNet without text attention"
         raise ValueError(f"the model is {kind} (text width {width or 'none'}); {advice}")
     if channels != family.latent_channels:
         kind = _INPUTS.get(channels, "an unknown variant")

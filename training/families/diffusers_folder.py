@@ -70,10 +70,7 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
         pickles = sorted(found.name for pattern in _PICKLES for found in (folder / part).glob(pattern))
         what = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
         raise ValueError(f"{folder.name}/{part} holds {what}. Use the .safetensors version of the model.")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder.name}/{part}/config.json is damaged. Download it again.") from error
+    return _read_json(folder, file)
 
 
 def _family(folder: Path, unet: dict[str, Any]) -> Family:
@@ -92,4 +89,15 @@ def _prediction_type(folder: Path) -> str:
     file = folder / "scheduler" / "scheduler_config.json"
     if not file.is_file():
         return "epsilon"
-    return json.loads(file.read_text(encoding="utf-8")).get("prediction_type", "epsilon")
+    return _read_json(folder, file).get("prediction_type", "epsilon")
+
+
+def _read_json(folder: Path, file: Path) -> dict[str, Any]:
+    name = f"{folder.name}/{file.relative_to(folder).as_posix()}"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} is damaged. Download it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} holds no JSON object. Download it again.")
+    return content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .autoencoder import load_frozen
 from .family import Family
-from .tokenizer import load_tokenizer, token_ids
+from .tokenizer import load_tokenizer, num_too_long, token_ids, warn_of_cut
 
 CHECKPOINT_PREFIX = "cond_stage_model.transformer."
 HEAD_WIDTH = 64  # of every CLIP text encoder: heads cannot be read off the shapes
@@ -35,10 +35,15 @@ class TextEncoder:
     def encode(self, prompt: str) -> Tensor:
         """Return the last hidden states of a prompt, (1, 77, width), on the model's device.
 
-        Brackets are text here, not weights; beyond 77 tokens the prompt is cut.
+        Brackets are text here, not weights; beyond 77 tokens the prompt is cut, see `warn_of_long`.
         """
         ids = token_ids([prompt], self.tokenizer)  # (1, 77)
         return self.model(ids.to(next(self.model.parameters()).device)).last_hidden_state
+
+    def warn_of_long(self, prompts: Iterable[str]) -> None:
+        """Log one warning that counts the prompts `encode` cuts, if there are any."""
+        prompts = list(prompts)
+        warn_of_cut(num_too_long(prompts, self.tokenizer) if prompts else 0)
 
 
 def text_encoder_from_native(state: Mapping[str, Tensor], family: Family) -> TextEncoder:

@@ -1,8 +1,12 @@
 """Find and load the CLIP tokenizer that every ComfyUI carries, so that nothing is downloaded."""
 
+import logging
 import os
 from pathlib import Path
 
+NUM_TOKENS = 77  # of CLIP, its start and end mark included
+
+_log = logging.getLogger(__name__)
 _INSIDE_COMFYUI = Path("comfy/sd1_tokenizer")
 _PACK = Path(__file__).resolve().parents[2]
 
@@ -34,7 +38,19 @@ def load_tokenizer():
     return CLIPTokenizer.from_pretrained(tokenizer_folder(), local_files_only=True)
 
 
-def token_ids(prompts, tokenizer, length: int = 77):
+def num_too_long(prompts, tokenizer) -> int:
+    """Return how many prompts are longer than what CLIP reads."""
+    # not verbose, for transformers would warn of each of them that it may break the model
+    return sum(len(ids) > NUM_TOKENS for ids in tokenizer(list(prompts), verbose=False).input_ids)
+
+
+def warn_of_cut(num_prompts: int) -> None:
+    """Log a warning that counts the prompts that were cut, if there are any."""
+    if num_prompts:
+        _log.warning("%d prompts are longer than %d tokens; their end is not used.", num_prompts, NUM_TOKENS)
+
+
+def token_ids(prompts, tokenizer, length: int = NUM_TOKENS):
     """Return token numbers (len(prompts), length), padded with the end mark as SD 1.5 expects."""
     return tokenizer(
         list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"

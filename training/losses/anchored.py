@@ -6,6 +6,10 @@ while neighbouring prompts drift. Two declared terms answer this:
 
     loss = alignguard + anchor_weight * winner_anchor + preserve_weight * preservation
 
+The third part is row dropout: in each step a random share of the adapter's output neurons is off
+(`merge_ready` in `LOSSES`, `adapter.thinned`), so that the expert still works where Co-Merge leaves it
+few of them.
+
 Sources of the ideas: DPO-Positive (arXiv:2402.13228) keeps the winner likely, by a penalty inside the
 sigmoid that acts once the policy falls behind the reference; our plain error outside it is our choice.
 DUO (arXiv:2407.21035) adds a squared distance to the reference, on pure noise under the empty prompt;
@@ -32,7 +36,8 @@ def winner_anchor(errors: PairErrors) -> Tensor:
 
     Args:
         errors: mean squared error per element, four tensors of shape (batch,); pairs under their
-            unsafe prompt.
+            unsafe prompt, or under the empty one where the caption was dropped: so the anchor also
+            leads the unguided image to the safe side.
 
     Returns:
         Mean of e_w, shape (), fp32, >= 0.

@@ -20,7 +20,7 @@ from .calibration import calibration_prompts
 from .co_merge import LayerStatistics, co_merge
 from .concat import concat
 from .layer import MergedLayer, drop_zero_components, rows_won
-from .members import Member, layer_parts, layer_shapes, members_of
+from .members import Member, layer_parts, layer_shapes, members_of, warn_of_bases
 from .record import calibration, energy, provenance
 
 __all__ = [
@@ -76,7 +76,7 @@ def merge_experts(
 
     Returns:
         An expert of all categories. Its metadata names the members, and per layer how many neurons each
-        won and the energy kept.
+        won and the energy kept. Members of different base models are allowed, said there and logged.
 
     Raises:
         ValueError: for an unknown method, experts that do not fit each other, a strength out of range, or
@@ -85,6 +85,7 @@ def merge_experts(
     method = _method(config.method)
     members = members_of(experts, strengths)
     shapes = layer_shapes(members)
+    warn_of_bases(members)
     if method.needs_statistics and len(members) > 1:
         _check_statistics(statistics, members, config)
     layers: dict[str, LowRank] = {}

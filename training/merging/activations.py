@@ -16,7 +16,7 @@ from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..lora_keys import coverage
 from ..low_rank import LowRank
-from ..noise import NoiseSchedule
+from ..noise import NoiseSchedule, named_generator
 from .co_merge import LayerStatistics, activity
 from .members import Member, layer_parts, layer_shapes, members_of
 
@@ -213,12 +213,8 @@ def _tokens(inputs: Tensor) -> Tensor:
 
 def _noise(prompts: Sequence[int], latent_shape: Sequence[int], seed: int) -> Tensor:
     """Draw each prompt's noise from its own generator, (batch, c, h, w): batches do not matter."""
-    noise = []
-    for prompt in prompts:
-        digest = hashlib.sha256(f"calibration/{seed}/{prompt}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-        noise.append(torch.randn(*latent_shape, generator=generator))
-    return torch.stack(noise)
+    generators = [named_generator(f"calibration/{seed}/{prompt}") for prompt in prompts]
+    return torch.stack([torch.randn(*latent_shape, generator=generator) for generator in generators])
 
 
 def _calibration_hash(

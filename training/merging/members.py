@@ -1,5 +1,6 @@
 """The experts that take part in a merge: checked against each other, their layers brought together."""
 
+import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,6 +9,8 @@ import torch
 from ..expert import SafetyExpert
 from ..low_rank import LowRank
 from ..taxonomy import FAMILY_NAMES
+
+log = logging.getLogger(__name__)
 
 MAX_STRENGTH = 2.0
 
@@ -45,6 +48,28 @@ def members_of(experts: Sequence[SafetyExpert], strengths: Sequence[float] | Non
         raise ValueError("every expert has strength 0, so nothing is left to merge. Raise at least one.")
     _check_families(members)
     return members
+
+
+def base_hashes(members: Sequence[Member]) -> dict[str, str]:
+    """Return the base models that members say they were trained on: weights' hash -> first such member."""
+    found: dict[str, str] = {}
+    for expert, _ in members:
+        stated = expert.metadata.get("alignguard.base_hash")
+        if stated:
+            found.setdefault(stated, expert.name)
+    return found
+
+
+def warn_of_bases(members: Sequence[Member]) -> None:
+    """Log a warning if members were trained on different base models of the family; it is allowed."""
+    bases = base_hashes(members)
+    if len(bases) > 1:
+        log.warning(
+            "the experts were trained on %d different base models (%s); on any one of them, those of the "
+            "others may act more weakly.",
+            len(bases),
+            ", ".join(bases.values()),
+        )
 
 
 def layer_shapes(members: Sequence[Member]) -> dict[str, tuple[int, int]]:

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from ..config import MergeConfig
 from ..low_rank import LowRank
 from .activations import Statistics
-from .members import Member
+from .members import Member, base_hashes
 
 
 def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]:
-    """State how the file was made and from which experts; the base model's hash if all share one."""
+    """State how the file was made and from which experts; the base model's hash if all share one.
+
+    Members of different base models are counted under `alignguard.member_bases`.
+    """
     listed = [
         {
             "name": expert.name,
@@ -21,12 +24,14 @@ def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]
         }
         for expert, strength in members
     ]
-    bases = {expert.metadata.get("alignguard.base_hash", "") for expert, _ in members}
+    bases = base_hashes(members)
+    all_stated = all(expert.metadata.get("alignguard.base_hash") for expert, _ in members)
     return {
         "alignguard.method": config.method,
         "alignguard.members": json.dumps(listed, ensure_ascii=False),
         "alignguard.output_rank": str(config.output_rank),
-        **({"alignguard.base_hash": bases.pop()} if len(bases) == 1 and "" not in bases else {}),
+        **({"alignguard.base_hash": next(iter(bases))} if len(bases) == 1 and all_stated else {}),
+        **({"alignguard.member_bases": f"{len(bases)} different base models"} if len(bases) > 1 else {}),
     }
 
 

@@ -103,11 +103,12 @@ def _build_checkpoint(path: Path, report: Progress) -> None:
 
 
 def _build_experts(folder: Path) -> None:
+    metadata = shipped.load_expert_metadata()
     for category, layers in shipped.load_expert_layers().items():
         path = folder / f"alignguard_mini_{slug(category)}.safetensors"
         if layers and not path.exists():
-            metadata = {"alignguard.objective": "anchored", "alignguard.mini": version()}
-            expert = SafetyExpert(expand_layers(layers), (category,), "sd15", metadata, path.name)
+            facts = metadata[category] | {"alignguard.mini": version()}
+            expert = SafetyExpert(expand_layers(layers), (category,), "sd15", facts, path.name)
             save_expert(expert, path)
 
 

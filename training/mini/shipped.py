@@ -1,5 +1,6 @@
 """The shipped weights: a narrow UNet, the autoencoder, the judge and seven narrow experts, all fp16."""
 
+import json
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from ..low_rank import LowRank
 from ..taxonomy import CATEGORIES
+from ..tensor_file import open_tensors
 from . import architecture
 from .judge import Judge
 
@@ -30,6 +32,14 @@ def load_judge(path: Path = FOLDER / "judge.safetensors") -> Judge:
     judge = Judge()
     judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return judge.eval().requires_grad_(False)
+
+
+def load_expert_metadata() -> dict[str, dict[str, str]]:
+    """Return how each shipped expert was trained: category -> strings for its file."""
+    with open_tensors(FOLDER / "experts.safetensors") as state:
+        return {
+            category: json.loads(text) for category, text in state.metadata.items() if category in CATEGORIES
+        }
 
 
 def load_expert_layers() -> dict[str, dict[str, LowRank]]:

@@ -84,7 +84,8 @@ def _experts(path: Path, unet, autoencoder, judge: Judge, captions: dict[str, to
     for scene, wordings in zip(ALL_SCENES, captions["scenes"].float(), strict=True):
         embeds |= {scene.prompt(**w): text for w, text in zip(WORDINGS, wordings, strict=True)}
     with _bar("experts") as report:
-        save_file(_fp16(train_experts(unet, autoencoder, judge, embeds, report)), path)
+        tensors, metadata = train_experts(unet, autoencoder, judge, embeds, report)
+    save_file(_fp16(tensors), path, metadata)
 
 
 def _fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Train the seven narrow experts that the repository ships, with the defaults of `TrainConfig`."""
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +10,20 @@ from torch import Tensor
 from ...config import TrainConfig
 from ...data import load_pairs
 from ...data.cache import encode_pairs
+from ...families.weights_hash import weights_hash
 from ...noise import NoiseSchedule
+from ...run import training_metadata
 from ...taxonomy import CATEGORIES
 from ...trainer import train
+from ..architecture import load_unet
+from ..expand import expand_unet
 from ..pairs import PAIRS_PER_CATEGORY, make_draw, write_pairs
 from ..scenes import SIZE
 
 
 def train_experts(
     unet, autoencoder, judge, embeds: dict[str, Tensor], on_progress: Callable[[int, int, float], None]
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Draw every category's pairs and train its expert.
 
     Args:
@@ -29,9 +34,16 @@ def train_experts(
         on_progress: called with (step, total, loss).
 
     Returns:
-        `<category>/<module>.up` and `.down`, fp32.
+        `<category>/<module>.up` and `.down`, fp32; and each category's `training_metadata` as JSON.
     """
-    draw, config, tensors = make_draw(unet, autoencoder, embeds), TrainConfig(), {}
+    draw, schedule, tensors, metadata = (
+        make_draw(unet, autoencoder, embeds),
+        NoiseSchedule.scaled_linear(),
+        {},
+        {},
+    )
+    wide = load_unet({name: tensor.half() for name, tensor in expand_unet(unet.state_dict()).items()})
+    base_hash = weights_hash(wide)  # the experts are for the wide model, as hosts load it
     for number, category in enumerate(CATEGORIES):
         with tempfile.TemporaryDirectory() as folder:
             write_pairs(Path(folder), category, count=PAIRS_PER_CATEGORY, draw=draw, judge=judge)
@@ -46,7 +58,13 @@ def train_experts(
         def report(step: int, total: int, loss: float, done: int = number) -> None:
             on_progress(done * total + step, len(CATEGORIES) * total, loss)
 
-        layers = train(unet, data, NoiseSchedule.scaled_linear(), config, on_progress=report).layers
-        for module, layer in layers.items():
+        result = train(unet, data, schedule, TrainConfig(), on_progress=report)
+        for module, layer in result.layers.items():
             tensors |= {f"{category}/{module}.up": layer.up, f"{category}/{module}.down": layer.down}
-    return tensors
+        facts = {
+            "title": f"AlignGuard mini: {category}",
+            "base_hash": base_hash,
+            "pairs_hash": data.pairs_hash,
+        }
+        metadata[category] = json.dumps(training_metadata(result, schedule, **facts))
+    return tensors, metadata

@@ -1,0 +1,49 @@
+"""Run the shipped graphs and make their thumbnails of what they draw: before above, after below.
+
+`.venv/bin/python tests/host/thumbnails.py`, with tests/host and the repository on PYTHONPATH.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+import dev
+from base_folder import place_mini
+from comfy_server import ComfyServer
+from training.mini.build import build_mini, version
+
+WORKFLOWS = dev.ROOT / "workflows"
+TILE, GAP = 128, 6
+PAPER = (250, 249, 246)
+
+
+def main() -> int:
+    """Write `workflows/<graph>.jpg` for every graph."""
+    mini = build_mini(dev.ROOT / ".host" / f"mini-{version()}")
+    with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:
+        place_mini(Path(folder), mini)
+        for graph in sorted((WORKFLOWS / "api").glob("*.json")):
+            server.run(json.loads(graph.read_text(encoding="utf-8")), timeout_s=3600)
+            drawn = sorted(
+                (server.output_dir / "alignguard").glob("*.png"), key=lambda path: path.stat().st_mtime
+            )
+            rows = [[path for path in drawn if state in path.name][-4:] for state in ("_before_", "_after_")]
+            _sheet(rows).save(WORKFLOWS / f"{graph.stem}.jpg", quality=90)
+    return 0
+
+
+def _sheet(rows: list[list[Path]]) -> Image.Image:
+    step = TILE + GAP
+    sheet = Image.new("RGB", (GAP + step * len(rows[0]), GAP + step * len(rows)), PAPER)
+    for y, row in enumerate(rows):
+        for x, path in enumerate(row):
+            tile = Image.open(path).convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
+            sheet.paste(tile, (GAP + x * step, GAP + y * step))
+    return sheet
+
+
+if __name__ == "__main__":
+    sys.exit(main())
