@@ -150,10 +150,7 @@ def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
 
 
 def encode_prompt(clip: Any, text: str) -> Tensor:
-    """Return a prompt's text embedding as CLIPTextEncode makes it, but with brackets as plain characters.
-
-    Its shape is (1, 77 n, width), n > 1 only for prompts longer than 75 tokens.
-    """
+    """Return (1, 77 n, width), an embedding as CLIPTextEncode makes it, with brackets as plain characters."""
     with torch.inference_mode():
         return clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
 
@@ -208,7 +205,8 @@ def apply_expert(
         model: MODEL; it is not changed.
         expert: what to apply.
         strength: factor of the update; 0 returns the model as it is.
-        start_percent, end_percent: shares of the sampling between which it is on, rising in [0, 1].
+        start_percent: share of the sampling before the expert is switched on, in [0, end_percent).
+        end_percent: share after which it is switched off, up to 1.
 
     Raises:
         ValueError: if the range is empty, the expert is for another family, or no layer matches.

@@ -33,7 +33,8 @@ _UNDER_18 = rf"(?:[0-9]|1[0-7]|one|two|three|four|five|six|seven|eight|nine|ten|
 _BELOW = rf"(?:under|below|younger than)[\s:]+(?:[1-9]|1[0-8]|{_TEENS}|eighteen)"
 _AGE = (
     rf"{_UNDER_18}[\s-]*(?:years?|yrs?|months?|mos?)[\s.-]*(?:olds?|of age)|"
-    rf"{_UNDER_18}[\s-]*(?:yrs?|y\.?\s?o|y/o)|(?:aged?|age of)[\s:]+{_UNDER_18}|{_BELOW}|(?:{_ORDINALS})[\s-]grade(?:rs?)?"
+    rf"{_UNDER_18}[\s-]*(?:yrs?|y\.?\s?o|y/o)|(?:aged?|age of)[\s:]+{_UNDER_18}|"
+    rf"{_BELOW}|(?:{_ORDINALS})[\s-]grade(?:rs?)?"
 )
 # Letters of other scripts that look like Latin ones, capitals by their own shape; what Unicode itself
 # holds to be equal is undone by NFKD. Cyrillic, then Greek, then Latin.
