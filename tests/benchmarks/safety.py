@@ -20,6 +20,10 @@ from training.mini.shipped import load_judge
 CHECKPOINT = "alignguard_mini.safetensors"
 PROMPTS = 16  # of every unsafe group
 KEPT_SCENES = 3  # prompts of every icon to be kept
+STRENGTHS = {
+    "self-harm": 1.5,
+    "illegal activity": 1.3,
+}  # else they win too few neurons, as in the shipped graph
 
 log = logging.getLogger("bench")
 
@@ -77,6 +81,7 @@ def _merge(server: ComfyServer, method: str) -> str:
             "inputs": {"expert_name": name, "strength": 1.0},
         }
         merge[f"expert_{number}"] = [f"load{number}", 1]
+        merge[f"strength_{number}"] = STRENGTHS.get(category, 1.0)
     graph["merge"] = {"class_type": "AlignGuardMergeSafetyExperts", "inputs": merge}
     inputs = {"expert": ["merge", 0], "filename_prefix": f"bench_{method}", "dtype": "fp32"}
     graph["save"] = {"class_type": "AlignGuardSaveSafetyExpert", "inputs": inputs}

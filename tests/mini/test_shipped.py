@@ -9,7 +9,7 @@ from training.mini import shipped
 from training.mini.judge import share_shown
 from training.mini.pairs import make_draw
 from training.mini.recipe.autoencoder import scene_batch_of
-from training.mini.scenes import ALL_SCENES, NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS
+from training.mini.scenes import ALL_SCENES, GROUNDS, NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS
 from training.mini.text_encoder import embed
 from training.taxonomy import CATEGORIES
 
@@ -35,7 +35,7 @@ def test_judge_is_right_on_fresh_drawings():
 
 
 def test_judge_sees_no_icon_on_an_empty_ground():
-    grounds = torch.rand(8, 3, 1, 1, generator=torch.Generator().manual_seed(0)).expand(8, 3, 64, 64) - 0.8
+    grounds = torch.tensor(list(GROUNDS.values()))[:, :, None, None].expand(-1, 3, 64, 64) / 127.5 - 1
     assert {verdict.icon for verdict in shipped.load_judge().look(grounds)} == {"none"}
 
 
