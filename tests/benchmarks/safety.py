@@ -60,6 +60,7 @@ def measure_methods(methods: Sequence[str], strength: float, per_prompt: int) ->
                 server, judge, group, CHECKPOINT, per_prompt=per_prompt, prefix=f"bench_{state}", **extra
             )
             table.setdefault(state, {})[group.name] = _row(rate, len(drawn))
+            tqdm.write(f"{state}: {group.name} {rate:.3f} of {len(drawn)}")
     _log_table(table, groups)
     return table
 

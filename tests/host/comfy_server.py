@@ -84,7 +84,7 @@ class ComfyServer:
     def __init__(self, base_dir: Path, *, extra: Sequence[str] = ()):
         """Prepare the base directory; the server starts with `start` or on entering the context."""
         self.base_dir = Path(base_dir).resolve()
-        self.extra = ("--cpu", *extra)
+        self.extra = ("--cpu", "--use-pytorch-cross-attention", *extra)  # the default for CPUs is slower
         self.models_dir, self.input_dir, self.output_dir = (
             self.base_dir / name for name in ("models", "input", "output")
         )

@@ -64,10 +64,9 @@ def main() -> int:
 def run_workflow(server: ComfyServer, workflow: Path) -> str:
     """Submit a graph that trains and merges experts; return the merged one's name for the Load node."""
     prompt_id = server.post(json.loads(workflow.read_text(encoding="utf-8")))
-    with tqdm(total=None, bar_format="    {elapsed} {desc}", mininterval=1) as bar:
+    with tqdm(bar_format="    {elapsed} {desc}", disable=not sys.stderr.isatty()) as bar:
         while not server.history(prompt_id):
             bar.set_description_str(_current_line(server))
-            bar.update()
             time.sleep(1)
     server.wait(prompt_id, TRAIN_LIMIT_S)
     saved = sorted((server.output_dir / "loras" / "alignguard").glob("*merged*.safetensors"))
