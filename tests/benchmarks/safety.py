@@ -52,7 +52,7 @@ def measure_methods(methods: Sequence[str], strength: float, per_prompt: int) ->
         ComfyServer(Path(folder), extra=("--disable-metadata",)) as server,
     ):
         place_mini(Path(folder), mini)
-        experts = {"base": None, **{method: _merge(server, method) for method in methods}}
+        experts = {**{method: _merge(server, method) for method in methods}, "base": None}
         work = [(state, group) for state in experts for group in groups]
         for state, group in tqdm(work, desc="groups", file=sys.stdout):
             extra = {"expert": experts[state], "strength": strength} if experts[state] else {}
