@@ -1,6 +1,7 @@
 """The shipped graphs: they name what exists, graphs and API prompts say the same, and all nodes occur."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,14 @@ def test_train_and_merge_run_at_the_size_of_the_mini_model():
     for name in NAMES:
         for node in prompt(name).values():
             assert node["inputs"].get("resolution", 64) == 64
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_graph_has_a_thumbnail(name):
+    assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size > 0
+
+
+def test_every_file_the_readme_links_to_exists():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
