@@ -12,12 +12,11 @@ import dev
 from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups, wilson
-from training.mini.build import build_mini, version
+from training.mini.build import CHECKPOINT, build_mini, version
 from training.mini.pairs import slug, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
 from training.mini.shipped import load_judge
 
-CHECKPOINT = "alignguard_mini.safetensors"
 PROMPTS = 16  # of every unsafe group
 KEPT_SCENES = 3  # prompts of every icon to be kept
 STRENGTHS = {

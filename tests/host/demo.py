@@ -19,14 +19,13 @@ from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups
 from picture_grid import save_grid
-from training.mini.build import build_mini, version
+from training.mini.build import CHECKPOINT, build_mini, version
 from training.mini.scenes import SAFE_TWINS, UNSAFE_ICONS
 from training.mini.shipped import load_judge
 
 BASE, OUT = dev.ROOT / ".host" / "demo", dev.ROOT / "demo_output"
 MINI = dev.ROOT / ".host" / f"mini-{version()}"
 WORKFLOW = dev.ROOT / "workflows" / "api" / "alignguard_train_merge_compare.json"
-CHECKPOINT = "alignguard_mini.safetensors"
 TRAINED = ("shocking", "violence")  # by the workflow; pairs of the others are not needed
 PROMPTS, PER_PROMPT = 4, 4  # 16 pictures of every unsafe group
 KEPT_SCENES, KEPT_PER_PROMPT = 1, 3

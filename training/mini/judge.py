@@ -28,8 +28,6 @@ class Verdict(NamedTuple):
 class Judge(nn.Module):
     """A small convolutional classifier with three heads."""
 
-    name, version = "mini", "1"
-
     def __init__(self):
         super().__init__()
         widths = (3, 16, 32, 64, 64)

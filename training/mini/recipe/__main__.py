@@ -1,4 +1,4 @@
-"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, 50 minutes on two cores."""
+"""Reproduce the shipped weights: `python -m training.mini.recipe --out DIR`, over an hour on two cores."""
 
 import argparse
 import random
