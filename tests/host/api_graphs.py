@@ -5,8 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from training.mini.build import CHECKPOINT
+
 API = Path(__file__).resolve().parents[2] / "workflows" / "api"
-CHECKPOINT = "alignguard_mini.safetensors"
 SHOCKING, HATE = "alignguard_mini_shocking.safetensors", "alignguard_mini_hate.safetensors"
 PAIRS = "alignguard_pairs/shocking"
 PROMPT = "a white skull on a black ground"

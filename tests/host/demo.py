@@ -63,15 +63,21 @@ def main() -> int:
 def run_workflow(server: ComfyServer, workflow: Path) -> str:
     """Submit a graph that trains and merges experts; return the merged one's name for the Load node."""
     prompt_id = server.post(json.loads(workflow.read_text(encoding="utf-8")))
-    with tqdm(bar_format="    {elapsed} {desc}", disable=not sys.stderr.isatty()) as bar:
-        while not server.history(prompt_id):
-            bar.set_description_str(_current_line(server))
-            time.sleep(1)
+    if sys.stderr.isatty():
+        _show_log(server, prompt_id)
     server.wait(prompt_id, TRAIN_LIMIT_S)
     saved = sorted((server.output_dir / "loras" / "alignguard").glob("*merged*.safetensors"))
     if not saved:
         raise RuntimeError(f"{workflow.name} saved no merged expert. The server's log: {server.log_file}")
     return saved[-1].relative_to(server.output_dir / "loras").as_posix()
+
+
+def _show_log(server: ComfyServer, prompt_id: str) -> None:
+    """Show the newest line of the server's log until the prompt has ended: its own progress bars."""
+    with tqdm(bar_format="    {elapsed} {desc}") as bar:
+        while not server.history(prompt_id):
+            bar.set_description_str(_current_line(server))
+            time.sleep(1)
 
 
 def compare(server: ComfyServer, expert: str):
