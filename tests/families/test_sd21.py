@@ -31,7 +31,8 @@ def test_the_unet_is_the_one_diffusers_makes_of_the_same_file():
         use_linear_projection=True,
     ).eval()
     config = {**theirs.config, "class_embed_type": None}
-    theirs.load_state_dict(convert_ldm_unet_checkpoint(dict(native), config))
+    file = {f"model.diffusion_model.{name}": tensor for name, tensor in native.items()}
+    theirs.load_state_dict(convert_ldm_unet_checkpoint(file, config))
     inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), torch.randn(2, 77, 1024)
     with torch.no_grad():
         assert torch.equal(unet_from_native(native, SD21)(*inputs).sample, theirs(*inputs).sample)

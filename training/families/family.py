@@ -17,7 +17,7 @@ class Family:
         text_width: width of the text embeddings the UNet attends to.
         latent_channels: channels of a latent.
         latent_scale: what the VAE's latents are multiplied by before the UNet sees them.
-        prediction_type: `epsilon` or `v_prediction`; one that says otherwise of itself gets it by `predicting`.
+        prediction_type: `epsilon` or `v_prediction`; a model known to differ gets it by `predicting`.
         head_channels: width of an attention head, the number of heads growing with the level; 0 where
             `unet_config` gives a fixed number instead.
         open_clip: whether the text encoder is OpenCLIP's: exact GELU, prompts padded by token 0, and the
@@ -59,7 +59,7 @@ def rescaled(schedule: NoiseSchedule) -> NoiseSchedule:
     """
     if schedule.prediction_type == "epsilon":
         raise ValueError(
-            "a schedule that ends in pure noise needs a model that predicts v, got one that predicts epsilon. "
+            "a schedule ending in pure noise needs a model that predicts v, got one that predicts epsilon. "
             "Use the checkpoint with its own sampling settings."
         )
     roots = schedule.alphas_cumprod.double().sqrt()

@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.0 and 2.1 (Stability AI 2022): OpenCLIP-H's text encoder; the 768-pixel models predict v.
+"""Stable Diffusion 2.0 and 2.1 (Stability AI 2022): OpenCLIP-H encodes text; the 768-pixel models predict v.
 
 A checkpoint does not say what it predicts, and its shapes are those of the 512-pixel base model, which
 predicts epsilon. A file is taken for a 768-pixel model; a folder of diffusers and a host know better.
