@@ -100,7 +100,7 @@ def _prediction(folder: Path) -> tuple[str, bool]:
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if zero_snr and predicted == "epsilon":
         raise ValueError(
-            f"{folder.name} states a schedule that ends in pure noise for a model that predicts epsilon, which"
+            f"{folder.name} states a schedule ending in pure noise, but a model that predicts epsilon, which "
             "contradict each other. Use the folder as its makers published it."
         )
     return predicted, zero_snr

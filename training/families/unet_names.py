@@ -73,7 +73,7 @@ def read_layout(state: Mapping[str, Tensor]) -> Layout:
     if period < 2 or not regular or missing:
         raise ValueError(
             f"this is not the UNet of a Stable Diffusion model: {len(blocks)} input blocks with downsamplers "
-            f"at {samplers}{f', and no {missing[0]}' if missing else ''}. Load the checkpoint of such a model."
+            f"at {samplers}{f', and no {missing[0]}' if missing else ''}. Load a checkpoint of that kind."
         )
     return Layout(
         channels=tuple(state[name].shape[0] for name in widths),
