@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import comfy.hooks
 import comfy.lora
-import comfy.model_base
 import comfy.model_management
 import comfy.patcher_extension
 import comfy.utils
@@ -36,6 +35,7 @@ from ..training.step import autocast_dtype
 EXPERTS = "safety_experts"  # the pack's own folder below models/
 SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _EXPERT_FOLDERS = (EXPERTS, "loras")
+_PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
 
 log = logging.getLogger(__name__)
@@ -280,7 +280,7 @@ def check_trainable(model: Any) -> Family:
     """Return the family of a MODEL whose UNet can be lent; nothing is loaded.
 
     Raises:
-        ValueError: if it carries patches, does not predict noise, or is of another family.
+        ValueError: if it carries patches, its prediction cannot be trained, or is of another family.
     """
     if model.patches or model.hook_patches:
         raise ValueError(
@@ -289,9 +289,11 @@ def check_trainable(model: Any) -> Family:
             "checkpoint loader itself."
         )
     kind = model.model.model_type
-    if kind != comfy.model_base.ModelType.EPS or "model_sampling" in model.object_patches:
+    if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
         raise ValueError(
-            f"this MODEL predicts {kind.name} or has its sampling changed; this version works with epsilon "
-            "models such as SD 1.5. Connect the MODEL of such a checkpoint's loader itself."
+            f"this MODEL predicts {kind.name} or has its sampling changed; this version works with EPS and "
+            "V_PREDICTION models such as SD 1.5 and SD 2.1. Connect the MODEL of such a loader itself."
         )
-    return identify(model.model.diffusion_model.state_dict())
+    settings = model.model.model_config.sampling_settings
+    family = identify(model.model.diffusion_model.state_dict())
+    return family.predicting(_PREDICTIONS[kind.name], zero_terminal_snr=bool(settings.get("zsnr")))

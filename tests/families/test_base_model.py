@@ -141,7 +141,7 @@ def test_a_folder_that_is_no_model_says_what_it_must_hold(tmp_path):
         load_base(tmp_path)
 
 
-def test_a_folder_with_v_prediction_is_refused(tmp_path, folder):
+def test_a_folder_says_what_its_model_predicts(tmp_path, folder):
     copy = tmp_path / "copy"
     for part in ("unet", "vae", "text_encoder"):
         (copy / part).mkdir(parents=True)
@@ -149,7 +149,9 @@ def test_a_folder_with_v_prediction_is_refused(tmp_path, folder):
             (copy / part / file.name).symlink_to(file)
     (copy / "scheduler").mkdir()
     (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
-    with pytest.raises(ValueError, match=r"prediction type v_prediction.*this version trains SD 1\.5"):
+    assert load_base(copy).schedule.prediction_type == "v_prediction"
+    (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "sample"}))
+    with pytest.raises(ValueError, match=r"prediction type sample.*this version trains SD 1\.5"):
         load_base(copy)
 
 

@@ -202,7 +202,6 @@ def test_the_family_is_read_off_the_text_width(tiny):
     ("state", "said"),
     [
         (fake(2048), r"SDXL \(text width 2048\)"),
-        (fake(1024), r"SD 2\.1 \(text width 1024\)"),
         (fake(1280), "SDXL Refiner"),
         (fake(555), r"unknown family \(text width 555\)"),
         (fake(768, channels=9), r"inpainting model \(9 input channels instead of 4\)"),

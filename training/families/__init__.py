@@ -7,10 +7,11 @@ from torch import Tensor
 from .detect import identify_among
 from .family import Family
 from .sd15 import SD15
+from .sd21 import SD21
 
 __all__ = ["FAMILIES", "Family", "identify"]
 
-FAMILIES: dict[str, Family] = {SD15.name: SD15}
+FAMILIES: dict[str, Family] = {SD15.name: SD15, SD21.name: SD21}
 
 
 def identify(state: Mapping[str, Tensor]) -> Family:

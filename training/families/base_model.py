@@ -104,7 +104,7 @@ def load_base(path: Path, *, dtype: torch.dtype | None = torch.float32) -> BaseM
                 family,
                 unet_from_native(unet_state, family, dtype=dtype),
                 autoencoder_from_native(_WithoutPrefix(tensors, autoencoder.CHECKPOINT_PREFIX), family),
-                text_encoder_from_native(_WithoutPrefix(tensors, text_encoder.CHECKPOINT_PREFIX), family),
+                text_encoder_from_native(_text_state(tensors), family),
             )
         except ValueError as error:
             raise ValueError(f"{path.name} cannot be the base model: {error}") from error
@@ -130,6 +130,12 @@ class _WithoutPrefix(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _text_state(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return the text encoder's tensors, from behind whichever prefix has some."""
+    found = (_WithoutPrefix(tensors, prefix) for prefix in text_encoder.CHECKPOINT_PREFIXES)
+    return next((state for state in found if len(state)), {})
 
 
 def _no_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..noise import PREDICTION_TYPES
 from . import FAMILIES
 from .autoencoder import Autoencoder
 from .family import Family
@@ -44,7 +45,12 @@ def read_folder(
     unet = _load(UNet2DConditionModel, folder, "unet", "auto" if dtype is None else dtype)
     vae = _load(vae_class, folder, "vae", torch.float32)
     text = _load(CLIPTextModel, folder, "text_encoder", torch.float32)
-    return family, unet, Autoencoder(vae, vae.config.scaling_factor), TextEncoder(text, load_tokenizer())
+    return (
+        family,
+        unet,
+        Autoencoder(vae, vae.config.scaling_factor),
+        TextEncoder(text, load_tokenizer(), family.open_clip),
+    )
 
 
 def _load(model_class: type, folder: Path, part: str, dtype: Any) -> nn.Module:
@@ -74,10 +80,11 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
 
 
 def _family(folder: Path, unet: dict[str, Any]) -> Family:
-    found = unet.get("cross_attention_dim"), unet.get("in_channels"), _prediction_type(folder)
+    predicted, zero_snr = _prediction(folder)
+    found = unet.get("cross_attention_dim"), unet.get("in_channels"), predicted
     for family in FAMILIES.values():
-        if found == (family.text_width, family.latent_channels, family.prediction_type):
-            return family
+        if found[:2] == (family.text_width, family.latent_channels) and predicted in PREDICTION_TYPES:
+            return family.predicting(predicted, zero_terminal_snr=zero_snr)
     known = ", ".join(family.label for family in FAMILIES.values())
     raise ValueError(
         f"{folder.name} has text width {found[0]}, {found[1]} input channels and prediction type {found[2]}, "
@@ -85,11 +92,18 @@ def _family(folder: Path, unet: dict[str, Any]) -> Family:
     )
 
 
-def _prediction_type(folder: Path) -> str:
+def _prediction(folder: Path) -> tuple[str, bool]:
+    """Return what the model predicts, and whether its schedule ends in pure noise."""
     file = folder / "scheduler" / "scheduler_config.json"
-    if not file.is_file():
-        return "epsilon"
-    return _read_json(folder, file).get("prediction_type", "epsilon")
+    config = _read_json(folder, file) if file.is_file() else {}
+    predicted = config.get("prediction_type", "epsilon")
+    zero_snr = bool(config.get("rescale_betas_zero_snr", False))
+    if zero_snr and predicted == "epsilon":
+        raise ValueError(
+            f"{folder.name} states a schedule ending in pure noise, but a model that predicts epsilon, which "
+            "contradict each other. Use the folder as its makers published it."
+        )
+    return predicted, zero_snr
 
 
 def _read_json(folder: Path, file: Path) -> dict[str, Any]:

@@ -52,6 +52,11 @@ def unet_config(layout: Layout, family: Family) -> dict:
     """Return the settings of diffusers' UNet2DConditionModel for a size of the family."""
     down = ["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in layout.attention]
     up = ["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(layout.attention)]
+    heads = (
+        {"attention_head_dim": tuple(max(1, width // family.head_channels) for width in layout.channels)}
+        if family.head_channels  # diffusers' name for the number of heads
+        else {}
+    )
     return {
         "in_channels": layout.in_channels,
         "out_channels": layout.out_channels,
@@ -60,6 +65,8 @@ def unet_config(layout: Layout, family: Family) -> dict:
         "down_block_types": tuple(down),
         "up_block_types": tuple(up),
         "cross_attention_dim": family.text_width,
+        "transformer_layers_per_block": tuple(depth or 1 for depth in layout.depth) or 1,
+        **heads,
         **family.unet_config,
     }
 

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 
 from .autoencoder import load_frozen
 from .family import Family
+from .open_clip import CHECKPOINT_PREFIXES as OPEN_CLIP_PREFIXES
+from .open_clip import from_open_clip
 from .tokenizer import load_tokenizer, num_too_long, token_ids, warn_of_cut
 
 CHECKPOINT_PREFIX = "cond_stage_model.transformer."
+CHECKPOINT_PREFIXES = (CHECKPOINT_PREFIX, *OPEN_CLIP_PREFIXES)
 HEAD_WIDTH = 64  # of every CLIP text encoder: heads cannot be read off the shapes
 
 _OPTIONAL = ("embeddings.position_ids", "text_projection")  # in some files, of no use here
@@ -26,10 +29,12 @@ class TextEncoder:
     Args:
         model: CLIPTextModel of transformers, frozen.
         tokenizer: CLIPTokenizer of transformers.
+        zero_padded: whether prompts are padded by token 0 instead of the end mark.
     """
 
     model: nn.Module
     tokenizer: Any
+    zero_padded: bool = False
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Tensor:
@@ -37,7 +42,7 @@ class TextEncoder:
 
         Brackets are text here, not weights; beyond 77 tokens the prompt is cut, see `warn_of_long`.
         """
-        ids = token_ids([prompt], self.tokenizer)  # (1, 77)
+        ids = token_ids([prompt], self.tokenizer, zero_padded=self.zero_padded)  # (1, 77)
         return self.model(ids.to(next(self.model.parameters()).device)).last_hidden_state
 
     def warn_of_long(self, prompts: Iterable[str]) -> None:
@@ -50,20 +55,23 @@ def text_encoder_from_native(state: Mapping[str, Tensor], family: Family) -> Tex
     """Build the text encoder from tensors under the names of a checkpoint.
 
     Args:
-        state: tensors without `cond_stage_model.transformer.`, with or without `text_model.`.
-        family: gives the width.
+        state: tensors without the prefix of `CHECKPOINT_PREFIXES` they stand behind, with or without
+            `text_model.`, or under OpenCLIP's names.
+        family: gives the width and the kind.
 
     Raises:
         ValueError: if there is none, its width is another, or a tensor is missing or misshapen.
         FileNotFoundError: if no ComfyUI with CLIP's vocabulary is found.
     """
-    return TextEncoder(text_model(state, family), load_tokenizer())
+    return TextEncoder(text_model(state, family), load_tokenizer(), family.open_clip)
 
 
 def text_model(state: Mapping[str, Tensor], family: Family) -> nn.Module:
     """Return transformers' CLIPTextModel with the weights of `text_encoder_from_native`, fp32, frozen."""
     from transformers import CLIPTextConfig, CLIPTextModel  # imported late, as in `native_unet`
 
+    if family.open_clip and "token_embedding.weight" in state:
+        state = from_open_clip(state)
     names = {name.removeprefix("text_model."): name for name in state}
     names = {short: name for short, name in names.items() if not short.startswith(_OPTIONAL)}
     with torch.device("meta"):
@@ -96,7 +104,7 @@ def _config(state: Mapping[str, Tensor], names: Mapping[str, str], family: Famil
         "intermediate_size": state[names[needed[1]]].shape[0],
         "num_hidden_layers": len(layers),
         "num_attention_heads": width // HEAD_WIDTH,
-        "hidden_act": "quick_gelu",
+        "hidden_act": "gelu" if family.open_clip else "quick_gelu",
     }
 
 

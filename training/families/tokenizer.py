@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 NUM_TOKENS = 77  # of CLIP, its start and end mark included
+END_MARK = 49407  # the last token of CLIP's vocabulary
 
 _log = logging.getLogger(__name__)
 _INSIDE_COMFYUI = Path("comfy/sd1_tokenizer")
@@ -50,8 +51,19 @@ def warn_of_cut(num_prompts: int) -> None:
         _log.warning("%d prompts are longer than %d tokens; their end is not used.", num_prompts, NUM_TOKENS)
 
 
-def token_ids(prompts, tokenizer, length: int = NUM_TOKENS):
-    """Return token numbers (len(prompts), length), padded with the end mark as SD 1.5 expects."""
-    return tokenizer(
+def token_ids(prompts, tokenizer, length: int = NUM_TOKENS, *, zero_padded: bool = False):
+    """Return token numbers (len(prompts), length), padded as the text encoder was trained.
+
+    Args:
+        prompts: texts.
+        tokenizer: see `load_tokenizer`.
+        length: tokens per prompt.
+        zero_padded: whether token 0 pads, as in OpenCLIP, instead of the end mark, as in CLIP.
+    """
+    ids = tokenizer(
         list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
+    if not zero_padded:
+        return ids
+    ends = (ids == END_MARK).int()  # the first one belongs to the prompt
+    return ids.masked_fill((ends.cumsum(1) - ends) > 0, 0)

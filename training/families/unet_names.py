@@ -18,6 +18,8 @@ _ENDS = {
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
     "mid_block.attentions.0": "middle_block.1",
+    "add_embedding.linear_1": "label_emb.0.0",  # SDXL: pooled text and sizes
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 _RESNET = {
     "norm1": "in_layers.0",
@@ -39,6 +41,8 @@ class Layout:
         layers: resnets per level on the way down, one less than on the way up.
         in_channels: of the noisy latents.
         out_channels: of the prediction.
+        depth: layers of each transformer, per level, 0 where there is none; the last one's, or 1, is the
+            middle's. Empty where every transformer has one.
     """
 
     channels: tuple[int, ...]
@@ -46,6 +50,7 @@ class Layout:
     layers: int
     in_channels: int
     out_channels: int
+    depth: tuple[int, ...] = ()
 
 
 def read_layout(state: Mapping[str, Tensor]) -> Layout:
@@ -68,7 +73,7 @@ def read_layout(state: Mapping[str, Tensor]) -> Layout:
     if period < 2 or not regular or missing:
         raise ValueError(
             f"this is not the UNet of a Stable Diffusion model: {len(blocks)} input blocks with downsamplers "
-            f"at {samplers}{f', and no {missing[0]}' if missing else ''}. Load an SD 1.5 checkpoint."
+            f"at {samplers}{f', and no {missing[0]}' if missing else ''}. Load a checkpoint of that kind."
         )
     return Layout(
         channels=tuple(state[name].shape[0] for name in widths),
@@ -76,7 +81,15 @@ def read_layout(state: Mapping[str, Tensor]) -> Layout:
         layers=period - 1,
         in_channels=state["input_blocks.0.0.weight"].shape[1],
         out_channels=state["out.2.weight"].shape[0],
+        depth=tuple(_depth(state, f"input_blocks.{first}.1.") for first in firsts),
     )
+
+
+def _depth(state: Mapping[str, Tensor], transformer: str) -> int:
+    depth = 0
+    while f"{transformer}transformer_blocks.{depth}.norm1.weight" in state:
+        depth += 1
+    return depth
 
 
 def module_names(layout: Layout) -> dict[str, str]:
