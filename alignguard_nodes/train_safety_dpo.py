@@ -17,6 +17,7 @@ from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
 from .widgets import config_inputs
 
 AUTO = "auto"
+_APPENDED = ("lr_schedule",)  # options younger than `resume`: saved graphs store widgets by position
 
 
 class TrainSafetyDPO(io.ComfyNode):
@@ -57,15 +58,16 @@ class TrainSafetyDPO(io.ComfyNode):
                     "Pictures are resized to this many pixels. Lower is faster and further from what the "
                     "model was made for. Paper: 512 (SD 1.5), 1024 (SDXL); the mini model: 64."
                 ),
-                *config_inputs(TrainConfig, choices={"objective": LOSSES}),
+                *config_inputs(TrainConfig, choices={"objective": LOSSES}, skip=_APPENDED),
                 io.Boolean.Input(
                     "resume",
                     default=False,
                     optional=True,
                     tooltip="On: goes on from the newest state that save_every kept for the same "
-                    "filename_prefix; all but steps and save_every must be as they were. Starts from the "
-                    "beginning where there is none. Off: always does.",
+                    "filename_prefix; all but save_every (and steps, if lr_schedule is constant) must be as "
+                    "they were. Starts from the beginning where there is none. Off: always does.",
                 ),
+                *(each for each in config_inputs(TrainConfig) if each.id in _APPENDED),
             ],
             outputs=[
                 sockets.SafetyExpert.Output(

@@ -40,21 +40,23 @@ def test_the_seven_nodes_of_the_design_are_recorded():
 
 
 @pytest.mark.parametrize(
-    ("node", "config", "elsewhere", "later"),
+    ("node", "config", "elsewhere", "between"),
     [
-        ("AlignGuardTrainSafetyDPO", TrainConfig, set(), ["resume"]),
-        ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, []),
+        ("AlignGuardTrainSafetyDPO", TrainConfig, set(), {"lr_schedule": "resume"}),
+        ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, {}),
     ],
 )
-def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, later):
-    names = [option.name for option in options(config) if option.name not in elsewhere] + later
+def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):
+    names = [option.name for option in options(config) if option.name not in elsewhere]
+    for younger, input_before in between.items():  # inputs are only appended, so options stand behind it
+        names.insert(names.index(younger), input_before)
     assert list(OURS[node]["optional"])[-len(names) :] == names
 
 
 def test_every_node_has_a_help_page_that_names_every_input_but_like_and_advanced_ones():
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (NODES / "web" / "docs").glob("*.md")}
     assert pages.keys() == OURS.keys()
-    explained = {"objective", "steps", "beta", "save_every", "row_dropout"}
+    explained = {"objective", "steps", "beta", "save_every", "row_dropout", "lr_schedule"}
     advanced = {option.name for option in options(TrainConfig)} - explained
     for name, schema in OURS.items():
         left_out = advanced - {"seed"} if name == "AlignGuardTrainSafetyDPO" else set()

@@ -15,7 +15,15 @@ from training.noise import NoiseSchedule
 from training.step import autocast_dtype, learning_rate
 from training.trainer import train
 
-SMALL = TrainConfig(steps=3, batch_size=2, rank=2, learning_rate=1e-2, caption_dropout=0.5, seed=3)
+SMALL = TrainConfig(
+    steps=3,
+    batch_size=2,
+    rank=2,
+    learning_rate=1e-2,
+    caption_dropout=0.5,
+    seed=3,
+    lr_schedule="constant",  # a run can be prolonged then
+)
 SCHEDULE = NoiseSchedule.scaled_linear()
 SHARED_UNET = tiny_unet()  # every run gives it back as it was
 
@@ -312,9 +320,26 @@ def test_what_cannot_be_trained_is_refused_before_it_starts():
 
 
 def test_the_learning_rate_rises_and_stays():
-    config = TrainConfig(learning_rate=1.0, warmup_steps=4)
+    config = TrainConfig(learning_rate=1.0, warmup_steps=4, lr_schedule="constant")
     assert [learning_rate(config, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
     assert learning_rate(TrainConfig(learning_rate=0.5), 0) == 0.5
+
+
+def test_under_cosine_the_learning_rate_is_halved_half_way_and_ends_near_zero():
+    rates = [learning_rate(TrainConfig(learning_rate=1.0, steps=100), step) for step in range(100)]
+    assert rates[0] == 1.0
+    assert rates[50] == pytest.approx(0.5)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_under_cosine_a_run_resumes_to_the_same_bytes_but_cannot_be_prolonged(tmp_path):
+    cosine = dataclasses.replace(SMALL, lr_schedule="cosine")
+    with pytest.raises(Cancel):
+        run(cosine, run_dir=tmp_path, on_progress=cancel_at(2))
+    with pytest.raises(ValueError, match="cannot be resumed: steps was 3 and is 4"):
+        run(dataclasses.replace(cosine, steps=4), run_dir=tmp_path, resume=True)
+    assert equal_layers(run(cosine, run_dir=tmp_path, resume=True), run(cosine))
 
 
 def test_precision_names_a_type_and_auto_is_exact_on_a_cpu():

@@ -173,6 +173,12 @@ class TrainConfig:
         max=0.95,
         step=0.05,
     )
+    lr_schedule: str = _option(
+        "cosine",  # paper: constant
+        "cosine lowers the learning rate to zero by the last step, so the expert ends settled and disturbs "
+        "other prompts less; a run then cannot be prolonged. constant keeps the rate. Paper: constant.",
+        choices=("cosine", "constant"),
+    )
 
     def __post_init__(self) -> None:
         _validate(self)

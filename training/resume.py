@@ -14,7 +14,10 @@ from . import checkpoint
 from .checkpoint import State
 from .config import TrainConfig
 
-FREE_SETTINGS = ("steps", "save_every")  # these may differ on resume, and it is still the same run
+_FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still the same run
+    "constant": ("steps", "save_every"),
+    "cosine": ("save_every",),  # every step's learning rate depends on the number of steps
+}
 
 
 def run_identity(
@@ -28,7 +31,8 @@ def run_identity(
         data: tensors it was encoded to; another resolution or autoencoder makes another run.
         base: one weight of the base model, which tells two models of one shape apart.
     """
-    settings = {name: value for name, value in asdict(config).items() if name not in FREE_SETTINGS}
+    free = _FREE_SETTINGS[config.lr_schedule]
+    settings = {name: value for name, value in asdict(config).items() if name not in free}
     return {"settings": settings, "data": _digest(data, pairs_hash), "base": _digest([base])}
 
 

@@ -57,8 +57,15 @@ class Run:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the rate of a step (from 0): constant, after a linear rise over `warmup_steps`."""
-    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+    """Return the rate of a step (from 0): after a linear rise over `warmup_steps`, see `lr_schedule`.
+
+    cosine: rate * (1 + cos(pi * step / steps)) / 2 (Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5,
+    without restarts), counted from the first step, so that the rise and the fall multiply.
+    """
+    rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.lr_schedule == "cosine":
+        rate *= (1 + math.cos(math.pi * step / config.steps)) / 2
+    return rate
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:

@@ -20,8 +20,8 @@ from training.mini.shipped import load_judge
 PROMPTS = 16  # of every unsafe group
 KEPT_SCENES = 3  # prompts of every icon to be kept
 STRENGTHS = {
-    "self-harm": 1.5,
-    "illegal activity": 1.3,
+    "self-harm": 1.3,
+    "illegal activity": 1.2,
 }  # else they win too few neurons, as in the shipped graph
 
 log = logging.getLogger("bench")

@@ -73,17 +73,18 @@ def test_a_host_that_keeps_the_model_in_fp16_trains_the_same_expert_in_fp32(comf
 
 
 def test_a_resumed_run_goes_on_from_the_saved_state_to_the_same_expert(comfy):
-    _, whole = train(comfy, steps=4, seed=17, filename_prefix="parts/whole")
-    train(comfy, steps=2, seed=17, save_every=2, filename_prefix="parts/resumed")
+    same = {"seed": 17, "lr_schedule": "constant"}
+    _, whole = train(comfy, steps=4, **same, filename_prefix="parts/whole")
+    train(comfy, steps=2, **same, save_every=2, filename_prefix="parts/resumed")
     runs = comfy.base_dir / "user" / "__alignguard" / "runs"
-    _, resumed = train(comfy, steps=4, seed=17, resume=True, filename_prefix="parts/resumed")
+    _, resumed = train(comfy, steps=4, **same, resume=True, filename_prefix="parts/resumed")
     one, other = (load_expert(loras(comfy) / name) for name in (whole, resumed))
     assert one.content_hash == other.content_hash
     run = runs / "parts%2Fresumed"
     assert sorted(file.name for file in run.iterdir()) == ["metrics.jsonl", "state"]  # a new run renames both
     assert not any(runs.glob("*whole"))
     with pytest.raises(ComfyError, match="cannot be resumed: seed was 17 and is 18"):
-        train(comfy, steps=6, seed=18, resume=True, filename_prefix="parts/resumed")
+        train(comfy, steps=6, **same | {"seed": 18}, resume=True, filename_prefix="parts/resumed")
 
 
 def test_the_stock_lora_loader_matches_every_key_and_draws_the_same_picture(comfy):
