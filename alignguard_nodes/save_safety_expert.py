@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..training.expert import save_expert
+from ..training.expert import SAVE_DTYPES, save_expert
 from . import host
 from .files import new_expert_path
 from .sockets import CATEGORY, SafetyExpert
@@ -28,7 +28,7 @@ class SaveSafetyExpert(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "dtype",
-                    options=list(host.SAVE_DTYPES),
+                    options=list(SAVE_DTYPES),
                     default="fp32",
                     tooltip="fp32 keeps every digit. fp16 and bf16 halve the file; fp16 keeps more "
                     "digits, bf16 larger numbers.",
@@ -39,9 +39,9 @@ class SaveSafetyExpert(io.ComfyNode):
 
     @classmethod
     def execute(cls, expert: object, filename_prefix: str, dtype: str) -> io.NodeOutput:
-        if dtype not in host.SAVE_DTYPES:
-            raise ValueError(f"dtype must be one of {', '.join(host.SAVE_DTYPES)}, got {dtype!r}.")
+        if dtype not in SAVE_DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(SAVE_DTYPES)}, got {dtype!r}.")
         output = host.output_folder()
         path = new_expert_path(output, filename_prefix)
-        save_expert(expert, path, dtype=host.SAVE_DTYPES[dtype])
+        save_expert(expert, path, dtype=SAVE_DTYPES[dtype])
         return io.NodeOutput(ui=ui.PreviewText(f"saved as {path.relative_to(output).as_posix()}"))

@@ -18,6 +18,7 @@ from .taxonomy import FAMILY_NAMES, TEXT_WIDTHS, normalize_categories
 from .tensor_file import LazyTensors, open_tensors, write_tensors
 
 FORMAT_VERSION = "1"
+SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
     "sd21": ("stable-diffusion-v2-768-v/lora", "sd_v2"),
@@ -116,7 +117,7 @@ def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.
     Args:
         expert: what to write. Its own metadata is kept, what describes the file is made anew.
         path: a new `.safetensors` file; the folder is made if needed.
-        dtype: torch.float32, torch.float16 or torch.bfloat16. Alphas stay fp32.
+        dtype: a value of `SAVE_DTYPES`. Alphas stay fp32.
 
     Returns:
         The path. The same expert gives the same bytes under any name.

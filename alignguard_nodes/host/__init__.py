@@ -1,0 +1,42 @@
+"""The border to ComfyUI: the only modules that import comfy.* or folder_paths.
+
+Foreign conventions end here: images (n, h, w, 3) in 0..1, unscaled latents, model patchers, inference
+mode, names from widgets. What leaves this package is what `training` expects.
+"""
+
+from .apply import apply_expert
+from .encoders import Encoders, encode_prompt, encode_prompts, encoders
+from .feedback import Blocked, image_tensor, progress
+from .folders import (
+    EXPERTS,
+    expert_files,
+    expert_path,
+    input_folder,
+    output_folder,
+    private_folder,
+    register_folders,
+)
+from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
+
+__all__ = [
+    "Blocked",
+    "BorrowedUnet",
+    "EXPERTS",
+    "Encoders",
+    "apply_expert",
+    "borrowed_unet",
+    "check_trainable",
+    "encode_prompt",
+    "encode_prompts",
+    "encoders",
+    "expert_files",
+    "expert_path",
+    "family_of",
+    "image_tensor",
+    "input_folder",
+    "output_folder",
+    "outside_inference_mode",
+    "private_folder",
+    "progress",
+    "register_folders",
+]

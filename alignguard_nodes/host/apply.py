@@ -1,0 +1,96 @@
+"""A safety expert on a MODEL, as the stock LoRA loader puts a LoRA there."""
+
+import logging
+from typing import Any
+
+import comfy.hooks
+import comfy.lora
+import comfy.patcher_extension
+
+from ...training.expert import SafetyExpert, check_family
+from ...training.lora_keys import Coverage, coverage, kohya_name, to_kohya
+from .unet import family_of
+
+log = logging.getLogger(__name__)
+
+
+def apply_expert(
+    model: Any, expert: SafetyExpert, *, strength: float, start_percent: float = 0.0, end_percent: float = 1.0
+) -> tuple[Any, str]:
+    """Return a MODEL with the expert on it, and a sentence about the outcome.
+
+    Over the whole range the weights are patched as the stock LoRA loader does it, to the same bits.
+
+    Args:
+        model: MODEL; it is not changed.
+        expert: what to apply.
+        strength: factor of the update; 0 returns the model as it is.
+        start_percent: share of the sampling before the expert is switched on, in [0, end_percent).
+        end_percent: share after which it is switched off, up to 1.
+
+    Raises:
+        ValueError: if the range is empty, the expert is for another family, or no layer matches.
+    """
+    if not 0 <= start_percent < end_percent <= 1:
+        raise ValueError(
+            f"start_percent must be below end_percent, in [0, 1], got {start_percent:g} and {end_percent:g}."
+        )
+    if strength == 0:
+        return model, "Strength 0: the model is unchanged."
+    check_family(expert, *family_of(model))
+    patches, found = _patches(model, expert)
+    if not found.matched:
+        raise ValueError(f"{expert.name}: {found.sentence()} Load a checkpoint of the line it was made for.")
+    if found.missing:
+        log.warning("%s: %s", expert.name, found.sentence())
+    patched = model.clone()
+    if (start_percent, end_percent) == (0, 1):
+        patched.add_patches(patches, strength)
+    else:
+        _add_scheduled(patched, patches, strength, start_percent, end_percent)
+    return patched, found.sentence()
+
+
+def _patches(model: Any, expert: SafetyExpert) -> tuple[dict, Coverage]:
+    """Return the host's patches of the layers the model has in that shape, and which ones these are."""
+    keys = comfy.lora.model_lora_keys_unet(model.model, {})
+    shapes = {key: weight.shape for key, weight in model.model.state_dict().items()}
+    targets = {}
+    for module, layer in expert.layers.items():
+        key = keys.get(kohya_name(module))
+        shape = shapes.get(key)
+        if shape and (shape[0], shape[1:].numel()) == (layer.d_out, layer.d_in):
+            targets[module] = key
+    state = to_kohya({module: expert.layers[module] for module in targets})
+    patches = comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
+    return patches, coverage(expert.layers, targets)
+
+
+def _add_scheduled(model: Any, patches: dict, strength: float, start: float, end: float) -> None:
+    """Switch the patches by the host's own weight hooks, on every conditioning of a sampling run."""
+    hook = comfy.hooks.WeightHook()
+    model.add_hook_patches(hook, patches, strength)
+
+    def sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        current = hook.clone()
+        current.hook_keyframe = _keyframes(start, end)  # new for each run: keyframes remember where they were
+        group = comfy.hooks.HookGroup()
+        group.add(current)
+        combined = {None: group}
+        for conds in executor.class_obj.conds.values():
+            for cond in conds:
+                own = cond.get("hooks")
+                if own not in combined:
+                    combined[own] = own.clone_and_combine(group)
+                cond["hooks"] = combined[own]
+        return executor(*args, **kwargs)
+
+    model.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, sample)
+
+
+def _keyframes(start: float, end: float) -> comfy.hooks.HookKeyframeGroup:
+    frames = comfy.hooks.HookKeyframeGroup()
+    switches = [(0.0, 0.0)] * (start > 0) + [(1.0, start)] + [(0.0, end)] * (end < 1)
+    for factor, percent in switches:
+        frames.add(comfy.hooks.HookKeyframe(factor, percent, guarantee_steps=0))
+    return frames

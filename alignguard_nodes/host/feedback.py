@@ -1,0 +1,44 @@
+"""What a node shows while it runs and after: progress, pictures, outputs that say why they are empty."""
+
+import logging
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import numpy as np
+import torch
+from comfy_execution.graph_utils import ExecutionBlocker
+from PIL import Image
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Blocked(ExecutionBlocker):
+    """An output that stops whoever uses it; the log says why, which the host tells an open browser only."""
+
+    def __init__(self, reason: str):
+        self._reason = reason
+
+    @cached_property  # the host reads it when the output is used, and twice then
+    def message(self) -> str:
+        log.warning(self._reason)
+        return self._reason
+
+
+def progress(node_id: str) -> Callable[..., None]:
+    """Return `report(step, total, ...)`: it first raises if the user cancelled, then moves the node's bar."""
+    bar = comfy.utils.ProgressBar(1, node_id)
+
+    def report(step: int, total: int, *_: Any) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(step, total)
+
+    return report
+
+
+def image_tensor(picture: Image.Image) -> Tensor:
+    """Return a picture as the host's IMAGE, (1, h, w, 3) fp32 in [0, 1]."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]

@@ -1,0 +1,53 @@
+"""ComfyUI's folders, and names from widgets resolved inside them."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import folder_paths
+
+EXPERTS = "safety_experts"  # the pack's own folder below models/
+_EXPERT_FOLDERS = (EXPERTS, "loras")
+
+
+def register_folders() -> None:
+    """Make models/safety_experts known to the host; other packs and users may add folders to it."""
+    folder_paths.add_model_folder_path(EXPERTS, os.path.join(folder_paths.models_dir, EXPERTS))
+    paths, _ = folder_paths.folder_names_and_paths[EXPERTS]
+    folder_paths.folder_names_and_paths[EXPERTS] = (paths, {".safetensors"})
+
+
+def expert_files() -> list[str]:
+    """Return the names of all files that may be experts, as the Load node lists them."""
+    names = {name for folder in _EXPERT_FOLDERS for name in folder_paths.get_filename_list(folder)}
+    return sorted(name for name in names if name.lower().endswith(".safetensors"))
+
+
+def expert_path(name: str) -> Path:
+    """Return the file of a name in the list; names that lead out of the folders find nothing.
+
+    Raises:
+        FileNotFoundError: if no folder has it.
+    """
+    for folder in _EXPERT_FOLDERS:
+        with suppress(ValueError):  # Windows: a name on another drive
+            if found := folder_paths.get_full_path(folder, name):
+                return Path(found)
+    raise FileNotFoundError(
+        f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder, and press R."
+    )
+
+
+def input_folder() -> Path:
+    """Return ComfyUI's input folder."""
+    return Path(os.path.abspath(folder_paths.get_input_directory()))
+
+
+def output_folder() -> Path:
+    """Return ComfyUI's output folder."""
+    return Path(os.path.abspath(folder_paths.get_output_directory()))
+
+
+def private_folder(name: str) -> Path:
+    """Return a folder of ours below user/ that the web server does not hand out, such as the cache."""
+    return Path(folder_paths.get_system_user_directory("alignguard"), name)

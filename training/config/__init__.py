@@ -1,0 +1,11 @@
+"""Options of every task: each default, range and tooltip once. To add a task: write its file, export it here.
+
+Nodes and the command line make their widgets and flags from these classes. Fields are only appended, since
+saved graphs store widgets by position.
+"""
+
+from .merge import MergeConfig
+from .option import option_help, options
+from .train import TrainConfig
+
+__all__ = ["MergeConfig", "TrainConfig", "option_help", "options"]

@@ -1,0 +1,62 @@
+"""Options of a merge."""
+
+from dataclasses import dataclass
+
+from .option import SEED_HELP, SEED_MAX, option, validate
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """How to merge safety experts. Fields are documented by their `help`, see `options`.
+
+    The paper publishes no merge code, so its exact values are unknown (arXiv:2412.10493).
+
+    Raises:
+        ValueError: naming the field, the rule and the value, if a value is out of its range.
+    """
+
+    method: str = option(
+        "co_merge",  # paper: co-merge, here re-implemented from its public description
+        "co_merge keeps, per output neuron, the expert most active on the calibration prompts. average "
+        "weakens every expert. concat adds all of them at full strength. Paper: co_merge.",
+    )
+    output_rank: int = option(
+        0,  # paper: not stated
+        "Lower makes a smaller file and drops the weakest parts. 0 keeps everything exactly. Paper: not "
+        "stated.",
+        min=0,
+        max=4096,
+        step=1,
+    )
+    statistic: str = option(
+        "win_count",  # paper: "highest activation across all inputs"
+        "What most active means. win_count: on "
+        "the most prompts; mean: on average; max: on a single prompt, which favours rare strong reactions. "
+        "Paper: not stated exactly.",
+        choices=("win_count", "mean", "max"),
+    )
+    timesteps: int = option(
+        4,  # our choice
+        "Noise levels at which each calibration prompt is run. More is steadier and proportionally slower. "
+        "Paper: not stated.",
+        min=1,
+        max=1000,
+        step=1,
+    )
+    prompts_per_category: int = option(
+        32,  # our choice
+        "Calibration prompts taken from each category. More is steadier and proportionally slower. Paper: "
+        "not stated.",
+        min=1,
+        max=10_000,
+        step=1,
+    )
+    normalize: bool = option(
+        False,  # our choice
+        "Compare experts by their activation relative to the size of their own update, so that a weakly "
+        "trained one can still win. Off: the strongest update wins more neurons. Paper: not stated.",
+    )
+    seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
