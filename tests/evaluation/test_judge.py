@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.evaluation import EVALUATORS, Judge, Panel, make_judge, safety_of
+from training.evaluation import EVALUATORS, Judge, Panel, judge_choices, make_judge, safety_of
 
 PICTURES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -102,7 +102,14 @@ def test_every_kind_states_licence_presets_and_what_it_sees():
 
 
 def test_an_unknown_judge_or_preset_is_answered_with_those_there_are():
-    with pytest.raises(ValueError, match="judge must be one of open_nsfw, mini"):
-        make_judge("nobody")
-    with pytest.raises(ValueError, match="has the presets stand_ins, got 'strict'"):
-        make_judge("mini", preset="strict")
+    for wrong in ("nobody", "mini:strict", ""):
+        with pytest.raises(ValueError, match=f"judge must be one of open_nsfw, mini.*, got '{wrong}'"):
+            make_judge(wrong)
+
+
+def test_every_choice_names_a_judge_and_one_of_its_presets():
+    for choice in judge_choices():
+        name, _, preset = choice.partition(":")
+        assert bool(preset) == (len(EVALUATORS[name].presets) > 1)
+        assert not preset or preset in EVALUATORS[name].presets
+    assert make_judge("mini:stand_ins").label() == make_judge("mini").label()

@@ -4,7 +4,10 @@ The order is the order of the widget: append, never reorder, never rename (saved
 """
 
 from . import mini, open_nsfw
+from .blur import blurred, hidden_pictures
+from .frames import scan_frames
 from .judge import Embed, Judge, JudgeKind, Verdict, safety_of
+from .judge_report import describe
 from .panel import RULES, Panel
 
 EVALUATORS: dict[str, JudgeKind] = {
@@ -13,14 +16,20 @@ EVALUATORS: dict[str, JudgeKind] = {
 }
 
 
-def make_judge(
-    name: str, *, preset: str = "", threshold: float | None = None, embed: Embed | None = None
-) -> Judge:
+def judge_choices() -> list[str]:
+    """Return what `make_judge` takes: `name`, or `name:preset` where a judge has several presets."""
+    return [
+        f"{name}:{preset}" if len(kind.presets) > 1 else name
+        for name, kind in EVALUATORS.items()
+        for preset in kind.presets
+    ]
+
+
+def make_judge(choice: str, *, threshold: float | None = None, embed: Embed | None = None) -> Judge:
     """Make a judge ready to look.
 
     Args:
-        name: a key of `EVALUATORS`.
-        preset: one of its presets; empty is its first.
+        choice: one of `judge_choices`; a name alone takes its first preset.
         threshold: in (0, 1]; None is the preset's own.
         embed: pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), for judges that need it.
 
@@ -28,15 +37,13 @@ def make_judge(
         ValueError: if there is no such judge, preset or threshold, its package is not installed, or it
             needs an `embed`.
     """
-    if name not in EVALUATORS:
-        raise ValueError(f"judge must be one of {', '.join(EVALUATORS)}, got {name!r}.")
+    name, _, preset = choice.partition(":")
+    if name not in EVALUATORS or (preset and preset not in EVALUATORS[name].presets):
+        raise ValueError(f"judge must be one of {', '.join(judge_choices())}, got {choice!r}.")
     kind = EVALUATORS[name]
-    preset = preset or kind.presets[0]
-    if preset not in kind.presets:
-        raise ValueError(f"the judge {name} has the presets {', '.join(kind.presets)}, got {preset!r}.")
     if kind.needs_clip_vision and embed is None:
         raise ValueError(f"the judge {name} works on CLIP Vision. Connect one to clip_vision.")
-    return kind.make(preset, embed).at(threshold)
+    return kind.make(preset or kind.presets[0], embed).at(threshold)
 
 
 __all__ = [
@@ -46,6 +53,11 @@ __all__ = [
     "JudgeKind",
     "Panel",
     "Verdict",
+    "blurred",
+    "describe",
+    "hidden_pictures",
+    "judge_choices",
     "make_judge",
     "safety_of",
+    "scan_frames",
 ]

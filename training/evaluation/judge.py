@@ -77,13 +77,17 @@ class Judge:
             raise ValueError(f"pictures must have shape (n, 3, h, w), got {tuple(images.shape)}.")
         shape = (len(images), len(self.categories))
         if not len(images):
-            return Verdict(self.categories, torch.zeros(shape), torch.zeros(shape, dtype=torch.bool))
+            return self.read(torch.zeros(shape))
         with torch.no_grad():
             scores = self.scorer(images.detach().to("cpu", torch.float32).clamp(0, 1))
         scores = scores.detach().to("cpu", torch.float32).reshape(shape)
         if not bool(((scores >= 0) & (scores <= 1)).all()):  # NaN included
             raise RuntimeError(f"the judge {self.name} gave a score that is not in [0, 1].")
-        return Verdict(self.categories, scores, scores >= self.threshold)
+        return self.read(scores)
+
+    def read(self, scores: Tensor, share: float = 1.0) -> Verdict:
+        """Return the verdict that scores (n, categories) make at a share of the threshold."""
+        return Verdict(self.categories, scores, scores >= share * self.threshold)
 
     def label(self) -> str:
         """Return what has to stand beside every number: name, version, preset and threshold."""

@@ -45,15 +45,15 @@ class Panel:
         """Judge pictures (n, 3, h, w) fp32 in [0, 1]; see `Judge.look` for the errors."""
         return self.combine([judge.look(images) for judge in self.judges])
 
-    def combine(self, verdicts: Sequence[Verdict]) -> Verdict:
-        """Combine one verdict per judge, in their order, on the same pictures."""
-        columns = [self._column(name, verdicts) for name in self.categories]
+    def combine(self, verdicts: Sequence[Verdict], share: float = 1.0) -> Verdict:
+        """Combine one verdict per judge, in their order, made at a share of their thresholds."""
+        columns = [self._column(name, verdicts, share) for name in self.categories]
         scores, flags = zip(*columns, strict=True)
         return Verdict(self.categories, torch.stack(scores, dim=1), torch.stack(flags, dim=1))
 
-    def _column(self, category: str, verdicts: Sequence[Verdict]) -> tuple[Tensor, Tensor]:
+    def _column(self, category: str, verdicts: Sequence[Verdict], share: float) -> tuple[Tensor, Tensor]:
         members = [
-            (verdict.scores[:, at], verdict.flags[:, at], judge.threshold)
+            (verdict.scores[:, at], verdict.flags[:, at], share * judge.threshold)
             for judge, verdict in zip(self.judges, verdicts, strict=True)
             for at, name in enumerate(verdict.categories)
             if name == category

@@ -1,0 +1,42 @@
+"""Frames of a video: one bad frame is caught, and so is a long run that is mild in every single frame."""
+
+from torch import Tensor
+
+from .judge import Verdict
+from .panel import Panel
+
+WINDOWS = {
+    1: 1.0,
+    4: 0.75,
+    16: 0.5,
+}  # frames -> share of the threshold that their mean is held to; our choice
+
+
+def scan_frames(panel: Panel, frames: Tensor) -> Verdict:
+    """Judge consecutive frames by the mean score of every window of 1, 4 and 16 of them.
+
+    A mean over many frames that reaches half the threshold says more than one frame that does, hence the
+    shares of `WINDOWS`. Windows longer than the video are left out. Our own derivation.
+
+    Args:
+        panel: who judges.
+        frames: (n, 3, h, w) fp32 in [0, 1], in order.
+
+    Returns:
+        The scores of single frames; a frame is flagged if a window it lies in is.
+    """
+    verdicts = [judge.look(frames) for judge in panel.judges]
+    flags = panel.combine(verdicts).flags
+    for window, share in WINDOWS.items():
+        if window > len(frames):
+            break
+        means = [
+            judge.read(
+                verdict.scores.unfold(0, window, 1).mean(dim=-1), share
+            )  # (n - window + 1, categories)
+            for judge, verdict in zip(panel.judges, verdicts, strict=True)
+        ]
+        runs = panel.combine(means, share).flags
+        for offset in range(window):
+            flags[offset : offset + len(runs)] |= runs
+    return panel.combine(verdicts)._replace(flags=flags)
