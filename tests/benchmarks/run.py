@@ -1,32 +1,95 @@
-"""Measure what the README reports; run it with `python dev.py bench`."""
+"""Measure what the README reports; run it with `python dev.py bench [part ...]`.
+
+To add a part: write its file with `measure() -> dict` of figures, then add its line to `PARTS`.
+"""
 
 import argparse
+import importlib
 import json
 import logging
+import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import safety
+import torch
+from table import as_table
 
 import dev
 
 OUT = dev.ROOT / "demo_output" / "bench.json"
+PARTS = {  # name, which is also that of its file -> what it measures
+    "flops": "operations per pair, against the published trainer",
+    "safety": "pictures judged unsafe before and after, through the real server",
+}
+
+log = logging.getLogger("bench")
 
 
-def main() -> int:
-    """Run the benchmarks and write `demo_output/bench.json`."""
-    parser = argparse.ArgumentParser(prog="dev.py bench", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--methods", nargs="+", default=["co_merge"], help="merge methods to compare")
-    parser.add_argument("--strength", type=float, default=1.0, help="of the merged expert")
-    parser.add_argument("--per-prompt", type=int, default=4, help="pictures of each of a group's 16 prompts")
-    parser.add_argument("--out", type=Path, default=OUT)
-    known = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure the parts, write each into the file as soon as it is there, and print it as a table."""
+    known = _arguments(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
-    result = {"safety": safety.measure_methods(known.methods, known.strength, known.per_prompt)}
-    known.out.parent.mkdir(parents=True, exist_ok=True)
-    known.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    logging.getLogger("bench").info("written: %s", known.out)
+    for name in known.parts or PARTS:
+        log.info("--- %s: %s", name, PARTS[name])
+        start = time.monotonic()
+        figures = _measure(name, known)
+        seconds = time.monotonic() - start
+        keep(known.out, name, figures, seconds)
+        log.info("%s\n%s took %.0f s", as_table(figures), name, seconds)
+    log.info("written: %s", known.out)
     return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parts = "; ".join(f"{name}: {what}" for name, what in PARTS.items())
+    parser = argparse.ArgumentParser(
+        prog="dev.py bench", description=__doc__.splitlines()[0], epilog=parts, allow_abbrev=False
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all where none is named"
+    )
+    parser.add_argument("--methods", nargs="+", default=["co_merge"], help="safety: merge methods to compare")
+    parser.add_argument("--strength", type=float, default=1.0, help="safety: of the merged expert")
+    parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures of each prompt")
+    parser.add_argument("--out", type=Path, default=OUT, help="file to write; parts it already has are kept")
+    known = parser.parse_args(argv)
+    unknown = [part for part in known.parts if part not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}. The parts are {', '.join(PARTS)}.")
+    return known
+
+
+def _measure(name: str, known: argparse.Namespace) -> dict:
+    part = importlib.import_module(name)  # late: most parts need no server, and some little memory
+    if name == "safety":
+        return part.measure_methods(known.methods, known.strength, known.per_prompt)
+    return part.measure()
+
+
+def keep(out: Path, name: str, figures: dict, seconds: float) -> None:
+    """Put the figures of a part into the file, beside those of the other parts; a torn file is never left.
+
+    Args:
+        out: JSON file, made where it is missing.
+        name: of the part.
+        figures: what was measured.
+        seconds: it took.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    circumstances = {
+        "at": time.strftime("%Y-%m-%d %H:%M"),
+        "seconds": round(seconds, 1),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    result[name] = figures
+    result.setdefault("circumstances", {})[name] = circumstances
+    temporary = out.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, out)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,127 @@
+"""The real training run at the full size of a family, on tensors that have shapes but no memory.
+
+torch's fake tensors say they lie on the CPU, so the training code runs as it does there, autocast and
+fused attention included, and every operation and byte can be counted in seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from training import adapter, step
+from training.config import TrainConfig
+from training.data.cache import TrainingData
+from training.families import FAMILIES
+from training.families.native_unet import unet_config
+from training.families.unet_names import Layout
+from training.step import Run
+
+TOKENS = 77
+RANK = 4  # AlignGuard's
+
+
+@dataclass(frozen=True)
+class Size:
+    """A family at its own resolution.
+
+    Attributes:
+        family: key of FAMILIES.
+        layout: of its UNet.
+        pixels: side of a picture.
+        text: settings of each of its text encoders (transformers' CLIPTextConfig).
+    """
+
+    family: str
+    layout: Layout
+    pixels: int
+    text: tuple[Mapping[str, Any], ...]
+
+    @property
+    def latent_side(self) -> int:
+        """Side of a latent."""
+        return self.pixels // 8
+
+
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+SD15 = Size(
+    "sd15",
+    Layout((320, 640, 1280, 1280), (True, True, True, False), 2, 4, 4, depth=(1, 1, 1, 0)),
+    512,
+    (CLIP_L,),
+)
+SIZES = {"SD 1.5, 512": SD15}
+
+
+def make_unet(size: Size) -> nn.Module:
+    """Return the UNet of the family as the library sets it up, frozen, with the default device and type."""
+    from diffusers import UNet2DConditionModel  # as in the library
+
+    unet = UNet2DConditionModel(**unet_config(size.layout, FAMILIES[size.family]))
+    return unet.eval().requires_grad_(False)
+
+
+def make_data(size: Size, num_pairs: int) -> TrainingData:
+    """Return cached latents and embeddings of the right shapes, one prompt for all pairs."""
+    latents = torch.zeros(num_pairs, 4, size.latent_side, size.latent_side)
+    prompts = torch.zeros(1, TOKENS, FAMILIES[size.family].text_width)
+    row = torch.zeros(num_pairs, dtype=torch.int64)
+    return TrainingData(
+        latents, latents, prompts, row, row, prompts, latents[:0], row[:0], pairs_hash="0" * 64
+    )
+
+
+def fake_mode() -> FakeTensorMode:
+    """Return the mode in which new tensors have no memory."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def without_memory(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """Replace the tensors of a module, made on the meta device, by fake ones on the CPU; call in the mode.
+
+    Trainable ones keep their type, as the library's adapter does.
+    """
+    for part in module.modules():
+        for name, old in part._parameters.items():
+            if old is not None:
+                new = torch.empty(old.shape, dtype=old.dtype if old.requires_grad else dtype)
+                part._parameters[name] = nn.Parameter(new, requires_grad=old.requires_grad)
+        for name, old in part._buffers.items():
+            if old is not None:
+                part._buffers[name] = torch.empty(old.shape, dtype=old.dtype)
+    return module
+
+
+def fake_run(
+    size: Size, config: TrainConfig, mode: FakeTensorMode, *, dtype: torch.dtype = torch.float32
+) -> Run:
+    """Return the library's own training run without memory, at the point before its first step.
+
+    Args:
+        size: of the model.
+        config: options; beta must be set.
+        mode: the tensors belong to.
+        dtype: of the base's weights; the adapter is fp32.
+    """
+    with torch.device("meta"):
+        unet = make_unet(size)
+    adapter.attach_adapter(unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=0)
+    schedule = FAMILIES[size.family].schedule()
+    with mode, mock.patch.object(adapter, "initial_a_hash", return_value=""):  # there are no bytes to hash
+        data = make_data(size, config.batch_size)
+        return Run(without_memory(unet, dtype), data, schedule, config, None)
+
+
+def gradients(run: Run) -> None:
+    """Take the run's next step up to the gradients; the update of the adapter needs numbers."""
+    with mock.patch.object(step, "_update"):
+        step.take_step(run)

@@ -1,0 +1,115 @@
+"""The training steps of other trainers, written plainly from their descriptions, to compare with.
+
+`PublishedStep` is AlignGuard's own trainer (arXiv:2412.10493, train.py at 5f71f8d, from reading it):
+a second UNet as the reference, VAE and text encoders inside the step, the policy before the reference.
+`AdapterOffStep` is the Diffusion-DPO LoRA script of diffusers' research projects: one UNet whose adapter
+is switched off for the reference, all else likewise.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from full_size import Size
+from torch import Tensor, nn
+
+from training.noise import NoiseSchedule
+
+BETA = 5000.0
+VAE = {  # of all Stable Diffusion models
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+}
+
+
+def make_vae() -> nn.Module:
+    """Return Stable Diffusion's autoencoder, frozen; without its decoder, which no step uses."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(**VAE)
+    vae.decoder = None
+    return vae.eval().requires_grad_(False)
+
+
+def make_text_encoders(size: Size) -> list[nn.Module]:
+    """Return the text encoders of a family, frozen."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    models = [CLIPTextModel(CLIPTextConfig(**settings)) for settings in size.text]
+    return [model.eval().requires_grad_(False) for model in models]
+
+
+class PublishedStep:
+    """AlignGuard's own step, up to the gradients.
+
+    Args:
+        unet: policy, with its adapter.
+        reference: the second UNet.
+        vae: see `make_vae`.
+        text_encoders: see `make_text_encoders`.
+        schedule: of the family.
+        size: of the model.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        reference: nn.Module,
+        vae: nn.Module,
+        text_encoders: list[nn.Module],
+        schedule: NoiseSchedule,
+        size: Size,
+    ) -> None:
+        self.unet, self.reference, self.vae = unet, reference, vae
+        self.text_encoders, self.schedule, self.size = text_encoders, schedule, size
+
+    def __call__(self, pictures: Tensor, tokens: Tensor) -> Tensor:
+        """Add the gradients of one micro-batch and return its loss.
+
+        Args:
+            pictures: winners, then losers, (2 * batch, 3, h, w) in [-1, 1].
+            tokens: of one prompt per pair, (batch, 77) int64.
+        """
+        with torch.no_grad():
+            latents = self.vae.encode(pictures).latent_dist.mean * 0.18215
+            text = self.encode_text(tokens)
+        half = len(latents) // 2
+        noise = torch.randn_like(latents[:half]).repeat(2, 1, 1, 1)
+        timesteps = torch.randint(1000, (half,)).repeat(2)
+        noisy = self.schedule.add_noise(latents, noise, timesteps).to(latents)
+        policy = self.unet(noisy, timesteps, **text).sample
+        with torch.no_grad():
+            reference = self.predict_reference(noisy, timesteps, text)
+        errors = (policy - noise).float().square().mean((1, 2, 3))
+        ref_errors = (reference - noise).float().square().mean((1, 2, 3))
+        winner, loser = (errors - ref_errors).chunk(2)
+        loss = -F.logsigmoid(-BETA / 2 * (winner - loser)).mean()
+        loss.backward()
+        return loss.detach()
+
+    def predict_reference(self, noisy: Tensor, timesteps: Tensor, text: dict) -> Tensor:
+        """Return what the base model predicts."""
+        return self.reference(noisy, timesteps, **text).sample
+
+    def encode_text(self, tokens: Tensor) -> dict:
+        """Return what the UNet takes beside latents and timesteps, for winners and losers."""
+        states = [encoder(tokens).last_hidden_state for encoder in self.text_encoders]
+        return {"encoder_hidden_states": torch.cat(states, dim=-1).repeat(2, 1, 1)}
+
+
+class AdapterOffStep(PublishedStep):
+    """The step of diffusers' Diffusion-DPO LoRA script; `reference` is the policy's own UNet."""
+
+    def predict_reference(self, noisy: Tensor, timesteps: Tensor, text: dict) -> Tensor:
+        """Return what the UNet predicts with its adapter off."""
+        from peft.tuners.lora import LoraLayer
+
+        layers = [module for module in self.reference.modules() if isinstance(module, LoraLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        prediction = self.reference(noisy, timesteps, **text).sample
+        for layer in layers:
+            layer.enable_adapters(True)
+        return prediction

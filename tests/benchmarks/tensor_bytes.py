@@ -1,0 +1,79 @@
+"""Bytes of tensors: those alive at once, and those that autograd keeps for the backward pass.
+
+Both count each storage once, however many views it has, and work on tensors without memory too. What a
+kernel needs inside itself, and what an allocator rounds up, is not seen.
+"""
+
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+GIB = 2**30
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follow the tensors that operations make, from entering the context on.
+
+    Attributes:
+        now: bytes alive.
+        peak: most bytes alive at once.
+
+    Args:
+        known: tensors that exist already; they count from the start.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, weakref.ref] = {}
+        for tensor in known:
+            self._add(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs or {})
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = id(storage)
+        if key in self._alive and self._alive[key]() is storage:
+            return
+        size = storage.nbytes()
+
+        def gone(_: Any) -> None:
+            del self._alive[key]
+            self.now -= size
+
+        self._alive[key] = weakref.ref(storage, gone)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+
+@contextmanager
+def saved_for_backward(outside: Iterable[Tensor]) -> Iterator[list[int]]:
+    """Collect the sizes of what autograd keeps in the context.
+
+    Args:
+        outside: tensors that stay anyway, such as weights; they do not count.
+    """
+    sizes: list[int] = []
+    seen = {id(tensor.untyped_storage()): tensor for tensor in outside}  # held, so that no id is used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in seen:
+            seen[id(storage)] = tensor
+            sizes.append(storage.nbytes())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield sizes
