@@ -145,7 +145,7 @@ def _prompts(calibration: object, config: MergeConfig) -> PromptList:
 def _check_connected(method: str, **sockets_of: object) -> None:
     missing = [name for name, value in sockets_of.items() if value is None]
     if missing:
-        others = " or ".join(name for name, each in MERGE_METHODS.items() if not each.needs_statistics)
+        others = ", ".join(name for name, each in MERGE_METHODS.items() if not each.needs_statistics)
         raise ValueError(
             f"{method} compares the experts on the base model, so it needs {', '.join(missing)} connected "
             f"too. Connect it, or set method to {others}."

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.low_rank import LowRank, concatenate
+from training.low_rank import LowRank, approximate, concatenate
 
 SHAPES = [(7, 5, 3), (320, 768, 4), (64, 320, 28), (4, 6, 9), (9, 4, 6), (1, 1, 1)]  # d_out, d_in, rank
 
@@ -75,6 +75,33 @@ def test_truncation_error_is_the_energy_not_kept():
     cut, kept = layer.truncated(2)
     lost = torch.linalg.norm(layer.delta() - cut.delta()) ** 2 / layer.norm() ** 2
     assert kept == pytest.approx(1 - float(lost), abs=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "rank"), [((30, 20), 5), ((9, 40), 9), ((300, 200), 4)])
+def test_a_dense_update_is_approximated_as_well_as_its_svd_does(shape, rank):
+    matrix = torch.randn(*shape, generator=torch.Generator().manual_seed(0))  # no gap: the hardest case
+    cut, kept = approximate(matrix, rank)
+    best = torch.linalg.svdvals(matrix.double()).square()
+    assert cut.rank == rank
+    lost = torch.linalg.norm(matrix.double() - dense(cut)) ** 2 / best.sum()
+    assert kept == pytest.approx(1 - float(lost), abs=1e-5)
+    assert kept >= 0.97 * float(best[:rank].sum() / best.sum())  # the randomised one loses a little
+
+
+def test_a_dense_update_of_low_rank_comes_back_whole_and_the_same_each_time():
+    layer = random_layer(320, 300, 6)
+    cut, kept = approximate(layer.delta(), 8)
+    assert torch.linalg.norm(dense(cut) - dense(layer)) <= 1e-5 * layer.norm()
+    assert kept == pytest.approx(1, abs=1e-6)
+    assert torch.equal(cut.up, approximate(layer.delta(), 8)[0].up)
+
+
+def test_an_approximation_at_full_rank_or_of_zero_keeps_everything():
+    cut, kept = approximate(random_layer(7, 5, 5).delta(), 100)
+    assert (cut.rank, kept) == (5, 1.0)
+    assert approximate(torch.zeros(4, 3), 1)[1] == 1.0
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        approximate(torch.ones(4, 3), 0)
 
 
 def test_concatenation_is_the_exact_sum():

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_OVERSAMPLING = 10  # Halko et al. 2011, section 4.2: 5 or 10
+_POWER_ITERATIONS = 4  # keeps over 0.97 of what the exact SVD keeps of pure noise, the worst case
+
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value, so equality stays identity
 class LowRank:
@@ -111,6 +114,43 @@ def concatenate(parts: Sequence[LowRank]) -> LowRank:
     if len(shapes) > 1:
         raise ValueError(f"updates of one layer must share (d_out, d_in), got {sorted(shapes)}.")
     return LowRank(torch.cat([part.up for part in parts], dim=1), torch.cat([part.down for part in parts]))
+
+
+def approximate(dense: Tensor, rank: int) -> tuple[LowRank, float]:
+    """Return the best approximation of a dense update at a rank, its singular values shared by the factors.
+
+    Small ones by an exact SVD. Where the rank is far below the size, by a randomised one (Halko et al. 2011,
+    arXiv:0909.4061, algorithm 4.4) with its own fixed generator: the same matrix gives the same factors.
+
+    Args:
+        dense: shape (d_out, d_in), fp32 or fp64.
+        rank: at least 1; more than min(d_out, d_in) is that.
+
+    Returns:
+        The approximation, and the share of the squared norm it keeps, in [0, 1] (1 for a zero update).
+
+    Raises:
+        ValueError: if rank is below 1.
+    """
+    if rank < 1:
+        raise ValueError(f"rank must be at least 1, got {rank}.")
+    width, size = rank + _OVERSAMPLING, min(dense.shape)
+    basis = _range(dense, width) if width < size / 4 else None
+    u, s, vh = torch.linalg.svd(dense if basis is None else basis.T @ dense, full_matrices=False)
+    u, root = u if basis is None else basis @ u, s[:rank].sqrt()
+    cut = LowRank(u[:, :rank] * root, root[:, None] * vh[:rank])
+    total = float(dense.double().square().sum())
+    kept = float(s[:rank].double().square().sum()) / total if total > 0 and rank < size else 1.0
+    return cut, min(1.0, kept)
+
+
+def _range(dense: Tensor, width: int) -> Tensor:
+    """Return an orthonormal basis of nearly all that the leading directions reach, (d_out, width)."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(dense.shape[1], width, generator=generator).to(dense)
+    for _ in range(_POWER_ITERATIONS):
+        basis = torch.linalg.qr(dense.T @ torch.linalg.qr(dense @ basis)[0])[0]
+    return torch.linalg.qr(dense @ basis)[0]
 
 
 def _kept_energy(singular_values: Tensor, rank: int) -> float:

@@ -30,7 +30,7 @@ def dense(part):
 
 def merge(parts, inputs=None, statistic="win_count"):
     inputs = random_inputs() if inputs is None else inputs
-    return co_merge(parts, LayerStatistics.of(activity(inputs, parts)), statistic)
+    return co_merge(parts, statistics=LayerStatistics.of(activity(inputs, parts)), statistic=statistic)
 
 
 def statistics(wins, total, peak=None):

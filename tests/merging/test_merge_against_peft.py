@@ -1,13 +1,18 @@
-"""PEFT's add_weighted_adapter as the oracle of concat and average."""
+"""PEFT's add_weighted_adapter as the oracle of every method it has too; all experts at strength 1."""
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
 from torch import nn
 
 from training.low_rank import LowRank
 from training.merging.average import average
 from training.merging.concat import concat
+from training.merging.entrywise import elected_mean, keep_random
+from training.merging.magnitude_prune import magnitude_prune
+from training.merging.svd import svd
+from training.merging.ties import ties
 
 RANK, SIZE = 3, 20
 
@@ -48,3 +53,25 @@ def test_truncated_average_equals_peft_svd(parts, rank):
     expected = merged_by_peft(parts, [1 / 3] * 3, "svd", svd_rank=rank)
     cut, _ = average(parts).update.truncated(rank)
     torch.testing.assert_close(cut.delta().double(), expected, rtol=1e-4, atol=1e-4)  # fp32 SVDs
+
+
+@pytest.mark.parametrize("rank", [0, 2, 3 * RANK])
+def test_svd_equals_peft_svd_whose_rank_is_that_of_one_expert(parts, rank):
+    expected = merged_by_peft(parts, [1.0] * 3, "svd", svd_rank=rank or None)
+    cut = svd(parts, output_rank=rank).update
+    torch.testing.assert_close(cut.delta().double(), expected, rtol=1e-4, atol=1e-4)  # fp32 SVDs
+
+
+@pytest.mark.parametrize("density", [0.2, 0.5, 0.77])
+@pytest.mark.parametrize("method", [magnitude_prune, ties])
+def test_pruning_methods_equal_those_of_peft(parts, method, density):
+    expected = merged_by_peft(parts, [1.0] * 3, f"{method.__name__}_svd", density=density, svd_rank=SIZE)
+    found = method(parts, density=density).update
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)  # an fp32 SVD in between
+
+
+def test_the_elected_mean_of_randomly_thinned_updates_equals_that_of_peft(parts):
+    thinned = [keep_random(p.delta(), 0.5, torch.Generator().manual_seed(i)) for i, p in enumerate(parts)]
+    stacked = torch.stack(thinned)
+    expected = disjoint_merge(stacked, calculate_majority_sign_mask(stacked))
+    torch.testing.assert_close(elected_mean(thinned), expected)

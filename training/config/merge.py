@@ -18,12 +18,13 @@ class MergeConfig:
     method: str = option(
         "co_merge",  # paper: co-merge, here re-implemented from its public description
         "co_merge keeps, per output neuron, the expert most active on the calibration prompts. average "
-        "weakens every expert. concat adds all of them at full strength. Paper: co_merge.",
+        "weakens every expert, concat adds all at full strength; the help page describes the others. "
+        "Paper: co_merge.",
     )
     output_rank: int = option(
         0,  # paper: not stated
-        "Lower makes a smaller file and drops the weakest parts. 0 keeps everything exactly. Paper: not "
-        "stated.",
+        "Lower makes a smaller file and drops the weakest parts. 0 keeps everything, the ranks add up; svd "
+        "then takes the rank of one expert. Paper: not stated.",
         min=0,
         max=4096,
         step=1,
@@ -57,6 +58,14 @@ class MergeConfig:
         "trained one can still win. Off: the strongest update wins more neurons. Paper: not stated.",
     )
     seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)
+    density: float = option(
+        0.5,  # our choice; PEFT has no default, TIES uses 0.2
+        "Only for magnitude_prune, ties, dare_linear and dare_ties: share of each expert's weights that is "
+        "kept. Lower makes experts collide less and loses more of each. Paper: not used.",
+        min=0.01,
+        max=1.0,
+        step=0.01,
+    )
 
     def __post_init__(self) -> None:
         validate(self)

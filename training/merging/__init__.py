@@ -1,8 +1,9 @@
 """Merging experts into one. To add a method: write its file, then add its line to `MERGE_METHODS`.
 
-A method merges one layer: f(parts: Sequence[LowRank]) -> MergedLayer, the experts' updates of that
-layer in, strengths folded and missing ones zero. One that needs statistics is called as
-f(parts, statistics: LayerStatistics, statistic: str). A single expert never reaches it.
+A method merges one layer: f(parts: Sequence[LowRank], ...) -> MergedLayer, the experts' updates of that
+layer in, strengths folded and missing ones zero. By keyword it gets what its line declares: `options`
+of `MergeConfig`, `statistics` of the layer, and `generators`, one per part, if it is random. A single
+expert never reaches it.
 
 The order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
 """
@@ -13,15 +14,21 @@ from dataclasses import dataclass
 from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..low_rank import LowRank
+from ..noise import named_generator
 from ..taxonomy import normalize_categories
 from .activations import Statistics, collect_statistics
 from .average import average
 from .calibration import calibration_prompts
 from .co_merge import LayerStatistics, co_merge
 from .concat import concat
-from .layer import MergedLayer, drop_zero_components, rows_won
-from .members import Member, layer_parts, layer_shapes, members_of, warn_of_bases
+from .dare_linear import dare_linear
+from .dare_ties import dare_ties
+from .layer import MergedLayer, as_low_rank, rows_won
+from .magnitude_prune import magnitude_prune
+from .members import Member, layer_parts, layer_shapes, members_of, size_order, warn_of_bases
 from .record import calibration, energy, provenance
+from .svd import svd
+from .ties import ties
 
 __all__ = [
     "MERGE_METHODS",
@@ -41,18 +48,41 @@ class MergeMethod:
     Attributes:
         merge: see the module docstring.
         reference: where it comes from.
+        options: fields of `MergeConfig` that it reads.
         needs_statistics: whether the experts must be calibrated first.
+        is_random: whether it draws; the config's seed repeats it.
     """
 
     merge: Callable[..., MergedLayer]
     reference: str
-    needs_statistics: bool
+    options: tuple[str, ...] = ()
+    needs_statistics: bool = False
+    is_random: bool = False
 
 
 MERGE_METHODS: dict[str, MergeMethod] = {
-    "co_merge": MergeMethod(co_merge, "AlignGuard, arXiv:2412.10493, from its public description", True),
-    "average": MergeMethod(average, "mean of the updates; model soups, arXiv:2203.05482", False),
-    "concat": MergeMethod(concat, "sum of the updates; `cat` in PEFT", False),
+    "co_merge": MergeMethod(
+        co_merge,
+        "AlignGuard, arXiv:2412.10493, from its public description",
+        options=("statistic",),
+        needs_statistics=True,
+    ),
+    "average": MergeMethod(average, "mean of the updates; model soups, arXiv:2203.05482"),
+    "concat": MergeMethod(concat, "sum of the updates; `cat` in PEFT"),
+    "svd": MergeMethod(svd, "sum at the rank of one expert; `svd` in PEFT", options=("output_rank",)),
+    "magnitude_prune": MergeMethod(
+        magnitude_prune, "sum of the large entries; `magnitude_prune_svd` in PEFT", options=("density",)
+    ),
+    "ties": MergeMethod(ties, "TIES, arXiv:2306.01708; `ties_svd` in PEFT", options=("density",)),
+    "dare_linear": MergeMethod(
+        dare_linear, "DARE, arXiv:2311.03099; `dare_linear_svd` in PEFT", options=("density",), is_random=True
+    ),
+    "dare_ties": MergeMethod(
+        dare_ties,
+        "DARE with TIES, arXiv:2311.03099; `dare_ties_svd` in PEFT",
+        options=("density",),
+        is_random=True,
+    ),
 }
 
 
@@ -68,7 +98,7 @@ def merge_experts(
 
     Args:
         experts: at least one. A layer only some of them have counts as zero in the others.
-        config: method, output_rank, statistic and normalize are used.
+        config: method, output_rank, normalize, and what the method declares are used.
         strengths: one per expert, in [0, 2]; None is 1 for all. An expert at 0 takes no part.
         statistics: from `collect_statistics` with the same experts and strengths; only for methods that
             need them, and only for more than one expert.
@@ -88,12 +118,14 @@ def merge_experts(
     warn_of_bases(members)
     if method.needs_statistics and len(members) > 1:
         _check_statistics(statistics, members, config)
+    merge_layer = _merger(method, members, config, statistics)
     layers: dict[str, LowRank] = {}
     winners: dict[str, list[int]] = {}
     kept: dict[str, float] = {}
     for module, shape in shapes.items():
-        merged = _merge_layer(method, layer_parts(members, module, shape), statistics, module, config)
-        layers[module], kept[module] = _cut(drop_zero_components(merged.update), config.output_rank)
+        parts = layer_parts(members, module, shape)
+        merged = merge_layer(parts, module)
+        layers[module], kept[module] = as_low_rank(merged, parts, config.output_rank)
         if merged.winners is not None:
             winners[module] = rows_won(merged.winners, len(members))
         if on_progress:
@@ -112,7 +144,7 @@ def _method(name: str) -> MergeMethod:
 
 def _check_statistics(statistics: Statistics | None, members: Sequence[Member], config: MergeConfig) -> None:
     if statistics is None:
-        others = " or ".join(name for name, method in MERGE_METHODS.items() if not method.needs_statistics)
+        others = ", ".join(name for name, method in MERGE_METHODS.items() if not method.needs_statistics)
         raise ValueError(
             f"{config.method} of {len(members)} experts needs to see which of them is most active: connect "
             "model, clip and calibration (on the command line: --base and --calibration), or choose "
@@ -126,19 +158,22 @@ def _check_statistics(statistics: Statistics | None, members: Sequence[Member], 
         )
 
 
-def _merge_layer(
-    method: MergeMethod,
-    parts: Sequence[LowRank],
-    statistics: Statistics | None,
-    module: str,
-    config: MergeConfig,
-) -> MergedLayer:
-    if len(parts) == 1:
-        return MergedLayer(parts[0])
-    if method.needs_statistics:
-        return method.merge(parts, statistics.layers[module], config.statistic)
-    return method.merge(parts)
+def _merger(
+    method: MergeMethod, members: Sequence[Member], config: MergeConfig, statistics: Statistics | None
+) -> Callable[[Sequence[LowRank], str], MergedLayer]:
+    """Return the method as a function of a layer's parts and name, all that it declares bound."""
+    if len(members) == 1:
+        return lambda parts, module: MergedLayer(parts[0])
+    options = {name: getattr(config, name) for name in method.options}
+    # dealt out by size, so that neither the order of the experts nor their files' key style matters
+    order = size_order(members) if method.is_random else []
 
+    def merge(parts: Sequence[LowRank], module: str) -> MergedLayer:
+        extra: dict[str, object] = {}
+        if method.needs_statistics:
+            extra["statistics"] = statistics.layers[module]
+        if method.is_random:
+            extra["generators"] = [named_generator(f"merge/{config.seed}/{module}/{i}") for i in order]
+        return method.merge(parts, **options, **extra)
 
-def _cut(update: LowRank, output_rank: int) -> tuple[LowRank, float]:
-    return update.truncated(output_rank) if output_rank else (update, 1.0)
+    return merge

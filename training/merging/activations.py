@@ -18,7 +18,7 @@ from ..lora_keys import coverage
 from ..low_rank import LowRank
 from ..noise import NoiseSchedule, named_generator
 from .co_merge import LayerStatistics, activity
-from .members import Member, layer_parts, layer_shapes, members_of
+from .members import Member, expert_size, layer_parts, layer_shapes, members_of
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors
@@ -165,8 +165,7 @@ def _readers(unet: nn.Module, members: Sequence[Member], normalize: bool) -> dic
 
 def _size(member: Member) -> float:
     """Return the Frobenius norm of the whole expert, 1 for a zero one: a size known before the pass."""
-    squared = sum(layer.norm() ** 2 for layer in member.expert.layers.values())
-    return member.strength * squared**0.5 or 1.0
+    return member.strength * expert_size(member.expert) or 1.0
 
 
 def _check_model(unet: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> None:

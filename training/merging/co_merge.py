@@ -21,7 +21,7 @@ from ..low_rank import LowRank, concatenate
 from .layer import NO_WINNER, MergedLayer
 
 
-def co_merge(parts: Sequence[LowRank], statistics: LayerStatistics, statistic: str) -> MergedLayer:
+def co_merge(parts: Sequence[LowRank], *, statistics: LayerStatistics, statistic: str) -> MergedLayer:
     """Merge the experts of one layer: choose each neuron's expert, then take its row.
 
     Args:

@@ -1,6 +1,7 @@
 """The experts that take part in a merge: checked against each other, their layers brought together."""
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -101,6 +102,18 @@ def layer_parts(members: Sequence[Member], module: str, shape: tuple[int, int]) 
     """
     layers = [(expert.layers.get(module) or _zero(shape), strength) for expert, strength in members]
     return [layer if strength == 1 else layer.scaled(strength) for layer, strength in layers]
+
+
+def size_order(members: Sequence[Member]) -> list[int]:
+    """Return each member's place when they are sorted by their size as trained, the largest first."""
+    sizes = [expert_size(member.expert) for member in members]
+    by_size = sorted(range(len(members)), key=lambda i: -sizes[i])
+    return [by_size.index(i) for i in range(len(members))]
+
+
+def expert_size(expert: SafetyExpert) -> float:
+    """Return the Frobenius norm of a whole expert, as trained."""
+    return math.hypot(*(layer.norm() for layer in expert.layers.values()))
 
 
 def _zero(shape: tuple[int, int]) -> LowRank:
