@@ -121,14 +121,14 @@ def _calibrate(
 ) -> Statistics:
     for expert in experts:
         check_family(expert, *host.family_of(model))
-    embeds = host.encode_prompts(clip, prompts, on_progress)
+    encoded = host.encode_prompts(clip, prompts, host.check_trainable(model), on_progress)
     # fp32, as the command line: which expert wins must not depend on what the host rounded
     with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as base:
         return collect_statistics(
             base.unet,
             base.family.schedule(),
             experts,
-            embeds,
+            encoded,
             config,
             latent_shape=(base.family.latent_channels, resolution // 8, resolution // 8),
             strengths=strengths,

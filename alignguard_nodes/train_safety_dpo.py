@@ -104,13 +104,13 @@ class TrainSafetyDPO(io.ComfyNode):
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
         config = TrainConfig(**settings)
-        host.check_trainable(model)  # before minutes of encoding
+        family = host.check_trainable(model)  # before minutes of encoding
         category = _category_of(pairs, category)
         prefix = filename_prefix or expert_name(category)
         out = new_expert_path(host.output_folder(), prefix)
         run_dir = host.private_folder("runs") / run_name(host.output_folder(), prefix)
         report = host.progress(cls.hidden.unique_id)
-        coders = host.encoders(model, clip, vae)
+        coders = host.encoders(model, clip, vae, family)
         data = encode_pairs(
             pairs,
             encode_image=coders.image,

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "alignguard_nodes"}
 LATE = {"diffusers", "peft", "transformers"}  # a broken install must not remove the nodes
 LAYERS = [  # a module may import from rows above its own, never from its own row or below
-    {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules"},
+    {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules", "conditioning"},
     {"noise", "config", "lora_keys", "expert_report"},
     {"expert", "adapter", "families"},
     {"losses", "merging", "data", "checkpoint", "batch"},

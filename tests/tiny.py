@@ -3,6 +3,7 @@
 import torch
 from diffusers import UNet2DConditionModel
 
+from training.conditioning import Conditioning
 from training.data.cache import TrainingData
 from training.low_rank import LowRank
 
@@ -33,10 +34,10 @@ def tiny_data(num_pairs: int = 6, num_neutral: int = 3, width: int = WIDTH, seed
     return TrainingData(
         winner=latents[0],
         loser=latents[1],
-        prompts=torch.randn(2 * num_pairs + num_neutral, TOKENS, width, generator=generator),
+        prompts=Conditioning(torch.randn(2 * num_pairs + num_neutral, TOKENS, width, generator=generator)),
         unsafe_prompt=torch.arange(num_pairs),
         safe_prompt=torch.arange(num_pairs, 2 * num_pairs),
-        empty=torch.randn(1, TOKENS, width, generator=generator),
+        empty=Conditioning(torch.randn(1, TOKENS, width, generator=generator)),
         neutral=torch.randn(num_neutral, 4, 8, 8, generator=generator),
         neutral_prompt=torch.arange(2 * num_pairs, 2 * num_pairs + num_neutral),
         pairs_hash="0" * 64,

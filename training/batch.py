@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .conditioning import Conditioning
 from .noise import NoiseSchedule, named_generator
 
 
@@ -48,7 +49,7 @@ class Rows(NamedTuple):
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    text_embeds: Tensor
+    conditioning: Conditioning
 
 
 class Batch(NamedTuple):
@@ -57,7 +58,7 @@ class Batch(NamedTuple):
     Attributes:
         noisy: (2 * rows + neutral, 4, h, w).
         timesteps: (2 * rows + neutral,) int64.
-        text_embeds: (2 * rows + neutral, 77, width).
+        conditioning: 2 * rows + neutral rows.
         target: what the UNet should predict, shape of noisy.
         num_pairs: number of pairs; their unsafe prompts come first among the winners and losers.
         num_rows: winners = losers: num_pairs, or twice that where the safe prompts follow.
@@ -65,7 +66,7 @@ class Batch(NamedTuple):
 
     noisy: Tensor
     timesteps: Tensor
-    text_embeds: Tensor
+    conditioning: Conditioning
     target: Tensor
     num_pairs: int
     num_rows: int
@@ -109,7 +110,7 @@ def draw_step(
 
 
 def pair_rows(
-    draw: Draw, winner: Tensor, loser: Tensor, captions: list[Tensor], empty: Tensor
+    draw: Draw, winner: Tensor, loser: Tensor, captions: list[Conditioning], empty: Conditioning
 ) -> tuple[Rows, Rows]:
     """Lay out the winners and the losers: same noise, timestep and (dropped) caption for both.
 
@@ -117,35 +118,37 @@ def pair_rows(
         draw: the draws of these pairs.
         winner: latents of the safe images, (batch, 4, h, w).
         loser: latents of the unsafe images, same shape.
-        captions: embeddings of the unsafe and, where wanted, of the safe prompts, each (batch, 77, width).
-        empty: embedding of the empty prompt, (1, 77, width).
+        captions: of the unsafe and, where wanted, of the safe prompts, batch rows each.
+        empty: of the empty prompt, one row.
 
     Returns:
         Winner rows and loser rows, each len(captions) * batch rows.
     """
     kinds = len(captions)
     dropped = draw.dropped.to(winner.device)
-    text = [torch.where(dropped[:, kind, None, None], empty, own) for kind, own in enumerate(captions)]
+    text = [own.replaced(dropped[:, kind], empty) for kind, own in enumerate(captions)]
     noise = draw.noise.to(winner.device).repeat(kinds, 1, 1, 1)  # (kinds * batch, 4, h, w)
     timesteps = draw.timesteps.to(winner.device).repeat(kinds)
     return tuple(
-        Rows(latents.repeat(kinds, 1, 1, 1), noise, timesteps, torch.cat(text)) for latents in (winner, loser)
+        Rows(latents.repeat(kinds, 1, 1, 1), noise, timesteps, Conditioning.concatenate(text))
+        for latents in (winner, loser)
     )
 
 
-def neutral_rows(draw: Draw, latents: Tensor, text_embeds: Tensor) -> Rows:
+def neutral_rows(draw: Draw, latents: Tensor, captions: Conditioning) -> Rows:
     """Lay out the neutral rows, with their own noise and timesteps; their captions are never dropped."""
     device = latents.device
-    return Rows(latents, draw.neutral_noise.to(device), draw.neutral_timesteps.to(device), text_embeds)
+    return Rows(latents, draw.neutral_noise.to(device), draw.neutral_timesteps.to(device), captions)
 
 
 def stack_rows(parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int) -> Batch:
     """Stack winners, losers and (where wanted) neutral rows into one call of the UNet."""
-    latents, noise, timesteps, text_embeds = (torch.cat(field) for field in zip(*parts, strict=True))
+    *tensors, captions = zip(*parts, strict=True)
+    latents, noise, timesteps = map(torch.cat, tensors)
     return Batch(
         noisy=schedule.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
-        text_embeds=text_embeds,
+        conditioning=Conditioning.concatenate(captions),
         target=schedule.target(latents, noise, timesteps),
         num_pairs=num_pairs,
         num_rows=len(parts[0].latents),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from . import adapter, checkpoint
 from .batch import Batch, Draw, draw_step, neutral_rows, pair_rows, stack_rows
 from .checkpoint import State
+from .conditioning import Conditioning, predict
 from .config import TrainConfig
 from .data.cache import TrainingData
 from .figures import batch_figures
 from .losses import LOSSES
 from .noise import NoiseSchedule
 
+Table = TypeVar("Table", Tensor, Conditioning)
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # AlignGuard's launchers
 
 
@@ -135,7 +137,7 @@ def _gather(run: Run, draw: Draw) -> Batch:
     return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs))
 
 
-def _rows(run: Run, table: Tensor, index: Tensor) -> Tensor:
+def _rows(run: Run, table: Table, index: Tensor) -> Table:
     return table[index].to(run.device, torch.float32)
 
 
@@ -143,8 +145,7 @@ def _predict(run: Run, batch: Batch) -> Tensor:
     """Run the UNet as it stands, adapter on or off; the prediction comes back in fp32."""
     own = run.unet.conv_in.weight.dtype  # the base's; the adapter is fp32 whatever it is
     with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):
-        noisy, text_embeds = batch.noisy.to(own), batch.text_embeds.to(own)
-        return run.unet(noisy, batch.timesteps, encoder_hidden_states=text_embeds).sample.float()
+        return predict(run.unet, batch.noisy.to(own), batch.timesteps, batch.conditioning.to(own)).float()
 
 
 def _update(run: Run, values: Mapping[str, Tensor]) -> None:

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...training.conditioning import Conditioning
+from ...training.families import Family
+from ...training.families.tokenizer import NUM_TOKENS
 from ...training.families.weights_hash import weights_hash
 
 
@@ -13,12 +16,12 @@ class Encoders(NamedTuple):
     """What `training.data.cache.encode_pairs` needs: two functions and the name of their weights."""
 
     image: Callable[[Tensor], Tensor]
-    prompt: Callable[[str], Tensor]
+    prompt: Callable[[str], Conditioning]
     id: str
 
 
-def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
-    """Return the graph's own encoders, and a name for their weights."""
+def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:
+    """Return the graph's own encoders, and a name for their weights; the family is the MODEL's."""
 
     def encode_image(pixels: Tensor) -> Tensor:
         with torch.inference_mode():
@@ -27,20 +30,36 @@ def encoders(model: Any, clip: Any, vae: Any) -> Encoders:
     name = f"{weights_hash(clip.cond_stage_model, vae.first_stage_model)} {clip.layer_idx}"
     if clip.patcher.patches:
         name += f" {clip.patcher.patches_uuid}"  # a LoRA on the text encoder: a name for this session only
-    return Encoders(encode_image, lambda text: encode_prompt(clip, text), name)
+    return Encoders(encode_image, lambda text: encode_prompt(clip, text, family), name)
 
 
-def encode_prompt(clip: Any, text: str) -> Tensor:
-    """Return (1, 77 n, width), an embedding as CLIPTextEncode makes it, with brackets as plain characters."""
+def encode_prompt(clip: Any, text: str, family: Family) -> Conditioning:
+    """Return a prompt as CLIPTextEncode encodes it, (1, 77 n, width), with brackets as plain characters.
+
+    Raises:
+        ValueError: if the CLIP is not one of the family.
+    """
     with torch.inference_mode():
-        return clip.encode_from_tokens(clip.tokenize(text, disable_weights=True))
+        tokens = clip.tokenize(text, disable_weights=True)
+        embeds, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
+    if embeds.shape[-1] != family.text_width:
+        raise ValueError(
+            f"this CLIP gives embeddings {embeds.shape[-1]} wide, but {family.label} takes "
+            f"{family.text_width}. Connect the CLIP of the same checkpoint as the MODEL."
+        )
+    return Conditioning(embeds, pooled if family.pooled_width else None)
 
 
-def encode_prompts(clip: Any, prompts: Sequence[str], on_progress: Callable[[int, int], None]) -> Tensor:
-    """Return text embeddings, normal tensors, (len(prompts), 77, width); equal prompts are encoded once."""
-    embeds: dict[str, Tensor] = {}
+def encode_prompts(
+    clip: Any, prompts: Sequence[str], family: Family, on_progress: Callable[[int, int], None]
+) -> Conditioning:
+    """Return a row of 77 tokens per prompt, normal tensors on the CPU; equal prompts are encoded once."""
+    found: dict[str, Conditioning] = {}
     for prompt in (unique := dict.fromkeys(prompts)):
-        embeds[prompt] = encode_prompt(clip, prompt)[:, :77]
-        on_progress(len(embeds), len(unique))
+        own = encode_prompt(clip, prompt, family)
+        found[prompt] = Conditioning(own.text_embeds[:, :NUM_TOKENS], own.pooled)
+        on_progress(len(found), len(unique))
     with torch.inference_mode(False):
-        return torch.cat([embeds[prompt].to("cpu", torch.float32, copy=True) for prompt in prompts])
+        return Conditioning.concatenate(
+            [found[prompt].to("cpu", torch.float32, copy=True) for prompt in prompts]
+        )

@@ -14,6 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from training import adapter, step
+from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.data.cache import TrainingData
 from training.families import FAMILIES
@@ -73,7 +74,9 @@ def make_unet(size: Size) -> nn.Module:
 def make_data(size: Size, num_pairs: int) -> TrainingData:
     """Return cached latents and embeddings of the right shapes, one prompt for all pairs."""
     latents = torch.zeros(num_pairs, 4, size.latent_side, size.latent_side)
-    prompts = torch.zeros(1, TOKENS, FAMILIES[size.family].text_width)
+    family = FAMILIES[size.family]
+    pooled = torch.zeros(1, family.pooled_width) if family.pooled_width else None
+    prompts = Conditioning(torch.zeros(1, TOKENS, family.text_width), pooled)
     row = torch.zeros(num_pairs, dtype=torch.int64)
     return TrainingData(
         latents, latents, prompts, row, row, prompts, latents[:0], row[:0], pairs_hash="0" * 64

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training.conditioning import Conditioning
 from training.data.cache import encode_pairs
 from training.data.entry_store import EntryStore, entry_key
 from training.data.folder import NeutralSample, SafetyPairs
@@ -29,7 +30,7 @@ class Encoders:
 
     def prompt(self, text):
         self.prompts += 1
-        return torch.full((1, 77, 8), float(len(text)))
+        return Conditioning(torch.full((1, 77, 8), float(len(text))))
 
     def encode(self, pairs, **options):
         options = {"encoder_id": "v1", "resolution": SIDE} | options
@@ -68,12 +69,12 @@ def test_latents_and_embeddings_stand_at_their_pairs(pairs):
     assert red(data.winner) == [0, 100]
     assert red(data.loser) == [200, 200]
     assert red(data.neutral) == [255]
-    lengths = data.prompts[:, 0, 0]
+    lengths = data.prompts.text_embeds[:, 0, 0]
     assert lengths[data.unsafe_prompt].tolist() == [3, 3]
     assert lengths[data.safe_prompt].tolist() == [6, 10]
     assert lengths[data.neutral_prompt].tolist() == [6]
-    assert data.empty.shape == (1, 77, 8)
-    assert not data.empty.any()
+    assert data.empty.text_embeds.shape == (1, 77, 8)
+    assert not data.empty.text_embeds.any()
     assert data.pairs_hash == pairs.content_hash
 
 
@@ -97,7 +98,7 @@ def test_a_second_pass_reads_the_cache_and_gives_the_same_bits(pairs, tmp_path):
     second = encoders.encode(pairs, cache_dir=tmp_path / "cache")
     assert encoders.images == encoders.prompts == 0
     assert torch.equal(first.winner, second.winner)
-    assert torch.equal(first.prompts, second.prompts)
+    assert torch.equal(first.prompts.text_embeds, second.prompts.text_embeds)
 
 
 def test_other_encoders_read_no_foreign_entry(pairs, tmp_path):
@@ -151,6 +152,7 @@ def test_inside_a_hosts_inference_mode_the_tensors_are_trainable_ones(pairs, tmp
         with torch.inference_mode():
             data = Encoders().encode(pairs, cache_dir=tmp_path / "cache")
         tensors = [value for value in vars(data).values() if isinstance(value, torch.Tensor)]
+        tensors += [*data.prompts.tensors, *data.empty.tensors]
         assert not any(tensor.is_inference() for tensor in tensors)
 
 
@@ -164,14 +166,16 @@ def test_values_that_are_not_finite_are_refused_and_not_kept(pairs, tmp_path):
 
 def test_a_long_prompt_is_cut_and_said_so(pairs, caplog):
     encoders = Encoders()
-    encoders.prompt = lambda text: torch.zeros(1, 154 if text == "bad" else 77, 8)
-    assert encoders.encode(pairs).prompts.shape[1:] == (77, 8)
+    encoders.prompt = lambda text: Conditioning(torch.zeros(1, 154 if text == "bad" else 77, 8))
+    assert encoders.encode(pairs).prompts.text_embeds.shape[1:] == (77, 8)
     assert "1 prompts are longer than 77 tokens" in caplog.text
 
 
 def test_an_error_names_a_prompt_by_its_number_and_not_by_its_text(pairs):
     encoders = Encoders()
-    encoders.prompt = lambda text: torch.full((1, 77, 8), float("nan") if text == "bad" else 0.0)
+    encoders.prompt = lambda text: Conditioning(
+        torch.full((1, 77, 8), float("nan") if text == "bad" else 0.0)
+    )
     with pytest.raises(ValueError, match="the encoded prompt 2 of 5 has values") as caught:
         encoders.encode(pairs)
     assert "bad" not in str(caught.value)
@@ -206,7 +210,7 @@ def test_a_store_without_a_folder_keeps_nothing():
     made = []
     store = EntryStore(None)
     for _ in range(2):
-        store.get("key", lambda: made.append(1) or torch.zeros(1))
+        store.get("key", lambda: {"made": torch.tensor(made.append(1) is None)})
     assert len(made) == 2
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
@@ -64,7 +65,8 @@ def random_expert(unet, seed, modules=MODULES, scale=1.0):
 
 
 def collect(unet, experts, prompts, config=CONFIG, schedule=SCHEDULE, **options):
-    return collect_statistics(unet, schedule, experts, prompts, config, latent_shape=LATENT, **options)
+    conditioning = Conditioning(prompts)
+    return collect_statistics(unet, schedule, experts, conditioning, config, latent_shape=LATENT, **options)
 
 
 def num_hooks(unet):
@@ -232,10 +234,9 @@ def test_a_model_without_the_experts_layers_is_refused(unet, prompts):
         collect(unet, [wide], prompts)
 
 
-@pytest.mark.parametrize("prompts", [torch.zeros(0, 7, WIDTH), torch.zeros(7, WIDTH)])
-def test_calibration_without_prompts_is_refused(unet, experts, prompts):
+def test_calibration_without_prompts_is_refused(unet, experts):
     with pytest.raises(ValueError, match="at least one calibration prompt"):
-        collect(unet, experts, prompts)
+        collect(unet, experts, torch.zeros(0, 7, WIDTH))
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, [999]), (4, [999, 749, 499, 249]), (3, [999, 666, 333])])

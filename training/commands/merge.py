@@ -5,11 +5,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from ..conditioning import LATENT_STEP, Conditioning
 from ..config import MergeConfig
 from ..data import load_pairs
-from ..data.cache import LATENT_STEP
 from ..data.folder import PAIRS_FILE
 from ..data.prompt_list import parse_prompts
 from ..expert import SafetyExpert, check_family, load_expert, save_expert
@@ -71,7 +69,7 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
             base.unet,
             base.schedule,
             experts,
-            torch.cat([embeds[prompt] for prompt in prompts]),
+            Conditioning.concatenate([embeds[prompt] for prompt in prompts]),
             config,
             latent_shape=(base.family.latent_channels, side, side),
             strengths=args.strength,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..conditioning import LATENT_STEP, Conditioning
 from ..families.tokenizer import NUM_TOKENS, warn_of_cut
 from .entry_store import EntryStore, entry_key
 from .image_file import load_image
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from .folder import SafetyPairs
 
 DTYPE = torch.float32  # embeddings in fp16 would move the reference errors more than a small beta forgives
-LATENT_STEP = 8  # pixels per latent
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
@@ -29,10 +29,10 @@ class TrainingData:
     Attributes:
         winner: latents of the safe images, times the family's latent scale, (pairs, 4, h, w).
         loser: latents of the unsafe images, same shape.
-        prompts: embedding of each different prompt, (prompts, 77, width).
+        prompts: each different prompt, encoded, a row each.
         unsafe_prompt: row of `prompts` per pair, (pairs,) int64.
         safe_prompt: likewise.
-        empty: embedding of the empty prompt, (1, 77, width).
+        empty: the empty prompt, one row.
         neutral: latents of neutral images, (rows, 4, h, w); there may be none.
         neutral_prompt: row of `prompts` per neutral image, (rows,) int64.
         pairs_hash: names the images and prompts behind this, see `SafetyPairs.content_hash`.
@@ -40,10 +40,10 @@ class TrainingData:
 
     winner: Tensor
     loser: Tensor
-    prompts: Tensor
+    prompts: Conditioning
     unsafe_prompt: Tensor
     safe_prompt: Tensor
-    empty: Tensor
+    empty: Conditioning
     neutral: Tensor
     neutral_prompt: Tensor
     pairs_hash: str
@@ -68,7 +68,7 @@ def encode_pairs(
     pairs: SafetyPairs,
     *,
     encode_image: Callable[[Tensor], Tensor],
-    encode_prompt: Callable[[str], Tensor],
+    encode_prompt: Callable[[str], Conditioning],
     encoder_id: str,
     resolution: int,
     cache_dir: Path | None = None,
@@ -80,8 +80,8 @@ def encode_pairs(
         pairs: what to encode.
         encode_image: takes (1, 3, resolution, resolution) fp32 in [-1, 1], returns the latents as the
             UNet sees them, (1, 4, resolution / 8, resolution / 8).
-        encode_prompt: returns the text embeddings of a prompt, (1, 77, width). Of a longer answer (hosts
-            split long prompts) the first 77 tokens are used, and a warning counts those prompts.
+        encode_prompt: returns one row, (1, 77, width). Of a longer answer (hosts split long prompts) the
+            first 77 tokens are used, and a warning counts those prompts.
         encoder_id: names the weights of both encoders; a part of every cache key.
         resolution: side of the square image in pixels, a multiple of 8.
         cache_dir: where encoded entries are kept; None keeps nothing.
@@ -116,25 +116,28 @@ def encode_pairs(
 @dataclass
 class _Encoder:
     encode_image: Callable[[Tensor], Tensor]
-    encode_prompt: Callable[[str], Tensor]
+    encode_prompt: Callable[[str], Conditioning]
     encoder_id: str
     resolution: int
     store: EntryStore
     num_cut: int = 0
 
     def image(self, file: Path) -> Tensor:
-        """Return the latents of an image file, (4, h, w)."""
+        """Return the latents of an image file, (1, 4, h, w)."""
         content = hashlib.sha256(file.read_bytes()).hexdigest()
-        return self.store.get(self._key("image", content, self.resolution), lambda: self._make_image(file))
+        key = self._key("image", content, self.resolution)
+        return self.store.get(key, lambda: self._make_image(file))["latents"]
 
-    def prompt(self, text: str, name: str) -> Tensor:
-        """Return the embedding of a prompt, (77, width); an error calls it by name, not by its text."""
-        return self.store.get(self._key("prompt", text, 0), lambda: self._make_prompt(text, name))
+    def prompt(self, text: str, name: str) -> Conditioning:
+        """Return a prompt, one row; an error calls it by name, not by its text."""
+        return Conditioning(
+            **self.store.get(self._key("prompt", text, 0), lambda: self._make_prompt(text, name))
+        )
 
     def _key(self, kind: str, content: str, resolution: int) -> str:
         return entry_key(kind, content, encoder_id=self.encoder_id, resolution=resolution, dtype=DTYPE)
 
-    def _make_image(self, file: Path) -> Tensor:
+    def _make_image(self, file: Path) -> dict[str, Tensor]:
         side = self.resolution // LATENT_STEP
         with torch.no_grad():
             latents = self.encode_image(load_image(file, self.resolution))
@@ -143,40 +146,43 @@ class _Encoder:
                 f"the encoded {file.name} must have shape (1, 4, {side}, {side}), got "
                 f"{tuple(latents.shape)}. Use the VAE of the base model."
             )
-        return _plain(latents, f"the encoded {file.name}")
+        return {"latents": _plain(latents, f"the encoded {file.name}")}
 
-    def _make_prompt(self, text: str, name: str) -> Tensor:
+    def _make_prompt(self, text: str, name: str) -> dict[str, Tensor]:
         with torch.no_grad():
-            embeds = self.encode_prompt(text)
+            encoded = self.encode_prompt(text)
+        embeds = encoded.text_embeds
         if embeds.ndim != 3 or embeds.shape[0] != 1 or embeds.shape[1] < NUM_TOKENS:
             raise ValueError(
                 f"an encoded prompt must have shape (1, {NUM_TOKENS}, width), got {tuple(embeds.shape)}. "
                 "Use the text encoder of the base model."
             )
         self.num_cut += embeds.shape[1] > NUM_TOKENS
-        return _plain(embeds[:, :NUM_TOKENS], name)
+        made = {"text_embeds": embeds[:, :NUM_TOKENS], "pooled": encoded.pooled}
+        return {part: _plain(tensor, name) for part, tensor in made.items() if tensor is not None}
 
 
 def _plain(encoded: Tensor, name: str) -> Tensor:
-    """Drop the batch axis and copy to a normal fp32 tensor on the CPU; refuse NaN and infinity."""
+    """Copy to a normal fp32 tensor on the CPU; refuse NaN and infinity."""
     with torch.inference_mode(False):
-        value = encoded.detach()[0].to("cpu", DTYPE, copy=True).contiguous()
+        value = encoded.detach().to("cpu", DTYPE, copy=True).contiguous()
     if not bool(value.isfinite().all()):
         raise ValueError(f"{name} has values that are not finite. Use an encoder in bf16 or fp32.")
     return value
 
 
-def _gather(pairs: SafetyPairs, latents: dict[Path, Tensor], embeds: dict[str, Tensor]) -> TrainingData:
+def _gather(pairs: SafetyPairs, latents: dict[Path, Tensor], embeds: dict[str, Conditioning]) -> TrainingData:
     row = {text: index for index, text in enumerate(embeds)}  # the empty prompt is one of them
-    shape = next(iter(latents.values())).shape
+    prompts = Conditioning.concatenate(list(embeds.values()))
+    shape = next(iter(latents.values())).shape[1:]
     return TrainingData(
-        winner=torch.stack([latents[pair.winner] for pair in pairs.pairs]),
-        loser=torch.stack([latents[pair.loser] for pair in pairs.pairs]),
-        prompts=torch.stack([embeds[text] for text in row]),
+        winner=torch.cat([latents[pair.winner] for pair in pairs.pairs]),
+        loser=torch.cat([latents[pair.loser] for pair in pairs.pairs]),
+        prompts=prompts,
         unsafe_prompt=torch.tensor([row[pair.unsafe_prompt] for pair in pairs.pairs]),
         safe_prompt=torch.tensor([row[pair.safe_prompt] for pair in pairs.pairs]),
-        empty=embeds[""].unsqueeze(0).clone(),
-        neutral=torch.stack([latents[sample.image] for sample in pairs.neutral])
+        empty=prompts[torch.tensor([row[""]])],
+        neutral=torch.cat([latents[sample.image] for sample in pairs.neutral])
         if pairs.neutral
         else torch.empty(0, *shape),
         neutral_prompt=torch.tensor([row[sample.prompt] for sample in pairs.neutral], dtype=torch.int64),

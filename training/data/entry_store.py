@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ..tensor_file import open_tensors, write_tensors
 
-_FORMAT = "1"  # raise it when the meaning of an entry changes: old entries are then never read
-_VALUE = "value"
+_FORMAT = "2"  # raise it when the meaning of an entry changes: old entries are then never read
 
 
 def entry_key(kind: str, content: str, *, encoder_id: str, resolution: int, dtype: torch.dtype) -> str:
@@ -44,12 +43,12 @@ class EntryStore:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def get(self, key: str, make: Callable[[], Tensor]) -> Tensor:
+    def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Return the entry `key`; where it is missing or damaged, make it and write it atomically.
 
         Args:
             key: see `entry_key`.
-            make: gives an fp32, fp16 or bf16 tensor on the CPU.
+            make: gives fp32, fp16 or bf16 tensors by name, on the CPU.
         """
         if self._folder is None:
             return make()
@@ -60,15 +59,15 @@ class EntryStore:
         value = make()
         path.unlink(missing_ok=True)  # a damaged entry stands in the way of a good one
         try:
-            write_tensors(path, {_VALUE: value}, {})
+            write_tensors(path, value, {})
         except FileExistsError:
             pass  # another run made the same entry meanwhile
         return value
 
 
-def _read(path: Path) -> Tensor | None:
+def _read(path: Path) -> dict[str, Tensor] | None:
     try:
         with open_tensors(path) as tensors:
-            return tensors[_VALUE]
-    except (FileNotFoundError, ValueError, KeyError):  # missing, torn or foreign: made anew
+            return dict(tensors)
+    except (FileNotFoundError, ValueError):  # missing or torn: made anew
         return None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..conditioning import Conditioning
 from ..noise import NoiseSchedule
 from ..tensor_file import open_tensors
 from . import autoencoder, identify, native_unet, text_encoder
@@ -63,8 +64,8 @@ class BaseModel:
         """Return latents as the UNet sees them, see `Autoencoder.encode`."""
         return self.autoencoder.encode(image)
 
-    def encode_prompt(self, prompt: str) -> Tensor:
-        """Return text embeddings, (1, 77, width), see `TextEncoder.encode`."""
+    def encode_prompt(self, prompt: str) -> Conditioning:
+        """Return a prompt as the UNet takes it, one row, see `TextEncoder.encode`."""
         return self.text_encoder.encode(prompt)
 
     def warn_of_long(self, prompts: Iterable[str]) -> None:

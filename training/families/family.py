@@ -18,6 +18,7 @@ class Family:
         latent_channels: channels of a latent.
         latent_scale: what the VAE's latents are multiplied by before the UNet sees them.
         prediction_type: `epsilon` or `v_prediction`; a model known to differ gets it by `predicting`.
+        pooled_width: of the prompt's pooled embedding, which the UNet takes beside its size; 0 for none.
         head_channels: width of an attention head, the number of heads growing with the level; 0 where
             `unet_config` gives a fixed number instead.
         open_clip: whether the text encoder is OpenCLIP's: exact GELU, prompts padded by token 0, and the
@@ -32,6 +33,7 @@ class Family:
     latent_channels: int
     latent_scale: float
     prediction_type: str
+    pooled_width: int = 0
     head_channels: int = 0
     open_clip: bool = False
     zero_terminal_snr: bool = False

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..conditioning import Conditioning
 from .autoencoder import load_frozen
 from .family import Family
 from .open_clip import CHECKPOINT_PREFIXES as OPEN_CLIP_PREFIXES
@@ -37,13 +38,13 @@ class TextEncoder:
     zero_padded: bool = False
 
     @torch.no_grad()
-    def encode(self, prompt: str) -> Tensor:
-        """Return the last hidden states of a prompt, (1, 77, width), on the model's device.
+    def encode(self, prompt: str) -> Conditioning:
+        """Return the last hidden states of a prompt, one row of (77, width), on the model's device.
 
         Brackets are text here, not weights; beyond 77 tokens the prompt is cut, see `warn_of_long`.
         """
         ids = token_ids([prompt], self.tokenizer, zero_padded=self.zero_padded)  # (1, 77)
-        return self.model(ids.to(next(self.model.parameters()).device)).last_hidden_state
+        return Conditioning(self.model(ids.to(next(self.model.parameters()).device)).last_hidden_state)
 
     def warn_of_long(self, prompts: Iterable[str]) -> None:
         """Log one warning that counts the prompts `encode` cuts, if there are any."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..conditioning import Conditioning, predict
 from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..lora_keys import coverage
@@ -46,7 +47,7 @@ def collect_statistics(
     unet: nn.Module,
     schedule: NoiseSchedule,
     experts: Sequence[SafetyExpert],
-    prompts: Tensor,
+    prompts: Conditioning,
     config: MergeConfig,
     *,
     latent_shape: Sequence[int],
@@ -64,7 +65,7 @@ def collect_statistics(
         unet: base model of diffusers without an adapter; not changed.
         schedule: of its family.
         experts: those to be merged.
-        prompts: text embeddings of the calibration prompts, (num_prompts, tokens, width).
+        prompts: the calibration prompts, encoded, a row each.
         config: timesteps, normalize and seed are used.
         latent_shape: (c, h, w) of one latent.
         strengths: one per expert, in [0, 2]; None is 1 for all.
@@ -74,11 +75,8 @@ def collect_statistics(
     Raises:
         ValueError: if the experts do not fit each other or the model, or there is no prompt.
     """
-    if prompts.ndim != 3 or not len(prompts):
-        raise ValueError(
-            "prompts must be text embeddings, (num_prompts, tokens, width), of at least one calibration "
-            f"prompt, got {tuple(prompts.shape)}."
-        )
+    if not len(prompts):
+        raise ValueError("co-merge needs at least one calibration prompt, got none.")
     members = members_of(experts, strengths)
     readers = _readers(unet, members, config.normalize)
     counters: dict[str, LayerStatistics] = {}
@@ -103,14 +101,14 @@ def collect_statistics(
 
 
 def _draw(
-    unet: nn.Module, schedule: NoiseSchedule, prompts: Tensor, noise: Tensor, timesteps: Sequence[int]
+    unet: nn.Module, schedule: NoiseSchedule, prompts: Conditioning, noise: Tensor, timesteps: Sequence[int]
 ) -> Iterator[Tensor]:
     """Yield the latents of a batch after each DDIM step, (batch, c, h, w), fp32."""
     weight = next(unet.parameters())
     prompts, latents = prompts.to(weight), noise.to(weight.device)
     for timestep, following in zip(timesteps, [*timesteps[1:], None], strict=True):
         steps = torch.full((len(prompts),), timestep, device=weight.device)
-        predicted = unet(latents.to(weight.dtype), steps, encoder_hidden_states=prompts).sample
+        predicted = predict(unet, latents.to(weight.dtype), steps, prompts)
         latents = ddim_step(schedule, latents, predicted.float(), timestep, following)
         yield latents
 
@@ -217,10 +215,14 @@ def _noise(prompts: Sequence[int], latent_shape: Sequence[int], seed: int) -> Te
 
 
 def _calibration_hash(
-    prompts: Tensor, latent_shape: Sequence[int], timesteps: Sequence[int], seed: int, schedule: NoiseSchedule
+    prompts: Conditioning,
+    latent_shape: Sequence[int],
+    timesteps: Sequence[int],
+    seed: int,
+    schedule: NoiseSchedule,
 ) -> str:
     digest = hashlib.sha256(f"{tuple(latent_shape)} {timesteps} {seed} {schedule.prediction_type}".encode())
-    digest.update(f"{tuple(prompts.shape)}".encode())
-    digest.update(prompts.detach().float().cpu().contiguous().numpy())
-    digest.update(schedule.alphas_cumprod.float().cpu().contiguous().numpy())
+    for tensor in (*prompts.tensors, schedule.alphas_cumprod):
+        digest.update(f"{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ...conditioning import Conditioning
 from ...config import TrainConfig
 from ...data import load_pairs
 from ...data.cache import encode_pairs
@@ -52,7 +53,7 @@ def train_experts(
             data = encode_pairs(
                 load_pairs(Path(folder)),
                 encode_image=lambda pictures: autoencoder.encode(pictures).latents,
-                encode_prompt=lambda prompt: embeds[prompt][None],
+                encode_prompt=lambda prompt: Conditioning(embeds[prompt][None]),
                 encoder_id="mini",
                 resolution=SIZE,
             )
