@@ -6,36 +6,43 @@ Nothing here knows the host: its folders come in as arguments.
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
-PAIRS_FILE = "pairs.jsonl"
 
 
-def pair_folders(root: Path) -> list[str]:
-    """Return the folders below root, up to two deep, that hold preference pairs, as `folder/folder`."""
-    found = [*root.glob(f"*/{PAIRS_FILE}"), *root.glob(f"*/*/{PAIRS_FILE}")]
-    return sorted(file.parent.relative_to(root).as_posix() for file in found)
-
-
-def pairs_path(root: Path, name: str) -> Path:
-    """Return a folder below root.
+def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
+    """Return what holds preference pairs below root, up to two deep, as `folder/folder` or `folder/file.csv`.
 
     Args:
         root: ComfyUI's input folder.
-        name: as `pair_folders` lists it.
+        is_source: asked for every folder and every CSV.
+    """
+    folders = [folder for folder in root.glob("*") if folder.is_dir()]
+    entries = [*folders, *(entry for folder in (root, *folders) for entry in folder.glob("*.csv"))]
+    entries += [entry for folder in folders for entry in folder.glob("*/") if entry.is_dir()]
+    return sorted(entry.relative_to(root).as_posix() for entry in entries if is_source(entry))
+
+
+def pairs_path(root: Path, name: str) -> Path:
+    """Return a folder or file below root.
+
+    Args:
+        root: ComfyUI's input folder.
+        name: as `pair_sources` lists it.
 
     Raises:
         ValueError: if the name leads out of root, also through a link.
-        FileNotFoundError: if there is no such folder.
+        FileNotFoundError: if there is nothing of that name.
     """
     path = _inside(root, name)
     if path is None or not path.resolve().is_relative_to(root.resolve()):
         raise ValueError(f"folder must be inside ComfyUI's input folder, got {name!r}. Copy the pairs there.")
-    if not path.is_dir():
+    if not path.exists():
         raise FileNotFoundError(
-            f"there is no folder {name!r} in ComfyUI's input folder. Copy it there, and press R."
+            f"there is no folder or file {name!r} in ComfyUI's input folder. Copy it there, and press R."
         )
     return path
 
@@ -73,6 +80,13 @@ def folder_fingerprint(folder: Path) -> str:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     lines = [f"{file.relative_to(folder).as_posix()} {file_fingerprint(file)}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def source_fingerprint(path: Path, images: Path | None) -> str:
+    """Return what changes when a folder of pairs does, or a file of pairs or the folder of its images."""
+    if images is None:
+        return folder_fingerprint(path)
+    return f"{file_fingerprint(path)} {folder_fingerprint(images)}"
 
 
 def _unnumbered(root: Path, prefix: str) -> Path:

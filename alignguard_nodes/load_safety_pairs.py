@@ -2,17 +2,18 @@
 
 from comfy_api.latest import io, ui
 
-from ..training.data import PAIR_SOURCES
+from ..training.data import is_pair_source, load_pairs
+from ..training.data.coprov2 import images_beside
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host
-from .files import folder_fingerprint, pair_folders, pairs_path
+from .files import pair_sources, pairs_path, source_fingerprint
 from .sockets import CATEGORY, SafetyPairs
 
 ALL = "all"
 
 
 class LoadSafetyPairs(io.ComfyNode):
-    """Read preference pairs from a folder and say what was left out."""
+    """Read preference pairs from a folder or CSV and say what was left out."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,16 +25,17 @@ class LoadSafetyPairs(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=pair_folders(host.input_folder()),
-                    tooltip="A folder below ComfyUI's input folder that holds a pairs.jsonl. The help "
-                    "page shows the format; press R to see new folders.",
+                    options=pair_sources(host.input_folder(), is_pair_source),
+                    tooltip="Pairs below ComfyUI's input folder: a folder with a pairs.jsonl, CoProV2's CSV "
+                    "beside its images, or its image folder. The help page shows the formats; press R to "
+                    "see new ones.",
                 ),
                 io.Combo.Input(
                     "category",
                     options=[ALL, *CATEGORIES],
                     default=ALL,
                     tooltip="Take only pairs of this category of harm. An expert should learn one; all "
-                    "takes what is in the folder.",
+                    "takes what is there. Pairs that name no category are taken as of this one.",
                 ),
                 io.Int.Input(
                     "max_pairs",
@@ -51,6 +53,7 @@ class LoadSafetyPairs(io.ComfyNode):
                     display_name="report", tooltip="How many pairs are used, and why others are not."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -65,13 +68,16 @@ class LoadSafetyPairs(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, category: str = ALL, max_pairs: int = 0) -> str:
-        return folder_fingerprint(pairs_path(host.input_folder(), folder))
+        path = pairs_path(host.input_folder(), folder)
+        return source_fingerprint(path, None if path.is_dir() else images_beside(path))
 
     @classmethod
     def execute(cls, folder: str, category: str, max_pairs: int) -> io.NodeOutput:
-        chosen = None if category == ALL else normalize_category(category)
-        pairs = PAIR_SOURCES["folder"](
-            pairs_path(host.input_folder(), folder), category=chosen, max_pairs=max_pairs
+        pairs = load_pairs(
+            pairs_path(host.input_folder(), folder),
+            category=None if category == ALL else normalize_category(category),
+            max_pairs=max_pairs,
+            on_progress=host.progress(cls.hidden.unique_id),
         )
         report = pairs.report.text()
         return io.NodeOutput(pairs, report, ui=ui.PreviewText(report))

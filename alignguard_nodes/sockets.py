@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.expert.SafetyExpert
-SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.data.folder.SafetyPairs
+SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.data.SafetyPairs
 
 CATEGORY = "AlignGuard"  # the menu
 MAX_STRENGTH = 2.0

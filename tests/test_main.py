@@ -21,7 +21,7 @@ from training.losses import LOSSES
 from training.merging import MERGE_METHODS
 
 ROOT = Path(__file__).parents[1]
-WORDS = [[name] for name in COMMANDS] + [["pairs", "check"]]
+WORDS = [[name] for name in COMMANDS] + [["pairs", "check"], ["pairs", "import-coprov2"]]
 FAST = ["--resolution", SIDE, "--device", "cpu"]
 BRIEF = ["--steps", 2, "--batch-size", 2, "--rank", 2]
 
@@ -118,7 +118,7 @@ def test_the_help_shows_every_option_of_the_config_and_every_entry_of_the_regist
 def test_help_that_needs_no_registry_does_not_wait_for_torch():
     code = (
         "import sys\nfrom training.__main__ import main\n"
-        "for words in ([], ['mini'], ['pairs', 'check'], ['info']):\n"
+        "for words in ([], ['mini'], ['pairs', 'check'], ['pairs', 'import-coprov2'], ['info']):\n"
         "    try: main([*words, '--help'])\n"
         "    except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules)"

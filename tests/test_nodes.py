@@ -84,13 +84,19 @@ def test_only_host_touches_comfy_and_nodes_do_no_arithmetic():
         assert "torch." not in text, path.name
 
 
-def test_folders_with_pairs_are_found_up_to_two_deep(tmp_path):
+def test_folders_and_files_with_pairs_are_found_up_to_two_deep(tmp_path):
     for name in ("a", "b/c", "b/c/d", "e"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
     for name in ("a", "b/c", "b/c/d"):
         (tmp_path / name / "pairs.jsonl").touch()
-    assert files.pair_folders(tmp_path) == ["a", "b/c"]
-    assert files.pair_folders(tmp_path / "nowhere") == []
+    for name in ("top.csv", "a/in.csv", "b/c/deep.csv", "a/other.txt"):
+        (tmp_path / name).touch()
+
+    def is_source(path):
+        return (path / "pairs.jsonl").is_file() or path.suffix == ".csv"
+
+    assert files.pair_sources(tmp_path, is_source) == ["a", "a/in.csv", "b/c", "top.csv"]
+    assert files.pair_sources(tmp_path / "nowhere", is_source) == []
 
 
 @pytest.mark.parametrize(
@@ -116,7 +122,7 @@ def test_a_link_out_of_the_input_folder_is_refused(tmp_path):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder 'gone'"):
+    with pytest.raises(FileNotFoundError, match="there is no folder or file 'gone'"):
         files.pairs_path(tmp_path, "gone")
 
 
@@ -145,6 +151,19 @@ def test_a_fingerprint_changes_with_any_file_and_only_then(tmp_path):
     assert files.folder_fingerprint(tmp_path) == first
     (tmp_path / "deep" / "a").write_text("other")
     assert files.folder_fingerprint(tmp_path) != first
+
+
+def test_the_fingerprint_of_a_csv_changes_with_it_and_with_its_images(tmp_path):
+    csv, images = tmp_path / "a.csv", tmp_path / "a"
+    csv.write_text("one")
+    images.mkdir()
+    seen = {files.source_fingerprint(csv, images)}
+    csv.write_text("another")
+    seen.add(files.source_fingerprint(csv, images))
+    (images / "u.jpg").touch()
+    seen.add(files.source_fingerprint(csv, images))
+    assert len(seen) == 3
+    assert files.source_fingerprint(images, None) == files.folder_fingerprint(images)
 
 
 @pytest.mark.parametrize("losses", [[0.7], [0.7, 0.7], [3.0, 1.0, 0.5, 0.2], [0.0, 0.0], [-1.0, 2.0]])

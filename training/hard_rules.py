@@ -65,6 +65,8 @@ def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
 
 def _fold(text: str) -> str:
     """Undo disguises: case, full-width letters, accents, zero-width characters, look-alikes, dashes."""
+    if text.isascii():  # nearly every prompt, and there are tens of thousands
+        return text.casefold().replace("_", " ")
     decomposed = unicodedata.normalize("NFKD", text).translate(_LOOK_ALIKES).casefold()
     kept = (c for c in decomposed if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
     return "".join("-" if unicodedata.category(c) == "Pd" else c for c in kept).replace("_", " ")

@@ -58,8 +58,9 @@ def test_a_pair_keeps_its_prompts_and_images_apart(folder):
     assert pair.loser == root / "images" / "a_unsafe.png"
 
 
-def test_the_source_is_registered():
-    assert PAIR_SOURCES["folder"] is load_pairs
+def test_the_source_is_registered(folder):
+    assert PAIR_SOURCES["folder"].recognises(folder([row("a")]))
+    assert not PAIR_SOURCES["folder"].recognises(folder([row("a")]).parent)
 
 
 def test_categories_are_read_as_text_or_list_in_any_spelling(folder):

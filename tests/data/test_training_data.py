@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from training.conditioning import Conditioning
+from training.data import NeutralSample, SafetyPairs
 from training.data.cache import encode_pairs
 from training.data.entry_store import EntryStore, entry_key
-from training.data.folder import NeutralSample, SafetyPairs
 from training.data.image_file import load_image
 from training.data.pairs_report import PairsReport
 from training.preference import PreferencePair

@@ -26,7 +26,7 @@ from ..step import autocast_dtype
 from ..trainer import TrainResult
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
-from .pairs import report_facts
+from .pairs import SOURCE_HELP
 from .progress import ProgressBar
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder for the resume state and the figures of every step (default: FILE with _run for its ending)"
     )
     add("--base", type=Path, required=True, metavar="B", help=base_help)
-    add("--pairs", type=Path, required=True, metavar="P", help="folder that holds pairs.jsonl")
+    add("--pairs", type=Path, required=True, metavar="P", help=SOURCE_HELP)
     add("--category", metavar="C", help="train on the pairs of this category (default: on all)")
     add("--max-pairs", type=int, default=0, metavar="N", help="use the first N pairs; 0 is all (default: 0)")
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
@@ -144,7 +144,7 @@ def _answer(
         "seconds": round(seconds, 3),
         "first_loss": first,
         "metrics": result.metrics,
-        "pairs": report_facts(pairs),
+        "pairs": pairs.report.facts(),
         "expert": expert_facts(expert),
     }
     return Answer("\n".join(lines), facts)

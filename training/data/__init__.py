@@ -1,11 +1,84 @@
-"""Preference pairs. To add a source: write its file, then add its line here.
+"""Preference pairs. To add a source: write its file, then add its line to `PAIR_SOURCES`.
 
-A source is a function of a folder that returns `SafetyPairs`, with a report of all it dropped.
+A source says whether a path is of its layout, and reads its rows; `collect_pairs` checks them and their
+images, and reports all that was dropped.
 """
 
-from .folder import NeutralSample, SafetyPairs, load_pairs
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from .collect import SourceRows, collect_pairs
+from .coprov2 import is_coprov2, read_coprov2
+from .folder import is_pairs_folder, read_folder
+from .image_folder import is_image_folder, read_image_folder
 from .pairs_report import PairsReport
+from .safety_pairs import NeutralSample, SafetyPairs
 
-__all__ = ["PAIR_SOURCES", "NeutralSample", "PairsReport", "SafetyPairs", "load_pairs"]
+__all__ = [
+    "PAIR_SOURCES",
+    "NeutralSample",
+    "PairSource",
+    "PairsReport",
+    "SafetyPairs",
+    "SourceRows",
+    "collect_pairs",
+    "is_pair_source",
+    "load_pairs",
+]
 
-PAIR_SOURCES = {"folder": load_pairs}
+
+class PairSource(NamedTuple):
+    """A layout of pairs on disk.
+
+    Args:
+        recognises: says, without reading much, whether a path is of this layout.
+        read: takes the path and the category asked for, returns the rows.
+    """
+
+    recognises: Callable[[Path], bool]
+    read: Callable[[Path, str | None], SourceRows]
+
+
+PAIR_SOURCES = {  # asked in this order
+    "folder": PairSource(is_pairs_folder, read_folder),
+    "coprov2": PairSource(is_coprov2, read_coprov2),
+    "image folder": PairSource(is_image_folder, read_image_folder),
+}
+
+
+def is_pair_source(path: Path) -> bool:
+    """Say whether `load_pairs` knows the layout of a path."""
+    return any(source.recognises(path) for source in PAIR_SOURCES.values())
+
+
+def load_pairs(
+    path: Path,
+    *,
+    category: str | None = None,
+    max_pairs: int = 0,
+    decode: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SafetyPairs:
+    """Read and check the pairs of a folder or file of any known layout.
+
+    Args:
+        path: as one of `PAIR_SOURCES` reads it.
+        category: keep the pairs that carry it, in any spelling; where rows carry none, they are taken as
+            of this one. None keeps all.
+        max_pairs: keep the first so many; 0 keeps all.
+        decode: decode every image, see `collect_pairs`.
+        on_progress: see `collect_pairs`.
+
+    Raises:
+        ValueError: if the path is of no known layout, or no pair can be used.
+    """
+    known = (source for source in PAIR_SOURCES.values() if source.recognises(path))
+    source = next(known, PAIR_SOURCES["folder"])  # which says what it misses
+    return collect_pairs(
+        source.read(path, category),
+        category=category,
+        max_pairs=max_pairs,
+        decode=decode,
+        on_progress=on_progress,
+    )

@@ -17,7 +17,7 @@ from .entry_store import EntryStore, entry_key
 from .image_file import load_image
 
 if TYPE_CHECKING:
-    from .folder import SafetyPairs
+    from .safety_pairs import SafetyPairs
 
 DTYPE = torch.float32  # embeddings in fp16 would move the reference errors more than a small beta forgives
 

@@ -1,6 +1,7 @@
 """The lines of a manifest: read one by one, and checked as far as text alone can tell."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ def read_text(
     if not _id(fields) or not all(isinstance(value, str) and value.strip() for value in row.values()):
         raise RowDroppedError(INCOMPLETE)
     row = {name: value.strip() for name, value in row.items()}
-    if any(_is_placeholder(row[name]) for name in prompts):
+    if any(is_placeholder(row[name]) for name in prompts):
         raise RowDroppedError(PLACEHOLDER)
-    if len({" ".join(row[name].casefold().split()) for name in prompts}) < len(prompts):
+    if len({prompt_key(row[name]) for name in prompts}) < len(prompts):
         raise RowDroppedError(SAME_PROMPT)
     return {"id": _id(fields), **row}
 
@@ -88,6 +89,16 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if not categories:
         raise RowDroppedError(INCOMPLETE)
     return categories
+
+
+def prompt_key(prompt: str) -> str:
+    """Return what two spellings of one prompt share: case and spaces make no difference."""
+    return " ".join(prompt.casefold().split())
+
+
+def is_placeholder(prompt: str) -> bool:
+    """Say whether a prompt is text that nobody meant, such as `----prompt-------`."""
+    return re.sub(r"[\W_]+", "", prompt.casefold()) in _PLACEHOLDERS
 
 
 def _parse(line: bytes) -> Mapping[str, Any] | None:
@@ -119,7 +130,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for part in value for text in _texts(part)]
     return [value] if isinstance(value, str) else []
-
-
-def _is_placeholder(prompt: str) -> bool:
-    return "".join(c for c in prompt.casefold() if c.isalnum()) in _PLACEHOLDERS

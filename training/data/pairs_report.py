@@ -1,6 +1,8 @@
-"""What became of every row of a pairs folder: kept, passed over, or dropped for a named reason."""
+"""What became of every row of a source of pairs: kept, passed over, or dropped for a named reason."""
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 NAMED = 5  # rows named per reason in the text; the counts are always whole
 
@@ -16,11 +18,18 @@ OUTSIDE = "an image path leads out of the folder"
 MISSING = "an image file is missing"
 UNREADABLE = "an image file cannot be read"
 HARD_RULE = "sexual content together with a word for a minor"
+SAME_UNSAFE_PROMPT = "the unsafe prompt occurs before, under another image"
+TEST_PROMPT = "the unsafe prompt is also a test prompt"
+ONE_SIDE = "the other side of the pair is missing"
+TWO_PROMPTS = "an image has different prompts in different rows"
+BAD_NAME = "the image name says neither side nor number"
+BAD_LABEL = "label_0 is neither 0 nor 1"
+TWO_WINNERS = "the rows of the pair name different winners"
 
 
 @dataclass(frozen=True)
 class PairsReport:
-    """Counts and names of the rows of one source.
+    """Counts and names of the rows of one source; never a prompt.
 
     Args:
         kept: pairs that are used.
@@ -28,6 +37,9 @@ class PairsReport:
         neutral: neutral rows that are used.
         other_categories: whole rows passed over because another category was asked for.
         beyond_limit: rows not looked at because `max_pairs` was reached.
+        found: what -> how often the reader met it, before anything was dropped.
+        noted: what -> names of the rows it is true of, though they may be used.
+        per_category: category -> what -> count, before anything was dropped.
     """
 
     kept: int
@@ -35,11 +47,18 @@ class PairsReport:
     neutral: int = 0
     other_categories: int = 0
     beyond_limit: int = 0
+    found: dict[str, int] = field(default_factory=dict)
+    noted: dict[str, list[str]] = field(default_factory=dict)
+    per_category: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def num_dropped(self) -> int:
         """Rows dropped for any reason."""
         return sum(len(ids) for ids in self.dropped.values())
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values, with the names whole."""
+        return dataclasses.asdict(self)
 
     def text(self) -> str:
         """Return the report for people: the counts, then each reason with its first rows by name."""
@@ -48,7 +67,15 @@ class PairsReport:
             counts.append(f"{self.other_categories} pairs of other categories passed over")
         if self.beyond_limit:
             counts.append(f"{self.beyond_limit} rows beyond max_pairs not looked at")
-        return "\n".join([f"{', '.join(counts)}.", *(_reason(*item) for item in self.dropped.items())])
+        lines = [f"{', '.join(counts)}.", *(_reason(*item) for item in self.dropped.items())]
+        if self.found:
+            lines.append("found: " + ", ".join(f"{count} {what}" for what, count in self.found.items()))
+        lines += [f"- noted, {_reason(*item).removeprefix('- ')}" for item in self.noted.items()]
+        lines += [
+            f"- {category}: " + ", ".join(f"{count} {what}" for what, count in counts.items())
+            for category, counts in self.per_category.items()
+        ]
+        return "\n".join(lines)
 
 
 def _reason(reason: str, ids: list[str]) -> str:

@@ -1,0 +1,82 @@
+"""An import makes a folder of its own, whole or not at all, and leaves the person's files alone."""
+
+import json
+import os
+
+import pytest
+from PIL import Image
+
+from training.data import load_pairs
+from training.data.copy_pairs import copy_pairs
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with two pairs and a neutral row; two images share a name in different folders."""
+    root = tmp_path / "source"
+    rows = []
+    for number, folder in enumerate(("a", "b")):
+        (root / folder).mkdir(parents=True)
+        for tone, side in enumerate(("unsafe", "safe", "neutral")):
+            Image.new("RGB", (8, 8), (number, tone, 0)).save(root / folder / f"{side}.png")
+        prompts = {"unsafe_prompt": f"a skull {number}", "safe_prompt": f"a flower {number}"}
+        images = {f"{side}_image": f"{folder}/{side}.png" for side in ("unsafe", "safe")}
+        rows.append({"id": folder, "category": "hate, Self_Harm", **prompts, **images})
+    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    neutral = {"id": "n", "prompt": "a kite", "image": "a/neutral.png"}
+    (root / "neutral.jsonl").write_text(json.dumps(neutral))
+    return root
+
+
+def listing(root):
+    return sorted((file.relative_to(root).as_posix(), file.read_bytes()) for file in root.rglob("*.*"))
+
+
+def test_the_copy_says_the_same_as_its_source(source, tmp_path):
+    before = listing(source)
+    pairs = load_pairs(source)
+    copied = load_pairs(copy_pairs(pairs, tmp_path / "new" / "out"))
+    assert copied.content_hash == pairs.content_hash
+    assert [pair.id for pair in copied.pairs] == ["a", "b"]
+    assert copied.categories == ("hate", "self-harm")
+    assert [sample.id for sample in copied.neutral] == ["n"]
+    assert listing(source) == before
+    facts = json.loads((tmp_path / "new" / "out" / "import_report.json").read_text())
+    assert (facts["kept"], facts["neutral"], facts["source"]) == (2, 1, "source")
+
+
+def test_images_are_linked_where_the_disk_can_and_copied_where_not(source, tmp_path, monkeypatch):
+    pairs = load_pairs(source)
+    linked = copy_pairs(pairs, tmp_path / "linked")
+    assert os.path.samefile(linked / "images" / "unsafe.png", pairs.pairs[0].loser)
+
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    copied = copy_pairs(pairs, tmp_path / "copied")
+    assert not os.path.samefile(copied / "images" / "unsafe.png", pairs.pairs[0].loser)
+    assert load_pairs(copied).content_hash == pairs.content_hash
+
+
+@pytest.mark.parametrize("taken", ["file", "folder", "empty folder"])
+def test_nothing_is_overwritten(source, tmp_path, taken):
+    out = tmp_path / "out"
+    out.write_text("precious") if taken == "file" else out.mkdir()
+    if taken == "folder":
+        (out / "pairs.jsonl").write_text("precious")
+    with pytest.raises(FileExistsError, match="out already exists"):
+        copy_pairs(load_pairs(source), out)
+    kept = {"file": out, "folder": out / "pairs.jsonl", "empty folder": out}[taken]
+    assert kept.is_dir() or kept.read_text() == "precious"
+
+
+def test_a_stopped_import_leaves_nothing(source, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    (tmp_path / "place").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        copy_pairs(load_pairs(source), tmp_path / "place" / "out", on_progress=stop)
+    assert list((tmp_path / "place").iterdir()) == []
+    assert load_pairs(source).report.kept == 2

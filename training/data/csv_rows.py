@@ -1,0 +1,53 @@
+"""CSV files of prompts: UTF-8, one header line, read row by row."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+START_BYTES = 4096  # of a file, to see what it is
+
+
+def start_of(path: Path) -> bytes:
+    """Return the first bytes of a file, none where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(START_BYTES)
+    except OSError:
+        return b""
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the name and the cells of each row, stripped; a cell that is missing is empty.
+
+    Cells beyond the header are joined under the name `""`, so that no text escapes the hard rule. The
+    name is file and line, such as `train.csv line 3`.
+
+    Args:
+        path: the file, with or without a byte order mark.
+        columns: names the header must have.
+
+    Raises:
+        ValueError: if the file is missing, no CSV in UTF-8, or lacks a column.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file. Name a CSV file.")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restkey="", restval="")
+        try:
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            if missing:
+                raise ValueError(
+                    f"{path.name} has no column {', '.join(missing)}; its first line is to be "
+                    f"{','.join(columns)}."
+                )
+            for row in reader:
+                yield f"{path.name} line {reader.line_num}", {name: _text(row[name]) for name in row}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(
+                f"{path.name} cannot be read as CSV in UTF-8, near line {reader.line_num} "
+                f"({type(error).__name__}). Save it as CSV, UTF-8, with quotes around cells that hold commas."
+            ) from error
+
+
+def _text(cell: str | list[str]) -> str:
+    return (cell if isinstance(cell, str) else " ".join(cell)).strip()

@@ -1,0 +1,205 @@
+"""The Hugging Face layout of CoProV2, from a local copy: an image folder with its metadata.
+
+`metadata.csv` or `metadata.jsonl` has one row per image file: image (or file_name), jpg_0, jpg_1 (the two
+files of its pair), label_0 (1: jpg_0 wins, 0: jpg_1 wins) and caption (of this image). Each pair occurs
+once with the caption of either file. There is no category column in the released sets.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .collect import SourceRows
+from .csv_rows import read_csv, start_of
+from .image_index import ImageIndex
+from .manifest import read_rows
+from .pairs_report import BAD_LABEL, INCOMPLETE, MALFORMED, ONE_SIDE, TWO_PROMPTS, TWO_WINNERS, PairsReport
+
+COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
+DISAGREES = "label_0 lets the file win that its name calls unsafe"
+_MANIFESTS = ("metadata.csv", "metadata.jsonl", "train/metadata.csv", "train/metadata.jsonl")
+_UNSAFE_NAME = re.compile(r"u_idx_\d+_\d+\.\w+", re.IGNORECASE | re.ASCII)
+_SAFE_NAME = re.compile(r"s_idx_\d+_\d+\.\w+", re.IGNORECASE | re.ASCII)
+_LABELS = {"0": 1, "1": 0}  # label_0 -> which of jpg_0 and jpg_1 wins
+
+
+def is_image_folder(path: Path) -> bool:
+    """Say whether a path is a folder whose metadata begins with the columns of this layout."""
+    return path.is_dir() and _manifest(path) is not None
+
+
+def read_image_folder(folder: Path, category: str | None = None) -> SourceRows:
+    """Read the rows of an image folder and join the two of each pair; images are looked at later.
+
+    `label_0` says which file wins, as in AlignGuard's trainer; the caption of the loser is the unsafe
+    prompt. How often the label disagrees with the names `u_idx_*` and `s_idx_*` is reported; where the
+    two rows of a pair disagree with each other the pair is dropped.
+
+    Args:
+        folder: the local copy; paths in its metadata are relative to the metadata's own folder.
+        category: taken for rows without one.
+
+    Raises:
+        ValueError: if there is no such metadata, or no row has a category and none is given.
+    """
+    manifest = _manifest(folder)
+    if manifest is None:
+        raise ValueError(
+            f"{folder.name} has no metadata.csv or metadata.jsonl with the columns {', '.join(COLUMNS)}. "
+            "Save the data set as an image folder with its metadata."
+        )
+    joined = _Joined(ImageIndex(manifest.parent.resolve()))
+    for name, cells in _cells(manifest):
+        joined.add(name, cells)
+    if not category and not joined.has_categories:
+        raise ValueError(f"{manifest.name} has no category column. Say the category of these pairs.")
+    return SourceRows(
+        source=folder,
+        name=f"{manifest.name} in {folder.name}",
+        root=manifest.parent.resolve(),
+        rows=list(joined.rows(category)),
+        report=joined.report(),
+        unique_unsafe_prompts=True,
+    )
+
+
+@dataclass
+class _Record:
+    """What the rows of one pair say."""
+
+    captions: dict[str, str] = field(default_factory=dict)  # file -> its caption
+    winners: set[str] = field(default_factory=set)
+    categories: list[str] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)  # further cells, for the hard rule
+    is_contradictory: bool = False
+
+    def reason(self) -> str | None:
+        """Return why the pair cannot be used, None where it can."""
+        if len(self.winners) > 1:
+            return TWO_WINNERS
+        if self.is_contradictory:
+            return TWO_PROMPTS
+        return None if len(self.captions) == 2 else ONE_SIDE
+
+
+class _Joined:
+    """The rows of one metadata file, gathered by the two files they name."""
+
+    def __init__(self, index: ImageIndex) -> None:
+        self._index = index
+        self._records: dict[frozenset[str], _Record] = {}
+        self._dropped: dict[str, list[str]] = {}
+        self._num_rows = 0
+        self._named_rows = 0
+        self._disagreeing: list[str] = []
+        self.has_categories = False
+
+    def add(self, name: str, cells: Mapping[str, str] | None) -> None:
+        """Take in one row."""
+        self._num_rows += 1
+        reason = _reason(cells)
+        if reason or cells is None:
+            self._dropped.setdefault(reason or MALFORMED, []).append(name)
+            return
+        files = cells["jpg_0"], cells["jpg_1"]
+        winner = files[_LABELS[cells["label_0"]]]
+        self._compare(name, files, winner)
+        record = self._records.setdefault(frozenset(files), _Record())
+        file = _own_file(cells, files)
+        record.is_contradictory |= record.captions.setdefault(file, cells["caption"]) != cells["caption"]
+        record.winners.add(winner)
+        if cells.get("category"):
+            self.has_categories = True
+            record.categories.append(cells["category"])
+        record.others += [text for column, text in cells.items() if column not in (*COLUMNS, "category")]
+
+    def rows(self, category: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the whole pairs in the order of their first rows."""
+        for files, record in self._records.items():
+            if record.reason():
+                continue
+            (winner,), (loser,) = record.winners, files - record.winners
+            names = ",".join(record.categories).split(",") if record.categories else [category or ""]
+            yield (
+                _id(files),
+                {
+                    "id": _id(files),
+                    "category": sorted({name.strip() for name in names}),
+                    "unsafe_prompt": record.captions[loser],
+                    "safe_prompt": record.captions[winner],
+                    "unsafe_image": self._index.locate(loser),
+                    "safe_image": self._index.locate(winner),
+                    "others": record.others,
+                },
+            )
+
+    def report(self) -> PairsReport:
+        """Return what was counted, and what cannot be a pair."""
+        for files, record in self._records.items():
+            if reason := record.reason():
+                self._dropped.setdefault(reason, []).append(_id(files))
+        found = {"rows": self._num_rows, "pairs of files": len(self._records)}
+        if self._named_rows:  # where no name tells the sides apart, agreement is not measured
+            found |= {
+                "rows whose file names tell the sides apart": self._named_rows,
+                "rows of these where label_0 disagrees with the names": len(self._disagreeing),
+            }
+        noted = {DISAGREES: self._disagreeing} if self._disagreeing else {}
+        return PairsReport(0, dropped=self._dropped, found=found, noted=noted)
+
+    def _compare(self, name: str, files: Sequence[str], winner: str) -> None:
+        unsafe = [file for file in files if _UNSAFE_NAME.fullmatch(_base(file))]
+        safe = [file for file in files if _SAFE_NAME.fullmatch(_base(file))]
+        if len(unsafe) == len(safe) == 1:
+            self._named_rows += 1
+            if winner == unsafe[0]:
+                self._disagreeing.append(name)
+
+
+def _reason(cells: Mapping[str, str] | None) -> str | None:
+    if cells is None:
+        return MALFORMED
+    if not all(cells.get(name) for name in COLUMNS) or cells["jpg_0"] == cells["jpg_1"]:
+        return INCOMPLETE
+    if cells["label_0"] not in _LABELS:
+        return BAD_LABEL
+    return None if _own_file(cells, (cells["jpg_0"], cells["jpg_1"])) else INCOMPLETE
+
+
+def _own_file(cells: Mapping[str, str], files: Sequence[str]) -> str | None:
+    """Return which of the two files the row's caption belongs to."""
+    own = _base(cells.get("image") or cells.get("file_name") or "")
+    return next((file for file in files if own and _base(file) == own), None)
+
+
+def _cells(manifest: Path) -> Iterator[tuple[str, Mapping[str, str] | None]]:
+    if manifest.suffix == ".csv":
+        yield from read_csv(manifest, COLUMNS)
+        return
+    for name, fields in read_rows(manifest):
+        yield name, None if fields is None else {key: _text(value) for key, value in fields.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict) and isinstance(value.get("path"), str):  # an image as `datasets` writes it
+        return value["path"].strip()
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return ",".join(value)
+    return value.strip() if isinstance(value, str) else "" if value is None else json.dumps(value)
+
+
+def _base(written: str) -> str:
+    return PurePosixPath(written.replace("\\", "/")).name
+
+
+def _id(files: frozenset[str]) -> str:
+    first = min(files, key=lambda file: (_base(file), file))
+    return re.sub(r"^[us]_idx_", "", PurePosixPath(_base(first)).stem, flags=re.IGNORECASE)
+
+
+def _manifest(folder: Path) -> Path | None:
+    found = (folder / name for name in _MANIFESTS)
+    return next((file for file in found if file.is_file() and b"jpg_0" in start_of(file)), None)

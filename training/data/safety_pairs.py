@@ -1,0 +1,72 @@
+"""Checked preference pairs of one source, without pixels: what every reader returns."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..preference import PreferencePair
+from .pairs_report import PairsReport
+
+
+@dataclass(frozen=True)
+class NeutralSample:
+    """A prompt and its image that training must leave as they are.
+
+    Args:
+        id: unique within its source.
+        prompt: made the image, or describes it.
+        image: file of the image.
+    """
+
+    id: str
+    prompt: str
+    image: Path
+
+
+@dataclass(frozen=True)
+class SafetyPairs:
+    """Checked pairs of one source, without pixels.
+
+    Args:
+        source: folder or file they come from.
+        pairs: in the order of the manifest.
+        neutral: likewise; may be empty.
+        report: what became of each row.
+    """
+
+    source: Path
+    pairs: tuple[PreferencePair, ...]
+    neutral: tuple[NeutralSample, ...]
+    report: PairsReport
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All categories of the pairs, each once, in the order they occur."""
+        return tuple(dict.fromkeys(name for pair in self.pairs for name in pair.categories))
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All prompts, each once: those of the pairs, then the neutral ones."""
+        of_pairs = [text for pair in self.pairs for text in (pair.unsafe_prompt, pair.safe_prompt)]
+        return tuple(dict.fromkeys([*of_pairs, *(sample.prompt for sample in self.neutral)]))
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Name of the content: sha256 over prompts and image bytes in order, 64 hexadecimal digits.
+
+        Moving the folder or renaming files and ids changes nothing; a changed image does.
+        """
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            for part in (pair.unsafe_prompt.encode(), pair.safe_prompt.encode()):
+                digest.update(hashlib.sha256(part).digest())
+            digest.update(_file_hash(pair.loser) + _file_hash(pair.winner))
+        digest.update(b"neutral")
+        for sample in self.neutral:
+            digest.update(hashlib.sha256(sample.prompt.encode()).digest() + _file_hash(sample.image))
+        return digest.hexdigest()
+
+
+def _file_hash(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
