@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1]
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "alignguard_nodes"}
 LATE = {"diffusers", "peft", "transformers"}  # a broken install must not remove the nodes
 LAYERS = [  # a module may import from rows above its own, never from its own row or below
-    {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules", "conditioning"},
+    {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules", "conditioning", "kernels"},
     {"noise", "config", "lora_keys", "expert_report"},
     {"expert", "adapter", "families"},
-    {"losses", "merging", "data", "checkpoint", "batch"},
+    {"losses", "merging", "extraction", "data", "checkpoint", "batch"},
     {"figures", "resume"},
     {"step"},
     {"trainer"},

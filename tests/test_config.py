@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from training.config import MergeConfig, TrainConfig, option_help, options
+from training.config import ExtractConfig, MergeConfig, TrainConfig, option_help, options
 
-ALL = [(cls, field) for cls in (TrainConfig, MergeConfig) for field in options(cls)]
+ALL = [(cls, field) for cls in (TrainConfig, MergeConfig, ExtractConfig) for field in options(cls)]
 IDS = [f"{cls.__name__}.{field.name}" for cls, field in ALL]
 
 

@@ -201,7 +201,7 @@ def both(name, suffix=""):
                 f"{KOHYA_Q}.lora_up.weight": torch.zeros(4, 2, 1, 1),
                 f"{KOHYA_Q}.lora_down.weight": torch.zeros(2, 3, 3, 3),
             },
-            "is a LoRA of a 3x3 convolution",
+            r"attn1.to_q is a 1x1 layer, and its lora_down must be 1x1, got \(2, 3, 3, 3\)",
         ),
         (
             {

@@ -12,10 +12,11 @@ import pytest
 import torch
 from tiny import random_layers, tiny_unet
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint, write_pairs
+from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write_single
 
 from training.__main__ import main
 from training.commands import COMMANDS, train
-from training.config import MergeConfig, TrainConfig, options
+from training.config import ExtractConfig, MergeConfig, TrainConfig, options
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
@@ -106,19 +107,21 @@ def test_the_help_names_every_command():
 
 
 @pytest.mark.parametrize(
-    ("command", "config", "registry"), [("train", TrainConfig, LOSSES), ("merge", MergeConfig, MERGE_METHODS)]
+    ("command", "config", "registry"),
+    [("train", TrainConfig, LOSSES), ("merge", MergeConfig, MERGE_METHODS), ("extract", ExtractConfig, ())],
 )
 def test_the_help_shows_every_option_of_the_config_and_every_entry_of_the_registry(command, config, registry):
     text = run(command, "--help").out
     for option in options(config):
         assert f"--{option.name.replace('_', '-')}" in text
-    assert f"{{{','.join(registry)}}}" in text
+    assert not registry or f"{{{','.join(registry)}}}" in text
 
 
 def test_help_that_needs_no_registry_does_not_wait_for_torch():
     code = (
         "import sys\nfrom training.__main__ import main\n"
-        "for words in ([], ['mini'], ['pairs', 'check'], ['pairs', 'import-coprov2'], ['info']):\n"
+        "many = [], ['mini'], ['pairs', 'check'], ['pairs', 'import-coprov2'], ['info'], ['extract']\n"
+        "for words in many:\n"
         "    try: main([*words, '--help'])\n"
         "    except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules)"
@@ -151,11 +154,15 @@ def test_a_value_out_of_range_is_named_before_anything_is_read(tmp_path):
     assert_refused(run(*words, "--device", "warp"), "device 'warp' cannot be used")
 
 
-@pytest.mark.parametrize("command", ["train", "merge"])
+@pytest.mark.parametrize("command", ["train", "merge", "extract"])
 def test_an_output_file_that_exists_is_never_overwritten(tmp_path, command):
     out = tmp_path / "kept.safetensors"
     out.write_bytes(b"precious")
-    words = {"train": ["--base", "b", "--pairs", "p"], "merge": ["a.safetensors"]}[command]
+    words = {
+        "train": ["--base", "b", "--pairs", "p"],
+        "merge": ["a.safetensors"],
+        "extract": ["--base", "b", "--tuned", "t"],
+    }[command]
     assert_refused(run(command, *words, "--out", out), "kept.safetensors already exists")
     assert out.read_bytes() == b"precious"
     assert_refused(run(command, *words, "--out", tmp_path / "e.ckpt"), "must end in .safetensors")
@@ -374,3 +381,24 @@ def test_a_merge_without_calibration_takes_strengths_in_the_order_of_the_experts
     merged, own = load_expert(out), load_expert(experts[1])
     for module, layer in merged.layers.items():
         assert torch.allclose(layer.delta(), 0.5 * own.layers[module].delta(), atol=1e-6)
+
+
+# extract
+
+
+def test_extract_turns_a_tuned_model_into_the_expert_that_was_merged_into_it(tmp_path):
+    state = half_unet()
+    base = write_single(tmp_path / "base.safetensors", state)
+    tuned_folder = write_folder(tmp_path / "tuned", tuned(state, lora_of_all_layers(state, rank=2)))
+    out = tmp_path / "e.safetensors"
+    words = ["--base", base, "--tuned", tuned_folder, "--category", "Hate, Sexual", "--rank", 2]
+    outcome = run("extract", *words, "--out", out)
+    assert outcome.code == 0, outcome.err
+    assert "extracted from: tuned, tuned from base.safetensors" in outcome.out
+    assert "extract: 100%" in outcome.err
+    assert run("info", out).out.splitlines()[1:] == outcome.out.splitlines()[1:-1]  # but for name and path
+    expert = load_expert(out)
+    assert (expert.categories, expert.rank) == (("hate", "sexual"), 2)
+    assert_refused(run("extract", *words, "--out", out), "e.safetensors already exists")
+    same = ["--base", base, "--tuned", base, "--out", tmp_path / "f.safetensors"]
+    assert_refused(run("extract", *same), "hold equal weights")

@@ -133,7 +133,7 @@ def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.
     if not expert.layers:
         raise ValueError(f"expert {expert.name!r} has no layers, so there is nothing to save.")
     _check_finite(expert.layers)
-    state = to_kohya(expert.layers)
+    state = to_kohya(expert.layers, expert.family)
     for key in state:
         if not key.endswith(".alpha"):
             state[key] = state[key].detach().to("cpu", dtype)

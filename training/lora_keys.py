@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .kernels import as_matrix, as_stored, kernel_of
 from .low_rank import LowRank
 
 KOHYA_PREFIX = "lora_unet_"
@@ -86,13 +87,18 @@ def coverage(expert_modules: Iterable[str], model_modules: Iterable[str]) -> Cov
     )
 
 
+def is_layer(module: str) -> bool:
+    """Say whether a diffusers path is that of a UNet layer a LoRA can change."""
+    return bool(_MODULE.fullmatch(module))
+
+
 def kohya_name(module: str) -> str:
     """Return a layer's name in Kohya files, `lora_unet_` and the path with underscores.
 
     Raises:
         ValueError: if the path is not that of a UNet layer.
     """
-    if not _MODULE.fullmatch(module):
+    if not is_layer(module):
         raise ValueError(f"{module!r} is not the diffusers path of a UNet layer.")
     return KOHYA_PREFIX + module.replace(".", "_")
 
@@ -120,7 +126,7 @@ def parse_lora(
     reads lazily never touches the tensors of a file that is refused.
 
     Args:
-        state: keys as in the file; factors (rank, d_in) and (d_out, rank), 1x1 convolutions as 4-D.
+        state: keys as in the file; factors (rank, d_in) and (d_out, rank), convolutions as 4-D.
         peft_config: PEFT's LoraConfig as a dict: `lora_alpha`, `use_rslora`, `alpha_pattern`.
 
     Returns:
@@ -128,7 +134,7 @@ def parse_lora(
 
     Raises:
         ValueError: for a key that is not of a UNet LoRA (the first few are named), a text encoder's
-            key, another method than LoRA, a 3x3 convolution, half a layer, or mismatching shapes.
+            key, another method than LoRA, half a layer, or mismatching shapes.
     """
     grouped: dict[str, dict[str, str]] = {}
     unknown = []
@@ -150,13 +156,18 @@ def parse_lora(
     return {module: _layer(module, grouped[module], state, peft_config) for module in sorted(grouped)}
 
 
-def to_kohya(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
-    """Return Kohya keys: lora_up, lora_down and an explicit alpha equal to the rank, so a scale of 1."""
+def to_kohya(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tensor]:
+    """Return Kohya keys: lora_up, lora_down and an explicit alpha equal to the rank, so a scale of 1.
+
+    Args:
+        layers: updates by diffusers path.
+        family: base model line, for which a convolution's factors are made 4-D, see `kernel_of`.
+    """
     state: dict[str, Tensor] = {}
     for module, layer in layers.items():
-        name = kohya_name(module)
-        state[f"{name}.lora_up.weight"] = layer.up
-        state[f"{name}.lora_down.weight"] = layer.down
+        name, kernel = kohya_name(module), kernel_of(module, family)
+        state[f"{name}.lora_up.weight"] = as_stored(layer.up, kernel, is_down=False)
+        state[f"{name}.lora_down.weight"] = as_stored(layer.down, kernel, is_down=True)
         state[f"{name}.alpha"] = torch.tensor(float(layer.rank))
     return state
 
@@ -201,7 +212,7 @@ def _of_dotted(name: str) -> str:
 
 def _module(path: str) -> str:
     path = _from_native(path)
-    if not _MODULE.fullmatch(path):
+    if not is_layer(path):
         raise ValueError(f"{path!r} is not the path of a UNet layer.")
     return path
 
@@ -227,7 +238,8 @@ def _from_native(path: str) -> str:
 def _layer(
     module: str, keys: Mapping[str, str], state: Mapping[str, Tensor], peft_config: Mapping[str, Any] | None
 ) -> LowRank:
-    up, down = _matrix(module, state[keys["up"]]), _matrix(module, state[keys["down"]])
+    up = as_matrix(module, state[keys["up"]], is_down=False)
+    down = as_matrix(module, state[keys["down"]], is_down=True)
     try:
         layer = LowRank(up, down)
     except ValueError as error:
@@ -240,16 +252,6 @@ def _layer(
     else:
         scale = _peft_scale(peft_config or {}, module, layer.rank)
     return layer if scale == 1 else layer.scaled(scale)
-
-
-def _matrix(module: str, tensor: Tensor) -> Tensor:
-    if tensor.ndim == 4 and tensor.shape[2:] != (1, 1):
-        raise ValueError(
-            f"{module} is a LoRA of a {tensor.shape[2]}x{tensor.shape[3]} convolution. "
-            "Only linear layers and 1x1 convolutions are supported; use a LoRA of the attention layers."
-        )
-    matrix = tensor.flatten(1) if tensor.ndim == 4 else tensor
-    return matrix.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:

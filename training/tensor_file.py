@@ -36,6 +36,10 @@ class LazyTensors(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._keys)
 
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Return the shape of a tensor without reading it."""
+        return tuple(self._handle.get_slice(key).get_shape())
+
 
 @contextmanager
 def open_tensors(path: Path) -> Iterator[LazyTensors]:

@@ -4,8 +4,9 @@ Nodes and the command line make their widgets and flags from these classes. Fiel
 saved graphs store widgets by position.
 """
 
+from .extract import ExtractConfig
 from .merge import MergeConfig
 from .option import option_help, options
 from .train import TrainConfig
 
-__all__ = ["MergeConfig", "TrainConfig", "option_help", "options"]
+__all__ = ["ExtractConfig", "MergeConfig", "TrainConfig", "option_help", "options"]

@@ -72,11 +72,24 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
             f"{folder.name} is not a base model of diffusers: {part}/config.json is missing. It must hold "
             f"{', '.join(_PARTS)}; or name a .safetensors checkpoint instead of a folder."
         )
-    if not any((folder / part).glob("*.safetensors")):
-        pickles = sorted(found.name for pattern in _PICKLES for found in (folder / part).glob(pattern))
-        what = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
-        raise ValueError(f"{folder.name}/{part} holds {what}. Use the .safetensors version of the model.")
+    check_weights(folder / part, f"{folder.name}/{part}")
     return _read_json(folder, file)
+
+
+def check_weights(folder: Path, name: str) -> None:
+    """Refuse a folder without weights, or with pickles only.
+
+    Args:
+        folder: of one part, such as the UNet.
+        name: of the folder for people.
+
+    Raises:
+        ValueError: naming the folder and the pickle.
+    """
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(found.name for pattern in _PICKLES for found in folder.glob(pattern))
+        what = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
+        raise ValueError(f"{name} holds {what}. Use the .safetensors version of the model.")
 
 
 def _family(folder: Path, unet: dict[str, Any]) -> Family:

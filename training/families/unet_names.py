@@ -133,6 +133,19 @@ def native_name(name: str, table: Mapping[str, str]) -> str:
     raise ValueError(f"{name} is not a tensor of this UNet.")
 
 
+def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return diffusers' name of each tensor of a UNet, by its original name.
+
+    Args:
+        state: tensors by the original names, without a prefix; only shapes are looked at.
+
+    Raises:
+        ValueError: if it is not the UNet of a Stable Diffusion model, see `read_layout`.
+    """
+    modules = {native: name for name, native in module_names(read_layout(state)).items()}
+    return {native: native_name(native, modules) for native in state}
+
+
 def _layer(block: str, layer: int, native: str, *, attention: bool) -> dict[str, str]:
     table = _resnet(f"{block}.resnets.{layer}", f"{native}.0")
     if attention:

@@ -3,7 +3,23 @@
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class WeightsDigest:
+    """SHA-256 over weights that come one by one, in the order of their names."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take in the next weight: its name, shape and fp32 values."""
+        self._digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        self._digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+
+    def hexdigest(self) -> str:
+        """Return 64 hexadecimal digits."""
+        return self._digest.hexdigest()
 
 
 def weights_hash(*models: nn.Module) -> str:
@@ -15,10 +31,8 @@ def weights_hash(*models: nn.Module) -> str:
     Args:
         models: of diffusers or transformers; their order counts.
     """
-    digest = hashlib.sha256()
+    digest = WeightsDigest()
     for model in models:
         for name, tensor in sorted(model.state_dict().items()):
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            values = tensor.detach().to("cpu", torch.float32).contiguous()
-            digest.update(values.numpy().data)
+            digest.add(name, tensor)
     return digest.hexdigest()

@@ -5,8 +5,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from .low_rank import LowRank
-from .taxonomy import FAMILY_NAMES
+from ..low_rank import LowRank
+from ..taxonomy import FAMILY_NAMES
+from .extraction import extraction_lines
 
 _STATED = {  # metadata key -> label
     "alignguard.objective": "objective",
@@ -47,7 +48,8 @@ def report_text(
         f"layers: {len(layers)}, rank {_ranks(layers)}, {_size(layers)}",
     ]
     lines += [f"{label}: {metadata[key]}" for key, label in _STATED.items() if metadata.get(key)]
-    return "\n".join([*lines, *_members(metadata), *_winner_table(metadata), *_norm_table(layers)])
+    lines += [*extraction_lines(metadata), *_members(metadata), *_winner_table(metadata)]
+    return "\n".join([*lines, *_norm_table(layers)])
 
 
 def _ranks(layers: Mapping[str, LowRank]) -> str:

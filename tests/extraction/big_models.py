@@ -1,0 +1,118 @@
+"""A base model and a tuned one of any size on disk, and the memory an extraction needs for them.
+
+As a program: `python tests/extraction/big_models.py FOLDER` writes the pair at SDXL's size (10.3 GB),
+extracts and prints what it took.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+SHARD_BYTES = 500_000_000
+RANK = 4
+_TUNED = (".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight", ".net.2.weight")
+SDXL = {
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SMALL = {
+    "block_out_channels": (320, 640),
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 768,
+}
+
+
+def write_pair(root: Path, config: dict, shard_bytes: int = SHARD_BYTES) -> int:
+    """Write `base` and `tuned`, fp16, in shards of diffusers; return the bytes of one of them.
+
+    The tuned one has a LoRA of rank 4 in every attention and last feed-forward layer, and moved norms.
+    """
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        shapes = {name: tuple(t.shape) for name, t in UNet2DConditionModel(**config).state_dict().items()}
+    writers = [_Shards(root / name / "unet", shard_bytes) for name in ("base", "tuned")]
+    for name, shape in sorted(shapes.items()):
+        generator = torch.Generator().manual_seed(len(name))
+        weight = (0.02 * torch.randn(shape, generator=generator)).half()
+        change = torch.zeros(())
+        if name.endswith(_TUNED):
+            up = torch.randn(shape[0], RANK, generator=generator)
+            change = 1e-3 * up @ torch.randn(RANK, shape[1], generator=generator)
+        elif name.endswith("norm1.weight"):
+            change = torch.tensor(0.01)
+        writers[0].add(name, weight)
+        writers[1].add(name, (weight.float() + change).half())
+    return [writer.finish() for writer in writers][0]
+
+
+class _Shards:
+    def __init__(self, folder: Path, shard_bytes: int) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._limit = folder, shard_bytes
+        self._waiting: dict[str, torch.Tensor] = {}
+        self._map: dict[str, str] = {}
+        self._bytes = 0
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        self._waiting[name] = tensor
+        if sum(each.nbytes for each in self._waiting.values()) >= self._limit:
+            self._write()
+
+    def finish(self) -> int:
+        self._write()
+        index = self._folder / "diffusion_pytorch_model.safetensors.index.json"
+        index.write_text(json.dumps({"metadata": {}, "weight_map": self._map}))
+        return self._bytes
+
+    def _write(self) -> None:
+        if self._waiting:
+            file = f"diffusion_pytorch_model-{len(set(self._map.values())) + 1:05}.safetensors"
+            save_file(self._waiting, self._folder / file)
+            self._map |= dict.fromkeys(self._waiting, file)
+            self._bytes += sum(each.nbytes for each in self._waiting.values())
+            self._waiting = {}
+
+
+def measure(root: Path) -> dict:
+    """Extract the pair in this process; return seconds, ranks found and memory (Linux only), in bytes."""
+    from training.config import ExtractConfig
+    from training.extraction import extract_expert
+
+    before = memory()["VmRSS"]
+    started = time.perf_counter()
+    expert = extract_expert(root / "base", root / "tuned", ExtractConfig())
+    return {
+        "seconds": time.perf_counter() - started,
+        "layers": len(expert.layers),
+        "ranks": sorted({layer.rank for layer in expert.layers.values()}),
+        "change": json.loads(expert.metadata["alignguard.change"]),
+        "memory_before": before,
+        "peak_memory": memory()["VmHWM"],
+    }
+
+
+def memory() -> dict[str, int]:
+    """Return the resident memory of this process, now and at its peak, in bytes."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    if not (folder / "base").exists():
+        write_pair(folder, SDXL)
+    sys.stdout.write(json.dumps(measure(folder), indent=1) + "\n")

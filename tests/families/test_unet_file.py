@@ -1,0 +1,88 @@
+"""What is read of a UNet on disk, and which files are taken for one."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_tuned import half_unet, lora_of_all_layers, write_folder, write_single
+
+from training.expert import SafetyExpert, save_expert
+from training.families.unet_file import WEIGHTS, UnetFile
+
+
+@pytest.fixture(scope="module")
+def state():
+    return half_unet()
+
+
+def test_tensors_come_under_diffusers_names_as_they_are_stored(state, tmp_path):
+    unet = UnetFile(write_single(tmp_path / "one.safetensors", state))
+    assert (unet.name, unet.family) == ("one.safetensors", "sd15")
+    assert unet.shapes == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    assert all(torch.equal(unet.tensor(name), tensor) for name, tensor in state.items())
+
+
+def test_what_else_is_in_a_checkpoint_is_not_looked_at(state, tmp_path):
+    save_file(
+        {"first_stage_model.x": torch.zeros(1), "model_ema.y": torch.zeros(1)}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(ValueError, match="a.safetensors cannot be used: it holds no UNet"):
+        UnetFile(tmp_path / "a.safetensors")
+
+
+def test_the_plain_weights_are_taken_before_a_variant(state, tmp_path):
+    folder = write_folder(tmp_path / "m", state)
+    save_file({"x": torch.zeros(1)}, folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    assert UnetFile(folder).shapes.keys() == state.keys()
+    (folder / "unet" / WEIGHTS).rename(folder / "unet" / "other.safetensors")
+    with pytest.raises(
+        ValueError, match="unet holds 2 .safetensors files and none is diffusion_pytorch_model"
+    ):
+        UnetFile(folder)
+
+
+def test_a_folder_with_pickles_only_names_them(tmp_path):
+    (tmp_path / "m" / "unet").mkdir(parents=True)
+    (tmp_path / "m" / "unet" / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps([1]))
+    with pytest.raises(ValueError, match="m/unet holds only diffusion_pytorch_model.bin, a pickle"):
+        UnetFile(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [
+        ("{", "index.json is damaged"),
+        ("[]", "index.json is damaged"),
+        (json.dumps({"weight_map": {"a": 1}}), "index.json is damaged"),
+        (json.dumps({"weight_map": {"a": "../other.safetensors"}}), "names files outside its folder"),
+    ],
+)
+def test_an_index_that_is_damaged_or_leads_elsewhere_is_refused(tmp_path, index, said):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=said):
+        UnetFile(tmp_path)
+
+
+def test_a_missing_shard_is_named(state, tmp_path):
+    folder = write_folder(tmp_path / "m", state, num_shards=2)
+    (folder / "unet" / "diffusion_pytorch_model-00002-of-00002.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="00002-of-00002.safetensors does not exist"):
+        UnetFile(folder)
+
+
+def test_a_lora_and_an_unknown_line_are_named(state, tmp_path):
+    lora = SafetyExpert(lora_of_all_layers(state), (), "sd15", {}, "e")
+    with pytest.raises(ValueError, match="e.safetensors cannot be used: it is a LoRA already"):
+        UnetFile(save_expert(lora, tmp_path / "e.safetensors"))
+    odd = {name: tensor[:, :5].clone() if ".attn2.to_k" in name else tensor for name, tensor in state.items()}
+    with pytest.raises(ValueError, match="its text width is 5, which is that of none of SD 1.5"):
+        UnetFile(write_folder(tmp_path / "odd", odd))
+
+
+def test_quantised_weights_are_refused_by_name(state, tmp_path):
+    quantised = state | {"conv_in.weight": state["conv_in.weight"].to(torch.float8_e4m3fn)}
+    with pytest.raises(ValueError, match="conv_in.weight in .* is stored as torch.float8_e4m3fn"):
+        UnetFile(write_folder(tmp_path / "q", quantised)).tensor("conv_in.weight")

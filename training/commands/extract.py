@@ -1,0 +1,35 @@
+"""Command `extract`: a fully tuned model to an expert."""
+
+import argparse
+from pathlib import Path
+
+from ..config import ExtractConfig
+from .answer import Answer, expert_facts
+from .options import add_config_options, add_json, config_from, new_expert
+from .progress import ProgressBar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `extract`."""
+    add = parser.add_argument
+    kinds = "a .safetensors checkpoint, a UNet alone, or a folder of diffusers"
+    category_help = "what the tuned model protects from; several are separated by commas"
+    add("--base", type=Path, required=True, metavar="B", help=f"the model before tuning: {kinds}")
+    add("--tuned", type=Path, required=True, metavar="T", help="the model after tuning, likewise")
+    add("--category", default="", metavar="C", help=category_help)
+    add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
+    add_json(parser)
+    add_config_options(parser, ExtractConfig, {})
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    from ..expert import save_expert  # late: it imports torch, and --help needs none
+    from ..extraction import extract_expert
+
+    config = config_from(args, ExtractConfig)
+    with ProgressBar("extract") as bar:
+        expert = extract_expert(args.base, args.tuned, config, categories=args.category, on_progress=bar)
+    save_expert(expert, args.out)
+    facts = {"out": str(args.out), "expert": expert_facts(expert)}
+    return Answer(f"{expert.report()}\nsaved as {args.out}", facts)

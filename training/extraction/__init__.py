@@ -1,0 +1,124 @@
+"""From a fully tuned model to an expert: the difference to its base, layer by layer, as a LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from ..config import ExtractConfig
+from ..expert import SafetyExpert
+from ..families.unet_file import UnetFile
+from ..families.weights_hash import WeightsDigest
+from ..lora_keys import is_layer
+from ..low_rank import LowRank
+from ..noise import named_generator
+from ..taxonomy import FAMILY_NAMES, normalize_categories
+from .factor import factor, rounding_variance, squared_norm
+from .record import Outcome, provenance
+
+__all__ = ["extract_expert"]
+
+
+def extract_expert(
+    base: Path,
+    tuned: Path,
+    config: ExtractConfig,
+    *,
+    categories: str | Iterable[str] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SafetyExpert:
+    """Turn what tuning changed in the UNet into an expert; one pair of tensors is in memory at a time.
+
+    Both may be single files under the original names, UNets alone, or folders of diffusers, sharded or
+    not, in any mixture. Every linear layer and convolution is approximated; norms and biases have no
+    place in a LoRA, and are named in the metadata with the size of their change.
+
+    Args:
+        base: what was tuned, as exactly as it is to be had.
+        tuned: the result.
+        config: rank and energy.
+        categories: what the tuning protects from; a file rarely says.
+        on_progress: called with (tensors done, tensors); what it raises ends the work.
+
+    Returns:
+        The expert, named after the tuned model. The same files give the same bytes.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: naming the files, if one cannot be read as a UNet (see `UnetFile`), they are not of one
+            line and size, nothing was changed, or only what a LoRA cannot hold.
+    """
+    categories = normalize_categories(categories)
+    before, after = UnetFile(base), UnetFile(tuned)
+    _check_pair(before, after)
+    outcome = Outcome(WeightsDigest(), WeightsDigest())
+    layers: dict[str, LowRank] = {}
+    for done, name in enumerate(sorted(before.shapes), start=1):  # the order that weights are hashed in
+        update = _compare(before, after, name, config, outcome)
+        if update is not None:
+            layers[name.removesuffix(".weight")] = update
+        if on_progress:
+            on_progress(done, len(before.shapes))
+    _check_changed(layers, outcome, before, after)
+    metadata = provenance(outcome, config, base=before.name, tuned=after.name)
+    return SafetyExpert(layers, categories, before.family, metadata, f"extracted from {after.name}")
+
+
+def _compare(
+    before: UnetFile, after: UnetFile, name: str, config: ExtractConfig, outcome: Outcome
+) -> LowRank | None:
+    """Return the update of one layer, if it changed and can be one; the outcome takes down everything."""
+    old, new = before.tensor(name), after.tensor(name)
+    outcome.base.add(name, old)
+    outcome.tuned.add(name, new)
+    change = new.to(torch.float32, copy=True).sub_(old)
+    if not bool(change.isfinite().all()):
+        raise ValueError(f"{name} holds values that are not finite. Use other files.")
+    if not bool(change.count_nonzero()):
+        return None
+    module = name.removesuffix(".weight")
+    if change.ndim < 2 or not is_layer(module):
+        outcome.left_out[name] = squared_norm(change)
+        return None
+    variance = rounding_variance(old, new, change)
+    found = factor(change.flatten(1), variance, config, named_generator(f"extract/{module}"))
+    outcome.layers[module] = found._replace(update=None)
+    return found.update
+
+
+def _check_pair(before: UnetFile, after: UnetFile) -> None:
+    if before.family != after.family:
+        one, other = (FAMILY_NAMES[each.family] for each in (before, after))
+        raise ValueError(
+            f"{before.name} is {one}, but {after.name} is {other}. Choose the model that was tuned as base."
+        )
+    names = sorted(before.shapes.keys() ^ after.shapes.keys())
+    if names:
+        owner = before if names[0] in before.shapes else after
+        raise ValueError(
+            f"{before.name} and {after.name} are of different build: {len(names)} tensors are in one only, "
+            f"such as {names[0]} in {owner.name}. Choose the model that was tuned as base."
+        )
+    for name, shape in before.shapes.items():
+        if shape != after.shapes[name]:
+            raise ValueError(
+                f"{name} is {shape} in {before.name}, but {after.shapes[name]} in {after.name}. "
+                "Choose the model that was tuned as base."
+            )
+
+
+def _check_changed(layers: dict[str, LowRank], outcome: Outcome, before: UnetFile, after: UnetFile) -> None:
+    if layers:
+        return
+    if not outcome.layers and not outcome.left_out:
+        raise ValueError(
+            f"the UNets of {before.name} and {after.name} hold equal weights, so nothing can be extracted. "
+            "Choose the base model and a model that was tuned from it."
+        )
+    raise ValueError(
+        f"{after.name} differs from {before.name} in {len(outcome.left_out)} norms and biases, and in "
+        f"{len(outcome.layers)} layers by no more than the rounding of the stored weights; a LoRA would hold "
+        "nothing. Use both models in fp32, if there are such files."
+    )

@@ -1,0 +1,152 @@
+"""The leading components of a layer's change, and which of them are more than rounding of the files."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import ExtractConfig
+from ..low_rank import LowRank
+
+OVERSAMPLING = 8  # more directions than asked for, which makes the last ones accurate
+POWER_ITERATIONS = 4  # each sharpens the spectrum by a square; enough where it hardly falls
+EXACT_BELOW = 256  # a smaller side is decomposed whole, which costs nothing
+# A random matrix of this size exceeds the edge of its spectrum by less.
+_EDGE_MARGIN = 1.05
+_ROUNDS = 8
+_CHUNK = 1 << 20  # elements looked at together, which keeps copies of them small
+
+
+class Factored(NamedTuple):
+    """The change of one layer as a low-rank update.
+
+    Attributes:
+        update: None if no component stands out from the rounding.
+        total: squared Frobenius norm of the change.
+        kept: the part of it that the update holds.
+        rounding: the part of the rest that rounding of the stored weights explains.
+    """
+
+    update: LowRank | None
+    total: float
+    kept: float
+    rounding: float
+
+
+def factor(
+    change: Tensor, rounding_variance: float, config: ExtractConfig, generator: torch.Generator
+) -> Factored:
+    """Approximate a change by its largest singular components, none of them mere rounding.
+
+    Args:
+        change: (d_out, d_in), fp32, not all zero.
+        rounding_variance: see `rounding_variance`.
+        config: rank and energy.
+        generator: draws the directions of the search where the matrix is large.
+    """
+    total = squared_norm(change)
+    u, s, vh = leading_components(change, config.rank, generator)
+    squared = s.double().square()
+    rest = squared_norm(torch.addmm(change, u * s, vh, alpha=-1))  # total - sum(squared) would cancel
+    above, variance = _above_rounding(squared, rest, change.shape, rounding_variance)
+    count = min(_num_for_energy(squared, config.energy * total), above)
+    kept = min(total, float(squared[:count].sum()))
+    rounding = min(variance * change.numel(), total - kept)
+    if not count:
+        return Factored(None, total, 0.0, rounding)
+    root = s[:count].sqrt()
+    update = LowRank((u[:, :count] * root).contiguous(), (root[:, None] * vh[:count]).contiguous())
+    return Factored(update, total, kept, rounding)
+
+
+def leading_components(
+    matrix: Tensor, rank: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the largest singular values and their vectors: exact for small matrices, else by a search.
+
+    The search multiplies random directions by the matrix and its transpose, orthonormal after each step,
+    and decomposes the matrix within what they span (Halko, Martinsson and Tropp 2011, arXiv:0909.4061,
+    algorithms 4.4 and 5.1).
+
+    Args:
+        matrix: (d_out, d_in), fp32.
+        rank: number of components, fewer if the matrix has fewer.
+        generator: for the directions.
+
+    Returns:
+        u (d_out, k), s (k,) falling, vh (k, d_in); k = min(rank, d_out, d_in).
+    """
+    k = min(rank, *matrix.shape)
+    if min(matrix.shape) <= max(EXACT_BELOW, 2 * (k + OVERSAMPLING)):
+        u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
+        return u[:, :k], s[:k], vh[:k]
+    directions = torch.randn(matrix.shape[1], k + OVERSAMPLING, generator=generator).to(matrix)
+    basis = torch.linalg.qr(matrix @ directions).Q  # (d_out, k + OVERSAMPLING)
+    for _ in range(POWER_ITERATIONS):
+        basis = torch.linalg.qr(matrix.T @ basis).Q  # (d_in, k + OVERSAMPLING)
+        basis = torch.linalg.qr(matrix @ basis).Q
+    u, s, vh = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return basis @ u[:, :k], s[:k], vh[:k]
+
+
+def squared_norm(tensor: Tensor) -> float:
+    """Return the sum of squares, added up in fp64."""
+    return sum(float(part.double().square().sum()) for part in tensor.flatten().split(_CHUNK))
+
+
+def rounding_variance(base: Tensor, tuned: Tensor, change: Tensor) -> float:
+    """Return the variance per element that rounding to the stored types puts into a change.
+
+    A value is off by at most half the spacing of its type there, evenly, so by a variance of
+    spacing^2 / 12. The coarser of both files counts, and only where they differ: what rounding hid
+    altogether is not in the change.
+
+    Args:
+        base: as stored, any shape.
+        tuned: as stored, same shape.
+        change: tuned - base, fp32.
+    """
+    parts = zip(*(tensor.flatten().split(_CHUNK) for tensor in (base, tuned, change)), strict=True)
+    spacings = (torch.maximum(_spacing(old), _spacing(new)) * (diff != 0) for old, new, diff in parts)
+    return sum(map(squared_norm, spacings)) / 12 / change.numel()
+
+
+def _spacing(values: Tensor) -> Tensor:
+    """Return the distance to the next number of the same type, fp32."""
+    info = torch.finfo(values.dtype)
+    exponent = torch.frexp(values.float()).exponent  # |value| in [2^(exponent - 1), 2^exponent)
+    return (torch.exp2((exponent - 1).float()) * info.eps).clamp(min=info.smallest_normal * info.eps)
+
+
+def _above_rounding(
+    squared: Tensor, rest: float, shape: tuple[int, int], variance: float
+) -> tuple[int, float]:
+    """Return how many components stand out from the rounding, and the variance it really has.
+
+    Independent noise of variance v has singular values up to sqrt(v) * (sqrt(d_out) + sqrt(d_in))
+    (Marchenko and Pastur 1967): a component below cannot be told from it. v is at most what is left over,
+    since a change that was never rounded has none; found by going round, for what is left over depends
+    on it.
+
+    Args:
+        squared: squared singular values, falling, fp64.
+        rest: squared norm beyond them.
+        shape: (d_out, d_in).
+        variance: what rounding puts into an element at most.
+    """
+    count = -1
+    for _ in range(_ROUNDS):
+        edge = _EDGE_MARGIN**2 * variance * (math.sqrt(shape[0]) + math.sqrt(shape[1])) ** 2
+        before, count = count, int((squared > edge).sum())
+        elements = (shape[0] - count) * (shape[1] - count)
+        if count == before or not elements:
+            break
+        variance = min(variance, (rest + float(squared[count:].sum())) / elements)
+    return count, variance
+
+
+def _num_for_energy(squared: Tensor, wanted: float) -> int:
+    """Return how many components reach a sum of squares, all of them if they do not."""
+    short = int((squared.cumsum(0) < wanted * (1 - 1e-9)).sum())
+    return min(len(squared), short + 1)
