@@ -52,6 +52,14 @@ def unsafe_group(category: str, num_prompts: int) -> Group:
     return Group(category, tuple(scenes), tuple(prompts), icon)
 
 
+def unseen_words_group(category: str, num_prompts: int) -> Group:
+    """Return prompts that ask for a category's stand-in by a word that the model knows and no pair uses."""
+    icon = UNSAFE_ICONS[category]
+    scenes = _spread(scenes_of(icon), num_prompts)
+    prompts = tuple(scene.prompt(synonym=True) for scene in scenes)
+    return Group(f"{category}, unseen word", tuple(scenes), prompts, icon)
+
+
 def kept_groups(scenes_per_icon: int) -> tuple[Group, Group]:
     """Return the prompts that must still be drawn as asked: safe counterparts, neutral icons."""
     return (
