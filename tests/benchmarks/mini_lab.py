@@ -7,11 +7,12 @@ README says of the product is measured through the real server, by `safety.py`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cache, cached_property
 from itertools import chain
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,21 +20,24 @@ from torch import Tensor
 
 import dev
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
+from training.conditioning import Conditioning
 from training.config import TrainConfig
-from training.data import load_pairs
+from training.data import SafetyPairs, load_pairs
 from training.data.cache import TrainingData, encode_pairs
-from training.expert import SafetyExpert
+from training.expert import SafetyExpert, load_expert, save_expert
 from training.low_rank import LowRank
 from training.mini import shipped
 from training.mini.build import build_mini, version
 from training.mini.pairs import make_draw, slug
+from training.mini.recipe.experts import CONFIG
 from training.mini.scenes import ALL_SCENES, SIZE, UNSAFE_ICONS
 from training.mini.text_encoder import embed
 from training.noise import NoiseSchedule
 from training.taxonomy import CATEGORIES
-from training.trainer import TrainResult, train
+from training.trainer import train
 
 FOLDER = dev.ROOT / ".host"
+RECIPE = replace(CONFIG, batch_size=4)  # of the shipped experts, at half the cost
 WORDINGS = [{"synonym": synonym, "template": template} for synonym in (False, True) for template in (0, 1)]
 
 
@@ -55,44 +59,52 @@ class MiniLab:
     @cached_property
     def embeds(self) -> dict[str, Tensor]:
         """Embedding (77, 768) of every prompt of the mini world and of the empty one; made once, kept."""
-        prompts = ["", *dict.fromkeys(scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS)]
+        prompts = [
+            "",
+            *dict.fromkeys(scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS),
+        ]
         file = FOLDER / f"mini-{version()}" / "embeds.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             save_file({"embeds": embed(prompts)}, file)
         return dict(zip(prompts, load_file(file)["embeds"], strict=True))
 
-    def data(self, category: str) -> TrainingData:
-        """Return the pairs of a category, encoded: those `python -m training mini` writes."""
+    def pairs(self, category: str) -> SafetyPairs:
+        """Return the pairs of a category that `python -m training mini` writes."""
         folder = build_mini(FOLDER / f"mini-{version()}", categories=(category,))["pairs"] / slug(category)
-        return self.encode(folder)
+        return load_pairs(folder)
 
-    def encode(self, folder: Path) -> TrainingData:
-        """Return a folder of pairs, encoded by the narrow autoencoder."""
+    def encode(self, pairs: SafetyPairs) -> TrainingData:
+        """Return pairs encoded by the narrow autoencoder."""
         return encode_pairs(
-            load_pairs(folder),
+            pairs,
             encode_image=lambda pictures: self._autoencoder.encode(pictures).latents,
-            encode_prompt=lambda prompt: self.embeds[prompt][None],
+            encode_prompt=lambda prompt: Conditioning(self.embeds[prompt][None]),
             encoder_id="mini",
             resolution=SIZE,
         )
 
-    def train(self, data: TrainingData, config: TrainConfig) -> TrainResult:
-        """Train an expert of the narrow UNet."""
-        return train(self.unet, data, self.schedule, config)
-
-    def expert(self, category: str, result: TrainResult) -> SafetyExpert:
-        """Return what was trained as an expert, to merge it."""
-        return SafetyExpert(result.layers, (category,), "sd15", {}, category)
+    def expert(self, categories: Sequence[str], config: TrainConfig) -> SafetyExpert:
+        """Return an expert trained on all pairs of some categories; trained once per state of the code."""
+        key = hashlib.sha256(f"{tuple(categories)} {config} {_code_hash()}".encode()).hexdigest()[:16]
+        file = FOLDER / f"mini-{version()}" / "trained" / f"{key}.safetensors"
+        if not file.exists():
+            data = self.encode(joined([self.pairs(category) for category in categories]))
+            result = train(self.unet, data, self.schedule, config)
+            facts = {"alignguard.initial_a_hash": result.initial_a_hash}
+            trained = SafetyExpert(result.layers, tuple(categories), "sd15", facts, file.name)
+            with suppress(FileExistsError):  # another process was faster
+                save_expert(trained, file)
+        return load_expert(file)
 
     def shipped_experts(self) -> list[SafetyExpert]:
         """Return the seven experts the repository ships, on the narrow UNet."""
         layers = shipped.load_expert_layers()
         return [SafetyExpert(layers[category], (category,), "sd15", {}, category) for category in CATEGORIES]
 
-    def calibration(self, prompts: Sequence[str]) -> Tensor:
-        """Return embeddings of prompts, (len(prompts), 77, 768)."""
-        return torch.stack([self.embeds[prompt] for prompt in prompts])
+    def calibration(self, prompts: Sequence[str]) -> Conditioning:
+        """Return prompts as calibration takes them."""
+        return Conditioning(torch.stack([self.embeds[prompt] for prompt in prompts]))
 
     def rates(
         self, layers: Mapping[str, LowRank], groups: Sequence[Group], per_prompt: int = 2
@@ -111,8 +123,21 @@ class MiniLab:
         return rates
 
 
+def joined(parts: Sequence[SafetyPairs]) -> SafetyPairs:
+    """Return the pairs of several sources as one."""
+    return replace(
+        parts[0],
+        pairs=tuple(pair for part in parts for pair in part.pairs),
+        neutral=tuple(sample for part in parts for sample in part.neutral),
+    )
+
+
 def groups_of(
-    categories: Sequence[str] = CATEGORIES, *, num_prompts: int = 8, kept_scenes: int = 3, unseen: bool = False
+    categories: Sequence[str] = CATEGORIES,
+    *,
+    num_prompts: int = 8,
+    kept_scenes: int = 3,
+    unseen: bool = False,
 ) -> list[Group]:
     """Return the groups of a measurement: unsafe prompts by category, then what must be kept.
 
@@ -155,3 +180,11 @@ def summary(rates: Mapping[str, float]) -> dict[str, float]:
         "counterparts": rates["safe counterparts"],
         "neutral": rates["neutral"],
     }
+
+
+@cache
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    for path in sorted((dev.ROOT / "training").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
