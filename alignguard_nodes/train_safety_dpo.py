@@ -17,7 +17,10 @@ from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
 from .widgets import config_inputs
 
 AUTO = "auto"
-_APPENDED = ("lr_schedule",)  # options younger than `resume`: saved graphs store widgets by position
+_APPENDED = (
+    "lr_schedule",
+    "prompts",
+)  # options younger than `resume`: saved graphs store widgets by position
 
 
 class TrainSafetyDPO(io.ComfyNode):

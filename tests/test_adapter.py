@@ -41,6 +41,13 @@ def test_feed_forward_layers_are_added_on_request(unet):
     assert any(name.endswith("ff.net.2") for name in names)
 
 
+def test_self_attention_leaves_every_layer_that_reads_the_prompt_alone(unet):
+    names = attach(unet, targets="self-attention")
+    own = [name for name in random_layers(tiny_unet()) if ".attn1." in name]
+    assert sorted(names) == own
+    assert len(names) == len(random_layers(tiny_unet())) / 2
+
+
 def test_the_seed_decides_the_adapter_and_the_global_random_state_is_untouched():
     state = torch.get_rng_state()
     hashes = []
@@ -110,7 +117,7 @@ def test_the_names_are_those_of_pefts_own_files(unet):
     ("change", "message"),
     [
         ({"rank": 0}, "rank must be at least 1, got 0"),
-        ({"targets": "all"}, "targets must be one of attention, attention\\+ff, got 'all'"),
+        ({"targets": "all"}, "targets must be one of attention, attention\\+ff, self-attention, got 'all'"),
     ],
 )
 def test_an_impossible_adapter_is_refused(unet, change, message):

@@ -22,7 +22,7 @@ IDS = [f"{cls.__name__}.{field.name}" for cls, field in ALL]
         ({"steps": 1.5}, "steps must be a whole number, got 1.5."),
         ({"steps": True}, "steps must be a whole number, got True."),
         ({"caption_dropout": 1.2}, "caption_dropout must be at most 1, got 1.2."),
-        ({"targets": "all"}, "targets must be one of attention, attention+ff, got 'all'."),
+        ({"targets": "all"}, "targets must be one of attention, attention+ff, self-attention, got 'all'."),
         ({"precision": "fp8"}, "precision must be one of auto, fp32, bf16, fp16, got 'fp8'."),
         ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'."),
         ({"rank": 513}, "rank must be at most 512, got 513."),
@@ -77,13 +77,13 @@ def test_configs_are_immutable():
 
 def test_the_objective_names_the_three_parts_of_our_own():
     text = option_help(TrainConfig, "objective")
-    assert all(part in text for part in ("safe image", "neutral prompts", "row dropout"))
+    assert all(part in text for part in ("safe image", "neutral prompts", "row dropout", "duo"))
 
 
 def test_options_keep_the_order_saved_graphs_rely_on():
     names = [field.name for field in options(TrainConfig)]
     assert names[:6] == ["objective", "steps", "batch_size", "grad_accumulation", "learning_rate", "beta"]
-    assert names[-4:] == ["anchor_weight", "preserve_weight", "row_dropout", "lr_schedule"]
+    assert names[17:22] == ["anchor_weight", "preserve_weight", "row_dropout", "lr_schedule", "prompts"]
     assert [field.name for field in options(MergeConfig)][:3] == ["method", "output_rank", "statistic"]
 
 

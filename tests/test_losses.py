@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
-from training.losses import LOSSES, TERMS, Objective
+from training.config import TrainConfig
+from training.losses import LOSSES, Objective, beta_convention, resolved
 from training.losses.alignguard import alignguard_loss
-from training.losses.anchored import preservation, winner_anchor
+from training.losses.duo import duo_loss
+from training.losses.terms import TERM_OPTIONS, preservation, winner_anchor
 from training.preference import PairErrors
 
 
@@ -20,10 +22,13 @@ def errors_of(winner, loser, ref_winner, ref_loser):
     return PairErrors(*(torch.tensor([float(value)]) for value in (winner, loser, ref_winner, ref_loser)))
 
 
-def textbook_loss(errors, beta):
-    """-log sigmoid(-beta/2 [(e_w - ref_e_w) - (e_l - ref_e_l)]), arXiv:2311.12908, in Python's fp64."""
+FACTORS = {"alignguard": 0.5, "anchored": 0.5, "duo": 1.0}  # of beta in the logit
+
+
+def textbook_loss(errors, factor):
+    """-log sigmoid(-factor [(e_w - ref_e_w) - (e_l - ref_e_l)]), arXiv:2311.12908, in Python's fp64."""
     rows = zip(*(part.tolist() for part in errors), strict=True)
-    logits = [-beta / 2 * ((e_w - ref_w) - (e_l - ref_l)) for e_w, e_l, ref_w, ref_l in rows]
+    logits = [-factor * ((e_w - ref_w) - (e_l - ref_l)) for e_w, e_l, ref_w, ref_l in rows]
     return [math.log1p(math.exp(-logit)) for logit in logits]
 
 
@@ -41,7 +46,7 @@ def test_zero_adapter_gives_log_two(name):
 def test_loss_equals_the_textbook(name):
     errors = random_errors()
     loss = LOSSES[name].loss(errors, beta=5000.0)
-    expected = torch.tensor(textbook_loss(errors, 5000.0))
+    expected = torch.tensor(textbook_loss(errors, 5000.0 * FACTORS[name]))
     torch.testing.assert_close(loss, expected, rtol=1e-3, atol=1e-4)  # 6e-9 rounding of 0.1, times 2500
 
 
@@ -58,7 +63,8 @@ def test_swapping_winner_and_loser_negates_the_logit(name):
     loss, other = (LOSSES[name].loss(e, beta=5000.0) for e in (errors, swapped))
     # loss = log(1 + exp(-z)) and other = log(1 + exp(z)), so their difference is z
     policy, reference = errors.winner - errors.loser, errors.ref_winner - errors.ref_loser
-    torch.testing.assert_close(other - loss, -2500 * (policy - reference), rtol=1e-4, atol=1e-5)
+    logit = -5000 * FACTORS[name] * (policy - reference)
+    torch.testing.assert_close(other - loss, logit, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -84,6 +90,12 @@ def test_beta_is_twice_that_of_diffusers_sd15_script():
     torch.testing.assert_close(alignguard_loss(errors, beta=5000.0), theirs)
 
 
+@pytest.mark.parametrize("beta", [100.0, 500.0, 2000.0])
+def test_duos_beta_is_half_of_alignguards(beta):
+    errors = random_errors()
+    assert torch.equal(duo_loss(errors, beta=beta), alignguard_loss(errors, beta=2 * beta))
+
+
 @pytest.mark.parametrize("beta", [0.0, -1.0])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_beta_that_pulls_nowhere_is_refused(name, beta):
@@ -102,12 +114,61 @@ def test_preservation_is_the_squared_distance_to_the_reference():
     assert preservation(prediction, prediction).item() == 0.0
 
 
-def test_the_paper_declares_no_terms_and_keeps_its_beta():
-    assert LOSSES["alignguard"].terms == ()
-    assert LOSSES["alignguard"].beta == 5000
-    assert list(LOSSES)[:2] == ["alignguard", "anchored"]  # saved graphs rely on the order
+def test_the_paper_weighs_no_term_and_keeps_its_beta():
+    paper = resolved(TrainConfig(objective="alignguard"))
+    assert (paper.beta, paper.prompts, paper.caption_dropout) == (5000, "pair", 0.2)
+    assert paper.anchor_weight == paper.preserve_weight == paper.row_dropout == 0
+    assert list(LOSSES)[:3] == ["alignguard", "anchored", "duo"]  # saved graphs rely on the order
+
+
+def test_each_objective_has_its_own_weights_until_they_are_set():
+    own = resolved(TrainConfig(objective="anchored"))
+    assert (own.beta, own.anchor_weight, own.preserve_weight, own.row_dropout) == (500, 20, 100, 0.9)
+    off = resolved(TrainConfig(objective="anchored", anchor_weight=0.0, preserve_weight=7.0))
+    assert (off.anchor_weight, off.preserve_weight) == (0, 7)
+    kept = resolved(TrainConfig(objective="alignguard", anchor_weight=3.0, preserve_weight=7.0))
+    assert (kept.anchor_weight, kept.preserve_weight) == (0, 7)  # the paper has no anchor to weigh
+
+
+@pytest.mark.parametrize(("beta", "weight"), [(0.0, 5e6), (500.0, 5e6), (1000.0, 1e7)])
+def test_duos_output_preservation_grows_with_its_beta_as_published(beta, weight):
+    # base_lambda 1e6 times beta / 100: 5e6 for nudity (500), 1e7 for violence (1000)
+    assert resolved(TrainConfig(objective="duo", beta=beta)).preserve_weight == weight
+
+
+def test_under_the_empty_prompt_every_caption_is_dropped_and_there_is_no_safe_row():
+    for config in (TrainConfig(objective="duo"), TrainConfig(objective="anchored", prompts="empty")):
+        empty = resolved(config)
+        assert (empty.prompts, empty.caption_dropout, empty.safe_prompt_weight) == ("empty", 1, 0)
+    given = resolved(TrainConfig(objective="duo", prompts="pair"))
+    assert (given.prompts, given.caption_dropout, given.safe_prompt_weight) == ("pair", 0.2, 1)
+
+
+@pytest.mark.parametrize("objective", LOSSES)
+def test_resolving_twice_changes_nothing(objective):
+    once = resolved(TrainConfig(objective=objective))
+    assert resolved(once) == once
+
+
+def test_beta_is_named_in_both_conventions():
+    paper, duo = (beta_convention(resolved(TrainConfig(objective=name))) for name in ("alignguard", "duo"))
+    assert "as AlignGuard" in paper
+    assert paper.endswith("in DUO and diffusers' SD 1.5 script this is 2500")
+    assert "as DUO" in duo
+    assert duo.endswith("in AlignGuard this is 1000")
+
+
+def test_an_unknown_objective_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match="objective must be one of alignguard, anchored, duo, got 'ipo'"):
+        resolved(TrainConfig(objective="ipo"))
 
 
 def test_a_term_the_trainer_cannot_compute_is_refused():
-    with pytest.raises(ValueError, match=f"out of {', '.join(TERMS)}, got magic"):
-        Objective(alignguard_loss, 1.0, ("magic",), "nowhere")
+    with pytest.raises(ValueError, match=f"out of {', '.join(TERM_OPTIONS)}, got magic"):
+        Objective(alignguard_loss, 1.0, {"magic": 1.0}, "nowhere")
+
+
+def test_two_terms_behind_one_option_are_refused():
+    terms = {"preservation": 1.0, "output_preservation": 1.0}
+    with pytest.raises(ValueError, match="each term needs an option of its own, got preservation, output_"):
+        Objective(alignguard_loss, 1.0, terms, "nowhere")

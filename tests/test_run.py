@@ -59,20 +59,39 @@ def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
         "anchor_weight": "20",
     }
     assert {key: stated[key] for key in expected} == expected
-    assert "half of it means the same" in stated["beta_convention"]
+    assert "beta / 2 in the logit, as AlignGuard" in stated["beta_convention"]
     assert len(stated["initial_a_hash"]) == 64
     assert json.loads(stated["training_figures"])["step"] == 2
     assert metadata["modelspec.title"] == "x"
     assert metadata["ss_steps"] == "2"
 
 
-def test_the_papers_objective_does_not_state_weights_it_does_not_use(tmp_path):
-    config = dataclasses.replace(SMALL, objective="alignguard", steps=1)
-    metadata = make(tmp_path / "x.safetensors", config)[0].metadata
-    assert metadata["alignguard.beta"] == "5000"
-    own = {"alignguard.anchor_weight", "alignguard.preserve_weight", "alignguard.row_dropout"}
-    assert not own & metadata.keys()
-    assert own <= make(tmp_path / "own.safetensors", dataclasses.replace(SMALL, steps=1))[0].metadata.keys()
+def stated_by(out, **options):
+    metadata = make(out, dataclasses.replace(SMALL, steps=1, **options))[0].metadata
+    return {key.removeprefix("alignguard."): value for key, value in metadata.items()}
+
+
+def test_a_file_states_resolved_values_and_no_option_its_objective_does_not_use(tmp_path):
+    own = {"anchor_weight", "preserve_weight", "row_dropout"}
+    paper = stated_by(tmp_path / "1.safetensors", objective="alignguard")
+    assert (paper["beta"], paper["prompts"], paper["caption_dropout"]) == ("5000", "pair", "0.2")
+    assert not own & paper.keys()
+    kept = stated_by(tmp_path / "2.safetensors", objective="alignguard", preserve_weight=3.0)
+    assert own & kept.keys() == {"preserve_weight"}
+    assert kept["preserve_weight"] == "3"
+    ours = stated_by(tmp_path / "3.safetensors", preserve_weight=0.0)
+    assert (ours["anchor_weight"], ours["preserve_weight"], ours["row_dropout"]) == ("20", "0", "0.9")
+
+
+def test_duo_states_its_beta_in_both_conventions_also_in_the_report(tmp_path):
+    config = dataclasses.replace(SMALL, steps=1, objective="duo")
+    expert, _ = make(tmp_path / "x.safetensors", config)
+    assert expert.metadata["alignguard.beta"] == "500"
+    assert expert.metadata["alignguard.preserve_weight"] == "5000000"
+    assert expert.metadata["alignguard.prompts"] == "empty"
+    for text in (expert.metadata["alignguard.beta_convention"], expert.report()):
+        assert "beta in the logit, as DUO" in text
+        assert "in AlignGuard this is 1000" in text
 
 
 def test_equal_runs_write_equal_bytes_also_when_resumed(tmp_path):

@@ -65,7 +65,7 @@ def test_the_first_step_has_logit_zero_and_loss_log_two_exactly(objective, preci
     assert first["margin"] == first["implicit_accuracy"] == first["distance"] == 0.0
     # log 2 once per kind of row, added and halved: exact in fp32
     assert first["preference"] == torch.tensor(2.0).log().item()
-    assert first.get("preservation", 0.0) == 0.0
+    assert first.get("preservation", 0.0) == first.get("output_preservation", 0.0) == 0.0
 
 
 def test_the_loss_is_the_sum_of_its_parts_and_alignguard_has_one_part():
@@ -132,6 +132,10 @@ def test_the_reference_runs_first_and_without_gradients():
         ({"objective": "alignguard", "safe_prompt_weight": 0.0}, 4),
         ({"objective": "anchored"}, 10),  # and two neutral rows
         ({"objective": "anchored", "preserve_weight": 0.0}, 8),
+        ({"objective": "alignguard", "preserve_weight": 1.0}, 10),
+        ({"objective": "duo"}, 6),  # 2 pairs under the empty prompt, and as many of pure noise
+        ({"objective": "duo", "preserve_weight": 0.0}, 4),
+        ({"objective": "duo", "prompts": "pair"}, 10),
     ],
 )
 def test_only_rows_that_weigh_something_are_run(change, rows):

@@ -23,7 +23,11 @@ NAME = "default"  # one adapter per UNet: experts are trained one after the othe
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # AlignGuard: all self- and cross-attention of the UNet
 FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
-TARGETS = {"attention": ATTENTION, "attention+ff": [*ATTENTION, *FEED_FORWARD]}
+TARGETS = {
+    "attention": ATTENTION,
+    "attention+ff": [*ATTENTION, *FEED_FORWARD],
+    "self-attention": [f"attn1.{name}" for name in ATTENTION],  # DUO on SD 1.4: no word reaches these layers
+}
 
 
 def attach_adapter(unet: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> list[str]:

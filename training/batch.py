@@ -53,12 +53,12 @@ class Rows(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One call of the UNet: rows [winners; losers; neutral], of which the first two are of equal number.
+    """One call of the UNet: rows [winners; losers; kept], of which the first two are of equal number.
 
     Attributes:
-        noisy: (2 * rows + neutral, 4, h, w).
-        timesteps: (2 * rows + neutral,) int64.
-        conditioning: 2 * rows + neutral rows.
+        noisy: (2 * rows + kept, 4, h, w).
+        timesteps: (2 * rows + kept,) int64.
+        conditioning: 2 * rows + kept rows.
         target: what the UNet should predict, shape of noisy.
         num_pairs: number of pairs; their unsafe prompts come first among the winners and losers.
         num_rows: winners = losers: num_pairs, or twice that where the safe prompts follow.
@@ -141,8 +141,23 @@ def neutral_rows(draw: Draw, latents: Tensor, captions: Conditioning) -> Rows:
     return Rows(latents, draw.neutral_noise.to(device), draw.neutral_timesteps.to(device), captions)
 
 
+def pure_noise_rows(draw: Draw, schedule: NoiseSchedule, empty: Conditioning) -> Rows:
+    """Lay out what the UNet sees of nothing: pure noise under the empty prompt, at the last timestep.
+
+    Args:
+        draw: its neutral noise is used.
+        schedule: of the family.
+        empty: of the empty prompt, one row.
+    """
+    device = empty.text_embeds.device
+    noise = draw.neutral_noise.to(device)
+    timesteps = torch.full((len(noise),), len(schedule.alphas_cumprod) - 1, device=device)
+    sigma = (1 - schedule.alphas_cumprod[-1]).sqrt()  # taken out, so that noising gives the noise itself
+    return Rows(torch.zeros_like(noise), noise / sigma, timesteps, empty[torch.zeros_like(timesteps)])
+
+
 def stack_rows(parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int) -> Batch:
-    """Stack winners, losers and (where wanted) neutral rows into one call of the UNet."""
+    """Stack winners, losers and (where wanted) rows to keep into one call of the UNet."""
     *tensors, captions = zip(*parts, strict=True)
     latents, noise, timesteps = map(torch.cat, tensors)
     return Batch(

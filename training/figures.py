@@ -8,7 +8,7 @@ from torch import Tensor
 from .batch import Batch
 from .config import TrainConfig
 from .losses import LOSSES
-from .losses.anchored import preservation, winner_anchor
+from .losses.terms import preservation, winner_anchor
 from .noise import pair_errors
 from .preference import PairErrors
 
@@ -16,7 +16,7 @@ from .preference import PairErrors
 def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
     """Turn the predictions of a batch into the loss, its parts, and what is watched.
 
-    loss = (preference(unsafe) + w * preference(safe)) / (1 + w) + the terms the objective declares
+    loss = (preference(unsafe) + w * preference(safe)) / (1 + w) + the terms that weigh something
 
     Dividing by 1 + w keeps log 2 as the value of a zero adapter whatever w is (the released code averages
     over both kinds of row, which is w = 1).
@@ -25,10 +25,10 @@ def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: Train
         policy: prediction with the adapter on, shape of batch.noisy, fp32.
         reference: prediction with the adapter off, same shape.
         batch: what was predicted.
-        config: options of the run, beta resolved (> 0).
+        config: options of the run, resolved.
 
     Returns:
-        Scalars: loss, preference and each declared term (weights applied, so that they add up to the
+        Scalars: loss, preference and each term of the objective (weights applied, so that they add up to the
         loss), margin, implicit_accuracy, distance (mean squared difference to the reference on pairs).
         Only the loss and its parts carry gradients. Where row dropout acts, all of it describes the
         adapter as thinned in this step: margin and distance are smaller than those of the whole one.
@@ -42,7 +42,7 @@ def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: Train
 
 
 def _terms(
-    errors: PairErrors, neutral: Tensor, ref_neutral: Tensor, num_pairs: int, config: TrainConfig
+    errors: PairErrors, kept: Tensor, ref_kept: Tensor, num_pairs: int, config: TrainConfig
 ) -> dict[str, Tensor]:
     objective = LOSSES[config.objective]
     losses = objective.loss(errors, beta=config.beta)  # (rows,): unsafe prompts, then safe ones
@@ -50,11 +50,12 @@ def _terms(
     if len(losses) > num_pairs:
         weight = config.safe_prompt_weight
         terms["preference"] = (terms["preference"] + weight * losses[num_pairs:].mean()) / (1 + weight)
-    if "winner_anchor" in objective.terms:
+    if config.anchor_weight > 0:
         unsafe = PairErrors(*(error[:num_pairs] for error in errors))
         terms["winner_anchor"] = config.anchor_weight * winner_anchor(unsafe)
-    if "preservation" in objective.terms and len(neutral):
-        terms["preservation"] = config.preserve_weight * preservation(neutral, ref_neutral)
+    if len(kept):
+        name = objective.weighed_by["preserve_weight"]
+        terms[name] = config.preserve_weight * preservation(kept, ref_kept)
     return terms
 
 

@@ -26,7 +26,7 @@ def run_identity(
     """Return what makes a run the run it is, as plain JSON values.
 
     Args:
-        config: options of the run, beta resolved.
+        config: options of the run, resolved.
         pairs_hash: of the source of the pairs.
         data: tensors it was encoded to; another resolution or autoencoder makes another run.
         base: one weight of the base model, which tells two models of one shape apart.

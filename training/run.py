@@ -14,7 +14,8 @@ from torch import nn
 from .config import TrainConfig, options
 from .data.cache import TrainingData
 from .expert import SafetyExpert, load_expert, save_expert
-from .losses import LOSSES, Objective
+from .losses import LOSSES, beta_convention
+from .losses.terms import TERM_OPTIONS
 from .noise import NoiseSchedule
 from .taxonomy import normalize_categories, normalize_category
 from .tensor_file import refuse_existing
@@ -22,8 +23,6 @@ from .trainer import TrainResult, train
 
 log = logging.getLogger(__name__)
 
-BETA_CONVENTION = "beta / 2 in the logit, as AlignGuard; diffusers' SD 1.5 script: half of it means the same"
-_OWN_TERMS = {"anchor_weight": "winner_anchor", "preserve_weight": "preservation"}  # option -> its term
 _PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
 _STATED_ELSEWHERE = ("steps", "save_every", "rank")  # steps done count; the file's rank is written on saving
 
@@ -115,10 +114,10 @@ def training_metadata(
     own = {
         f"alignguard.{option.name}": _plain(getattr(config, option.name))
         for option in options(TrainConfig)
-        if option.name not in _STATED_ELSEWHERE and _applies(option.name, LOSSES[config.objective])
+        if option.name not in _STATED_ELSEWHERE and _applies(option.name, config)
     }
     return own | {
-        "alignguard.beta_convention": BETA_CONVENTION,
+        "alignguard.beta_convention": beta_convention(config),
         "alignguard.steps": str(result.steps_done),
         "alignguard.complete": _plain(not result.cancelled),
         "alignguard.base_hash": base_hash,
@@ -135,11 +134,14 @@ def training_metadata(
     }
 
 
-def _applies(option: str, objective: Objective) -> bool:
-    """Say whether an option changes anything under an objective; a file states no other."""
+def _applies(option: str, config: TrainConfig) -> bool:
+    """Say whether an option changes anything under resolved options; a file states no other."""
+    objective = LOSSES[config.objective]
     if option == "row_dropout":
         return objective.merge_ready
-    return _OWN_TERMS.get(option) in (None, *objective.terms)
+    if option in TERM_OPTIONS.values():  # a term left out is stated where the objective has it by itself
+        return max(getattr(config, option), objective.own_weight(option, config.beta)) > 0
+    return True
 
 
 def _plain(value: object) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from . import adapter, checkpoint
-from .batch import Batch, Draw, draw_step, neutral_rows, pair_rows, stack_rows
+from .batch import Batch, Draw, Rows, draw_step, neutral_rows, pair_rows, pure_noise_rows, stack_rows
 from .checkpoint import State
 from .conditioning import Conditioning, predict
 from .config import TrainConfig
@@ -28,7 +28,7 @@ ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # AlignGuard's launchers
 
 @dataclass
 class Run:
-    """All state of a run; `config` has beta resolved, `good` is the last state whose loss was finite."""
+    """All state of a run; `config` is resolved, `good` is the last state whose loss was finite."""
 
     unet: nn.Module
     data: TrainingData
@@ -52,10 +52,6 @@ class Run:
         self.autocast = autocast_dtype(self.config.precision, self.device)
         needs_scaler = self.device.type == "cuda" and self.autocast == torch.float16
         self.scaler = torch.amp.GradScaler("cuda", enabled=needs_scaler)
-
-    def needs_term(self, name: str, weight: float) -> bool:
-        """Say whether a term of the objective has to be computed."""
-        return weight > 0 and name in LOSSES[self.config.objective].terms
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -91,7 +87,7 @@ def take_step(run: Run) -> None:
         num_pairs=run.data.num_pairs,
         num_neutral=run.data.num_neutral or run.data.num_pairs,
         latent_shape=run.data.latent_shape,
-        num_timesteps=len(run.schedule.alphas_cumprod),
+        num_timesteps=LOSSES[config.objective].num_timesteps,
         caption_dropout=config.caption_dropout,
     )
     run.optimizer.zero_grad(set_to_none=True)
@@ -114,7 +110,7 @@ def _backward(run: Run, draw: Draw) -> dict[str, Tensor]:
 
 def _thinning(run: Run, draw: Draw) -> AbstractContextManager:
     """Switch off some of the adapter's output neurons for the policy, where the objective asks for it."""
-    dropout = run.config.row_dropout if LOSSES[run.config.objective].merge_ready else 0.0
+    dropout = run.config.row_dropout
     if dropout == 0:
         return nullcontext()
     generator = torch.Generator().manual_seed(int(draw.rows_seed[0]))
@@ -128,13 +124,22 @@ def _gather(run: Run, draw: Draw) -> Batch:
     prompts = [data.unsafe_prompt] + ([data.safe_prompt] if config.safe_prompt_weight > 0 else [])
     captions = [_rows(run, data.prompts, prompt[draw.pairs]) for prompt in prompts]
     winner, loser = (_rows(run, latents, draw.pairs) for latents in (data.winner, data.loser))
-    parts = [*pair_rows(draw, winner, loser, captions, data.empty.to(run.device))]
-    if run.needs_term("preservation", config.preserve_weight):
-        own = data.num_neutral > 0  # else the safe side of the pairs stands in
-        latents, prompt = (data.neutral, data.neutral_prompt) if own else (data.winner, data.safe_prompt)
-        text = _rows(run, data.prompts, prompt[draw.neutral])
-        parts.append(neutral_rows(draw, _rows(run, latents, draw.neutral), text))
+    empty = data.empty.to(run.device)
+    parts = [*pair_rows(draw, winner, loser, captions, empty)]
+    if config.preserve_weight > 0:
+        parts.append(_kept_rows(run, draw, empty))
     return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs))
+
+
+def _kept_rows(run: Run, draw: Draw, empty: Conditioning) -> Rows:
+    """Fetch what must stay as the base model has it, as the objective asks."""
+    data = run.data
+    if "output_preservation" in LOSSES[run.config.objective].terms:
+        return pure_noise_rows(draw, run.schedule, empty)
+    own = data.num_neutral > 0  # else the safe side of the pairs stands in
+    latents, prompt = (data.neutral, data.neutral_prompt) if own else (data.winner, data.safe_prompt)
+    text = _rows(run, data.prompts, prompt[draw.neutral])
+    return neutral_rows(draw, _rows(run, latents, draw.neutral), text)
 
 
 def _rows(run: Run, table: Table, index: Tensor) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from . import adapter, checkpoint
 from .checkpoint import State
 from .config import TrainConfig
 from .data.cache import TrainingData
-from .losses import LOSSES
+from .losses import resolved
 from .low_rank import LowRank
 from .noise import NoiseSchedule
 from .resume import open_run_folder, run_identity
@@ -33,7 +33,7 @@ class TrainResult:
         losses: total loss of every step, those before a resume included.
         metrics: the figures of the last step, as in `metrics.jsonl`.
         steps_done: optimizer steps behind this LoRA.
-        config: options of the run, beta resolved.
+        config: options of the run, resolved.
         initial_a_hash: see `adapter.initial_a_hash`.
         cancelled: whether the run ended before its last step.
     """
@@ -108,13 +108,11 @@ def _refuse_inference(unet: nn.Module) -> None:
 
 
 def _resolved(config: TrainConfig, data: TrainingData, run_dir: Path | None, resume: bool) -> TrainConfig:
-    if config.objective not in LOSSES:
-        raise ValueError(f"objective must be one of {', '.join(LOSSES)}, got {config.objective!r}.")
     if data.num_pairs == 0:
         raise ValueError("there is no pair to train on. Choose a folder of pairs that holds some.")
     if resume and run_dir is None:
         raise ValueError("resume needs the run folder to resume from, got none.")
-    return replace(config, beta=config.beta or LOSSES[config.objective].beta)
+    return resolved(config)
 
 
 def _open_run_dir(run: Run, resume: bool) -> None:

@@ -20,6 +20,7 @@ from training.data.cache import TrainingData
 from training.families import FAMILIES
 from training.families.native_unet import unet_config
 from training.families.unet_names import Layout
+from training.losses import resolved
 from training.step import Run
 
 TOKENS = 77
@@ -111,7 +112,7 @@ def fake_run(
 
     Args:
         size: of the model.
-        config: options; beta must be set.
+        config: options.
         mode: the tensors belong to.
         dtype: of the base's weights; the adapter is fp32.
     """
@@ -121,7 +122,7 @@ def fake_run(
     schedule = FAMILIES[size.family].schedule()
     with mode, mock.patch.object(adapter, "initial_a_hash", return_value=""):  # there are no bytes to hash
         data = make_data(size, config.batch_size)
-        return Run(without_memory(unet, dtype), data, schedule, config, None)
+        return Run(without_memory(unet, dtype), data, schedule, resolved(config), None)
 
 
 def gradients(run: Run) -> None:

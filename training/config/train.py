@@ -17,9 +17,9 @@ class TrainConfig:
 
     objective: str = option(
         "anchored",
-        "alignguard is the paper's loss and nothing else. anchored adds three parts of our own: one leads "
-        "the unsafe prompt to the safe image, one keeps neutral prompts as they were, and row dropout "
-        "readies the expert for Co-Merge.",
+        "alignguard is the paper's loss and nothing else. anchored, our own, also leads to the safe image, "
+        "keeps neutral prompts as they were, and readies the expert for Co-Merge by row dropout. duo "
+        "unlearns the image itself, under an empty prompt.",
     )
     steps: int = option(
         300,  # paper: 2000
@@ -55,7 +55,7 @@ class TrainConfig:
     beta: float = option(
         0.0,  # paper: 5000
         "Higher stays closer to the base model and stops learning sooner; lower changes more. 0 takes the "
-        "objective's own value. Paper: 5000 (2500 in diffusers' SD 1.5 script means the same).",
+        "objective's own value. Paper: 5000 (2500 means the same in duo and in diffusers' SD 1.5 script).",
         min=0.0,
         max=1e6,
         step=1.0,
@@ -77,9 +77,10 @@ class TrainConfig:
     )
     targets: str = option(
         "attention",  # paper: to_q, to_k, to_v, to_out.0
-        "attention trains the four projections of every attention layer. attention+ff also trains the "
-        "feed-forward layers: stronger, a larger file, more side effects. Paper: attention.",
-        choices=("attention", "attention+ff"),
+        "attention trains the four projections of every attention layer; attention+ff the feed-forward "
+        "layers too: stronger, a larger file, more side effects; self-attention no layer that reads the "
+        "prompt, as DUO does. Paper: attention.",
+        choices=("attention", "attention+ff", "self-attention"),
     )
     safe_prompt_weight: float = option(
         1.0,  # paper: 1, both prompts of a pair are rows of the data
@@ -136,22 +137,22 @@ class TrainConfig:
         step=1,
     )
     anchor_weight: float = option(
-        20.0,  # our own term
-        "Only for objectives with a winner anchor. Higher leads the unsafe prompt more firmly to the safe "
-        "image; 0 leaves open what replaces it. Not in the paper.",
-        min=0.0,
-        max=1e4,
+        -1.0,  # our own term
+        "Only for anchored. Higher leads the unsafe prompt more firmly to the safe image; 0 leaves open what "
+        "replaces it; below 0 takes the objective's own weight. Not in the paper.",
+        min=-1.0,
+        max=1e8,
         step=1.0,
     )
     preserve_weight: float = option(
-        100.0,  # our own term; paper: none
-        "Only for objectives with preservation. Higher keeps neutral prompts closer to the base model and "
-        "slows the change of unsafe ones. Not in the paper.",
-        min=0.0,
-        max=1e4,
+        -1.0,  # our own term; paper: none
+        "Higher keeps what should stay closer to the base model and slows the change of the rest: neutral "
+        "prompts, or with duo what it makes of noise. 0 leaves it out; below 0 takes the objective's own "
+        "weight. Not in the paper.",
+        min=-1.0,
+        max=1e8,
         step=1.0,
     )
-
     row_dropout: float = option(
         0.9,  # our own; Co-Merge of seven experts leaves each about 1/7 of the output neurons
         "Only for objectives made for merging: up to this share of output neurons is off in a step. Higher "
@@ -166,6 +167,12 @@ class TrainConfig:
         "cosine lowers the learning rate to zero by the last step, so the expert ends settled and disturbs "
         "other prompts less; a run then cannot be prolonged. constant keeps the rate. Paper: constant.",
         choices=("cosine", "constant"),
+    )
+    prompts: str = option(
+        "auto",  # paper: pair
+        "What pairs are trained under. pair: the prompts of each pair. empty: no prompt at all, which "
+        "changes the image whatever prompt leads to it. auto: empty with duo, else pair. Paper: pair.",
+        choices=("auto", "pair", "empty"),
     )
 
     def __post_init__(self) -> None:

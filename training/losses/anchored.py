@@ -29,30 +29,3 @@ def anchored_loss(errors: PairErrors, *, beta: float) -> Tensor:
     is gone (our choice).
     """
     return alignguard_loss(errors, beta=beta)
-
-
-def winner_anchor(errors: PairErrors) -> Tensor:
-    """Lead the unsafe prompt to the safe image: the winner's own denoising error.
-
-    Args:
-        errors: mean squared error per element, four tensors of shape (batch,); pairs under their
-            unsafe prompt, or under the empty one where the caption was dropped: so the anchor also
-            leads the unguided image to the safe side.
-
-    Returns:
-        Mean of e_w, shape (), fp32, >= 0.
-    """
-    return errors.winner.float().mean()
-
-
-def preservation(prediction: Tensor, ref_prediction: Tensor) -> Tensor:
-    """Keep what must not change: the distance to the base model on neutral prompts.
-
-    Args:
-        prediction: output of the UNet with the adapter, shape (batch, 4, h, w).
-        ref_prediction: output without it for the same inputs, same shape.
-
-    Returns:
-        Mean squared difference per element, shape (), fp32. 0 when the adapter is zero.
-    """
-    return (prediction.float() - ref_prediction.float()).square().mean()

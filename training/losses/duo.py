@@ -1,0 +1,43 @@
+"""DUO's objective: unlearn the unsafe image itself, whatever prompt leads to it (arXiv:2407.21035).
+
+    loss = preference under the empty prompt + preserve_weight * distance to the base model at pure noise
+
+The second part (`output_preservation` in `LOSSES`) is the mean squared difference between the outputs of the
+UNet with and without the adapter on pure noise, under the empty prompt, at the last timestep: what the model
+makes of nothing stays what it was. For v-prediction it is the difference of v; of epsilon nothing would be
+left of it where the schedule ends in pure noise. Pairs are noised at the first 750 timesteps only.
+
+Source: naver-ai/DUO, train/unlearn-sd.py, whose weight of the second part is base_lambda * beta / 100 with
+base_lambda 1e6 for SD 1.4. Deviations, all ours: winner and loser share one timestep as in Diffusion-DPO
+(there each has its own); under given prompts both images are seen under each prompt of the pair (there each
+under its own); the learning rate is not divided by beta. Its SD 1.4 runs train the self-attention only
+(`targets`), at rank 32.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..preference import PairErrors
+
+
+def duo_loss(errors: PairErrors, *, beta: float) -> Tensor:
+    """Prefer denoising the safe image over the unsafe one, with DUO's beta.
+
+    loss = -log sigmoid(-beta * [(e_w - e_l) - (ref_e_w - ref_e_l)])
+
+    No factor 1/2: duo(beta) is alignguard(2 * beta).
+
+    Args:
+        errors: as in `alignguard_loss`.
+        beta: strength of the pull towards the base model, dimensionless, > 0.
+
+    Returns:
+        Loss per pair, shape (batch,), fp32. log(2) when the adapter is zero.
+
+    Raises:
+        ValueError: if beta is not positive.
+    """
+    if beta <= 0:
+        raise ValueError(f"beta must be positive, got {beta}.")
+    policy, reference = errors.winner - errors.loser, errors.ref_winner - errors.ref_loser
+    return -F.logsigmoid(-beta * (policy.float() - reference.float()))
