@@ -1,4 +1,4 @@
-"""The smallest checkpoint that loads as SD 1.5, of random weights, and pairs for it: not to draw."""
+"""The smallest checkpoint that loads as a family, of random weights, and pairs for it: not to draw."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,17 @@ from types import SimpleNamespace
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from training.families import FAMILIES
+from training.families import FAMILIES, Family
+from training.families.family import ClipKind
 from training.families.native_unet import unet_config
 from training.families.unet_names import Layout, module_names, native_name
 from training.tensor_file import write_tensors
 
+SD15 = FAMILIES["sd15"]
 LAYOUT = Layout(channels=(32, 32), attention=(True, True), layers=1, in_channels=4, out_channels=4)
+XL_LAYOUT = Layout((32, 64), (False, True), layers=1, in_channels=4, out_channels=4, depth=(0, 2))
 VOCABULARY = 64
 SIDE = 32  # pixels of the pictures
 
@@ -25,30 +28,42 @@ def tokens(prompts, *, truncation=False, **_):
     return SimpleNamespace(input_ids=torch.tensor([row[:77] for row in rows]) if truncation else rows)
 
 
-def tiny_models(seed: int = 0) -> dict[str, torch.nn.Module]:
-    """Return `unet`, `vae` and `text_encoder` with random weights; equal seeds give equal weights."""
-    text_config = CLIPTextConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=768,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=12,
-        hidden_act="quick_gelu",
-    )
+def tiny_models(seed: int = 0, family: Family = SD15) -> dict[str, torch.nn.Module]:
+    """Return the parts of a folder of diffusers with random weights; equal seeds give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return {
-            "unet": UNet2DConditionModel(**unet_config(LAYOUT, FAMILIES["sd15"])).eval(),
+            "unet": UNet2DConditionModel(**unet_config(layout_of(family), family)).eval(),
             "vae": AutoencoderTiny(
                 encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4
             ).eval(),
-            "text_encoder": CLIPTextModel(text_config).eval(),
+            **{kind.folder: _text_model(kind) for kind in family.text_encoders},
         }
 
 
-def checkpoint_state(models: dict[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+def layout_of(family: Family) -> Layout:
+    """Return the size of the family's tiny UNet."""
+    return XL_LAYOUT if family.pooled_width else LAYOUT
+
+
+def _text_model(kind: ClipKind) -> torch.nn.Module:
+    config = CLIPTextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=kind.width,
+        intermediate_size=32,
+        num_hidden_layers=2 if kind.penultimate else 1,
+        num_attention_heads=kind.width // 64,
+        hidden_act="gelu" if kind.open_clip else "quick_gelu",
+        projection_dim=kind.width,
+        bos_token_id=1,
+        eos_token_id=ord("~") % VOCABULARY,  # in no prompt, so that the first token stands for the whole
+    )
+    return (CLIPTextModelWithProjection if kind.pooled else CLIPTextModel)(config).eval()
+
+
+def checkpoint_state(models: dict[str, torch.nn.Module], family: Family = SD15) -> dict[str, torch.Tensor]:
     """Return the tensors of `tiny_models` under a checkpoint's names."""
-    table = module_names(LAYOUT)
+    table = module_names(layout_of(family))
     state = {
         f"model.diffusion_model.{native_name(name, table)}": tensor
         for name, tensor in models["unet"].state_dict().items()
@@ -56,17 +71,57 @@ def checkpoint_state(models: dict[str, torch.nn.Module]) -> dict[str, torch.Tens
     for name, tensor in models["vae"].state_dict().items():
         part, _, number, rest = name.split(".", 3)
         state[f"first_stage_model.taesd_{part}.{int(number) + (part == 'decoder')}.{rest}"] = tensor
-    state["first_stage_model.vae_scale"] = torch.tensor(0.18215)
+    state["first_stage_model.vae_scale"] = torch.tensor(family.latent_scale)
     state["first_stage_model.vae_shift"] = torch.tensor(0.0)
-    for name, tensor in models["text_encoder"].state_dict().items():
-        short = name.removeprefix("text_model.")
-        state[f"cond_stage_model.transformer.text_model.{short}"] = tensor
+    for kind in family.text_encoders:
+        for name, tensor in _text_state(models[kind.folder], kind).items():
+            state[kind.prefixes[0] + name] = tensor
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def write_checkpoint(path: Path) -> Path:
+def _text_state(model: torch.nn.Module, kind: ClipKind) -> dict[str, torch.Tensor]:
+    if kind.open_clip:
+        return open_clip_names(model, spare_layer=kind.spare_layer)
+    return {f"text_model.{name.removeprefix('text_model.')}": own for name, own in model.state_dict().items()}
+
+
+def open_clip_names(model: torch.nn.Module, *, spare_layer: bool) -> dict[str, torch.Tensor]:
+    """Name the tensors of a text encoder as OpenCLIP does, q, k and v in one.
+
+    Args:
+        model: of transformers.
+        spare_layer: put a last layer of zeros behind the others.
+    """
+    state = {name.removeprefix("text_model."): tensor for name, tensor in model.state_dict().items()}
+    projection = state.get("text_projection.weight", torch.zeros(model.config.hidden_size, 2))
+    native = {
+        "token_embedding.weight": state["embeddings.token_embedding.weight"],
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "text_projection": projection.T,
+        "logit_scale": torch.zeros(()),
+    }
+    layers = model.config.num_hidden_layers
+    for kind in ("weight", "bias"):
+        native[f"ln_final.{kind}"] = state[f"final_layer_norm.{kind}"]
+        for n in range(layers):
+            ours, theirs = f"encoder.layers.{n}.", f"transformer.resblocks.{n}."
+            qkv = [state[f"{ours}self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            native[f"{theirs}attn.in_proj_{kind}"] = torch.cat(qkv)
+            native[f"{theirs}attn.out_proj.{kind}"] = state[f"{ours}self_attn.out_proj.{kind}"]
+            for old, new in (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2")):
+                native[f"{theirs}{new}.{kind}"] = state[f"{ours}{old}.{kind}"]
+            for old, new in (("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
+                native[f"{theirs}{new}.{kind}"] = state[f"{ours}{old}.{kind}"]
+    last = f"transformer.resblocks.{layers - 1}."
+    spare = {name.replace(f".{layers - 1}.", f".{layers}.", 1): name for name in native if last in name}
+    return native | (
+        {new: torch.zeros_like(native[old]) for new, old in spare.items()} if spare_layer else {}
+    )
+
+
+def write_checkpoint(path: Path, family: Family = SD15) -> Path:
     """Write the checkpoint of `tiny_models`."""
-    return write_tensors(path, checkpoint_state(tiny_models()), {})
+    return write_tensors(path, checkpoint_state(tiny_models(family=family), family), {})
 
 
 def write_pairs(folder: Path, category: str, num_pairs: int = 3) -> Path:

@@ -79,7 +79,7 @@ def check_trainable(model: Any) -> Family:
     if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
         raise ValueError(
             f"this MODEL predicts {kind.name} or has its sampling changed; this version works with EPS and "
-            "V_PREDICTION models such as SD 1.5 and SD 2.1. Connect the MODEL of such a loader itself."
+            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL of such a loader itself."
         )
     settings = model.model.model_config.sampling_settings
     family = identify(model.model.diffusion_model.state_dict())

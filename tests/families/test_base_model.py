@@ -7,8 +7,11 @@ import torch
 from tiny_checkpoint import checkpoint_state as state_of
 from tiny_checkpoint import tiny_models, tokens
 
-from training.families import text_encoder
+from training.conditioning import Conditioning
+from training.conditioning import predict as predict_with
+from training.families import FAMILIES, text_encoder
 from training.families.base_model import load_base
+from training.families.tokenizer import token_ids
 from training.tensor_file import write_tensors
 
 
@@ -56,6 +59,49 @@ def test_a_checkpoint_gives_the_models_it_was_made_of(checkpoint, models):
     assert torch.allclose(base.encode_image(picture), latents, atol=1e-6)
     assert torch.equal(base.encode_prompt("a red kite").text_embeds, embeds)
     assert torch.equal(predict(base.unet, embeds), predict(models["unet"], embeds))
+
+
+@pytest.mark.parametrize("name", ["sd21", "sdxl"])
+def test_every_family_is_read_from_a_file_and_from_a_folder(name, tmp_path):
+    family = FAMILIES[name]
+    models = tiny_models(family=family)
+    write_tensors(tmp_path / "xl.safetensors", state_of(models, family), {})
+    for part, model in models.items():
+        model.save_pretrained(tmp_path / "folder" / part)
+    scheduler = {"prediction_type": family.prediction_type}
+    (tmp_path / "folder" / "scheduler").mkdir()
+    (tmp_path / "folder" / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    told = expected_conditioning(models, family, "a red kite")
+    picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    with torch.no_grad():
+        latents = models["vae"].encode(picture).latents
+    for base in (load_base(tmp_path / "xl.safetensors"), load_base(tmp_path / "folder")):
+        assert base.family is family
+        for ours, theirs in zip(base.encode_prompt("a red kite").tensors, told, strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-5)
+        assert torch.allclose(base.encode_image(picture), latents, atol=1e-5)
+        noisy, steps, told_again = torch.ones(1, 4, 8, 8), torch.tensor([500]), Conditioning(*told)
+        with torch.no_grad():
+            ours, theirs = (
+                predict_with(unet, noisy, steps, told_again) for unet in (base.unet, models["unet"])
+            )
+        assert torch.allclose(ours, theirs, atol=1e-5)  # sums in another order
+
+
+def expected_conditioning(models, family, prompt):
+    """Encode by transformers' own models: the last states, or those before the last layer, side by side."""
+    states, pooled = [], []
+    for kind in family.text_encoders:
+        ids = token_ids([prompt], tokens_of_batch, zero_padded=kind.open_clip)
+        with torch.no_grad():
+            found = models[kind.folder](ids, output_hidden_states=True)
+        states.append(found.hidden_states[1] if kind.penultimate else found.last_hidden_state)
+        pooled += [found.text_embeds] if kind.pooled else []
+    return torch.cat(states, dim=-1), *pooled
+
+
+def tokens_of_batch(prompts, **_):
+    return tokens(prompts, truncation=True)
 
 
 def test_a_folder_of_diffusers_gives_the_same_model_with_the_same_names(folder, checkpoint):
@@ -117,11 +163,9 @@ def test_a_checkpoint_of_another_family_is_named(checkpoint_state, tmp_path):
     wide = dict(checkpoint_state)
     for name in wide:
         if ".attn2.to_k." in name and name.startswith("model."):
-            wide[name] = torch.zeros(wide[name].shape[0], 2048)
-    path = write_tensors(tmp_path / "xl.safetensors", wide, {})
-    with pytest.raises(
-        ValueError, match=r"xl\.safetensors cannot be the base model.*SDXL \(text width 2048\)"
-    ):
+            wide[name] = torch.zeros(wide[name].shape[0], 1280)
+    path = write_tensors(tmp_path / "refiner.safetensors", wide, {})
+    with pytest.raises(ValueError, match=r"refiner\.safetensors cannot be the base model.*SDXL Refiner"):
         load_base(path)
 
 

@@ -196,14 +196,15 @@ def fake(width, channels=4):
 def test_the_family_is_read_off_the_text_width(tiny):
     assert identify(tiny[1]) is SD15
     assert identify(fake(768)) is SD15
+    assert identify(fake(2048)) is FAMILIES["sdxl"]
 
 
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (fake(2048), r"SDXL \(text width 2048\)"),
         (fake(1280), "SDXL Refiner"),
         (fake(555), r"unknown family \(text width 555\)"),
+        (fake(2048, channels=9), r"inpainting model \(9 input channels instead of 4\)"),
         (fake(768, channels=9), r"inpainting model \(9 input channels instead of 4\)"),
         ({"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, "Flux"),
         ({"joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(1)}, "SD 3"),

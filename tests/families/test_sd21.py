@@ -3,6 +3,7 @@
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from tiny_checkpoint import open_clip_names
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from training.families import FAMILIES, identify
@@ -38,26 +39,6 @@ def test_the_unet_is_the_one_diffusers_makes_of_the_same_file():
         assert torch.equal(unet_from_native(native, SD21)(*inputs).sample, theirs(*inputs).sample)
 
 
-def open_clip(model):
-    """Name the tensors as OpenCLIP does; q, k and v in one."""
-    state, native = model.state_dict(), {}
-    state = {name.removeprefix("text_model."): tensor for name, tensor in state.items()}
-    native["token_embedding.weight"] = state["embeddings.token_embedding.weight"]
-    native["positional_embedding"] = state["embeddings.position_embedding.weight"]
-    for kind in ("weight", "bias"):
-        native[f"ln_final.{kind}"] = state[f"final_layer_norm.{kind}"]
-        for n in range(model.config.num_hidden_layers):
-            ours, theirs = f"encoder.layers.{n}.", f"transformer.resblocks.{n}."
-            qkv = [state[f"{ours}self_attn.{part}_proj.{kind}"] for part in "qkv"]
-            native[f"{theirs}attn.in_proj_{kind}"] = torch.cat(qkv)
-            native[f"{theirs}attn.out_proj.{kind}"] = state[f"{ours}self_attn.out_proj.{kind}"]
-            for old, new in (("layer_norm1", "ln_1"), ("layer_norm2", "ln_2")):
-                native[f"{theirs}{new}.{kind}"] = state[f"{ours}{old}.{kind}"]
-            for old, new in (("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj")):
-                native[f"{theirs}{new}.{kind}"] = state[f"{ours}{old}.{kind}"]
-    return native | {"text_projection": torch.zeros(1024, 1024), "logit_scale": torch.zeros(())}
-
-
 def test_the_text_encoder_gives_the_normed_states_before_the_last_layer():
     torch.manual_seed(0)
     config = CLIPTextConfig(
@@ -75,7 +56,8 @@ def test_the_text_encoder_gives_the_normed_states_before_the_last_layer():
         norm = whole.get_submodule(
             "final_layer_norm" if hasattr(whole, "final_layer_norm") else "text_model.final_layer_norm"
         )
-        ours = text_model(open_clip(whole), SD21)(ids).last_hidden_state
+        native = open_clip_names(whole, spare_layer=False)
+        ours = text_model(native, SD21.text_encoders[0], SD21.label)(ids).last_hidden_state
     assert torch.allclose(ours, norm(hidden), atol=1e-5)
 
 
@@ -96,3 +78,11 @@ def test_a_model_known_to_predict_otherwise_gets_its_schedule():
     pure = SD21.predicting("v_prediction", zero_terminal_snr=True).schedule().alphas_cumprod
     assert pure[-1] == 0
     assert torch.isclose(pure[0], SD21.schedule().alphas_cumprod[0])
+
+
+def test_a_checkpoint_predicts_v_where_a_bias_has_the_spread_of_those_models():
+    name = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    sign = torch.tensor([1.0, -1.0])
+    assert SD21.of_checkpoint({name: 0.08 * sign}).prediction_type == "epsilon"
+    assert SD21.of_checkpoint({name: 0.10 * sign}) is SD21
+    assert SD21.of_checkpoint({}) is SD21

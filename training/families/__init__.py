@@ -8,10 +8,11 @@ from .detect import identify_among
 from .family import Family
 from .sd15 import SD15
 from .sd21 import SD21
+from .sdxl import SDXL
 
 __all__ = ["FAMILIES", "Family", "identify"]
 
-FAMILIES: dict[str, Family] = {SD15.name: SD15, SD21.name: SD21}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD15, SD21, SDXL)}
 
 
 def identify(state: Mapping[str, Tensor]) -> Family:

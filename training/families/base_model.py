@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +14,12 @@ from torch import Tensor
 from ..conditioning import Conditioning
 from ..noise import NoiseSchedule
 from ..tensor_file import open_tensors
-from . import autoencoder, identify, native_unet, text_encoder
+from . import autoencoder, identify, native_unet
 from .autoencoder import Autoencoder, autoencoder_from_native
 from .diffusers_folder import read_folder
 from .family import Family
 from .native_unet import unet_from_native
+from .prefix import WithoutPrefix
 from .text_encoder import TextEncoder, text_encoder_from_native
 from .weights_hash import weights_hash
 
@@ -56,8 +57,8 @@ class BaseModel:
 
     @cached_property
     def encoder_id(self) -> str:
-        """Name of both encoders' weights and of what scales the latents, for cache keys."""
-        weights = weights_hash(self.autoencoder.model, self.text_encoder.model)
+        """Name of the encoders' weights and of what scales the latents, for cache keys."""
+        weights = weights_hash(self.autoencoder.model, *self.text_encoder.models)
         return f"{weights} {self.autoencoder.multiply!r} {self.autoencoder.add!r}"
 
     def encode_image(self, image: Tensor) -> Tensor:
@@ -73,8 +74,8 @@ class BaseModel:
         self.text_encoder.warn_of_long(prompts)
 
     def to(self, device: torch.device | str) -> BaseModel:
-        """Move all three models to a device, and return this."""
-        for model in (self.unet, self.autoencoder.model, self.text_encoder.model):
+        """Move all models to a device, and return this."""
+        for model in (self.unet, self.autoencoder.model, *self.text_encoder.models):
             model.to(device)
         return self
 
@@ -95,48 +96,20 @@ def load_base(path: Path, *, dtype: torch.dtype | None = torch.float32) -> BaseM
     if path.is_dir():
         return BaseModel(path.name, *read_folder(path, dtype))
     with open_tensors(path) as tensors:
-        unet_state = _WithoutPrefix(tensors, native_unet.CHECKPOINT_PREFIX)
+        unet_state = WithoutPrefix(tensors, native_unet.CHECKPOINT_PREFIX)
         if not len(unet_state):
             raise ValueError(_no_checkpoint(path, tensors))
         try:
-            family = identify(unet_state)
+            family = identify(unet_state).of_checkpoint(tensors)
             return BaseModel(
                 path.stem,
                 family,
                 unet_from_native(unet_state, family, dtype=dtype),
-                autoencoder_from_native(_WithoutPrefix(tensors, autoencoder.CHECKPOINT_PREFIX), family),
-                text_encoder_from_native(_text_state(tensors), family),
+                autoencoder_from_native(WithoutPrefix(tensors, autoencoder.CHECKPOINT_PREFIX), family),
+                text_encoder_from_native(tensors, family),
             )
         except ValueError as error:
             raise ValueError(f"{path.name} cannot be the base model: {error}") from error
-
-
-class _WithoutPrefix(Mapping[str, Tensor]):
-    """The tensors under a prefix, by the rest of their names; still read one by one."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        self._tensors, self._prefix = tensors, prefix
-        self._names = {name.removeprefix(prefix): None for name in tensors if name.startswith(prefix)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._tensors[self._prefix + name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names  # the inherited one would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _text_state(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return the text encoder's tensors, from behind whichever prefix has some."""
-    found = (_WithoutPrefix(tensors, prefix) for prefix in text_encoder.CHECKPOINT_PREFIXES)
-    return next((state for state in found if len(state)), {})
 
 
 def _no_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -1,4 +1,4 @@
-"""A base model in a folder of diffusers: `unet`, `vae`, `text_encoder` and their configurations."""
+"""A base model in a folder of diffusers: `unet`, `vae`, the text encoders and their configurations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-_PARTS = ("unet", "vae", "text_encoder")
+_PARTS = ("unet", "vae", "text_encoder")  # of every family
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -29,7 +29,8 @@ def read_folder(
     """Read a base model from a folder of diffusers; the encoders come in fp32.
 
     Args:
-        folder: holds `unet`, `vae` and `text_encoder`, each with config.json and .safetensors weights.
+        folder: holds `unet`, `vae`, `text_encoder` and, for SDXL, `text_encoder_2`, each with config.json
+            and .safetensors weights.
         dtype: type of the UNet; None keeps the file's own.
 
     Raises:
@@ -37,19 +38,27 @@ def read_folder(
     """
     # imported late: a broken install must not remove the nodes
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-    from transformers import CLIPTextModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    configs = {part: _config(folder, part) for part in _PARTS}
-    family = _family(folder, configs["unet"])
-    vae_class = AutoencoderTiny if configs["vae"].get("_class_name") == "AutoencoderTiny" else AutoencoderKL
+    family = _family(folder, _config(folder, "unet"))
+    vae_name = _config(folder, "vae").get("_class_name")
+    for kind in family.text_encoders:
+        _config(folder, kind.folder)  # a missing part is found before gigabytes are read
+    vae_class = AutoencoderTiny if vae_name == "AutoencoderTiny" else AutoencoderKL
     unet = _load(UNet2DConditionModel, folder, "unet", "auto" if dtype is None else dtype)
     vae = _load(vae_class, folder, "vae", torch.float32)
-    text = _load(CLIPTextModel, folder, "text_encoder", torch.float32)
+    text_classes = [
+        CLIPTextModelWithProjection if kind.pooled else CLIPTextModel for kind in family.text_encoders
+    ]
+    texts = [
+        _load(text_class, folder, kind.folder, torch.float32)
+        for text_class, kind in zip(text_classes, family.text_encoders, strict=True)
+    ]
     return (
         family,
         unet,
         Autoencoder(vae, vae.config.scaling_factor),
-        TextEncoder(text, load_tokenizer(), family.open_clip),
+        TextEncoder(tuple(texts), family.text_encoders, load_tokenizer()),
     )
 
 

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-CHECKPOINT_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # SD 2, and in sgm's way
-
 _ENDS = {
     "token_embedding.weight": "embeddings.token_embedding.weight",
     "positional_embedding": "embeddings.position_embedding.weight",
@@ -24,14 +22,12 @@ _LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.(.+)")
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")  # in this order in one tensor
 
 
-def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors by transformers' names, without the last layer and the projection of pictures.
-
-    The original code stops before the last layer and applies the final norm there ("penultimate"), so a
-    model without that layer gives those states as its last ones; diffusers' folders leave it out too.
+def from_open_clip(state: Mapping[str, Tensor], *, drop_last: bool) -> dict[str, Tensor]:
+    """Return the tensors by transformers' names.
 
     Args:
         state: tensors without a prefix, such as `transformer.resblocks.0.ln_1.weight`; all of the layers.
+        drop_last: leave out the last layer, so that the final norm follows the one before it.
 
     Returns:
         Tensors such as `encoder.layers.0.layer_norm1.weight`; what is not known keeps its name.
@@ -41,9 +37,11 @@ def from_open_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for name in state:
         found = _LAYER.fullmatch(name)
-        if name in ("text_projection", "logit_scale", "attn_mask") or (found and int(found[1]) == last):
+        if name in ("logit_scale", "attn_mask") or (drop_last and found and int(found[1]) == last):
             continue
-        if found:
+        if name == "text_projection":  # multiplied from the right there
+            renamed["text_projection.weight"] = state[name].T
+        elif found:
             renamed |= _layer(f"encoder.layers.{found[1]}.", found[2], state[name])
         else:
             renamed[_ENDS.get(name, name)] = state[name]

@@ -1,11 +1,11 @@
 """Stable Diffusion 1.x (Rombach et al. 2022), and the mini model, which has its names and widths."""
 
-from .family import Family
+from .family import ClipKind, Family
 
 SD15 = Family(
     name="sd15",
     label="SD 1.5",
-    text_width=768,
+    text_encoders=(ClipKind(768, ("cond_stage_model.transformer.",)),),
     latent_channels=4,
     latent_scale=0.18215,
     prediction_type="epsilon",

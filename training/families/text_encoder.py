@@ -1,4 +1,4 @@
-"""CLIP's text encoder of a checkpoint: a prompt to the embeddings that ComfyUI's CLIPTextEncode gives."""
+"""CLIP's text encoders of a checkpoint: a prompt to the embeddings that ComfyUI's CLIPTextEncode gives."""
 
 from __future__ import annotations
 
@@ -11,40 +11,43 @@ from torch import Tensor, nn
 
 from ..conditioning import Conditioning
 from .autoencoder import load_frozen
-from .family import Family
-from .open_clip import CHECKPOINT_PREFIXES as OPEN_CLIP_PREFIXES
+from .family import ClipKind, Family
 from .open_clip import from_open_clip
+from .prefix import WithoutPrefix
 from .tokenizer import load_tokenizer, num_too_long, token_ids, warn_of_cut
 
-CHECKPOINT_PREFIX = "cond_stage_model.transformer."
-CHECKPOINT_PREFIXES = (CHECKPOINT_PREFIX, *OPEN_CLIP_PREFIXES)
 HEAD_WIDTH = 64  # of every CLIP text encoder: heads cannot be read off the shapes
 
-_OPTIONAL = ("embeddings.position_ids", "text_projection")  # in some files, of no use here
+_OPTIONAL = ("embeddings.position_ids", "logit_scale")  # in some files, of no use here
 
 
 @dataclass(frozen=True, eq=False)
 class TextEncoder:
-    """A text encoder and its tokenizer.
+    """The text encoders of a model and their tokenizer.
 
     Args:
-        model: CLIPTextModel of transformers, frozen.
-        tokenizer: CLIPTokenizer of transformers.
-        zero_padded: whether prompts are padded by token 0 instead of the end mark.
+        models: CLIPTextModel of transformers, with projection where pooled; frozen, one for each of `kinds`.
+        kinds: of the family.
+        tokenizer: CLIPTokenizer of transformers; the same words for all of them.
     """
 
-    model: nn.Module
+    models: tuple[nn.Module, ...]
+    kinds: tuple[ClipKind, ...]
     tokenizer: Any
-    zero_padded: bool = False
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Conditioning:
-        """Return the last hidden states of a prompt, one row of (77, width), on the model's device.
+        """Return a prompt as one row of 77 tokens, on the models' device.
 
         Brackets are text here, not weights; beyond 77 tokens the prompt is cut, see `warn_of_long`.
         """
-        ids = token_ids([prompt], self.tokenizer, zero_padded=self.zero_padded)  # (1, 77)
-        return Conditioning(self.model(ids.to(next(self.model.parameters()).device)).last_hidden_state)
+        states, pooled = [], None
+        for model, kind in zip(self.models, self.kinds, strict=True):
+            ids = token_ids([prompt], self.tokenizer, zero_padded=kind.open_clip)  # (1, 77)
+            found = model(ids.to(next(model.parameters()).device), output_hidden_states=kind.penultimate)
+            states.append(found.hidden_states[-2] if kind.penultimate else found.last_hidden_state)
+            pooled = found.text_embeds if kind.pooled else pooled
+        return Conditioning(torch.cat(states, dim=-1), pooled)
 
     def warn_of_long(self, prompts: Iterable[str]) -> None:
         """Log one warning that counts the prompts `encode` cuts, if there are any."""
@@ -52,51 +55,71 @@ class TextEncoder:
         warn_of_cut(num_too_long(prompts, self.tokenizer) if prompts else 0)
 
 
-def text_encoder_from_native(state: Mapping[str, Tensor], family: Family) -> TextEncoder:
-    """Build the text encoder from tensors under the names of a checkpoint.
+def text_encoder_from_native(tensors: Mapping[str, Tensor], family: Family) -> TextEncoder:
+    """Build the text encoders from the tensors of a checkpoint.
 
     Args:
-        state: tensors without the prefix of `CHECKPOINT_PREFIXES` they stand behind, with or without
-            `text_model.`, or under OpenCLIP's names.
-        family: gives the width and the kind.
+        tensors: under the names of the checkpoint; those of other parts are not read.
+        family: gives prefixes, widths and kinds.
 
     Raises:
         ValueError: if there is none, its width is another, or a tensor is missing or misshapen.
         FileNotFoundError: if no ComfyUI with CLIP's vocabulary is found.
     """
-    return TextEncoder(text_model(state, family), load_tokenizer(), family.open_clip)
+    models = tuple(text_model(_part(tensors, kind), kind, family.label) for kind in family.text_encoders)
+    return TextEncoder(models, family.text_encoders, load_tokenizer())
 
 
-def text_model(state: Mapping[str, Tensor], family: Family) -> nn.Module:
-    """Return transformers' CLIPTextModel with the weights of `text_encoder_from_native`, fp32, frozen."""
-    from transformers import CLIPTextConfig, CLIPTextModel  # imported late, as in `native_unet`
+def text_model(state: Mapping[str, Tensor], kind: ClipKind, label: str) -> nn.Module:
+    """Return transformers' model of a text encoder, fp32, frozen.
 
-    if family.open_clip and "token_embedding.weight" in state:
-        state = from_open_clip(state)
+    Args:
+        state: its tensors without prefix, with or without `text_model.`, or under OpenCLIP's names.
+        kind: what it should be.
+        label: name of the family in errors.
+
+    Raises:
+        ValueError: as `text_encoder_from_native`.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection  # as in `native_unet`
+
+    if kind.open_clip and "token_embedding.weight" in state:
+        state = from_open_clip(state, drop_last=kind.spare_layer)
+    optional = _OPTIONAL if kind.pooled else (*_OPTIONAL, "text_projection")
     names = {name.removeprefix("text_model."): name for name in state}
-    names = {short: name for short, name in names.items() if not short.startswith(_OPTIONAL)}
+    names = {short: name for short, name in names.items() if not short.startswith(optional)}
     with torch.device("meta"):
-        model = CLIPTextModel(CLIPTextConfig(**_config(state, names, family)))
-    # transformers 5 dropped the prefix of version 4
-    prefix = "text_model." if any(name.startswith("text_model.") for name in model.state_dict()) else ""
-    load_frozen(model, {prefix + short: state[name] for short, name in names.items()}, "text encoder")
+        model_class = CLIPTextModelWithProjection if kind.pooled else CLIPTextModel
+        model = model_class(CLIPTextConfig(**_config(state, names, kind, label)))
+    # transformers 5 dropped the prefix of version 4, but not in the model with projection
+    own = {name.removeprefix("text_model."): name for name in model.state_dict()}
+    renamed = {own.get(short, short): state[name] for short, name in names.items()}
+    load_frozen(model, renamed, "text encoder")
     _fill_positions(model)
     return model
 
 
-def _config(state: Mapping[str, Tensor], names: Mapping[str, str], family: Family) -> dict[str, Any]:
+def _part(tensors: Mapping[str, Tensor], kind: ClipKind) -> Mapping[str, Tensor]:
+    """Return the tensors of one encoder, from behind whichever of its prefixes has some."""
+    found = (WithoutPrefix(tensors, prefix) for prefix in kind.prefixes)
+    return next((state for state in found if len(state)), {})
+
+
+def _config(
+    state: Mapping[str, Tensor], names: Mapping[str, str], kind: ClipKind, label: str
+) -> dict[str, Any]:
     needed = ("embeddings.token_embedding.weight", "encoder.layers.0.mlp.fc1.weight")
     missing = [name for name in needed if name not in names]
     if missing:
         raise ValueError(
-            f"the checkpoint has no CLIP text encoder: {CHECKPOINT_PREFIX}text_model.{missing[0]} is "
-            f"missing. Load a complete {family.label} checkpoint with its text encoder inside."
+            f"the checkpoint has no CLIP text encoder: {missing[0]} is missing behind {kind.prefixes[0]}. "
+            f"Load a complete {label} checkpoint with its text encoder inside."
         )
     vocabulary, width = state[names[needed[0]]].shape
-    if width != family.text_width:
+    if width != kind.width:
         raise ValueError(
-            f"the text encoder of {family.label} must be {family.text_width} wide, got {width}. "
-            f"Load an unmodified {family.label} checkpoint."
+            f"the text encoder of {label} must be {kind.width} wide, got {width}. "
+            f"Load an unmodified {label} checkpoint."
         )
     layers = {int(name.split(".")[2]) for name in names if name.startswith("encoder.layers.")}
     return {
@@ -105,7 +128,8 @@ def _config(state: Mapping[str, Tensor], names: Mapping[str, str], family: Famil
         "intermediate_size": state[names[needed[1]]].shape[0],
         "num_hidden_layers": len(layers),
         "num_attention_heads": width // HEAD_WIDTH,
-        "hidden_act": "gelu" if family.open_clip else "quick_gelu",
+        "hidden_act": "gelu" if kind.open_clip else "quick_gelu",
+        "projection_dim": width,
     }
 
 

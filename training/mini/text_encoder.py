@@ -56,7 +56,8 @@ def _layer_norm(name: str) -> dict[str, Tensor]:
 
 def load_text_encoder():
     """Return transformers' CLIPTextModel with the mini weights, frozen."""
-    return text_model(text_encoder_state(), FAMILIES["sd15"])
+    family = FAMILIES["sd15"]
+    return text_model(text_encoder_state(), family.text_encoders[0], family.label)
 
 
 @torch.no_grad()

@@ -1,0 +1,92 @@
+"""SDXL: its UNet against diffusers' own conversion, and the variants that predict something else."""
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from tiny_checkpoint import XL_LAYOUT
+
+from training.conditioning import Conditioning, predict
+from training.families import FAMILIES, identify
+from training.families.native_unet import unet_config, unet_from_native
+from training.families.unet_names import Layout, module_names, native_name
+
+SDXL = FAMILIES["sdxl"]
+PUBLISHED = {  # stable-diffusion-xl-base-1.0, unet/config.json
+    "block_out_channels": (320, 640, 1280),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+REAL = Layout((320, 640, 1280), (False, True, True), 2, 4, 4, depth=(0, 2, 10))
+
+
+def native_names(unet, layout):
+    table = module_names(layout)
+    return {native_name(name, table): tensor for name, tensor in unet.state_dict().items()}
+
+
+def test_the_unet_is_the_one_diffusers_makes_of_the_same_file():
+    torch.manual_seed(0)
+    source = UNet2DConditionModel(**unet_config(XL_LAYOUT, SDXL)).eval()
+    native = native_names(source, XL_LAYOUT)
+    assert identify(native) is SDXL
+    theirs = UNet2DConditionModel(
+        **PUBLISHED
+        | {
+            "block_out_channels": (32, 64),
+            "layers_per_block": 1,
+            "down_block_types": PUBLISHED["down_block_types"][:2],
+            "up_block_types": PUBLISHED["up_block_types"][1:],
+            "transformer_layers_per_block": [1, 2],
+            "attention_head_dim": [1, 1],
+        }
+    ).eval()
+    config = {**theirs.config, "class_embed_type": None}
+    file = {f"model.diffusion_model.{name}": tensor for name, tensor in native.items()}
+    theirs.load_state_dict(convert_ldm_unet_checkpoint(file, config))
+    told = Conditioning(torch.randn(2, 77, 2048), torch.randn(2, 1280))
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), told
+    with torch.no_grad():
+        assert torch.equal(predict(unet_from_native(native, SDXL), *inputs), predict(theirs, *inputs))
+
+
+def test_sdxl_itself_gets_the_shapes_diffusers_publishes():
+    with torch.device("meta"):
+        published = UNet2DConditionModel(**PUBLISHED)
+    native = native_names(published, REAL)
+    assert len(native) == 1680  # tensors of a UNet in every SDXL checkpoint
+    rebuilt = unet_from_native(native, SDXL)
+    shapes = {name: tensor.shape for name, tensor in rebuilt.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in published.state_dict().items()}
+    heads = {name: module.heads for name, module in published.named_modules() if hasattr(module, "heads")}
+    assert heads == {
+        name: module.heads for name, module in rebuilt.named_modules() if hasattr(module, "heads")
+    }
+
+
+@pytest.mark.parametrize(
+    ("markers", "prediction_type", "zero_snr"),
+    [
+        ([], "epsilon", False),
+        (["v_pred"], "v_prediction", False),
+        (["v_pred", "ztsnr"], "v_prediction", True),
+    ],
+)
+def test_the_markers_in_a_checkpoint_say_what_it_predicts(markers, prediction_type, zero_snr):
+    found = SDXL.of_checkpoint({marker: torch.zeros(0) for marker in markers})
+    assert (found.prediction_type, found.zero_terminal_snr) == (prediction_type, zero_snr)
+    assert (found.schedule().alphas_cumprod[-1] == 0) == zero_snr
+
+
+@pytest.mark.parametrize("marker", ["edm_mean", "edm_vpred.sigma_max"])
+def test_a_model_with_noise_that_has_no_timesteps_is_refused_by_name(marker):
+    with pytest.raises(ValueError, match=rf"SDXL of the EDM kind \({marker}\)"):
+        SDXL.of_checkpoint({marker: torch.ones(1)})
