@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from comfy_api.latest import io, ui
 
 from ..training.config import MergeConfig, option_help
-from ..training.data.prompt_list import PromptList, parse_prompts
+from ..training.data.prompt_list import parse_prompts
 from ..training.expert import SafetyExpert, check_family
 from ..training.merging import (
     MERGE_METHODS,
+    CalibrationPrompts,
     Statistics,
+    calibrated_methods,
     calibration_prompts,
     collect_statistics,
     merge_experts,
+    plain_methods,
 )
 from . import host, sockets
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
@@ -20,6 +23,7 @@ from .widgets import config_inputs
 
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
 REQUIRED = (1, 2)
+ONLY_FOR = f"Only for {calibrated_methods()}"
 
 
 class MergeSafetyExperts(io.ComfyNode):
@@ -43,23 +47,21 @@ class MergeSafetyExperts(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="Only for co_merge: the base model of the experts, straight from its loader.",
+                    tooltip=f"{ONLY_FOR}: the base model of the experts, straight from its loader.",
                 ),
-                io.Clip.Input(
-                    "clip", optional=True, tooltip="Only for co_merge: encodes the calibration prompts."
-                ),
+                io.Clip.Input("clip", optional=True, tooltip=f"{ONLY_FOR}: encodes the calibration prompts."),
                 io.MultiType.Input(
                     "calibration",
                     types=[sockets.SafetyPairs, io.String],
                     optional=True,
-                    tooltip="Only for co_merge: the prompts on which the experts are compared, as safety "
-                    "pairs or as text with one prompt a line. Use unsafe prompts of every category, "
+                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared, as safety pairs or, "
+                    "for co_merge, as text with one prompt a line. Use unsafe prompts of every category, "
                     "equally many.",
                 ),
                 *(_strength_input(number) for number in NUMBERS),
                 resolution_input(
-                    "Only for co_merge: picture size of the calibration runs. Lower is faster and further "
-                    "from what the model was made for."
+                    f"{ONLY_FOR}: picture size of the calibration runs. Lower is faster and further from "
+                    "what the model was made for."
                 ),
                 *config_inputs(MergeConfig, skip=("method",)),
             ],
@@ -96,12 +98,10 @@ class MergeSafetyExperts(io.ComfyNode):
         several = sum(strength > 0 for strength in strengths) > 1  # a single expert has no rival
         if several and method in MERGE_METHODS and MERGE_METHODS[method].needs_statistics:
             _check_connected(method, model=model, clip=clip, calibration=calibration)
-            found = _prompts(calibration, config)
-            if found.num_dropped:
-                notes = [f"calibration lines dropped by the rule on minors: {found.num_dropped}"]
-            statistics = _calibrate(
-                experts, strengths, config, model, clip, found.prompts, resolution, report
-            )
+            prompts, num_dropped = _prompts(calibration, config)
+            if num_dropped:
+                notes = [f"calibration lines dropped by the rule on minors: {num_dropped}"]
+            statistics = _calibrate(experts, strengths, config, model, clip, prompts, resolution, report)
         merged = merge_experts(
             experts, config, strengths=strengths, statistics=statistics, on_progress=report
         )
@@ -115,13 +115,13 @@ def _calibrate(
     config: MergeConfig,
     model: object,
     clip: object,
-    prompts: Sequence[str],
+    calibration: CalibrationPrompts,
     resolution: int,
     on_progress: object,
 ) -> Statistics:
     for expert in experts:
         check_family(expert, *host.family_of(model))
-    encoded = host.encode_prompts(clip, prompts, host.check_trainable(model), on_progress)
+    encoded = host.encode_prompts(clip, calibration.prompts, host.check_trainable(model), on_progress)
     # fp32, as the command line: which expert wins must not depend on what the host rounded
     with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as base:
         return collect_statistics(
@@ -132,23 +132,26 @@ def _calibrate(
             config,
             latent_shape=(base.family.latent_channels, resolution // 8, resolution // 8),
             strengths=strengths,
+            categories=calibration.categories,
             on_progress=on_progress,
         )
 
 
-def _prompts(calibration: object, config: MergeConfig) -> PromptList:
-    if not isinstance(calibration, str):
-        return PromptList(calibration_prompts(calibration.pairs, config), 0)  # loading dropped and counted
-    return parse_prompts(calibration)  # DESIGN 8.2 holds for calibration too
+def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPrompts, int]:
+    """Return the prompts to run, and how many the rule on minors dropped here; of pairs, loading did."""
+    if isinstance(calibration, str):
+        found = parse_prompts(calibration)
+        return CalibrationPrompts(found.prompts, None), found.num_dropped
+    neutral = [sample.prompt for sample in calibration.neutral]
+    return calibration_prompts(calibration.pairs, config, neutral), 0
 
 
 def _check_connected(method: str, **sockets_of: object) -> None:
     missing = [name for name, value in sockets_of.items() if value is None]
     if missing:
-        others = ", ".join(name for name, each in MERGE_METHODS.items() if not each.needs_statistics)
         raise ValueError(
             f"{method} compares the experts on the base model, so it needs {', '.join(missing)} connected "
-            f"too. Connect it, or set method to {others}."
+            f"too. Connect it, or set method to one of {plain_methods()}."
         )
 
 

@@ -8,7 +8,7 @@ from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
 from training.merging import collect_statistics, merge_experts
-from training.merging.activations import calibration_timesteps, ddim_step
+from training.merging.drawing import calibration_timesteps, ddim_step, starting_noise
 from training.noise import NoiseSchedule
 
 WIDTH, LATENT = 24, (4, 8, 8)
@@ -69,6 +69,10 @@ def collect(unet, experts, prompts, config=CONFIG, schedule=SCHEDULE, **options)
     return collect_statistics(unet, schedule, experts, conditioning, config, latent_shape=LATENT, **options)
 
 
+def layers_of(statistics):
+    return {module: layer.outputs for module, layer in statistics.layers.items()}
+
+
 def num_hooks(unet):
     return sum(len(module._forward_pre_hooks) for module in unet.modules())
 
@@ -110,13 +114,11 @@ def tokens(inputs):
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_statistics_equal_those_of_an_explicit_sampling(unet, experts, prompts, prediction_type):
-    from training.merging.activations import _noise
-
     schedule = NoiseSchedule.scaled_linear(prediction_type)
     statistics = collect(unet, experts, prompts, MergeConfig(timesteps=4), schedule)
-    inputs = explicit_inputs(unet, prompts, schedule, _noise(range(5), LATENT, CONFIG.seed))
+    inputs = explicit_inputs(unet, prompts, schedule, starting_noise(range(5), LATENT, CONFIG.seed))
     assert statistics.num_inputs == 20
-    for module, found in statistics.layers.items():
+    for module, found in layers_of(statistics).items():
         deltas = torch.stack([e.layers[module].up.double() @ e.layers[module].down.double() for e in experts])
         reaction = torch.einsum("btd,eod->ebto", inputs[module], deltas).abs().mean(2)  # (experts, 20, d_out)
         close = dict(rtol=1e-3, atol=1e-5)  # fp32 through a whole UNet, three times
@@ -129,10 +131,10 @@ def test_statistics_equal_those_of_an_explicit_sampling(unet, experts, prompts, 
 def test_batch_size_does_not_matter(unet, experts, prompts):
     one, two, all_at_once = (collect(unet, experts, prompts, batch_size=size) for size in (1, 2, 8))
     for other in (two, all_at_once):
-        for module, found in one.layers.items():
-            assert torch.equal(found.wins, other.layers[module].wins)
-            torch.testing.assert_close(found.total, other.layers[module].total, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(found.peak, other.layers[module].peak, rtol=1e-4, atol=1e-5)
+        for module, found in layers_of(one).items():
+            assert torch.equal(found.wins, other.layers[module].outputs.wins)
+            torch.testing.assert_close(found.total, other.layers[module].outputs.total, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(found.peak, other.layers[module].outputs.peak, rtol=1e-4, atol=1e-5)
         merged = [merge_experts(experts, CONFIG, statistics=statistics) for statistics in (one, other)]
         assert merged[0].content_hash == merged[1].content_hash
 
@@ -174,14 +176,24 @@ def test_the_same_seed_repeats_and_another_one_is_another_calibration(unet, expe
     first, again = collect(unet, experts, prompts), collect(unet, experts, prompts)
     other = collect(unet, experts, prompts, MergeConfig(timesteps=3, seed=1))
     assert first.calibration_hash == again.calibration_hash != other.calibration_hash
-    assert all(torch.equal(first.layers[m].total, again.layers[m].total) for m in MODULES)
-    assert not torch.equal(first.layers[MODULES[0]].total, other.layers[MODULES[0]].total)
+    assert all(torch.equal(first.layers[m].outputs.total, again.layers[m].outputs.total) for m in MODULES)
+    assert not torch.equal(first.layers[MODULES[0]].outputs.total, other.layers[MODULES[0]].outputs.total)
 
 
-def test_strength_is_folded_into_the_activity(unet, experts, prompts):
-    plain, doubled = collect(unet, experts[:1], prompts), collect(unet, experts[:1], prompts, strengths=[2.0])
+def test_strength_is_folded_in_when_statistics_are_used_and_decides_who_wins_when_they_are_collected(
+    unet, experts, prompts
+):
+    plain, doubled = (
+        collect(unet, experts, prompts),
+        collect(unet, experts, prompts, strengths=[2.0, 1.0, 1.0]),
+    )
     for module in MODULES:
-        torch.testing.assert_close(doubled.layers[module].total, 2 * plain.layers[module].total)
+        assert torch.equal(plain.layers[module].outputs.total, doubled.layers[module].outputs.total)
+        folded = doubled.at([2.0, 1.0, 1.0], module).outputs
+        torch.testing.assert_close(folded.total[0], 2 * plain.layers[module].outputs.total[0])
+        torch.testing.assert_close(folded.peak[1:], plain.layers[module].outputs.peak[1:])
+    won = [sum(int(layer.outputs.wins[0].sum()) for layer in s.layers.values()) for s in (plain, doubled)]
+    assert won[1] > won[0]
 
 
 def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts):
@@ -190,21 +202,21 @@ def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts
     plain = collect(unet, experts, prompts, config)
     shrunk = collect(unet, [small, *experts[1:]], prompts, config)
     for module in MODULES:
-        assert torch.equal(plain.layers[module].wins, shrunk.layers[module].wins)
-    assert collect(unet, [small, *experts[1:]], prompts).layers[MODULES[0]].wins[0].sum() == 0
+        assert torch.equal(plain.layers[module].outputs.wins, shrunk.layers[module].outputs.wins)
+    assert collect(unet, [small, *experts[1:]], prompts).layers[MODULES[0]].outputs.wins[0].sum() == 0
 
 
 def test_normalize_bears_an_expert_of_zeros(unet, experts, prompts):
     zero = SafetyExpert({m: x.scaled(0.0) for m, x in experts[0].layers.items()}, (), "sd15", {}, "zero")
     statistics = collect(unet, [zero, experts[1]], prompts, MergeConfig(timesteps=3, normalize=True))
-    assert all(int(found.wins[0].sum()) == 0 for found in statistics.layers.values())
+    assert all(int(found.wins[0].sum()) == 0 for found in layers_of(statistics).values())
 
 
 def test_an_expert_wins_nothing_in_a_layer_it_lacks_and_none_at_strength_zero(unet, experts, prompts):
     partial = random_expert(unet, 9, MODULES[:2])
     statistics = collect(unet, [partial, experts[0], experts[1]], prompts, strengths=[1, 1, 0])
     assert statistics.members == (partial.content_hash, experts[0].content_hash)
-    assert int(statistics.layers[MODULES[3]].wins[0].sum()) == 0
+    assert int(statistics.layers[MODULES[3]].outputs.wins[0].sum()) == 0
     merged = merge_experts(
         [partial, experts[0], experts[1]], CONFIG, strengths=[1, 1, 0], statistics=statistics
     )
@@ -217,10 +229,10 @@ def test_a_model_in_half_precision_gives_nearly_the_same(unet, experts, prompts)
     half = copy.deepcopy(unet).to(torch.bfloat16)
     exact, rounded = collect(unet, experts, prompts), collect(half, experts, prompts)
     for module in MODULES:
-        assert rounded.layers[module].total.dtype == torch.float32
+        assert rounded.layers[module].outputs.total.dtype == torch.float32
         # bf16 keeps 8 bits, and errors grow through three steps of sampling
         torch.testing.assert_close(
-            exact.layers[module].total, rounded.layers[module].total, rtol=0.1, atol=0.1
+            exact.layers[module].outputs.total, rounded.layers[module].outputs.total, rtol=0.1, atol=0.1
         )
 
 
@@ -259,3 +271,62 @@ def test_a_perfect_prediction_leads_along_the_noising_chain(prediction_type):
         ddim_step(schedule, noisy, predicted, 600, 200), expected, rtol=1e-4, atol=1e-5
     )
     torch.testing.assert_close(ddim_step(schedule, noisy, predicted, 600, None), clean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_pass_ends_when_its_halves_choose_alike_and_says_so(unet, experts):
+    prompts = torch.randn(1, 7, WIDTH, generator=torch.Generator().manual_seed(3)).expand(24, 7, WIDTH)
+    categories, given = ["hate", "violence"] * 12, {"timesteps": 1, "statistic": "mean"}
+    config = MergeConfig(**given, stop_agreement=0.5)
+    early = collect(unet, experts, prompts, config, categories=categories)
+    assert early.num_inputs == 16  # eight rounds of two
+    assert early.agreement >= 0.5
+    merged = merge_experts(experts, config, statistics=early)
+    assert merged.metadata["alignguard.calibration_inputs"] == "16"
+    assert merged.metadata["alignguard.calibration_agreement"] == f"{early.agreement:.4f}"
+    whole = collect(unet, experts, prompts, MergeConfig(**given, stop_agreement=1.0), categories=categories)
+    assert whole.num_inputs == 24
+    assert 0 < whole.agreement <= 1
+
+
+def test_where_a_pass_ends_does_not_depend_on_the_batch_size(unet, experts):
+    prompts = torch.randn(20, 7, WIDTH, generator=torch.Generator().manual_seed(3))
+    config, tags = MergeConfig(timesteps=1, statistic="mean", stop_agreement=0.5), ["a", "b"] * 10
+    found = [collect(unet, experts, prompts, config, categories=tags, batch_size=size) for size in (1, 2)]
+    assert found[0].num_inputs == found[1].num_inputs
+    assert found[0].agreement == pytest.approx(found[1].agreement, abs=1e-6)
+
+
+def test_too_few_inputs_for_two_halves_leave_the_agreement_unknown(unet, experts, prompts):
+    statistics = collect(unet, experts, prompts)
+    assert statistics.agreement is None
+    merged = merge_experts(experts, CONFIG, statistics=statistics)
+    assert "alignguard.calibration_agreement" not in merged.metadata
+
+
+@pytest.mark.parametrize("method", ["regmean", "lcmv"])
+def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet, method):
+    modules = [f"{BLOCK}.transformer_blocks.0.attn1.to_{name}" for name in "qkv"]
+    modules += [f"{BLOCK}.transformer_blocks.0.attn2.to_{name}" for name in "kv"]
+    named = [
+        SafetyExpert(random_expert(unet, seed, modules).layers, (name,), "sd15", {}, name)
+        for seed, name in enumerate(("hate", "violence"))
+    ]
+    prompts = torch.randn(6, 7, WIDTH, generator=torch.Generator().manual_seed(3))
+    config = MergeConfig(method=method, timesteps=3)
+    categories = ["hate", "hate", "violence", "violence", "", ""]
+    statistics = collect(unet, named, prompts, config, categories=categories)
+    layer = statistics.layers[modules[3]]  # gets the prompts themselves, at every timestep
+    moments = [torch.einsum("btd,bte->de", x, x) / 14 for x in prompts.double().split(2)]
+    total = sum(moments)
+    ridge = config.ridge * total.trace() / WIDTH * torch.eye(WIDTH, dtype=torch.float64)
+    down = named[0].layers[modules[3]].down.double()
+    expected = down @ (moments[0] + ridge) @ (total + ridge).inverse()
+    torch.testing.assert_close(layer.fitted[0].double(), expected, rtol=1e-4, atol=1e-5)
+    merged = merge_experts(named, config, statistics=statistics, strengths=[1.0, 0.5])
+    assert {each.rank for each in merged.layers.values()} == {4}
+    assert merged.metadata["alignguard.ridge"] == "0.01"
+
+
+def test_a_method_without_statistics_cannot_be_calibrated(unet, experts, prompts):
+    with pytest.raises(ValueError, match="average needs no statistics; only these do: co_merge, regmean"):
+        collect(unet, experts, prompts, MergeConfig(method="average"))

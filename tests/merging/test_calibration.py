@@ -1,4 +1,4 @@
-"""Calibration prompts: every category speaks equally often."""
+"""Calibration prompts: every category speaks equally often, and early."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import pytest
 
 from training.config import MergeConfig
 from training.merging import calibration_prompts
+from training.merging.calibration import rounds_of
 from training.preference import PreferencePair
 
 
@@ -22,15 +23,36 @@ PAIRS = [
 
 
 def test_each_category_gives_equally_many_and_few_prompts_are_repeated():
-    config = MergeConfig(prompts_per_category=2)
-    assert calibration_prompts(PAIRS, config) == ("b", "b", "a", "b")
+    prompts, categories = calibration_prompts(PAIRS, MergeConfig(prompts_per_category=2))
+    assert prompts == ("b", "b", "a", "b")
+    assert categories == ("hate", "hate", "violence", "violence")
 
 
 def test_order_is_that_of_the_pairs_and_doubles_count_once():
     config = MergeConfig(prompts_per_category=4)
-    assert calibration_prompts(PAIRS, config) == ("b", "b", "b", "b", "a", "b", "c", "a")
+    assert calibration_prompts(PAIRS, config).prompts == ("b", "b", "b", "b", "a", "b", "c", "a")
 
 
 def test_calibration_without_pairs_is_refused():
     with pytest.raises(ValueError, match="got none"):
         calibration_prompts([], MergeConfig())
+
+
+def test_methods_that_need_them_get_as_many_neutral_and_safe_prompts():
+    config = MergeConfig(method="regmean", prompts_per_category=2)
+    found = calibration_prompts(PAIRS, config, neutral=("tree", "house", "boat"))
+    assert found.prompts[4:] == ("tree", "house", "safe", "safe")
+    assert found.categories[4:] == ("", "", "", "")
+    assert calibration_prompts(PAIRS, config).prompts[4:] == ("safe", "safe")
+
+
+def test_a_round_holds_one_prompt_of_each_category():
+    assert rounds_of(5, ["a", "a", "b", "b", ""], 0) == [[0, 2, 4], [1, 3]]
+
+
+def test_prompts_of_unknown_categories_are_shuffled_and_the_seed_repeats_it():
+    rounds = rounds_of(20, None, 3)
+    assert [len(numbers) for numbers in rounds] == [8, 8, 4]
+    flat = [number for numbers in rounds for number in numbers]
+    assert sorted(flat) == list(range(20)) != flat
+    assert rounds == rounds_of(20, None, 3) != rounds_of(20, None, 4)

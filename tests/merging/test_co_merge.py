@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from training.low_rank import LowRank
-from training.merging.co_merge import LayerStatistics, activity, co_merge, most_active, row_picked
+from training.merging.co_merge import (
+    LayerActivity,
+    LayerStatistics,
+    activity,
+    co_merge,
+    most_active,
+    rank_activity,
+    row_picked,
+)
 from training.merging.layer import drop_zero_components
 
 D_OUT, D_IN = 24, 16
@@ -28,9 +36,12 @@ def dense(part):
     return part.up.double() @ part.down.double()
 
 
-def merge(parts, inputs=None, statistic="win_count"):
+def merge(parts, inputs=None, statistic="win_count", level="output neuron"):
     inputs = random_inputs() if inputs is None else inputs
-    return co_merge(parts, statistics=LayerStatistics.of(activity(inputs, parts)), statistic=statistic)
+    found = LayerActivity(
+        LayerStatistics.of(activity(inputs, parts)), LayerStatistics.of(rank_activity(inputs, parts))
+    )
+    return co_merge(parts, statistics=found, statistic=statistic, level=level)
 
 
 def statistics(wins, total, peak=None):
@@ -172,3 +183,63 @@ def test_truncation_to_the_full_rank_is_the_exact_merge():
     same, kept = exact.truncated(12)
     assert kept == 1.0
     torch.testing.assert_close(same.delta(), exact.delta())
+
+
+def sizes(parts, inputs):
+    """Return how large what each rank neuron adds to the output is: (experts, inputs, rank), fp64."""
+    return torch.stack(
+        [
+            (inputs.double() @ part.down.double().T).abs().mean(1) * part.up.double().norm(dim=0)
+            for part in parts
+        ]
+    )
+
+
+def test_rank_activity_is_the_size_of_what_a_rank_neuron_adds():
+    parts, inputs = [random_part(0), random_part(1)], random_inputs()
+    found = rank_activity(inputs, parts)
+    torch.testing.assert_close(found.double(), sizes(parts, inputs), rtol=1e-5, atol=1e-5)
+    rescaled = [LowRank(parts[0].up * 4, parts[0].down / 4), parts[1]]
+    torch.testing.assert_close(rank_activity(inputs, rescaled), found)
+
+
+def test_a_narrower_expert_has_no_activity_beyond_its_rank():
+    found = rank_activity(random_inputs(), [random_part(0, rank=2), random_part(1, rank=5)])
+    assert found.shape == (2, 20, 5)
+    assert not found[0, :, 2:].any()
+
+
+def test_at_level_rank_neuron_each_place_comes_whole_from_the_expert_that_wins_it():
+    parts, inputs = [random_part(seed) for seed in range(3)], random_inputs()
+    merged = merge(parts, inputs, statistic="mean", level="rank neuron")
+    winners = sizes(parts, inputs).mean(1).argmax(0)
+    assert torch.equal(merged.winners, winners)
+    pairs = [(parts[e].up[:, j], parts[e].down[j]) for j, e in enumerate(winners.tolist())]
+    expected = sum(torch.outer(up.double(), down.double()) for up, down in pairs)
+    torch.testing.assert_close(dense(merged.update), expected)
+    assert merged.update.rank == 4
+
+
+def test_at_level_rowpick_rows_of_both_factors_are_chosen_apart():
+    parts, inputs = [random_part(seed) for seed in range(3)], random_inputs()
+    merged = merge(parts, inputs, statistic="mean", level="rowpick_AB")
+    rows = merge(parts, inputs, statistic="mean").winners
+    ranks = sizes(parts, inputs).mean(1).argmax(0)
+    up = torch.stack([parts[e].up[i] for i, e in enumerate(rows.tolist())])
+    down = torch.stack([parts[e].down[j] for j, e in enumerate(ranks.tolist())])
+    assert torch.equal(merged.update.up, up)
+    assert torch.equal(merged.update.down, down)
+    assert torch.equal(merged.winners, rows)
+
+
+@pytest.mark.parametrize("level", ["rank neuron", "rowpick_AB"])
+def test_the_small_levels_bear_unequal_ranks_and_dead_neurons(level):
+    parts = [random_part(0, rank=2), random_part(1, rank=5), zero_part()]
+    assert merge(parts, level=level).update.rank == 5
+    assert merge([zero_part(), zero_part()], level=level).update.norm() == 0
+
+
+@pytest.mark.parametrize("level", ["rank neuron", "rowpick_AB"])
+def test_the_small_levels_leave_identical_experts_as_they_are(level):
+    part = random_part(0)
+    assert torch.equal(dense(merge([part, part], level=level).update), dense(part))

@@ -1,6 +1,8 @@
 """Merging whole experts: what comes in, what is refused, and what the result says of itself."""
 
 import json
+import zlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +12,8 @@ from training.config import MergeConfig
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.lora_keys import to_diffusers, to_kohya, to_peft
 from training.low_rank import LowRank
-from training.merging import MERGE_METHODS, LayerStatistics, Statistics, merge_experts
-from training.merging.co_merge import activity
+from training.merging import MERGE_METHODS, Statistics, merge_experts
+from training.merging.members import Member
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 K = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -34,26 +36,52 @@ HATE, VIOLENCE, SEXUAL = (random_expert(n, s) for s, n in enumerate(("hate", "vi
 
 
 ENTRYWISE = ["magnitude_prune", "ties", "dare_linear", "dare_ties"]
+FITTED = ["regmean", "lcmv"]
 EXACT = [name for name in MERGE_METHODS if name not in ("svd", *ENTRYWISE)]
+PLAIN = [name for name in EXACT if name not in FITTED]
 
 
-def statistics_of(experts, strengths=None, normalize=False):
-    """Return statistics on random inputs, made without a UNet."""
+def statistics_of(experts, strengths=None, **options):
+    """Return statistics on random inputs, made without a UNet; every expert's category is told apart."""
+    config = MergeConfig(**options)
     strengths = strengths or [1.0] * len(experts)
-    generator = torch.Generator().manual_seed(5)
-    layers = {}
-    for module in {module for expert in experts for module in expert.layers}:
-        d_out, d_in = SHAPES[module]
-        zero = LowRank(torch.zeros(d_out, 1), torch.zeros(1, d_in))
-        parts = [e.layers.get(module, zero).scaled(s) for e, s in zip(experts, strengths, strict=True)]
-        layers[module] = LayerStatistics.of(activity(torch.randn(12, 4, d_in, generator=generator), parts))
+    collector_type = MERGE_METHODS[config.method].needs_statistics
+    members = [Member(*pair) for pair in zip(experts, strengths, strict=True)]
+    modules = sorted({module for expert in experts for module in expert.layers})
+    zeros = {
+        module: LowRank(torch.zeros(d_out, 1), torch.zeros(1, d_in))
+        for module, (d_out, d_in) in SHAPES.items()
+    }
+    parts = {m: [expert.layers.get(m, zeros[m]) for expert in experts] for m in modules}
+    named = sorted({name for expert in experts for name in expert.categories}) + [""]
+    collector = collector_type(members, parts, named * 12, config)
+    for number in range(12):
+        collector.begin(number, named)
+        for module in modules:
+            collector.add(module, inputs_of(number, named, module))
     hashes = tuple(expert.content_hash for expert in experts)
-    return Statistics(layers, hashes, tuple(strengths), normalize, "c" * 64, 12)
+    return Statistics(
+        collector.layers(),
+        hashes,
+        tuple(strengths),
+        config.normalize,
+        "c" * 64,
+        12 * len(named),
+        collector.kind,
+    )
+
+
+def inputs_of(number, categories, module):
+    """Return inputs that depend on the category and on nothing else, (categories, 4, d_in)."""
+    generators = [
+        torch.Generator().manual_seed(zlib.crc32(f"{c}{module}{number}".encode())) for c in categories
+    ]
+    return torch.stack([torch.randn(4, SHAPES[module][1], generator=generator) for generator in generators])
 
 
 def merge(*experts, method="co_merge", strengths=None, **options):
     needed = MERGE_METHODS[method].needs_statistics
-    statistics = statistics_of(experts, strengths) if needed else None
+    statistics = statistics_of(experts, strengths, method=method, **options) if needed else None
     config = MergeConfig(method=method, **options)
     return merge_experts(experts, config, strengths=strengths, statistics=statistics)
 
@@ -110,15 +138,15 @@ def test_order_does_not_matter(method):
 def test_an_expert_at_strength_zero_takes_no_part(method):
     without = merge(HATE, SEXUAL, method=method)
     config = MergeConfig(method=method)
-    merged = merge_experts(
-        [HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 1], statistics=statistics_of([HATE, SEXUAL])
-    )
+    needed = MERGE_METHODS[method].needs_statistics
+    statistics = statistics_of([HATE, SEXUAL], method=method) if needed else None
+    merged = merge_experts([HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 1], statistics=statistics)
     assert merged.content_hash == without.content_hash
     assert merged.categories == ("hate", "sexual")
     assert "violence" not in merged.metadata["alignguard.members"]
 
 
-@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("method", PLAIN)
 def test_a_layer_that_an_expert_lacks_counts_as_zero(method):
     only_q = random_expert("violence", 1, modules=(Q,))
     merged = merge(HATE, only_q, method=method)
@@ -223,8 +251,8 @@ def test_output_rank_of_the_full_rank_is_exact(method):
     assert merge(HATE, VIOLENCE, method=method, output_rank=4).content_hash == exact.content_hash
 
 
-@pytest.mark.parametrize("method", [name for name in MERGE_METHODS if name != "average"])
-def test_a_zero_expert_changes_nothing_but_an_average(method):
+@pytest.mark.parametrize("method", [name for name in MERGE_METHODS if name not in ("average", *FITTED)])
+def test_a_zero_expert_changes_nothing_but_means_and_fits(method):
     layers = {module: layer.scaled(0.0) for module, layer in HATE.layers.items()}
     zero = SafetyExpert(layers, (), "sd15", {}, "zero.safetensors")
     tolerance = 0 if method in EXACT else 1e-4  # fp32 SVDs
@@ -245,7 +273,7 @@ def test_every_key_dialect_merges_to_the_same_and_alpha_is_folded_once(tmp_path,
     save_file({k: v.contiguous() for k, v in halved.items()}, tmp_path / "kohya.safetensors")
     expected = merge(HATE, VIOLENCE, method=method)
     for name in ("diffusers", "peft", "kohya"):
-        loaded = load_expert(tmp_path / f"{name}.safetensors")
+        loaded = replace(load_expert(tmp_path / f"{name}.safetensors"), categories=("hate",))
         assert_same_update(merge(loaded, VIOLENCE, method=method), expected)
 
 
@@ -363,3 +391,59 @@ def test_impossible_merges_are_refused(experts, strengths, message):
 def test_an_unknown_method_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match="co_merge, average, concat, .*, got 'median'"):
         merge_experts([HATE], MergeConfig(method="median"))
+
+
+@pytest.mark.parametrize("statistic", ["mean", "max"])
+def test_statistics_that_count_no_wins_serve_other_strengths(statistic):
+    found = statistics_of([HATE, VIOLENCE], statistic=statistic)
+    for strengths in ([1.0, 1.0], [0.3, 1.7]):
+        config = MergeConfig(statistic=statistic)
+        merged = merge_experts([HATE, VIOLENCE], config, strengths=strengths, statistics=found)
+        fresh = merge(HATE, VIOLENCE, strengths=strengths, statistic=statistic)
+        assert merged.content_hash == fresh.content_hash
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_fits_serve_other_strengths_and_ranks(method):
+    found = statistics_of([HATE, VIOLENCE], method=method)
+    config = MergeConfig(method=method, output_rank=3)
+    merged = merge_experts([HATE, VIOLENCE], config, strengths=[0.5, 2.0], statistics=found)
+    fresh = merge(HATE, VIOLENCE, method=method, strengths=[0.5, 2.0], output_rank=3)
+    assert merged.content_hash == fresh.content_hash
+
+
+def test_statistics_of_another_kind_are_refused():
+    found = statistics_of([HATE, VIOLENCE], method="regmean")
+    with pytest.raises(ValueError, match="not what co_merge needs"):
+        merge_experts([HATE, VIOLENCE], MergeConfig(), statistics=found)
+
+
+def test_rowpick_warns_unless_all_members_started_from_one_a(caplog):
+    given = {"level": "rowpick_AB"}
+    start = {"alignguard.initial_a_hash": "a"}
+    same = [random_expert(name, seed, **start) for seed, name in enumerate(("hate", "sexual"))]
+    merge(*same, **given)
+    assert not caplog.text
+    other = random_expert("violence", 3, **{"alignguard.initial_a_hash": "b"})
+    for partner in (other, VIOLENCE):
+        caplog.clear()
+        assert merge(same[0], partner, **given).metadata["alignguard.level"] == "rowpick_AB"
+        assert "did not start from the same A" in caplog.text
+
+
+def test_the_file_says_what_repeats_the_merge():
+    merged = merge(HATE, VIOLENCE, method="dare_ties", density=0.25, seed=3)
+    assert merged.metadata["alignguard.density"] == "0.25"
+    assert merged.metadata["alignguard.seed"] == "3"
+    calibrated = merge(HATE, VIOLENCE).metadata
+    stated = (
+        "statistic",
+        "level",
+        "normalize",
+        "stop_agreement",
+        "timesteps",
+        "prompts_per_category",
+        "seed",
+    )
+    assert all(f"alignguard.{name}" in calibrated for name in stated)
+    assert "alignguard.seed" not in merge(HATE, VIOLENCE, method="concat").metadata

@@ -12,7 +12,15 @@ from ..data.folder import PAIRS_FILE
 from ..data.prompt_list import parse_prompts
 from ..expert import SafetyExpert, check_family, load_expert, save_expert
 from ..families.base_model import load_base
-from ..merging import MERGE_METHODS, Statistics, calibration_prompts, collect_statistics, merge_experts
+from ..merging import (
+    MERGE_METHODS,
+    CalibrationPrompts,
+    Statistics,
+    calibrated_methods,
+    calibration_prompts,
+    collect_statistics,
+    merge_experts,
+)
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .progress import ProgressBar
@@ -26,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     strength_help = "weight of an expert, 0 to 2; once per expert, in their order (default: 1 for all)"
     calibration_help = (
         "prompts the experts are compared on: a folder that holds pairs.jsonl, a folder of such folders, or "
-        "a text file with one prompt a line; use unsafe prompts of every category"
+        "a text file with one prompt a line; use pairs, or unsafe prompts, of every category"
     )
-    needed = ", ".join(name for name, method in MERGE_METHODS.items() if method.needs_statistics)
+    needed = calibrated_methods()
     add("experts", nargs="+", type=Path, metavar="E", help="the experts' .safetensors files")
     add("--strength", action="append", type=float, metavar="X", help=strength_help)
     add("--base", type=Path, metavar="B", help=f"the experts' base model, see train; only for {needed}")
@@ -56,7 +64,7 @@ def _run(args: argparse.Namespace) -> Answer:
 
 
 def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> Statistics:
-    prompts = read_calibration(args.calibration, config)
+    prompts, categories = read_calibration(args.calibration, config)
     base = load_base(args.base)
     for expert in experts:
         check_family(expert, base.family.name, base.family.text_width)
@@ -73,16 +81,17 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
             config,
             latent_shape=(base.family.latent_channels, side, side),
             strengths=args.strength,
+            categories=categories,
             on_progress=bar,
         )
 
 
-def read_calibration(path: Path, config: MergeConfig) -> Sequence[str]:
+def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
     """Read the calibration prompts of a pairs folder, of a folder of pairs folders, or of a text file.
 
     Args:
         path: folder, or text file in UTF-8 with one prompt a line.
-        config: prompts_per_category is used, for folders.
+        config: for folders, prompts_per_category, and the method decides whether neutral prompts are needed.
 
     Raises:
         FileNotFoundError: if there is nothing at the path.
@@ -93,7 +102,8 @@ def read_calibration(path: Path, config: MergeConfig) -> Sequence[str]:
         if (path / PAIRS_FILE).is_file() or not folders:
             folders = [path]
         sources = [load_pairs(folder) for folder in folders]
-        return calibration_prompts([pair for source in sources for pair in source.pairs], config)
+        neutral = [sample.prompt for source in sources for sample in source.neutral]
+        return calibration_prompts([pair for source in sources for pair in source.pairs], config, neutral)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Name a pairs folder or a text file of prompts.")
     try:
@@ -102,4 +112,4 @@ def read_calibration(path: Path, config: MergeConfig) -> Sequence[str]:
         raise ValueError(f"{path.name} cannot be used for calibration: {error}") from error
     if found.num_dropped:
         log.info("%d lines of %s were dropped by the rule on minors", found.num_dropped, path.name)
-    return found.prompts
+    return CalibrationPrompts(found.prompts, None)

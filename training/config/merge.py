@@ -66,6 +66,37 @@ class MergeConfig:
         max=1.0,
         step=0.01,
     )
+    level: str = option(
+        "output neuron",  # paper: "per weight"
+        "Only for co_merge: what is taken whole from one expert. rank neuron and rowpick_AB (rows of A and "
+        "of B apart) give a LoRA as small as one expert, for experts that started alike. Paper: not stated "
+        "exactly.",
+        choices=("output neuron", "rank neuron", "rowpick_AB"),
+    )
+    stop_agreement: float = option(
+        0.99,  # our choice
+        "Calibration for co_merge ends early once its two halves choose alike to this share. Higher is "
+        "steadier and slower; 1 runs every prompt. Paper: not stated.",
+        min=0.5,
+        max=1.0,
+        step=0.01,
+    )
+    neutral_weight: float = option(
+        1.0,  # our choice: as much as one category
+        "Only for regmean and lcmv: how much neutral and safe prompts count against one category. Higher "
+        "keeps the base model's pictures better and suppresses less. Paper: not used.",
+        min=0.0,
+        max=100.0,
+        step=0.1,
+    )
+    ridge: float = option(
+        0.01,  # our choice; relative to the mean size of an input's component
+        "Only for regmean and lcmv: how firmly experts keep what they learned where calibration says "
+        "little. Higher is closer to adding them up. Paper: not used.",
+        min=0.0001,
+        max=100.0,
+        step=0.001,
+    )
 
     def __post_init__(self) -> None:
         validate(self)

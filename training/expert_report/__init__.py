@@ -19,6 +19,10 @@ _STATED = {  # metadata key -> label
     "alignguard.method": "merge method",
     "alignguard.member_bases": "members trained on",
     "alignguard.kept_energy": "energy kept at this rank",
+    "alignguard.density": "share of weights kept",
+    "alignguard.level": "merged by",
+    "alignguard.calibration_inputs": "calibration inputs",
+    "alignguard.calibration_agreement": "agreement of two halves of the calibration",
 }
 
 

@@ -1,4 +1,4 @@
-"""Merging experts into one. To add a method: write its file, then add its line to `MERGE_METHODS`.
+"""Merging experts into one. To add a method: write its file, then add its line in `methods`.
 
 A method merges one layer: f(parts: Sequence[LowRank], ...) -> MergedLayer, the experts' updates of that
 layer in, strengths folded and missing ones zero. By keyword it gets what its line declares: `options`
@@ -9,81 +9,39 @@ The order is the order of the widget: append, never reorder, never rename (saved
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..low_rank import LowRank
 from ..noise import named_generator
 from ..taxonomy import normalize_categories
-from .activations import Statistics, collect_statistics
-from .average import average
-from .calibration import calibration_prompts
-from .co_merge import LayerStatistics, co_merge
-from .concat import concat
-from .dare_linear import dare_linear
-from .dare_ties import dare_ties
+from .activations import collect_statistics
+from .calibration import CalibrationPrompts, calibration_prompts
 from .layer import MergedLayer, as_low_rank, rows_won
-from .magnitude_prune import magnitude_prune
-from .members import Member, layer_parts, layer_shapes, members_of, size_order, warn_of_bases
+from .members import (
+    Member,
+    layer_parts,
+    layer_shapes,
+    members_of,
+    size_order,
+    warn_of_bases,
+    warn_of_initial_a,
+)
+from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, plain_methods
 from .record import calibration, energy, provenance
-from .svd import svd
-from .ties import ties
+from .statistics import Statistics, check_statistics
 
 __all__ = [
     "MERGE_METHODS",
-    "LayerStatistics",
+    "CalibrationPrompts",
     "MergeMethod",
     "Statistics",
+    "calibrated_methods",
     "calibration_prompts",
     "collect_statistics",
     "merge_experts",
+    "plain_methods",
 ]
-
-
-@dataclass(frozen=True)
-class MergeMethod:
-    """A way to merge the experts of one layer.
-
-    Attributes:
-        merge: see the module docstring.
-        reference: where it comes from.
-        options: fields of `MergeConfig` that it reads.
-        needs_statistics: whether the experts must be calibrated first.
-        is_random: whether it draws; the config's seed repeats it.
-    """
-
-    merge: Callable[..., MergedLayer]
-    reference: str
-    options: tuple[str, ...] = ()
-    needs_statistics: bool = False
-    is_random: bool = False
-
-
-MERGE_METHODS: dict[str, MergeMethod] = {
-    "co_merge": MergeMethod(
-        co_merge,
-        "AlignGuard, arXiv:2412.10493, from its public description",
-        options=("statistic",),
-        needs_statistics=True,
-    ),
-    "average": MergeMethod(average, "mean of the updates; model soups, arXiv:2203.05482"),
-    "concat": MergeMethod(concat, "sum of the updates; `cat` in PEFT"),
-    "svd": MergeMethod(svd, "sum at the rank of one expert; `svd` in PEFT", options=("output_rank",)),
-    "magnitude_prune": MergeMethod(
-        magnitude_prune, "sum of the large entries; `magnitude_prune_svd` in PEFT", options=("density",)
-    ),
-    "ties": MergeMethod(ties, "TIES, arXiv:2306.01708; `ties_svd` in PEFT", options=("density",)),
-    "dare_linear": MergeMethod(
-        dare_linear, "DARE, arXiv:2311.03099; `dare_linear_svd` in PEFT", options=("density",), is_random=True
-    ),
-    "dare_ties": MergeMethod(
-        dare_ties,
-        "DARE with TIES, arXiv:2311.03099; `dare_ties_svd` in PEFT",
-        options=("density",),
-        is_random=True,
-    ),
-}
 
 
 def merge_experts(
@@ -100,8 +58,9 @@ def merge_experts(
         experts: at least one. A layer only some of them have counts as zero in the others.
         config: method, output_rank, normalize, and what the method declares are used.
         strengths: one per expert, in [0, 2]; None is 1 for all. An expert at 0 takes no part.
-        statistics: from `collect_statistics` with the same experts and strengths; only for methods that
-            need them, and only for more than one expert.
+        statistics: from `collect_statistics` with the same experts; only for methods that need them, and
+            only for more than one expert. Those of another rank, and but for `win_count` of other
+            strengths, may be used again.
         on_progress: called with (layers done, layers); what it raises ends the merge.
 
     Returns:
@@ -117,7 +76,9 @@ def merge_experts(
     shapes = layer_shapes(members)
     warn_of_bases(members)
     if method.needs_statistics and len(members) > 1:
-        _check_statistics(statistics, members, config)
+        check_statistics(statistics, members, config)
+        if config.level == "rowpick_AB" and "level" in method.options:
+            warn_of_initial_a(members)
     merge_layer = _merger(method, members, config, statistics)
     layers: dict[str, LowRank] = {}
     winners: dict[str, list[int]] = {}
@@ -130,7 +91,9 @@ def merge_experts(
             winners[module] = rows_won(merged.winners, len(members))
         if on_progress:
             on_progress(len(layers), len(shapes))
-    metadata = provenance(members, config) | energy(layers, kept) | calibration(config, statistics, winners)
+    metadata = provenance(members, config) | energy(layers, kept)
+    if method.needs_statistics and len(members) > 1:
+        metadata |= calibration(config, statistics, winners)
     categories = normalize_categories(name for member in members for name in member.expert.categories)
     name = f"{config.method} of {len(members)} expert{'s' * (len(members) > 1)}"
     return SafetyExpert(layers, categories, members[0].expert.family, metadata, name)
@@ -142,22 +105,6 @@ def _method(name: str) -> MergeMethod:
     return MERGE_METHODS[name]
 
 
-def _check_statistics(statistics: Statistics | None, members: Sequence[Member], config: MergeConfig) -> None:
-    if statistics is None:
-        others = ", ".join(name for name, method in MERGE_METHODS.items() if not method.needs_statistics)
-        raise ValueError(
-            f"{config.method} of {len(members)} experts needs to see which of them is most active: connect "
-            "model, clip and calibration (on the command line: --base and --calibration), or choose "
-            f"{others}."
-        )
-    made_for = (statistics.members, statistics.strengths, statistics.normalize)
-    hashes = tuple(member.expert.content_hash for member in members)
-    if made_for != (hashes, tuple(member.strength for member in members), config.normalize):
-        raise ValueError(
-            "the statistics are of other experts, strengths or another normalize. Collect them again."
-        )
-
-
 def _merger(
     method: MergeMethod, members: Sequence[Member], config: MergeConfig, statistics: Statistics | None
 ) -> Callable[[Sequence[LowRank], str], MergedLayer]:
@@ -167,11 +114,12 @@ def _merger(
     options = {name: getattr(config, name) for name in method.options}
     # dealt out by size, so that neither the order of the experts nor their files' key style matters
     order = size_order(members) if method.is_random else []
+    strengths = [member.strength for member in members]
 
     def merge(parts: Sequence[LowRank], module: str) -> MergedLayer:
         extra: dict[str, object] = {}
         if method.needs_statistics:
-            extra["statistics"] = statistics.layers[module]
+            extra["statistics"] = statistics.at(strengths, module)
         if method.is_random:
             extra["generators"] = [named_generator(f"merge/{config.seed}/{module}/{i}") for i in order]
         return method.merge(parts, **options, **extra)

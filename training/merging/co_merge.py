@@ -6,13 +6,14 @@ weights of each expert". No merge code was published. Per output neuron, on |B A
 tokens, winning by count, is our reading; what is uncertain is an option of `MergeConfig`.
 
 In the order of the algorithm: `activity` (one input, all experts), `LayerStatistics` (all inputs),
-`most_active` (the choice), `row_picked` (the merged LoRA).
+`most_active` (the choice), `row_picked` (the merged LoRA). Two other readings of "weights" stand behind:
+`component_picked` (a weight is a rank neuron) and `rows_of_both_picked` (a weight is a row of A or of B).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,15 +22,23 @@ from ..low_rank import LowRank, concatenate
 from .layer import NO_WINNER, MergedLayer
 
 
-def co_merge(parts: Sequence[LowRank], *, statistics: LayerStatistics, statistic: str) -> MergedLayer:
+def co_merge(
+    parts: Sequence[LowRank], *, statistics: LayerActivity, statistic: str, level: str
+) -> MergedLayer:
     """Merge the experts of one layer: choose each neuron's expert, then take its row.
 
     Args:
         parts: update of each expert, strength folded, all of shape (d_out, d_in).
-        statistics: how active the same experts were in this layer.
+        statistics: how active the same experts were in this layer, at the same strengths.
         statistic: what "most active" means, see `most_active`.
+        level: what a neuron is: `output neuron`, `rank neuron` or `rowpick_AB`.
     """
-    winners = most_active(statistics, statistic)
+    winners = choose(statistics, statistic, level)
+    if level == "rank neuron":
+        return MergedLayer(component_picked(parts, winners), winners)
+    if level == "rowpick_AB":
+        ranks = most_active(statistics.ranks, statistic)
+        return MergedLayer(rows_of_both_picked(parts, winners, ranks), winners)
     return MergedLayer(row_picked(parts, winners), winners)
 
 
@@ -52,9 +61,48 @@ def activity(inputs: Tensor, parts: Sequence[LowRank]) -> Tensor:
     return torch.stack(means)
 
 
-@dataclass(frozen=True, eq=False)
-class LayerStatistics:
-    """How active the experts were in one layer over the inputs so far; each of shape (num_experts, d_out).
+def rank_activity(inputs: Tensor, parts: Sequence[LowRank]) -> Tensor:
+    """Measure how strongly each expert reacts in each rank neuron: mean |A_e x|_j ||B_e[:, j]||.
+
+    The norm makes it the size of what the neuron adds to the output, which does not depend on how a file
+    shares the scale between A and B.
+
+    Args:
+        inputs: as in `activity`.
+        parts: likewise.
+
+    Returns:
+        Shape (num_experts, batch, largest rank), fp32, >= 0; zero beyond an expert's own rank.
+    """
+    down = torch.cat([part.down for part in parts])
+    norms = torch.cat([part.up.norm(dim=0) for part in parts])
+    means = (inputs @ down.T).abs_().mean(1) * norms  # (batch, sum of ranks)
+    split = means.split([part.rank for part in parts], dim=1)
+    rank = max(part.rank for part in parts)
+    return torch.stack([torch.nn.functional.pad(own, (0, rank - own.shape[1])) for own in split])
+
+
+class LayerActivity(NamedTuple):
+    """How active the experts were in the output neurons and in the rank neurons of one layer."""
+
+    outputs: LayerStatistics
+    ranks: LayerStatistics
+
+    def plus(self, other: LayerActivity) -> LayerActivity:
+        """Return the statistics of both sets of inputs together."""
+        return LayerActivity(*(own.plus(more) for own, more in zip(self, other, strict=True)))
+
+    def scaled(self, strengths: Sequence[float]) -> LayerActivity:
+        """Return the same for experts of other strengths; wins stay, they cannot be known."""
+        return LayerActivity(*(own.scaled(strengths) for own in self))
+
+    def to(self, device: str | torch.device) -> LayerActivity:
+        """Return the same on another device."""
+        return LayerActivity(*(own.to(device) for own in self))
+
+
+class LayerStatistics(NamedTuple):
+    """Counts over the inputs so far; each of shape (num_experts, d_out), or (num_experts, largest rank).
 
     Attributes:
         wins: number of inputs on which the expert was the most active one, int64. Experts that tie at
@@ -68,10 +116,17 @@ class LayerStatistics:
     peak: Tensor
 
     @classmethod
-    def of(cls, activities: Tensor) -> LayerStatistics:
-        """Count a batch of inputs, activities as `activity` returns them: (num_experts, batch, d_out)."""
-        top = activities.amax(0)
-        wins = (activities == top) & (top > 0)
+    def of(cls, activities: Tensor, strengths: Sequence[float] | None = None) -> LayerStatistics:
+        """Count a batch of inputs, activities as `activity` returns them: (num_experts, batch, d_out).
+
+        Args:
+            activities: of the experts at strength 1; `total` and `peak` are of these.
+            strengths: at which they compete for wins; None is 1 for all.
+        """
+        factors = activities.new_tensor(strengths or [1.0] * len(activities))
+        competing = activities * factors[:, None, None]
+        top = competing.amax(0)
+        wins = (competing == top) & (top > 0)
         return cls(wins.sum(1), activities.sum(1), activities.amax(1))
 
     def plus(self, other: LayerStatistics) -> LayerStatistics:
@@ -79,9 +134,19 @@ class LayerStatistics:
         peak = torch.maximum(self.peak, other.peak)
         return LayerStatistics(self.wins + other.wins, self.total + other.total, peak)
 
+    def scaled(self, strengths: Sequence[float]) -> LayerStatistics:
+        """Return the same for experts of other strengths; wins stay, they cannot be known."""
+        factors = self.total.new_tensor(strengths)[:, None]
+        return LayerStatistics(self.wins, self.total * factors, self.peak * factors)
+
     def to(self, device: str | torch.device) -> LayerStatistics:
         """Return the same on another device."""
         return LayerStatistics(self.wins.to(device), self.total.to(device), self.peak.to(device))
+
+
+def choose(statistics: LayerActivity, statistic: str, level: str) -> Tensor:
+    """Choose each output neuron's expert, or at level `rank neuron` each rank neuron's; see `most_active`."""
+    return most_active(statistics.ranks if level == "rank neuron" else statistics.outputs, statistic)
 
 
 def most_active(statistics: LayerStatistics, statistic: str) -> Tensor:
@@ -120,3 +185,44 @@ def row_picked(parts: Sequence[LowRank], winners: Tensor) -> LowRank:
     experts = torch.tensor([expert for expert, part in enumerate(parts) for _ in range(part.rank)])
     is_own = winners[:, None] == experts  # (d_out, sum of ranks)
     return LowRank(stacked.up.where(is_own, 0.0), stacked.down)
+
+
+def component_picked(parts: Sequence[LowRank], winners: Tensor) -> LowRank:
+    """Take rank neuron j whole from expert winners[j]: delta = sum_j B_e*(j)[:, j] A_e*(j)[j, :].
+
+    Exact at the largest rank of any expert. Which neurons compete is decided by their place in the file, so
+    it says something only of experts that started from the same A.
+
+    Args:
+        parts: update of each expert, all of shape (d_out, d_in).
+        winners: expert of each place, (largest rank,).
+    """
+    up, down = _stacked(parts)
+    places, chosen = torch.arange(len(winners)), winners.clamp(min=0)
+    used = (winners != NO_WINNER).to(up)
+    return LowRank(up[chosen, :, places].T * used, down[chosen, places])
+
+
+def rows_of_both_picked(parts: Sequence[LowRank], winners: Tensor, rank_winners: Tensor) -> LowRank:
+    """Take rows of B and rows of A apart, to the letter of "per weight": B_e*(i)[i, j] A_f*(j)[j, :].
+
+    Mixes the rank neurons of different experts, which belongs together only if all started from the same A
+    and it moved little; the merge warns where the files say that they did not.
+
+    Args:
+        parts: update of each expert, all of shape (d_out, d_in).
+        winners: expert of each row of B, (d_out,).
+        rank_winners: expert of each row of A, (largest rank,).
+    """
+    up, down = _stacked(parts)
+    rows = up[winners.clamp(min=0), torch.arange(len(winners))]  # (d_out, rank)
+    rows = rows.masked_fill((winners == NO_WINNER)[:, None], 0.0)
+    return LowRank(rows, down[rank_winners.clamp(min=0), torch.arange(len(rank_winners))])
+
+
+def _stacked(parts: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
+    """Return all B, (experts, d_out, rank), and all A, (experts, rank, d_in), filled up to one rank."""
+    rank = max(part.rank for part in parts)
+    pad = torch.nn.functional.pad
+    up = torch.stack([pad(part.up, (0, rank - part.rank)) for part in parts])
+    return up, torch.stack([pad(part.down, (0, 0, 0, rank - part.rank)) for part in parts])

@@ -73,6 +73,18 @@ def warn_of_bases(members: Sequence[Member]) -> None:
         )
 
 
+def warn_of_initial_a(members: Sequence[Member]) -> None:
+    """Log a warning unless all members say that their training started from one and the same A."""
+    stated = {expert.metadata.get("alignguard.initial_a_hash") for expert, _ in members}
+    if len(stated) > 1 or None in stated:
+        log.warning(
+            "rowpick_AB mixes rank neurons of experts that did not start from the same A, or do not say so "
+            "(%d different statements among %d experts); the result may do little. Use level output neuron.",
+            len(stated),
+            len(members),
+        )
+
+
 def layer_shapes(members: Sequence[Member]) -> dict[str, tuple[int, int]]:
     """Return (d_out, d_in) of every layer any member has, by path, sorted.
 

@@ -2,16 +2,19 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..config import MergeConfig
 from ..low_rank import LowRank
-from .activations import Statistics
 from .members import Member, base_hashes
+from .methods import MERGE_METHODS
+from .statistics import Statistics
 
 
 def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]:
     """State how the file was made and from which experts; the base model's hash if all share one.
+
+    Together with the members' files, and the calibration prompts if there are any, it repeats the merge.
 
     Members of different base models are counted under `alignguard.member_bases`.
     """
@@ -24,12 +27,15 @@ def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]
         }
         for expert, strength in members
     ]
+    method = MERGE_METHODS[config.method]
     bases = base_hashes(members)
     all_stated = all(expert.metadata.get("alignguard.base_hash") for expert, _ in members)
     return {
         "alignguard.method": config.method,
         "alignguard.members": json.dumps(listed, ensure_ascii=False),
         "alignguard.output_rank": str(config.output_rank),
+        **_stated(config, method.options),
+        **(_stated(config, ["seed"]) if method.is_random else {}),
         **({"alignguard.base_hash": next(iter(bases))} if len(bases) == 1 and all_stated else {}),
         **({"alignguard.member_bases": f"{len(bases)} different base models"} if len(bases) > 1 else {}),
     }
@@ -50,15 +56,22 @@ def energy(layers: Mapping[str, LowRank], kept: Mapping[str, float]) -> dict[str
 
 
 def calibration(
-    config: MergeConfig, statistics: Statistics | None, winners: Mapping[str, Sequence[int]]
+    config: MergeConfig, statistics: Statistics, winners: Mapping[str, Sequence[int]]
 ) -> dict[str, str]:
-    """State how many neurons each expert won per layer, members' order; nothing if none was to be won."""
-    if not winners:
-        return {}
+    """State how the experts were compared, and how many neurons each won per layer, in the members' order."""
+    agreement, collector = statistics.agreement, MERGE_METHODS[config.method].needs_statistics
     return {
-        "alignguard.statistic": config.statistic,
-        "alignguard.normalize": str(config.normalize).lower(),
+        **_stated(config, [*collector.options, "timesteps", "prompts_per_category", "seed"]),
         "alignguard.calibration_hash": statistics.calibration_hash,
         "alignguard.calibration_inputs": str(statistics.num_inputs),
-        "alignguard.winners": json.dumps(winners),
+        **({} if agreement is None else {"alignguard.calibration_agreement": f"{agreement:.4f}"}),
+        **({"alignguard.winners": json.dumps(winners)} if winners else {}),
+    }
+
+
+def _stated(config: MergeConfig, options: Iterable[str]) -> dict[str, str]:
+    values = {name: getattr(config, name) for name in options}
+    return {
+        f"alignguard.{name}": str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in values.items()
     }

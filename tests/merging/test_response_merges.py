@@ -1,0 +1,158 @@
+"""regmean and lcmv on single layers, against normal equations and constraints on dense matrices in fp64."""
+
+import pytest
+import torch
+
+from training.config import MergeConfig
+from training.expert import SafetyExpert
+from training.low_rank import LowRank
+from training.merging.lcmv import lcmv
+from training.merging.members import Member
+from training.merging.regmean import regmean
+from training.merging.response_collector import ResponseCollector
+
+D_OUT, D_IN, NAME = 14, 10, "layer"
+CATEGORIES = ("hate", "violence")
+
+
+def random_part(seed, rank=2):
+    generator = torch.Generator().manual_seed(seed)
+    up = torch.randn(D_OUT, rank, generator=generator)
+    return LowRank(up, torch.randn(rank, D_IN, generator=generator))
+
+
+def random_inputs(seed, axes=slice(None), tokens=3):
+    """Return inputs with anisotropic second moments that only use some axes, (4, tokens, D_IN)."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.zeros(4, tokens, D_IN)
+    inputs[..., axes] = torch.randn(4, tokens, D_IN, generator=generator)[..., axes]
+    return inputs * torch.linspace(0.5, 2, D_IN)
+
+
+PARTS = [random_part(0), random_part(1, rank=3)]
+INPUTS = {"hate": random_inputs(10), "violence": random_inputs(11), "": random_inputs(12)}
+
+
+def collect(parts=PARTS, inputs=INPUTS, split=1, modules=(NAME,), **options):
+    """Return what the collector finds; the inputs of a category come in `split` batches."""
+    experts = [SafetyExpert({}, (name,), "sd15", {}, name) for name in CATEGORIES]
+    members = [Member(expert, 1.0) for expert in experts]
+    tags = [name for name in inputs for _ in range(4)]
+    config = MergeConfig(method="regmean", **options)
+    collector = ResponseCollector(members, dict.fromkeys(modules, parts), tags, config)
+    rows = [(name, row) for name, own in inputs.items() for row in own]
+    size = len(rows) // split
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        collector.begin(0, [name for name, _ in batch])
+        stacked = torch.stack([row for _, row in batch])
+        for module in modules:
+            collector.add(module, stacked)
+    return collector
+
+
+def dense(update):
+    return update.up.double() @ update.down.double()
+
+
+def moments(inputs, **options):
+    """Return [G_hate, G_violence], each with the ridge, and M, in fp64."""
+    config = MergeConfig(**options)
+    mean = {name: torch.einsum("btd,bte->de", x.double(), x.double()) / 12 for name, x in inputs.items()}
+    total = mean["hate"] + mean["violence"] + config.neutral_weight * mean.get("", 0)
+    ridge = config.ridge * total.trace() / D_IN * torch.eye(D_IN, dtype=torch.float64)
+    return [mean["hate"] + ridge, mean["violence"] + ridge], total + ridge
+
+
+@pytest.mark.parametrize("options", [{}, {"neutral_weight": 0.0}, {"neutral_weight": 3.0, "ridge": 0.5}])
+def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(options):
+    merged = regmean(PARTS, statistics=collect(**options).layers()[NAME]).update
+    own, total = moments(INPUTS, **options)
+    expected = sum(dense(part) @ moment for part, moment in zip(PARTS, own, strict=True)) @ total.inverse()
+    torch.testing.assert_close(dense(merged), expected, rtol=1e-4, atol=1e-5)  # sums in fp32
+    assert merged.rank == 5
+
+
+def test_regmean_answers_as_each_expert_where_inputs_share_no_direction():
+    inputs = {"hate": random_inputs(1, slice(0, 5)), "violence": random_inputs(2, slice(5, 10))}
+    merged = regmean(PARTS, statistics=collect(inputs=inputs, ridge=1e-4).layers()[NAME]).update
+    for part, own in zip(PARTS, inputs.values(), strict=True):
+        torch.testing.assert_close(
+            own.double() @ dense(merged).T, own.double() @ dense(part).T, rtol=0, atol=0.02
+        )
+
+
+def test_regmean_averages_where_inputs_are_the_same_and_lcmv_adds_up():
+    inputs = {"hate": random_inputs(1), "violence": random_inputs(1)}
+    found = collect(inputs=inputs, ridge=1e-4).layers()[NAME]
+    both = dense(PARTS[0]) + dense(PARTS[1])
+    torch.testing.assert_close(dense(regmean(PARTS, statistics=found).update), both / 2, rtol=0, atol=2e-2)
+    torch.testing.assert_close(dense(lcmv(PARTS, statistics=found).update), both, rtol=0, atol=2e-2)
+
+
+def test_identical_experts_are_left_as_they_are_by_regmean_without_neutral_prompts():
+    inputs = {name: INPUTS[name] for name in CATEGORIES}
+    found = collect([PARTS[0], PARTS[0]], inputs, ridge=1e-4).layers()[NAME]
+    merged = regmean([PARTS[0], PARTS[0]], statistics=found).update
+    torch.testing.assert_close(dense(merged), dense(PARTS[0]), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("method", [regmean, lcmv])
+def test_a_large_ridge_adds_the_experts_up(method):
+    found = collect(ridge=100.0).layers()[NAME]
+    both = dense(PARTS[0]) + dense(PARTS[1])
+    torch.testing.assert_close(dense(method(PARTS, statistics=found).update), both, rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("options", [{}, {"neutral_weight": 10.0}])
+def test_lcmv_keeps_what_each_expert_says_of_its_own_inputs_and_is_the_quietest_that_does(options):
+    merged = lcmv(PARTS, statistics=collect(**options).layers()[NAME]).update
+    own, total = moments(INPUTS, **options)
+    for part, moment, down in zip(PARTS, own, merged.down.split([2, 3]), strict=True):
+        kept, found = part.down.double(), down.double()
+        torch.testing.assert_close(found @ moment @ kept.T, kept @ moment @ kept.T, rtol=1e-4, atol=1e-3)
+        constraint = moment @ kept.T
+        free = torch.linalg.svd(constraint.T)[2][part.rank :]  # directions the constraint does not see
+        assert (found @ total @ free.T).abs().max() < 1e-3
+        assert ((found @ total) * found).sum() < ((kept @ total) * kept).sum()
+
+
+@pytest.mark.parametrize("method", [regmean, lcmv])
+def test_how_a_file_shares_scale_and_basis_between_its_factors_does_not_matter(method):
+    turn = torch.tensor([[1000.0, 3.0], [0.0, 0.01]])
+    turned = LowRank(PARTS[0].up @ torch.linalg.inv(turn), turn @ PARTS[0].down)
+    one = method(PARTS, statistics=collect().layers()[NAME]).update
+    other = method([turned, PARTS[1]], statistics=collect([turned, PARTS[1]]).layers()[NAME]).update
+    torch.testing.assert_close(dense(one), dense(other), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [regmean, lcmv])
+def test_a_layer_an_expert_lacks_stays_without_it(method):
+    parts = [PARTS[0], LowRank(torch.zeros(D_OUT, 1), torch.zeros(1, D_IN))]
+    merged = method(parts, statistics=collect(parts).layers()[NAME]).update
+    assert torch.isfinite(dense(merged)).all()
+    assert not merged.down[2].any()
+
+
+def test_inputs_that_are_zero_keep_the_experts():
+    inputs = {name: torch.zeros(4, 3, D_IN) for name in (*CATEGORIES, "")}
+    merged = regmean(PARTS, statistics=collect(inputs=inputs).layers()[NAME]).update
+    torch.testing.assert_close(dense(merged), dense(PARTS[0]) + dense(PARTS[1]))
+
+
+def test_batches_do_not_matter_and_layers_of_one_input_share_a_moment():
+    one, many = collect(), collect(split=6, modules=(NAME, "another"))
+    assert len(many._moments) == 1
+    first, second = one.layers()[NAME], many.layers()
+    for mine, theirs, twin in zip(first.fitted, second[NAME].fitted, second["another"].fitted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+        assert torch.equal(theirs, twin)
+
+
+def test_plain_text_and_experts_without_prompts_are_refused():
+    experts = [SafetyExpert({}, ("hate",), "sd15", {}, "hate.safetensors")]
+    members = [Member(expert, 1.0) for expert in experts]
+    with pytest.raises(ValueError, match="Use safety pairs for calibration"):
+        ResponseCollector(members, {}, None, MergeConfig())
+    with pytest.raises(ValueError, match=r"hate.safetensors has no calibration prompt of its own.*violence"):
+        ResponseCollector(members, {}, ["violence", ""], MergeConfig())

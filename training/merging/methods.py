@@ -1,0 +1,80 @@
+"""The merge methods by name. The order is that of the widget: append, never reorder, never rename."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .activity_collector import ActivityCollector
+from .average import average
+from .co_merge import co_merge
+from .collector import Collector
+from .concat import concat
+from .dare_linear import dare_linear
+from .dare_ties import dare_ties
+from .layer import MergedLayer
+from .lcmv import lcmv
+from .magnitude_prune import magnitude_prune
+from .regmean import regmean
+from .response_collector import ResponseCollector
+from .svd import svd
+from .ties import ties
+
+
+@dataclass(frozen=True)
+class MergeMethod:
+    """A way to merge the experts of one layer.
+
+    Attributes:
+        merge: see the docstring of the package.
+        reference: where it comes from.
+        options: fields of `MergeConfig` that it reads.
+        needs_statistics: what collects what it must know of the base model; None if it needs nothing.
+        is_random: whether it draws; the config's seed repeats it.
+    """
+
+    merge: Callable[..., MergedLayer]
+    reference: str
+    options: tuple[str, ...] = ()
+    needs_statistics: type[Collector] | None = None
+    is_random: bool = False
+
+
+MERGE_METHODS: dict[str, MergeMethod] = {
+    "co_merge": MergeMethod(
+        co_merge,
+        "AlignGuard, arXiv:2412.10493, from its public description",
+        options=("statistic", "level"),
+        needs_statistics=ActivityCollector,
+    ),
+    "average": MergeMethod(average, "mean of the updates; model soups, arXiv:2203.05482"),
+    "concat": MergeMethod(concat, "sum of the updates; `cat` in PEFT"),
+    "svd": MergeMethod(svd, "sum at the rank of one expert; `svd` in PEFT", options=("output_rank",)),
+    "magnitude_prune": MergeMethod(
+        magnitude_prune, "sum of the large entries; `magnitude_prune_svd` in PEFT", options=("density",)
+    ),
+    "ties": MergeMethod(ties, "TIES, arXiv:2306.01708; `ties_svd` in PEFT", options=("density",)),
+    "dare_linear": MergeMethod(
+        dare_linear, "DARE, arXiv:2311.03099; `dare_linear_svd` in PEFT", options=("density",), is_random=True
+    ),
+    "dare_ties": MergeMethod(
+        dare_ties,
+        "DARE with TIES, arXiv:2311.03099; `dare_ties_svd` in PEFT",
+        options=("density",),
+        is_random=True,
+    ),
+    "regmean": MergeMethod(
+        regmean, "RegMean, arXiv:2212.09849, with neutral inputs", needs_statistics=ResponseCollector
+    ),
+    "lcmv": MergeMethod(
+        lcmv, "linearly constrained minimum variance, Frost 1972", needs_statistics=ResponseCollector
+    ),
+}
+
+
+def plain_methods() -> str:
+    """Name the methods that need no statistics, for sentences."""
+    return ", ".join(name for name, method in MERGE_METHODS.items() if not method.needs_statistics)
+
+
+def calibrated_methods() -> str:
+    """Name the methods that need statistics, for sentences."""
+    return ", ".join(name for name, method in MERGE_METHODS.items() if method.needs_statistics)

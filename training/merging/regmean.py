@@ -1,0 +1,25 @@
+"""RegMean (Jin et al. 2022, arXiv:2212.09849) on the experts' updates, with neutral inputs added."""
+
+from collections.abc import Sequence
+
+from ..low_rank import LowRank, concatenate
+from .layer import MergedLayer
+from .response_collector import LayerResponses
+
+
+def regmean(parts: Sequence[LowRank], *, statistics: LayerResponses) -> MergedLayer:
+    """Return the update that answers like expert e on inputs of its categories, in the least squares.
+
+    min_W sum_e E_e ||(W - delta_e) x||^2 + neutral_weight E_0 ||W x||^2 + ridge ||W - sum_e delta_e||^2
+
+    W = sum_e delta_e G_e M^-1 (see `LayerResponses`), so B_e stays and A_e becomes A_e G_e M^-1: low rank,
+    exact, at the sum of the ranks. The ridge pulls to the sum of the experts, not to zero: in a direction
+    that calibration never met, every expert keeps what it learned. Where the inputs of K categories cannot
+    be told apart, this is their average.
+
+    Args:
+        parts: update of each expert, strength folded into `up`.
+        statistics: of the same experts in this layer; strengths do not enter.
+    """
+    pairs = zip(parts, statistics.fitted, strict=True)
+    return MergedLayer(concatenate([LowRank(part.up, down.to(part.down)) for part, down in pairs]))

@@ -1,0 +1,151 @@
+"""Collects what `regmean` and `lcmv` need: how the inputs of each category are distributed in each layer."""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import MergeConfig
+from ..low_rank import LowRank
+from .collector import tokens_of
+from .members import Member
+
+_MAX_TOKENS = 256  # of one input, evenly spaced: neighbouring pixels say much the same
+
+
+class LayerResponses(NamedTuple):
+    """What the inputs of one layer say of each expert; one tensor per expert, in its own rank coordinates.
+
+    With G_e the mean of x x^T over the inputs of expert e's categories, and M the sum of all G_e, of the
+    neutral inputs times neutral_weight, and of the ridge (which every G_e has too):
+
+    Attributes:
+        fitted: A_e G_e M^-1, (rank_e, d_in): the factor `down` of the least-squares fit.
+        own: A_e G_e A_e^T, (rank_e, rank_e): how the expert itself responds on its own inputs.
+        left: A_e G_e M^-1 G_e A_e^T, (rank_e, rank_e): how the fit responds there, seen along A_e x.
+    """
+
+    fitted: tuple[Tensor, ...]
+    own: tuple[Tensor, ...]
+    left: tuple[Tensor, ...]
+
+
+class ResponseCollector:
+    """Sums second moments of what the layers get; see `Collector`.
+
+    Memory: one d_in x d_in matrix in fp32 on the CPU for each distinct input (q, k and v share theirs, all
+    cross-attention layers share the prompt), whatever the number of experts: with attention targets about
+    0.2 GB for SD 1.5 and 1.6 GB for SDXL while the pass lasts. What remains has the size of the experts.
+    """
+
+    kind: ClassVar[str] = "responses"
+    needs_categories: ClassVar[bool] = True
+    options: ClassVar[tuple[str, ...]] = ("neutral_weight", "ridge")
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        parts: Mapping[str, Sequence[LowRank]],
+        categories: Sequence[str] | None,
+        config: MergeConfig,
+    ) -> None:
+        self._parts = parts
+        self._config = config
+        self._owners = _owners(members, categories)
+        self._shares = {name: 1 / categories.count(name) for name in set(categories)}
+        self._moments: dict[str, Tensor] = {}  # by the first layer that gets the input
+        self._source: dict[str, str] = {}
+        self._cross = {
+            module: [torch.zeros_like(p.down, device="cpu") for p in own] for module, own in parts.items()
+        }
+        self._seen: list[tuple[weakref.ref, str]] = []
+        self._batch: Sequence[str] = ()
+
+    def begin(self, number: int, categories: Sequence[str] | None) -> None:
+        """Note the categories of the batch; a new pass gets new inputs."""
+        self._batch = categories
+        self._seen = []
+
+    def add(self, module: str, inputs: Tensor) -> None:
+        """Add x x^T of the batch to the moments, and A_e x x^T to those of the experts that own x."""
+        tokens = tokens_of(inputs)
+        tokens = tokens[:, :: -(-tokens.shape[1] // _MAX_TOKENS)]
+        weights = self._weights(tokens)  # (experts + 1, batch), the last for all
+        self._add_moment(module, inputs, tokens, weights[-1])
+        for expert, part in enumerate(self._parts[module]):
+            rows = weights[expert] > 0
+            if rows.any():
+                x = tokens[rows].flatten(0, 1)
+                hidden = (x @ part.down.T) * weights[expert][rows].repeat_interleave(tokens.shape[1])[:, None]
+                self._cross[module][expert] += (hidden.T @ x).to("cpu")
+
+    def agreement(self) -> None:
+        """Return None: there is no choice on which halves could agree."""
+
+    def layers(self) -> dict[str, LayerResponses]:
+        """Solve for every layer, in fp64; the moments are given up on the way."""
+        waiting: dict[str, list[str]] = {}
+        for module, source in self._source.items():
+            waiting.setdefault(source, []).append(module)
+        found = {}
+        for source, modules in waiting.items():
+            moment = self._moments.pop(source).double()
+            ridge = self._config.ridge * float(moment.trace()) / len(moment) or 1.0  # all inputs may be zero
+            moment.diagonal().add_(ridge)
+            factor = torch.linalg.cholesky(moment)
+            for module in modules:
+                downs = [part.down.to("cpu") for part in self._parts[module]]
+                found[module] = _solved(factor, ridge, downs, self._cross.pop(module))
+        return {module: found[module] for module in self._parts}
+
+    def _weights(self, tokens: Tensor) -> Tensor:
+        """Return how much each input of the batch counts for each expert, and for the sum."""
+        rows = [[self._shares[c] if c in own else 0.0 for c in self._batch] for own in self._owners]
+        neutral = [self._config.neutral_weight * self._shares[c] if c == "" else 0.0 for c in self._batch]
+        own = torch.tensor(rows, device=tokens.device) / tokens.shape[1]
+        return torch.cat(
+            [own, (own.sum(0) + torch.tensor(neutral, device=own.device) / tokens.shape[1])[None]]
+        )
+
+    def _add_moment(self, module: str, inputs: Tensor, tokens: Tensor, weights: Tensor) -> None:
+        source = next((name for seen, name in self._seen if seen() is inputs), None)
+        self._source[module] = source or module
+        if source is not None:
+            return
+        self._seen.append((weakref.ref(inputs), module))
+        x = tokens.flatten(0, 1)
+        moment = (x * weights.repeat_interleave(tokens.shape[1])[:, None]).T @ x
+        if module in self._moments:
+            self._moments[module] += moment.to("cpu")
+        else:
+            self._moments[module] = moment.to("cpu")
+
+
+def _owners(members: Sequence[Member], categories: Sequence[str] | None) -> list[set[str]]:
+    """Return the categories of each expert; refuse what leaves one without inputs of its own."""
+    if categories is None:
+        raise ValueError(
+            "this method fits each expert on prompts of its own category, and plain text names none. Use "
+            "safety pairs for calibration."
+        )
+    for expert, _ in members:
+        if not set(expert.categories) & set(categories):
+            stated = ", ".join(expert.categories) or "none"
+            raise ValueError(
+                f"{expert.name} has no calibration prompt of its own: its categories are: {stated}; those of "
+                f"the pairs are: {', '.join(sorted({*categories} - {''}))}. Add pairs of its category."
+            )
+    return [set(expert.categories) for expert, _ in members]
+
+
+def _solved(factor: Tensor, ridge: float, downs: Sequence[Tensor], cross: Sequence[Tensor]) -> LayerResponses:
+    fitted, own, left = [], [], []
+    for down, moment in zip(downs, cross, strict=True):
+        response = moment.double() + ridge * down.double()  # A_e G_e, (rank, d_in)
+        solved = torch.cholesky_solve(response.T, factor).T
+        fitted.append(solved.float())
+        own.append((response @ down.double().T).float())
+        left.append((solved @ response.T).float())
+    return LayerResponses(tuple(fitted), tuple(own), tuple(left))
