@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .apply_safety_expert import ApplySafetyExpert
+from .extract_safety_expert import ExtractSafetyExpert
 from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
 from .merge_safety_experts import MergeSafetyExperts
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     LoadSafetyPairs,
     SaveSafetyExpert,
     SafetyExpertInfo,
+    ExtractSafetyExpert,
 ]
 
 

@@ -82,6 +82,11 @@ def folder_fingerprint(folder: Path) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
+def entry_fingerprint(path: Path) -> str:
+    """Return what changes when a file does, or any file of a folder."""
+    return folder_fingerprint(path) if path.is_dir() else file_fingerprint(path)
+
+
 def source_fingerprint(path: Path, images: Path | None) -> str:
     """Return what changes when a folder of pairs does, or a file of pairs or the folder of its images."""
     if images is None:

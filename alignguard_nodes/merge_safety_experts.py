@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..training.config import MergeConfig, option_help
 from ..training.data.prompt_list import parse_prompts
@@ -18,6 +18,7 @@ from ..training.merging import (
     plain_methods,
 )
 from . import host, sockets
+from .expert_display import expert_display
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
 from .widgets import config_inputs
 
@@ -106,7 +107,7 @@ class MergeSafetyExperts(io.ComfyNode):
             experts, config, strengths=strengths, statistics=statistics, on_progress=report
         )
         text = "\n".join([merged.report(), *notes])
-        return io.NodeOutput(merged, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(merged, text, ui=expert_display(merged, text))
 
 
 def _calibrate(

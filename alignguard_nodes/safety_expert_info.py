@@ -1,7 +1,8 @@
 """Node: Safety Expert Info."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
+from .expert_display import expert_display
 from .sockets import CATEGORY, SafetyExpert
 
 
@@ -14,7 +15,8 @@ class SafetyExpertInfo(io.ComfyNode):
             node_id="AlignGuardSafetyExpertInfo",
             display_name="Safety Expert Info",
             category=CATEGORY,
-            description="Show an expert's categories, base model, training and size.",
+            description="Show an expert's categories, base model, training and size; of a merged one, a "
+            "picture of who holds what.",
             inputs=[SafetyExpert.Input("expert", tooltip="From Load, Merge or Train.")],
             outputs=[io.String.Output(display_name="report", tooltip="The same text, for Preview as Text.")],
             is_output_node=True,
@@ -23,4 +25,4 @@ class SafetyExpertInfo(io.ComfyNode):
     @classmethod
     def execute(cls, expert: object) -> io.NodeOutput:
         report = expert.report()
-        return io.NodeOutput(report, ui=ui.PreviewText(report))
+        return io.NodeOutput(report, ui=expert_display(expert, report))

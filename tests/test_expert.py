@@ -208,6 +208,6 @@ def test_the_report_says_what_a_person_wants_to_know(expert):
 def test_the_report_lists_the_members_of_a_merge(expert):
     members = json.dumps([{"name": "a", "strength": 1.0}, {"name": "b", "strength": 0.5}])
     text = dataclasses.replace(expert, metadata={"alignguard.members": members}).report()
-    assert "a, strength 1" in text
-    assert "b, strength 0.5" in text
+    assert "  1 a, strength 1" in text.splitlines()
+    assert "  2 b, strength 0.5" in text.splitlines()
     assert "odd" in dataclasses.replace(expert, metadata={"alignguard.members": "odd"}).report()

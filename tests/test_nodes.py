@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import ImageColor
 
-from training.config import MergeConfig, TrainConfig, options
+from training.config import ExtractConfig, MergeConfig, TrainConfig, options
+from training.expert_report.merge import merge_facts
+from training.low_rank import LowRank
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ROOT / "alignguard_nodes"
@@ -27,7 +31,7 @@ def load(name: str):
 files = load("files")
 
 
-def test_the_seven_nodes_of_the_design_are_recorded():
+def test_the_nodes_of_the_design_are_recorded():
     assert {schema["display_name"] for schema in OURS.values()} == {
         "Load Safety Expert",
         "Apply Safety Expert",
@@ -36,6 +40,7 @@ def test_the_seven_nodes_of_the_design_are_recorded():
         "Load Safety Pairs",
         "Save Safety Expert",
         "Safety Expert Info",
+        "Extract Safety Expert",
     }
 
 
@@ -44,6 +49,7 @@ def test_the_seven_nodes_of_the_design_are_recorded():
     [
         ("AlignGuardTrainSafetyDPO", TrainConfig, set(), {"lr_schedule": "resume"}),
         ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, {}),
+        ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
     ],
 )
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):
@@ -171,3 +177,32 @@ def test_a_loss_curve_is_a_picture_for_any_run(losses):
     picture = load("loss_curve").draw_loss_curve(losses)
     assert picture.size == (512, 256)
     assert len(picture.getcolors(maxcolors=100_000)) > 2
+
+
+@pytest.mark.parametrize("num_layers", [1, 7, 1500])
+@pytest.mark.parametrize("kept", [1.0, 0.5])
+def test_a_merge_is_drawn_with_every_members_colour_in_its_share(num_layers, kept):
+    names = [f"down_blocks.{i % 3}.attentions.{i}.proj_in" for i in range(num_layers)]
+    layers = {name: LowRank(torch.ones(4, 1), torch.ones(1, 4)) for name in names}
+    facts = {
+        "members": [{"name": name, "strength": 1.0} for name in ("a", "ß漢", "c")],
+        "winners": {name: [2, 1, 0] for name in names},
+        "member_norms": {name: [1.0, 2.0, 0.0] for name in names},
+        "kept_energy_per_layer": dict.fromkeys(names, kept),
+    }
+    merged = merge_facts({f"alignguard.{key}": json.dumps(value) for key, value in facts.items()}, layers)
+    module = load("merge_picture")
+    picture = module.draw_merge(merged)
+    top = module.LINE * (3 + 3)
+    column = [picture.getpixel((module.MARGIN, top + y)) for y in range(module.SHARES)]
+    first, second, third = (ImageColor.getrgb(colour) for colour in module.COLOURS[:3])
+    assert abs(column.count(first) - module.SHARES / 2) <= 2
+    assert abs(column.count(second) - module.SHARES / 4) <= 2
+    assert third not in column
+    assert abs(column.count(ImageColor.getrgb(module.NOBODY)) - module.SHARES / 4) <= 2
+
+
+def test_a_merge_of_nothing_at_all_is_drawn_too():
+    layers = {"mid_block.attentions.0.proj_in": LowRank(torch.zeros(4, 1), torch.zeros(1, 4))}
+    facts = merge_facts({"alignguard.members": json.dumps([{"name": "a", "strength": 1}])}, layers)
+    assert load("merge_picture").draw_merge(facts).size[0] > 0

@@ -8,6 +8,7 @@ import folder_paths
 
 EXPERTS = "safety_experts"  # the pack's own folder below models/
 _EXPERT_FOLDERS = (EXPERTS, "loras")
+_MODEL_KINDS = ("checkpoints", "diffusion_models")
 
 
 def register_folders() -> None:
@@ -36,6 +37,40 @@ def expert_path(name: str) -> Path:
     raise FileNotFoundError(
         f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder, and press R."
     )
+
+
+def model_files() -> list[str]:
+    """Return the names of all whole models and UNets: .safetensors files, and folders of diffusers."""
+    names = {name for kind in _MODEL_KINDS for name in folder_paths.get_filename_list(kind)}
+    files = (name for name in names if name.lower().endswith(".safetensors"))
+    return sorted({*files, *_diffusers_folders()})
+
+
+def model_path(name: str) -> Path:
+    """Return the file or folder of a name in the list; names that lead out of the folders find nothing.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for kind in _MODEL_KINDS:
+        with suppress(ValueError):  # Windows: a name on another drive
+            if found := folder_paths.get_full_path(kind, name):
+                return Path(found)
+    if folder := _diffusers_folders().get(name):
+        return folder
+    raise FileNotFoundError(
+        f"there is no model {name!r}. Put it into models/checkpoints, models/diffusion_models or, as a "
+        "folder, models/diffusers, and press R."
+    )
+
+
+def _diffusers_folders() -> dict[str, Path]:
+    """Return the folders of diffusers with a UNet, up to two deep, by name."""
+    found = {}
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        for unet in (*root.glob("*/unet"), *root.glob("*/*/unet")):
+            found.setdefault(unet.parent.relative_to(root).as_posix(), unet.parent)
+    return found
 
 
 def input_folder() -> Path:

@@ -10,7 +10,7 @@ PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "alignguard"
 PAIRS_FOLDER = "alignguard_pairs"  # in ComfyUI's input folder; the shipped graphs name it
 FOLDERS = ("custom_nodes", f"input/{PAIRS_FOLDER}", "output", "temp", "user/default/workflows")
-MODEL_FOLDERS = ("checkpoints", "loras", "safety_experts")
+MODEL_FOLDERS = ("checkpoints", "diffusion_models", "loras", "safety_experts")
 NOT_COPIED = (".git", ".venv", ".host", "demo_output", "__pycache__", ".pytest_cache", ".ruff_cache")
 
 
@@ -29,6 +29,7 @@ def place_mini(base: Path, mini: Mapping[str, Path]) -> None:
         mini: the result of `build_mini`.
     """
     link_file(mini["checkpoint"], base / "models" / "checkpoints" / mini["checkpoint"].name)
+    link_file(mini["tuned"], base / "models" / "diffusion_models" / mini["tuned"].name)
     for expert in sorted(mini["experts"].glob("*.safetensors")):
         link_file(expert, base / "models" / "safety_experts" / expert.name)
     for pairs in sorted(folder for folder in mini["pairs"].iterdir() if (folder / "pairs.jsonl").is_file()):

@@ -1,6 +1,7 @@
 """Run the shipped graphs and make their thumbnails of what they draw: before above, after below.
 
-`.venv/bin/python tests/host/thumbnails.py`, with tests/host and the repository on PYTHONPATH.
+`.venv/bin/python tests/host/thumbnails.py [GRAPH ...]`, all graphs if none is named, with tests/host and the
+repository on PYTHONPATH.
 """
 
 import json
@@ -21,11 +22,12 @@ PAPER = (250, 249, 246)
 
 
 def main() -> int:
-    """Write `workflows/<graph>.jpg` for every graph."""
+    """Write `workflows/<graph>.jpg` for the graphs named, or for all."""
     mini = build_mini(dev.ROOT / ".host" / f"mini-{version()}")
     with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:
         place_mini(Path(folder), mini)
-        for graph in sorted((WORKFLOWS / "api").glob("*.json")):
+        names = sys.argv[1:] or sorted(graph.stem for graph in (WORKFLOWS / "api").glob("*.json"))
+        for graph in (WORKFLOWS / "api" / f"{name}.json" for name in names):
             server.run(json.loads(graph.read_text(encoding="utf-8")), timeout_s=3600)
             drawn = sorted(
                 (server.output_dir / "alignguard").glob("*.png"), key=lambda path: path.stat().st_mtime

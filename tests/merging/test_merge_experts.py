@@ -300,7 +300,7 @@ def test_the_result_names_its_members_and_who_won_where():
     lines = merged.report().splitlines()
     start = lines.index("output neurons won:")
     assert lines[start + 1].split() == ["down.0", "up.1"]
-    won = [[int(n) for n in line.split()[1:]] for line in lines[start + 2 : start + 4]]
+    won = [[int(n) for n in line.split()[2:]] for line in lines[start + 2 : start + 4]]
     assert [sum(column) for column in zip(*won, strict=True)] == [32, 32]
 
 

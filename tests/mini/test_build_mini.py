@@ -3,9 +3,11 @@
 import pytest
 from safetensors.torch import save_file
 
+from training.config import ExtractConfig
 from training.data import load_pairs
 from training.expert import load_expert
-from training.mini.build import CHECKPOINT, build_mini
+from training.extraction import extract_expert
+from training.mini.build import CHECKPOINT, TUNED_CATEGORY, build_mini
 from training.taxonomy import CATEGORIES
 from training.tensor_file import open_tensors
 
@@ -48,3 +50,12 @@ def test_another_version_is_refused_and_kept(tmp_path, mini):
     with pytest.raises(ValueError, match="older.*Remove the folder"):
         build_mini(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_the_tuned_unet_is_the_checkpoints_with_an_expert_in_it(mini):
+    expert = extract_expert(mini["checkpoint"], mini["tuned"], ExtractConfig(rank=8))
+    shipped = load_expert(mini["experts"] / f"alignguard_mini_{TUNED_CATEGORY}.safetensors")
+    assert expert.layers.keys() == shipped.layers.keys()
+    for module, layer in shipped.layers.items():
+        error = (expert.layers[module].delta() - layer.delta()).norm()
+        assert float(error) < 0.02 * layer.norm()  # what fp16 rounded

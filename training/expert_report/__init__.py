@@ -1,13 +1,13 @@
 """The text about an expert that the Info node and the `info` command show to people."""
 
-import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 from ..low_rank import LowRank
 from ..taxonomy import FAMILY_NAMES
+from .blocks import block_of, depth
 from .extraction import extraction_lines
+from .merge import merge_facts, merge_lines
 
 _STATED = {  # metadata key -> label
     "alignguard.objective": "objective",
@@ -52,7 +52,12 @@ def report_text(
         f"layers: {len(layers)}, rank {_ranks(layers)}, {_size(layers)}",
     ]
     lines += [f"{label}: {metadata[key]}" for key, label in _STATED.items() if metadata.get(key)]
-    lines += [*extraction_lines(metadata), *_members(metadata), *_winner_table(metadata)]
+    lines += extraction_lines(metadata)
+    merged = merge_facts(metadata, layers)
+    if merged:
+        return "\n".join([*lines, *merge_lines(merged)])
+    if metadata.get("alignguard.members"):  # not the list that our merge writes
+        lines += ["members:", f"  {metadata['alignguard.members']}"]
     return "\n".join([*lines, *_norm_table(layers)])
 
 
@@ -66,54 +71,13 @@ def _size(layers: Mapping[str, LowRank]) -> str:
     return f"{num_parameters:,} parameters ({4 * num_parameters / 1e6:.3g} MB in fp32)"
 
 
-def _members(metadata: Mapping[str, str]) -> list[str]:
-    """List the experts of a merged file; what is not the list our merge writes is shown as it is."""
-    text = metadata.get("alignguard.members")
-    if not text:
-        return []
-    try:
-        members = [f"  {m['name']}, strength {float(m['strength']):g}" for m in json.loads(text)]
-    except (ValueError, KeyError, TypeError):
-        members = [f"  {text}"]
-    return ["members:", *members]
-
-
-def _winner_table(metadata: Mapping[str, str]) -> list[str]:
-    """List how many output neurons each member of a co-merge won per block; nothing for other files."""
-    try:
-        names = [member["name"] for member in json.loads(metadata["alignguard.members"])]
-        won: dict[str, list[int]] = {}
-        for module, counts in json.loads(metadata["alignguard.winners"]).items():
-            total = won.get(_block(module), [0] * len(names))
-            won[_block(module)] = [a + int(b) for a, b in zip(total, counts, strict=True)]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-    blocks = sorted(won.items(), key=_depth)
-    width = max(map(len, names), default=0)
-    heads = "".join(f"{block.replace('_blocks', '').replace('_block', ''):>9}" for block, _ in blocks)
-    rows = [
-        f"  {name:<{width}}" + "".join(f"{counts[i]:>9}" for _, counts in blocks)
-        for i, name in enumerate(names)
-    ]
-    return ["output neurons won:", f"  {'':<{width}}{heads}", *rows]
-
-
 def _norm_table(layers: Mapping[str, LowRank]) -> list[str]:
     """List the size of the update per block: Frobenius norm over the block's layers."""
     blocks: dict[str, list[float]] = {}
     for module, layer in layers.items():
-        blocks.setdefault(_block(module), []).append(layer.norm())
+        blocks.setdefault(block_of(module), []).append(layer.norm())
     rows = [
         f"  {block:<15}{len(norms):>7}{math.hypot(*norms):>12.4g}"
-        for block, norms in sorted(blocks.items(), key=_depth)
+        for block, norms in sorted(blocks.items(), key=lambda row: depth(row[0]))
     ]
     return [f"  {'block':<15}{'layers':>7}{'norm':>12}", *rows] if rows else []
-
-
-def _block(module: str) -> str:
-    return re.match(r"(?:down_blocks|up_blocks)\.\d+|[^.]*", module).group()
-
-
-def _depth(row: tuple[str, Sequence[float]]) -> tuple[int, str]:
-    order = ("time", "add", "conv_in", "down", "mid", "up")
-    return next((i for i, start in enumerate(order) if row[0].startswith(start)), len(order)), row[0]

@@ -28,7 +28,7 @@ from .members import (
     warn_of_initial_a,
 )
 from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, plain_methods
-from .record import calibration, energy, provenance
+from .record import calibration, energy, provenance, sizes
 from .statistics import Statistics, check_statistics
 
 __all__ = [
@@ -83,15 +83,17 @@ def merge_experts(
     layers: dict[str, LowRank] = {}
     winners: dict[str, list[int]] = {}
     kept: dict[str, float] = {}
+    norms: dict[str, list[float]] = {}
     for module, shape in shapes.items():
         parts = layer_parts(members, module, shape)
         merged = merge_layer(parts, module)
+        norms[module] = [part.norm() for part in parts]
         layers[module], kept[module] = as_low_rank(merged, parts, config.output_rank)
         if merged.winners is not None:
             winners[module] = rows_won(merged.winners, len(members))
         if on_progress:
             on_progress(len(layers), len(shapes))
-    metadata = provenance(members, config) | energy(layers, kept)
+    metadata = provenance(members, config) | sizes(norms) | energy(layers, kept)
     if method.needs_statistics and len(members) > 1:
         metadata |= calibration(config, statistics, winners)
     categories = normalize_categories(name for member in members for name in member.expert.categories)

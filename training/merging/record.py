@@ -24,6 +24,7 @@ def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]
             "categories": list(expert.categories),
             "strength": strength,
             "hash": expert.content_hash,
+            **_own_members(expert.metadata),
         }
         for expert, strength in members
     ]
@@ -39,6 +40,12 @@ def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]
         **({"alignguard.base_hash": next(iter(bases))} if len(bases) == 1 and all_stated else {}),
         **({"alignguard.member_bases": f"{len(bases)} different base models"} if len(bases) > 1 else {}),
     }
+
+
+def sizes(norms: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """State how large each member's update was per layer before the merge, strengths folded."""
+    rounded = {module: [float(f"{norm:.4g}") for norm in own] for module, own in norms.items()}
+    return {"alignguard.member_norms": json.dumps(rounded)}
 
 
 def energy(layers: Mapping[str, LowRank], kept: Mapping[str, float]) -> dict[str, str]:
@@ -75,3 +82,12 @@ def _stated(config: MergeConfig, options: Iterable[str]) -> dict[str, str]:
         f"alignguard.{name}": str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in values.items()
     }
+
+
+def _own_members(metadata: Mapping[str, str]) -> dict[str, object]:
+    """Return how a member was merged itself, if it was: the account goes as deep as the merges did."""
+    try:
+        own = json.loads(metadata["alignguard.members"])
+    except (KeyError, ValueError):
+        return {}
+    return {"method": metadata.get("alignguard.method", ""), "members": own}

@@ -21,6 +21,8 @@ from .pairs import PAIRS_PER_CATEGORY, make_draw, prompts_of, slug, write_pairs
 from .text_encoder import embed, text_encoder_state
 
 CHECKPOINT, JUDGE = "alignguard_mini.safetensors", "judge.safetensors"
+TUNED = "alignguard_mini_tuned.safetensors"
+TUNED_CATEGORY = "shocking"  # what the tuned one was made safe from
 LATENT_SCALE = 0.18215  # SD 1.5: the host divides by it when encoding and multiplies before the UNet
 TAESD_WIDTH = 64
 
@@ -34,7 +36,7 @@ def build_mini(
     categories: Sequence[str] = CATEGORIES,
     on_progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Write the checkpoint, the judge, the pairs and the shipped experts; what is there already is kept.
+    """Write the checkpoint, a tuned UNet, the judge, pairs and the shipped experts; what is there is kept.
 
     Args:
         out: folder, made if needed.
@@ -43,7 +45,7 @@ def build_mini(
         on_progress: called with (what, done, total).
 
     Returns:
-        `checkpoint` and `judge` (files), `pairs` and `experts` (folders).
+        `checkpoint`, `tuned` and `judge` (files), `pairs` and `experts` (folders).
 
     Raises:
         ValueError: if the folder holds the checkpoint of another version of the mini model.
@@ -51,11 +53,14 @@ def build_mini(
     report = on_progress or (lambda what, done, total: None)
     paths = {
         "checkpoint": out / CHECKPOINT,
+        "tuned": out / TUNED,
         "judge": out / JUDGE,
         "pairs": out / "pairs",
         "experts": out / "experts",
     }
     _build_checkpoint(paths["checkpoint"], report)
+    if not paths["tuned"].exists():
+        write_tensors(paths["tuned"], tuned_state(), {"alignguard.mini": version()})
     if not paths["judge"].exists():
         write_tensors(paths["judge"], shipped.load_judge().state_dict(), {})
     _build_experts(paths["experts"])
@@ -83,6 +88,15 @@ def checkpoint_state() -> dict[str, Tensor]:
     state = _prefixed("model.diffusion_model.", unet) | _prefixed("first_stage_model.", autoencoder)
     state |= _prefixed("cond_stage_model.transformer.", text_encoder_state())
     return {name: tensor.half() if tensor.ndim else tensor.float() for name, tensor in state.items()}
+
+
+def tuned_state() -> dict[str, Tensor]:
+    """Return the wide UNet with a shipped expert in its weights, fp16: what a model tuned for safety is."""
+    unet = {name: tensor.half() for name, tensor in expand_unet(shipped.load_unet().state_dict()).items()}
+    for module, layer in expand_layers(shipped.load_expert_layers()[TUNED_CATEGORY]).items():
+        weight = unet[f"{module}.weight"]
+        unet[f"{module}.weight"] = (weight.float() + layer.delta()).half()
+    return _prefixed("model.diffusion_model.", native_unet(unet))
 
 
 def _build_checkpoint(path: Path, report: Progress) -> None:

@@ -1,0 +1,19 @@
+"""What a node shows of an expert: its text and, if it was merged, a picture of the merge."""
+
+from typing import Any
+
+from comfy_api.latest import ui
+
+from ..training.expert_report.merge import merge_facts
+from . import host
+from .merge_picture import draw_merge
+
+
+def expert_display(expert: Any, text: str) -> Any:
+    """Return a node's `ui`: the text, below the picture of the merge the expert came from, if it did."""
+    shown = ui.PreviewText(text)
+    facts = merge_facts(expert.metadata, expert.layers)
+    if not facts or not facts.layers:
+        return shown
+    picture = ui.PreviewImage(host.image_tensor(draw_merge(facts)))
+    return {**picture.as_dict(), **shown.as_dict()}
