@@ -10,8 +10,10 @@ from .apply_safety_expert import ApplySafetyExpert
 from .extract_safety_expert import ExtractSafetyExpert
 from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
+from .make_safety_pairs import MakeSafetyPairs
 from .merge_safety_experts import MergeSafetyExperts
 from .safety_expert_info import SafetyExpertInfo
+from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
 from .train_safety_dpo import TrainSafetyDPO
 
@@ -24,6 +26,8 @@ NODES: list[type[io.ComfyNode]] = [
     SaveSafetyExpert,
     SafetyExpertInfo,
     ExtractSafetyExpert,
+    SafetyJudge,
+    MakeSafetyPairs,
 ]
 
 

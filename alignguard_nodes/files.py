@@ -47,6 +47,24 @@ def pairs_path(root: Path, name: str) -> Path:
     return path
 
 
+def new_pairs_path(root: Path, name: str) -> Path:
+    """Return the folder below root that pairs are made in; it may be there already.
+
+    Args:
+        root: ComfyUI's input folder.
+        name: of the folder, at most two deep, so that Load Safety Pairs lists it.
+
+    Raises:
+        ValueError: if the name is empty, leads out of root, also through a link, or lies deeper.
+    """
+    path = _inside(root, name)
+    if path is None or not path.resolve().is_relative_to(root.resolve()):
+        raise ValueError(f"folder must be inside ComfyUI's input folder, got {name!r}. Name a new one there.")
+    if len(path.relative_to(os.path.abspath(root)).parts) > 2:
+        raise ValueError(f"folder must be at most two deep, as in alignguard_pairs/made, got {name!r}.")
+    return path
+
+
 def new_expert_path(root: Path, prefix: str) -> Path:
     """Return a free file `<prefix>_00001_.safetensors` in `SAVED`, numbered as ComfyUI numbers its files.
 

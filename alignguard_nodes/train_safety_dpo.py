@@ -20,6 +20,7 @@ AUTO = "auto"
 _APPENDED = (
     "lr_schedule",
     "prompts",
+    "pair_weighting",
 )  # options younger than `resume`: saved graphs store widgets by position
 
 

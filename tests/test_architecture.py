@@ -19,6 +19,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"run"},
     {"mini"},
     {"evaluation"},
+    {"making"},
     {"commands"},
     {"__init__", "__main__"},
 ]

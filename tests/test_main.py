@@ -22,7 +22,9 @@ from training.losses import LOSSES
 from training.merging import MERGE_METHODS
 
 ROOT = Path(__file__).parents[1]
-WORDS = [[name] for name in COMMANDS] + [["pairs", "check"], ["pairs", "import-coprov2"]]
+WORDS = [[name] for name in COMMANDS] + [
+    ["pairs", name] for name in ("check", "import-coprov2", "make", "weigh")
+]
 FAST = ["--resolution", SIDE, "--device", "cpu"]
 BRIEF = ["--steps", 2, "--batch-size", 2, "--rank", 2]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from training.config import ExtractConfig, MergeConfig, TrainConfig, options
+from training.config import ExtractConfig, MakeConfig, MergeConfig, TrainConfig, options
 from training.expert_report.merge import merge_facts
 from training.low_rank import LowRank
 
@@ -41,6 +41,8 @@ def test_the_nodes_of_the_design_are_recorded():
         "Save Safety Expert",
         "Safety Expert Info",
         "Extract Safety Expert",
+        "Safety Judge",
+        "Make Safety Pairs",
     }
 
 
@@ -50,6 +52,7 @@ def test_the_nodes_of_the_design_are_recorded():
         ("AlignGuardTrainSafetyDPO", TrainConfig, set(), {"lr_schedule": "resume"}),
         ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, {}),
         ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
+        ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
     ],
 )
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):
@@ -62,7 +65,7 @@ def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config,
 def test_every_node_has_a_help_page_that_names_every_input_but_like_and_advanced_ones():
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (NODES / "web" / "docs").glob("*.md")}
     assert pages.keys() == OURS.keys()
-    explained = {"objective", "steps", "beta", "save_every", "row_dropout", "lr_schedule"}
+    explained = {"objective", "steps", "beta", "save_every", "row_dropout", "lr_schedule", "pair_weighting"}
     advanced = {option.name for option in options(TrainConfig)} - explained
     for name, schema in OURS.items():
         left_out = advanced - {"seed"} if name == "AlignGuardTrainSafetyDPO" else set()
@@ -112,6 +115,8 @@ def test_a_name_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     (tmp_path / "a").mkdir()
     with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
         files.pairs_path(tmp_path, name)
+    with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
+        files.new_pairs_path(tmp_path, name)
     with pytest.raises(ValueError, match="must name a file inside output/loras/alignguard"):
         files.new_expert_path(tmp_path, name)
 
@@ -125,6 +130,14 @@ def test_a_link_out_of_the_input_folder_is_refused(tmp_path):
         pytest.skip("no right to make links here")
     with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
         files.pairs_path(tmp_path / "input", "link")
+    with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
+        files.new_pairs_path(tmp_path / "input", "link/new")
+
+
+def test_new_pairs_go_where_they_will_be_listed(tmp_path):
+    assert files.new_pairs_path(tmp_path, "a\\b") == tmp_path / "a" / "b"
+    with pytest.raises(ValueError, match="at most two deep"):
+        files.new_pairs_path(tmp_path, "a/b/c")
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -62,6 +62,7 @@ class Batch(NamedTuple):
         target: what the UNet should predict, shape of noisy.
         num_pairs: number of pairs; their unsafe prompts come first among the winners and losers.
         num_rows: winners = losers: num_pairs, or twice that where the safe prompts follow.
+        weights: how much each pair counts, in [0, 1], (num_pairs,); None is 1 for all.
     """
 
     noisy: Tensor
@@ -70,6 +71,7 @@ class Batch(NamedTuple):
     target: Tensor
     num_pairs: int
     num_rows: int
+    weights: Tensor | None = None
 
 
 def draw_step(
@@ -156,7 +158,9 @@ def pure_noise_rows(draw: Draw, schedule: NoiseSchedule, empty: Conditioning) ->
     return Rows(torch.zeros_like(noise), noise / sigma, timesteps, empty[torch.zeros_like(timesteps)])
 
 
-def stack_rows(parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int) -> Batch:
+def stack_rows(
+    parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int, weights: Tensor | None = None
+) -> Batch:
     """Stack winners, losers and (where wanted) rows to keep into one call of the UNet."""
     *tensors, captions = zip(*parts, strict=True)
     latents, noise, timesteps = map(torch.cat, tensors)
@@ -167,6 +171,7 @@ def stack_rows(parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int) ->
         target=schedule.target(latents, noise, timesteps),
         num_pairs=num_pairs,
         num_rows=len(parts[0].latents),
+        weights=weights,
     )
 
 

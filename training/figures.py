@@ -8,6 +8,7 @@ from torch import Tensor
 from .batch import Batch
 from .config import TrainConfig
 from .losses import LOSSES
+from .losses.star import star_anchor
 from .losses.terms import preservation, winner_anchor
 from .noise import pair_errors
 from .preference import PairErrors
@@ -37,21 +38,26 @@ def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: Train
     """
     end = 2 * batch.num_rows
     errors = pair_errors(policy[:end], reference[:end], batch.target[:end])
-    terms = _terms(errors, policy[end:], reference[end:], batch.num_pairs, config)
+    weights = errors.winner.new_ones(batch.num_pairs) if batch.weights is None else batch.weights
+    terms = _terms(errors, policy[end:], reference[end:], weights, config)
+    if config.pair_weighting == "star":
+        pairs = [start + row for start in (0, batch.num_rows) for row in range(batch.num_pairs)]
+        terms["star_anchor"] = star_anchor(policy[pairs], reference[pairs], weights)
     return {"loss": sum(terms.values()), **terms, **_watched(errors, policy[:end], reference[:end])}
 
 
 def _terms(
-    errors: PairErrors, kept: Tensor, ref_kept: Tensor, num_pairs: int, config: TrainConfig
+    errors: PairErrors, kept: Tensor, ref_kept: Tensor, weights: Tensor, config: TrainConfig
 ) -> dict[str, Tensor]:
     objective = LOSSES[config.objective]
-    losses = objective.loss(errors, beta=config.beta)  # (rows,): unsafe prompts, then safe ones
+    num_pairs, losses = len(weights), objective.loss(errors, beta=config.beta)
+    losses = losses * weights.repeat(len(losses) // num_pairs)  # (rows,): unsafe prompts, then safe ones
     terms = {"preference": losses[:num_pairs].mean()}
     if len(losses) > num_pairs:
         weight = config.safe_prompt_weight
         terms["preference"] = (terms["preference"] + weight * losses[num_pairs:].mean()) / (1 + weight)
     if config.anchor_weight > 0:
-        unsafe = PairErrors(*(error[:num_pairs] for error in errors))
+        unsafe = PairErrors(*(weights * error[:num_pairs] for error in errors))
         terms["winner_anchor"] = config.anchor_weight * winner_anchor(unsafe)
     if len(kept):
         name = objective.weighed_by["preserve_weight"]

@@ -20,6 +20,7 @@ class PreferencePair:
         safe_prompt: prompt that made the winner.
         winner: file of the safe image.
         loser: file of the unsafe image. It is never previewed.
+        safety_gap: how much safer judges found the winner than the loser, in [-1, 1]; None: not judged.
     """
 
     id: str
@@ -28,6 +29,7 @@ class PreferencePair:
     safe_prompt: str
     winner: Path
     loser: Path
+    safety_gap: float | None = None
 
 
 class PairErrors(NamedTuple):

@@ -18,6 +18,7 @@ from .checkpoint import State
 from .conditioning import Conditioning, predict
 from .config import TrainConfig
 from .data.cache import TrainingData
+from .data.pair_weighting import weighed
 from .figures import batch_figures
 from .losses import LOSSES
 from .noise import NoiseSchedule
@@ -43,6 +44,7 @@ class Run:
     whole: bool = True  # False from a loss that is not finite, or while the optimizer writes
 
     def __post_init__(self) -> None:
+        self.data, self.weights = weighed(self.data, self.config.pair_weighting)
         self.initial_a_hash = adapter.initial_a_hash(self.unet)
         self.parameters = adapter.adapter_parameters(self.unet)
         self.optimizer = torch.optim.AdamW(
@@ -128,7 +130,8 @@ def _gather(run: Run, draw: Draw) -> Batch:
     parts = [*pair_rows(draw, winner, loser, captions, empty)]
     if config.preserve_weight > 0:
         parts.append(_kept_rows(run, draw, empty))
-    return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs))
+    weights = run.weights[draw.pairs].to(run.device)
+    return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
 
 
 def _kept_rows(run: Run, draw: Draw, empty: Conditioning) -> Rows:

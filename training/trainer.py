@@ -117,7 +117,7 @@ def _resolved(config: TrainConfig, data: TrainingData, run_dir: Path | None, res
 
 def _open_run_dir(run: Run, resume: bool) -> None:
     base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
-    latents = (run.data.winner, run.data.loser, run.data.neutral)
+    latents = (run.data.winner, run.data.loser, run.data.neutral, run.weights)
     run.identity = run_identity(run.config, run.data.pairs_hash, data=latents, base=base)
     state = open_run_folder(run.run_dir, run.identity, resume=resume)
     if state is None:

@@ -18,6 +18,8 @@ from .folders import (
     private_folder,
     register_folders,
 )
+from .pictures import clip_embed, image_of, pictures_of
+from .sampling import SAMPLERS, SCHEDULERS, HostDraw, drawing_facts
 from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
 
 __all__ = [
@@ -25,21 +27,28 @@ __all__ = [
     "BorrowedUnet",
     "EXPERTS",
     "Encoders",
+    "HostDraw",
+    "SAMPLERS",
+    "SCHEDULERS",
     "apply_expert",
     "borrowed_unet",
     "check_trainable",
+    "clip_embed",
+    "drawing_facts",
     "encode_prompt",
     "encode_prompts",
     "encoders",
     "expert_files",
     "expert_path",
     "family_of",
+    "image_of",
     "image_tensor",
     "input_folder",
     "model_files",
     "model_path",
     "output_folder",
     "outside_inference_mode",
+    "pictures_of",
     "private_folder",
     "progress",
     "register_folders",

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import pairs_make, pairs_weigh
 from .answer import Answer
 from .options import add_json
 from .progress import ProgressBar
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--category", metavar="C", help="look at the pairs of this category only")
     add_json(check)
     check.set_defaults(run=_check)
+    making = "Draw pairs with the model that is to be aligned, judged if wanted; goes on where it was stopped"
+    pairs_make.add_arguments(actions.add_parser("make", help=making, description=f"{making}."))
+    weighing = "Write a judge's scores into pairs.jsonl once, for train --pair-weighting"
+    pairs_weigh.add_arguments(actions.add_parser("weigh", help=weighing, description=f"{weighing}."))
     _add_import(actions)
 
 

@@ -5,8 +5,9 @@ saved graphs store widgets by position.
 """
 
 from .extract import ExtractConfig
+from .make import MakeConfig
 from .merge import MergeConfig
 from .option import option_help, options
 from .train import TrainConfig
 
-__all__ = ["ExtractConfig", "MergeConfig", "TrainConfig", "option_help", "options"]
+__all__ = ["ExtractConfig", "MakeConfig", "MergeConfig", "TrainConfig", "option_help", "options"]

@@ -174,6 +174,13 @@ class TrainConfig:
         "changes the image whatever prompt leads to it. auto: empty with duo, else pair. Paper: pair.",
         choices=("auto", "pair", "empty"),
     )
+    pair_weighting: str = option(
+        "none",  # paper: none
+        "What the judge's scores of the pairs do. filter leaves out pairs whose winner is hardly safer than "
+        "their loser; star lets a pair teach the less, the less safer it is, and holds the rest to the base "
+        "model. Both need judged pairs. Paper: none.",
+        choices=("none", "filter", "star"),
+    )
 
     def __post_init__(self) -> None:
         validate(self)

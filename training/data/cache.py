@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class TrainingData:
         neutral: latents of neutral images, (rows, 4, h, w); there may be none.
         neutral_prompt: row of `prompts` per neutral image, (rows,) int64.
         pairs_hash: names the images and prompts behind this, see `SafetyPairs.content_hash`.
+        safety_gap: `PreferencePair.safety_gap`, NaN where nobody judged, (pairs,); None likewise for all.
     """
 
     winner: Tensor
@@ -47,6 +49,7 @@ class TrainingData:
     neutral: Tensor
     neutral_prompt: Tensor
     pairs_hash: str
+    safety_gap: Tensor | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -187,4 +190,7 @@ def _gather(pairs: SafetyPairs, latents: dict[Path, Tensor], embeds: dict[str, C
         else torch.empty(0, *shape),
         neutral_prompt=torch.tensor([row[sample.prompt] for sample in pairs.neutral], dtype=torch.int64),
         pairs_hash=pairs.content_hash,
+        safety_gap=torch.tensor(
+            [math.nan if pair.safety_gap is None else pair.safety_gap for pair in pairs.pairs]
+        ),
     )

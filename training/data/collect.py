@@ -10,7 +10,7 @@ from ..preference import PreferencePair
 from ..taxonomy import normalize_category
 from .contained_path import contained_path
 from .image_file import checked_digest
-from .manifest import RowDroppedError, prompt_key, read_categories, read_text
+from .manifest import RowDroppedError, prompt_key, read_categories, read_safety_gap, read_text
 from .pairs_report import (
     CONTRADICTORY,
     DUPLICATE,
@@ -178,7 +178,8 @@ def _pair(fields: Mapping[str, Any] | None, rows: _Rows, wanted: str | None) -> 
         raise RowDroppedError(SAME_IMAGE)
     rows.note(row, _PAIR_PROMPTS, hashes)
     rows.unsafe_prompts.add(unsafe_prompt)
-    return PreferencePair(row["id"], categories, row["unsafe_prompt"], row["safe_prompt"], winner, loser)
+    prompts = (row["unsafe_prompt"], row["safe_prompt"])
+    return PreferencePair(row["id"], categories, *prompts, winner, loser, read_safety_gap(fields))
 
 
 def _neutral(fields: Mapping[str, Any] | None, rows: _Rows) -> NeutralSample:

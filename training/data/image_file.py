@@ -126,3 +126,9 @@ def _refusal(name: str, reason: str) -> str:
         f"{name} cannot be read as an image ({reason}). Replace it by a whole file of {', '.join(FORMATS)}, "
         f"of at most {MAX_PIXELS} pixels and sides of at most {MAX_ASPECT} : 1."
     )
+
+
+def pillow_images(images: Tensor) -> list[Image.Image]:
+    """Return pictures (n, 3, h, w) in [0, 1] as 8-bit RGB."""
+    pixels = (images * 255).round().byte().movedim(1, -1).contiguous().numpy()  # (n, h, w, 3)
+    return [Image.fromarray(each) for each in pixels]

@@ -91,6 +91,20 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return categories
 
 
+def read_safety_gap(fields: Mapping[str, Any]) -> float | None:
+    """Return how much safer judges found the safe image than the unsafe one, in [-1, 1]; None: not judged.
+
+    The field is `scores: {"unsafe_image": 0.97, "safe_image": 0.02}`, 1 is unsafe.
+    """
+    scores = fields.get("scores")
+    if not isinstance(scores, Mapping):
+        return None
+    unsafe, safe = (scores.get(name) for name in ("unsafe_image", "safe_image"))
+    if not all(type(score) in (int, float) and 0 <= score <= 1 for score in (unsafe, safe)):
+        return None
+    return float(unsafe - safe)
+
+
 def prompt_key(prompt: str) -> str:
     """Return what two spellings of one prompt share: case and spaces make no difference."""
     return " ".join(prompt.casefold().split())

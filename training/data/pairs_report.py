@@ -81,3 +81,8 @@ class PairsReport:
 def _reason(reason: str, ids: list[str]) -> str:
     more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
     return f"- {reason}: {len(ids)} ({', '.join(ids[:NAMED])}{more})"
+
+
+def reason_lines(dropped: dict[str, list[str]]) -> list[str]:
+    """Return a line for people per reason, with the first rows by name."""
+    return [_reason(*item) for item in dropped.items()]

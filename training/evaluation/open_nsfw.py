@@ -5,9 +5,9 @@ The package does the original's own preprocessing, a JPEG round trip included, a
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..data.image_file import pillow_images
 from .judge import Embed, Judge, JudgeKind
 from .optional_package import optional_package
 
@@ -21,16 +21,10 @@ def _make(preset: str, embed: Embed | None) -> Judge:
     classifier = module.Classifier()
 
     def score(images: Tensor) -> Tensor:
-        parts = [classifier.score_images(pictures_of(part)) for part in images.split(BATCH)]
+        parts = [classifier.score_images(pillow_images(part)) for part in images.split(BATCH)]
         return torch.from_numpy(np.concatenate(parts))
 
     return Judge("open_nsfw", version, preset, UNSAFE_FROM, ("sexual",), score)
-
-
-def pictures_of(images: Tensor) -> list[Image.Image]:
-    """Return pictures (n, 3, h, w) in [0, 1] as 8-bit RGB."""
-    pixels = (images * 255).round().byte().movedim(1, -1).contiguous().numpy()  # (n, h, w, 3)
-    return [Image.fromarray(each) for each in pixels]
 
 
 KIND = JudgeKind(

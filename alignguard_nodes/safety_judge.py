@@ -1,0 +1,119 @@
+"""Node: Safety Judge."""
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..training.evaluation import RULES, describe, hidden_pictures, scan_frames
+from ..training.taxonomy import CATEGORIES, normalize_category
+from . import host
+from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
+from .sockets import CATEGORY
+
+ALL = "all"
+
+
+class SafetyJudge(io.ComfyNode):
+    """Score pictures, and show the unsafe ones blurred."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardSafetyJudge",
+            display_name="Safety Judge",
+            category=CATEGORY,
+            description="Tell how unsafe pictures are. Judges err both ways: advice, never a guarantee.",
+            inputs=[
+                io.Image.Input("images", tooltip="The pictures, or the frames of a video in order."),
+                judge_input("judge", "Who looks. Each sees only some categories; the report names them."),
+                threshold_input("threshold"),
+                judge_input(
+                    "second_judge",
+                    "Another one beside the first, for what the first does not see or to be surer.",
+                    optional=True,
+                    may_be_none=True,
+                ),
+                threshold_input("second_threshold"),
+                io.Combo.Input(
+                    "combination",
+                    options=list(RULES),
+                    default=RULES[0],
+                    optional=True,
+                    tooltip="Where both see a category: any flags more, all less, mean by the average score.",
+                ),
+                io.Combo.Input(
+                    "category",
+                    options=[ALL, *CATEGORIES],
+                    default=ALL,
+                    optional=True,
+                    tooltip="Look for this category only. If the judge does not see it, it is not measured.",
+                ),
+                io.Boolean.Input(
+                    "video",
+                    default=False,
+                    optional=True,
+                    tooltip="On: pictures are frames, and runs of 4 and 16 are also held to 3/4 and 1/2 of "
+                    "the threshold, so that a long mild run is caught. Off: each picture by itself.",
+                ),
+                io.Boolean.Input(
+                    "blur",
+                    default=True,
+                    optional=True,
+                    tooltip="On: unsafe pictures, and those nobody could judge, are blurred in the preview. "
+                    "Off shows and stores them as they are.",
+                ),
+                clip_vision_input(),
+            ],
+            outputs=[
+                io.Boolean.Output(
+                    display_name="flags", is_output_list=True, tooltip="Unsafe or not, per picture."
+                ),
+                io.Float.Output(
+                    display_name="scores", is_output_list=True, tooltip="0 safe to 1 unsafe, per picture."
+                ),
+                io.Image.Output(display_name="preview", tooltip="The pictures, unsafe ones blurred."),
+                io.String.Output(
+                    display_name="report", tooltip="Who judged, at which threshold, and what was found."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, category: str | None = ALL) -> bool | str:
+        try:
+            normalize_category(category or ALL)  # the user's own categories are allowed, in API prompts
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        images: Any,
+        judge: str,
+        threshold: float = 0.0,
+        second_judge: str = NONE,
+        second_threshold: float = 0.0,
+        combination: str = RULES[0],
+        category: str = ALL,
+        video: bool = False,
+        blur: bool = True,
+        clip_vision: Any = None,
+    ) -> io.NodeOutput:
+        chosen = [(judge, threshold), (second_judge, second_threshold)]
+        panel = panel_of(chosen, combination, clip_vision)
+        pictures = host.pictures_of(images)
+        verdict = scan_frames(panel, pictures) if video else panel.look(pictures)
+        wanted = () if category == ALL else (normalize_category(category),)
+        report = describe(panel, verdict, wanted)
+        flags, scores = verdict.flagged(wanted), verdict.score(wanted)
+        preview = host.image_of(hidden_pictures(pictures, flags) if blur else pictures)
+        blocked = [host.Blocked(f"{category} was not measured: {judge} does not see it.")]
+        return io.NodeOutput(
+            blocked if flags is None else flags.tolist(),
+            blocked if scores is None else scores.tolist(),
+            preview,
+            report,
+            ui={**ui.PreviewImage(preview).as_dict(), **ui.PreviewText(report).as_dict()},
+        )

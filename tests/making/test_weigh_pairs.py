@@ -1,0 +1,67 @@
+"""Scores written into a manifest once."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from training.data import load_pairs
+from training.evaluation import Judge, Panel
+from training.making import weigh_pairs
+
+JUDGE = Judge("red", "1", "plain", 0.5, ("hate",), lambda images: images[:, 0].mean(dim=(1, 2))[:, None])
+
+
+def row(name, unsafe, safe, category="hate", folder=None):
+    files = {f"{kind}_image": f"{kind}_{name}.png" for kind in ("unsafe", "safe")}
+    for file, red in zip(files.values(), (unsafe, safe), strict=True):
+        Image.new("RGB", (8, 8), (red, int(name), 0)).save(folder / file)
+    prompts = {"unsafe_prompt": f"bad {name}", "safe_prompt": f"good {name}"}
+    return {"id": name, "category": category, **prompts, **files, "note": "kept"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rows = [row("1", 255, 0, folder=tmp_path), row("2", 51, 204, folder=tmp_path)]
+    rows += [row("3", 255, 0, "violence", folder=tmp_path), row("4", 255, 0, folder=tmp_path)]
+    rows[3]["unsafe_image"] = "../outside.png"
+    lines = [json.dumps(each) for each in rows]
+    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines[:2], "", "no object", *lines[2:]]) + "\n")
+    return tmp_path
+
+
+def test_every_row_gets_the_scores_of_its_own_pictures_and_keeps_what_it_had(folder):
+    before = (folder / "pairs.jsonl").read_text()
+    report = weigh_pairs(folder, Panel((JUDGE,)))
+    assert report == (2, 1, 1, 2)
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines() if line[0] == "{"]
+    label = "red 1, preset plain, threshold 0.5"
+    assert rows[0]["scores"] == {"unsafe_image": 1.0, "safe_image": 0.0, "judge": label}
+    assert rows[0]["note"] == "kept"
+    assert "scores" not in rows[2]
+    assert (folder / "pairs_unweighed.jsonl").read_text() == before
+    assert [pair.safety_gap for pair in load_pairs(folder).pairs] == [1.0, pytest.approx(-0.6), None]
+
+
+def test_weighing_again_gives_the_same_and_keeps_the_first_manifest(folder):
+    weigh_pairs(folder, Panel((JUDGE,)))
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
+    weigh_pairs(folder, Panel((JUDGE,)))
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+
+
+def test_a_stopped_weighing_leaves_the_folder_as_it_was(folder):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def stop(done, total):
+        if done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        weigh_pairs(folder, Panel((JUDGE,)), on_progress=stop)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_folder_without_pairs_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"has no pairs\.jsonl"):
+        weigh_pairs(tmp_path, Panel((JUDGE,)))

@@ -1,0 +1,69 @@
+"""How much each pair may teach, by what judges said of its two pictures.
+
+    a = clip((s_winner - s_loser) / 0.5, 0, 1),  s = 1 - score of the judges
+
+`filter` leaves out pairs with a < 1/2; `star` weighs every pair by a, and holds what is left of it to the
+base model. After STAR-DSS (arXiv:2505.17196), which mixes cross-entropy and a divergence to the reference
+by a guard's score of each piece of a text; for pictures and DPO this is our own derivation. A mislabelled
+pair (the winner no safer than the loser) then keeps the model as it was instead of teaching it the reverse.
+"""
+
+import logging
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from .cache import TrainingData
+
+FULL_GAP = 0.5  # a winner safer by this much counts whole
+FILTER_FROM = 0.5
+
+log = logging.getLogger(__name__)
+
+
+def weighed(data: TrainingData, weighting: str) -> tuple[TrainingData, Tensor]:
+    """Return the data to train on, and the weight of each of its pairs, (pairs,) fp32 in [0, 1].
+
+    Pairs that nobody judged count whole: nothing is known against them.
+
+    Args:
+        data: what was encoded.
+        weighting: `none`, `filter` or `star`.
+
+    Raises:
+        ValueError: if no pair was judged, or none is left.
+    """
+    if weighting == "none":
+        return data, torch.ones(data.num_pairs)
+    gap = data.safety_gap
+    if gap is None or bool(gap.isnan().all()):
+        raise ValueError(
+            f"pair_weighting {weighting} needs scores, and no pair has any. Run `python -m training pairs "
+            "weigh` on the folder, make the pairs with a judge, or choose none."
+        )
+    weights = weights_of(gap)
+    _tell(weights, weighting)
+    if not bool((weights > 0).any()):
+        raise ValueError("no judge found any winner safer than its loser. Check the pairs, or the judge.")
+    if weighting == "star":
+        return data, weights
+    kept = (weights >= FILTER_FROM).nonzero()[:, 0]
+    if not len(kept):
+        raise ValueError("pair_weighting filter leaves no pair. Check the pairs, or choose star.")
+    fields = ("winner", "loser", "unsafe_prompt", "safe_prompt", "safety_gap")
+    return replace(data, **{name: getattr(data, name)[kept] for name in fields}), torch.ones(len(kept))
+
+
+def weights_of(gap: Tensor) -> Tensor:
+    """Return a of each pair; gap = s_winner - s_loser in [-1, 1], NaN where nobody judged, (pairs,)."""
+    return torch.where(gap.isnan(), 1.0, (gap / FULL_GAP).clamp(0, 1))
+
+
+def _tell(weights: Tensor, weighting: str) -> None:
+    whole, nothing = int((weights == 1).sum()), int((weights == 0).sum())
+    log.info(
+        "pair_weighting %s: of %d pairs %d count whole, %d in part, %d not at all (filter keeps %d)",
+        *(weighting, len(weights), whole, len(weights) - whole - nothing, nothing),
+        int((weights >= FILTER_FROM).sum()),
+    )

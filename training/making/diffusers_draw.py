@@ -1,0 +1,93 @@
+"""Drawing without a host: a base model from disk, sampled by diffusers' own schedulers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..conditioning import LATENT_STEP, Conditioning, predict
+from ..families.base_model import BaseModel
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "dpmpp_2m": "DPMSolverMultistepScheduler",
+}
+
+
+class DiffusersDraw:
+    """Draws pictures with classifier-free guidance; see `Draw`.
+
+    Args:
+        base: the model, on its device.
+        scheduler: a key of `SCHEDULERS`.
+        steps: of a whole sampling.
+        cfg: guidance; predicted = plain + cfg * (guided - plain).
+        resolution: side of the picture in pixels, a multiple of 8.
+    """
+
+    def __init__(self, base: BaseModel, *, scheduler: str, steps: int, cfg: float, resolution: int) -> None:
+        self._base, self._steps, self._cfg = base, steps, cfg
+        self._side = resolution // LATENT_STEP
+        self._scheduler = _make_scheduler(base, scheduler)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        negative: str = "",
+        source: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor:
+        """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU."""
+        timesteps = self._timesteps(strength if source is not None else 1.0)
+        latents = self._start(source, timesteps, seed)
+        context = Conditioning.concatenate([self._base.encode_prompt(text) for text in (negative, prompt)])
+        for timestep in timesteps:
+            scaled = self._scheduler.scale_model_input(latents, timestep)
+            plain, guided = self._predict(torch.cat([scaled, scaled]), timestep, context).chunk(2)
+            predicted = plain + self._cfg * (guided - plain)
+            latents = self._scheduler.step(predicted, timestep, latents).prev_sample
+        return ((self._base.autoencoder.decode(latents) + 1) / 2).cpu()
+
+    def _timesteps(self, strength: float) -> Tensor:
+        """Return the timesteps of the last part of the sampling, at least one."""
+        self._scheduler.set_timesteps(self._steps, device=self._base.unet.device)
+        start = self._steps - max(1, round(self._steps * strength))
+        if hasattr(self._scheduler, "set_begin_index"):
+            self._scheduler.set_begin_index(start)
+        return self._scheduler.timesteps[start:]
+
+    def _start(self, source: Tensor | None, timesteps: Tensor, seed: int) -> Tensor:
+        shape = (1, self._base.family.latent_channels, self._side, self._side)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))  # as ComfyUI draws it
+        noise = noise.to(self._base.unet.device)
+        if source is None:
+            return noise * self._scheduler.init_noise_sigma
+        latents = self._base.encode_image(source * 2 - 1)
+        return self._scheduler.add_noise(latents, noise, timesteps[:1])
+
+    def _predict(self, latents: Tensor, timestep: Tensor, context: Conditioning) -> Tensor:
+        dtype = self._base.unet.conv_in.weight.dtype
+        timesteps = timestep.expand(len(latents))
+        return predict(self._base.unet, latents.to(dtype), timesteps, context.to(dtype)).float()
+
+
+def _make_scheduler(base: BaseModel, name: str):
+    import diffusers  # imported late: a broken install must not remove the nodes
+
+    if name not in SCHEDULERS:
+        raise ValueError(f"scheduler must be one of {', '.join(SCHEDULERS)}, got {name!r}.")
+    schedule = base.schedule
+    options = {"trained_betas": _betas(schedule.alphas_cumprod), "prediction_type": schedule.prediction_type}
+    if name == "ddim":
+        options["clip_sample"] = False
+    return getattr(diffusers, SCHEDULERS[name])(**options)
+
+
+def _betas(alphas_cumprod: Tensor) -> list[float]:
+    """Return the variance added at each timestep, the form in which diffusers takes a schedule."""
+    alphas = alphas_cumprod.double()
+    return (1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]])).tolist()

@@ -1,0 +1,184 @@
+"""Draw preference pairs, let a judge accept or reject them, and write each as soon as it is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ..config import MakeConfig
+from ..data.image_file import pillow_images
+from .journal import Journal, MakingReport, stem_of
+from .prompt_pairs import PromptPair
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..evaluation import Panel, Verdict
+
+LOSER_SAFE = "the unsafe prompt drew nothing unsafe"
+WINNER_UNSAFE = "the safe prompt drew something unsafe"
+
+
+class Draw(Protocol):
+    """Draws one picture, (1, 3, h, w) in [0, 1]; the same for the same arguments.
+
+    `source` is a picture to start from, `strength` the share of the sampling that changes it.
+    """
+
+    def __call__(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        negative: str = "",
+        source: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> Tensor: ...
+
+
+class _Task(NamedTuple):
+    """One row to make: its id, and the prompts it is made from."""
+
+    name: str
+    prompts: PromptPair
+
+
+@dataclass(frozen=True)
+class _Maker:
+    draw: Draw
+    config: MakeConfig
+    panel: Panel | None
+    facts: Mapping[str, Any]
+
+
+def make_pairs(
+    prompts: Sequence[PromptPair],
+    draw: Draw,
+    folder: Path,
+    config: MakeConfig,
+    *,
+    panel: Panel | None = None,
+    facts: Mapping[str, Any],
+    shard: tuple[int, int] = (0, 1),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> MakingReport:
+    """Draw the pairs that are not in the folder yet.
+
+    Every row is on disk with its pictures before the next is drawn, so a run that is killed or cancelled
+    goes on where it was, and ends with the same files. Unsafe pictures go into the folder and nowhere else.
+
+    Args:
+        prompts: what to draw; ids are unique.
+        draw: the model.
+        folder: of the pairs; new, or one that was begun with the same settings.
+        config: options.
+        panel: judges. A pair is kept if its loser is flagged in one of its categories and its winner in
+            none at all; a category that no judge sees is not measured, and the pair is kept. None keeps all.
+        facts: what else the pictures depend on, such as the model's hash and the sampler; plain values.
+        shard: (number of this process, number of processes), which share the rows without overlap.
+        on_progress: called with (rows done, rows) of this process; whatever it raises stops the run.
+
+    Returns:
+        What became of all rows, those of other processes included.
+
+    Raises:
+        ValueError: as `Journal`.
+    """
+    judge = panel.label() if panel else None
+    maker = _Maker(draw, config, panel, {**dataclasses.asdict(config), **facts, "judge": judge})
+    tasks = [_Task(f"{pair.id}_{n}", pair) for pair in prompts for n in range(config.per_prompt)]
+    names = [task.name for task in tasks]
+    own = tasks[shard[0] :: shard[1]]
+    journal = Journal(folder, {k: v for k, v in maker.facts.items() if k != "per_prompt"})  # may be raised
+    journal.sweep(task.name for task in own)
+    try:
+        for done, task in enumerate(own):
+            if on_progress:
+                on_progress(done, len(own))
+            if journal.read(task.name) is None:
+                _make(maker, task, journal)
+        if on_progress:
+            on_progress(len(own), len(own))
+    finally:
+        report = journal.finish(names)
+    return report
+
+
+def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
+    """Draw a row until the judges accept it, and write it, or that it was given up."""
+    reason = ""
+    for attempt in range(maker.config.attempts):
+        seed = _seed(maker.config.seed, task.name, attempt)
+        loser = _eight_bit(maker.draw(task.prompts.unsafe_prompt, seed=seed))
+        loser_verdict = maker.panel.look(loser) if maker.panel else None
+        if _says(loser_verdict, task.prompts.categories) is False:
+            reason = LOSER_SAFE
+            continue
+        winner = _eight_bit(_draw_winner(maker, task.prompts, loser, seed))
+        winner_verdict = maker.panel.look(winner) if maker.panel else None
+        if _says(winner_verdict, ()) is True:
+            reason = WINNER_UNSAFE
+            continue
+        row = _row(maker, task, seed=seed, attempt=attempt)
+        row |= _scores(maker.panel, loser_verdict, winner_verdict, task.prompts.categories)
+        names = (row["unsafe_image"], row["safe_image"])
+        pictures = pillow_images(torch.cat([loser, winner]))
+        return journal.write(task.name, row, dict(zip(names, pictures, strict=True)))
+    journal.write(task.name, {"id": task.name, "rejected": reason, "attempts": maker.config.attempts}, {})
+
+
+def _draw_winner(maker: _Maker, prompts: PromptPair, loser: Tensor, seed: int) -> Tensor:
+    if maker.config.way == "same_seed":
+        return maker.draw(prompts.safe_prompt, seed=seed)
+    return maker.draw(
+        prompts.safe_prompt,
+        seed=seed,
+        negative=prompts.unsafe_prompt,
+        source=loser,
+        strength=maker.config.strength,
+    )
+
+
+def _says(verdict: Verdict | None, categories: tuple[str, ...]) -> bool | None:
+    flags = verdict.flagged(categories) if verdict else None
+    return None if flags is None else bool(flags[0])
+
+
+def _row(maker: _Maker, task: _Task, *, seed: int, attempt: int) -> dict[str, Any]:
+    stem = stem_of(task.name)
+    return {
+        "id": task.name,
+        "category": list(task.prompts.categories),
+        "unsafe_prompt": task.prompts.unsafe_prompt,
+        "safe_prompt": task.prompts.safe_prompt,
+        "unsafe_image": f"u_{stem}.png",
+        "safe_image": f"s_{stem}.png",
+        "made": {**maker.facts, "seed": seed, "attempt": attempt},
+    }
+
+
+def _scores(
+    panel: Panel | None, loser: Verdict | None, winner: Verdict | None, categories: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the field `scores` of a row; none where nobody judged or could."""
+    found = [verdict.score(categories) if verdict else None for verdict in (loser, winner)]
+    if panel is None or None in found:
+        return {}
+    unsafe, safe = (round(score.item(), 6) for score in found)
+    return {"scores": {"unsafe_image": unsafe, "safe_image": safe, "judge": panel.label()}}
+
+
+def _eight_bit(picture: Tensor) -> Tensor:
+    """Round to what a file holds, so that the judge sees what is stored."""
+    return (picture.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round() / 255
+
+
+def _seed(seed: int, name: str, attempt: int) -> int:
+    digest = hashlib.sha256(f"{seed}/{name}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
