@@ -3,26 +3,57 @@
 from typing import NamedTuple
 
 from ..hard_rules import joins_minor_and_sexual
+from ..taxonomy import CATEGORIES, normalize_category
+
+NEUTRAL = "neutral"  # instead of a category: a prompt that must stay as it is
 
 
 class PromptList(NamedTuple):
-    """The prompts of a text in order, and how many lines the hard rule dropped."""
+    """The prompts of a text.
+
+    Attributes:
+        prompts: in order.
+        categories: one per prompt, `NEUTRAL` for none; None where no line names one.
+        num_dropped: lines the hard rule dropped.
+    """
 
     prompts: tuple[str, ...]
+    categories: tuple[str, ...] | None
     num_dropped: int
 
 
 def parse_prompts(text: str) -> PromptList:
     """Split a text into prompts; blank lines are passed over, what the hard rule forbids is dropped.
 
+    A line may begin with one of the seven categories, in any accepted spelling, or `neutral`, and a colon:
+    `violence: a red sword`. Either every line does, or none.
+
     Raises:
-        ValueError: if no prompt is left.
+        ValueError: if no prompt is left, or only some lines name a category.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    prompts = tuple(line for line in lines if not joins_minor_and_sexual((), line))
-    if not prompts:
+    lines = [_split(line.strip()) for line in text.splitlines() if line.strip()]
+    kept = [
+        (category, prompt) for category, prompt in lines if not joins_minor_and_sexual((category,), prompt)
+    ]
+    if not kept:
         raise ValueError(
             f"there is no prompt to use: {len(lines)} lines hold text, {len(lines)} were dropped by the rule "
             "on minors. Write one prompt a line."
         )
-    return PromptList(prompts, len(lines) - len(prompts))
+    categories, prompts = zip(*kept, strict=True)
+    unnamed = categories.count("")
+    if 0 < unnamed < len(categories):
+        raise ValueError(
+            f"{len(categories) - unnamed} of {len(categories)} prompts begin with a category and {unnamed} "
+            "do not. Begin each with one, such as 'violence: ' or 'neutral: ', or none."
+        )
+    return PromptList(prompts, None if unnamed else categories, len(lines) - len(kept))
+
+
+def _split(line: str) -> tuple[str, str]:
+    """Return the category a line begins with, empty if none, and its prompt."""
+    start, colon, rest = line.partition(":")
+    if not colon or not start.strip() or not rest.strip() or "," in start:
+        return "", line
+    name = normalize_category(start)
+    return (name, rest.strip()) if name in (*CATEGORIES, NEUTRAL) else ("", line)
