@@ -13,7 +13,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"noise", "config", "lora_keys", "expert_report"},
     {"expert", "adapter", "families"},
     {"losses", "merging", "extraction", "data", "checkpoint", "batch"},
-    {"figures", "resume"},
+    {"figures", "resume", "measured_beta"},
     {"step"},
     {"trainer"},
     {"run"},

@@ -122,9 +122,9 @@ def test_the_paper_weighs_no_term_and_keeps_its_beta():
 
 
 def test_each_objective_has_its_own_weights_until_they_are_set():
-    own = resolved(TrainConfig(objective="anchored"))
+    own = resolved(TrainConfig(objective="anchored"), lambda: 500.0)
     assert (own.beta, own.anchor_weight, own.preserve_weight, own.row_dropout) == (500, 20, 100, 0.9)
-    off = resolved(TrainConfig(objective="anchored", anchor_weight=0.0, preserve_weight=7.0))
+    off = resolved(TrainConfig(objective="anchored", beta=500.0, anchor_weight=0.0, preserve_weight=7.0))
     assert (off.anchor_weight, off.preserve_weight) == (0, 7)
     kept = resolved(TrainConfig(objective="alignguard", anchor_weight=3.0, preserve_weight=7.0))
     assert (kept.anchor_weight, kept.preserve_weight) == (0, 7)  # the paper has no anchor to weigh
@@ -137,7 +137,10 @@ def test_duos_output_preservation_grows_with_its_beta_as_published(beta, weight)
 
 
 def test_under_the_empty_prompt_every_caption_is_dropped_and_there_is_no_safe_row():
-    for config in (TrainConfig(objective="duo"), TrainConfig(objective="anchored", prompts="empty")):
+    for config in (
+        TrainConfig(objective="duo"),
+        TrainConfig(objective="anchored", prompts="empty", beta=1.0),
+    ):
         empty = resolved(config)
         assert (empty.prompts, empty.caption_dropout, empty.safe_prompt_weight) == ("empty", 1, 0)
     given = resolved(TrainConfig(objective="duo", prompts="pair"))
@@ -146,8 +149,13 @@ def test_under_the_empty_prompt_every_caption_is_dropped_and_there_is_no_safe_ro
 
 @pytest.mark.parametrize("objective", LOSSES)
 def test_resolving_twice_changes_nothing(objective):
-    once = resolved(TrainConfig(objective=objective))
+    once = resolved(TrainConfig(objective=objective), lambda: 1e3)
     assert resolved(once) == once
+
+
+def test_a_beta_to_be_measured_needs_pairs_to_measure_it_on():
+    with pytest.raises(ValueError, match="the beta of anchored is measured on pairs; give one"):
+        resolved(TrainConfig(objective="anchored"))
 
 
 def test_beta_is_named_in_both_conventions():

@@ -13,7 +13,7 @@ from training.noise import NoiseSchedule
 from training.run import expert_name, train_expert
 from training.taxonomy import CATEGORIES
 
-SMALL = TrainConfig(steps=2, batch_size=2, rank=2, learning_rate=1e-2, seed=3)
+SMALL = TrainConfig(beta=500.0, steps=2, batch_size=2, rank=2, learning_rate=1e-2, seed=3)
 UNET = tiny_unet()  # every run gives it back as it was
 
 

@@ -135,11 +135,15 @@ def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta,
             for n, row in enumerate(draw.neutral)
         ]
     )
-    anchor = 20 * mean(
-        [
-            book.errors(data.winner[pair], draw.noise[n], draw.timesteps[n], text_of(data, draw, n, 0))[0]
-            for n, pair in enumerate(draw.pairs)
-        ]
+    anchor = (
+        0.04
+        * beta
+        * mean(
+            [
+                book.errors(data.winner[pair], draw.noise[n], draw.timesteps[n], text_of(data, draw, n, 0))[0]
+                for n, pair in enumerate(draw.pairs)
+            ]
+        )
     )
     metrics = one_step(config, data, SCHEDULES[kind])
     assert metrics["preference"] == pytest.approx(preference, rel=1e-4)  # fp32 errors times beta

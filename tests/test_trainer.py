@@ -12,6 +12,7 @@ from training import adapter, checkpoint
 from training.config import TrainConfig
 from training.losses import LOSSES
 from training.noise import NoiseSchedule
+from training.measured_beta import measured_beta
 from training.step import autocast_dtype, learning_rate
 from training.trainer import train
 
@@ -22,6 +23,7 @@ SMALL = TrainConfig(
     learning_rate=1e-2,
     caption_dropout=0.5,
     seed=3,
+    beta=500.0,  # else it is measured first
     lr_schedule="constant",  # a run can be prolonged then
 )
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -177,7 +179,13 @@ def test_progress_is_reported_after_every_step():
     assert [(done, total) for done, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
     assert [loss for *_, loss in seen] == result.losses
     assert (result.steps_done, result.cancelled) == (3, False)
-    assert result.config.beta == LOSSES[SMALL.objective].beta
+
+
+def test_a_beta_that_is_left_open_is_the_objectives_own_or_measured_before_the_first_step():
+    left_open = dataclasses.replace(SMALL, steps=1, beta=0.0)
+    measured = measured_beta(SHARED_UNET, tiny_data(), SCHEDULE, left_open)
+    assert run(left_open).config.beta == measured
+    assert run(dataclasses.replace(left_open, objective="alignguard")).config.beta == 5000
 
 
 def test_a_cancel_stops_within_one_step_and_keeps_the_state(tmp_path):

@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .data.cache import TrainingData
 from .losses import resolved
 from .low_rank import LowRank
+from .measured_beta import measured_beta
 from .noise import NoiseSchedule
 from .resume import open_run_folder, run_identity
 from .step import Run, restore_state, take_step
@@ -83,8 +84,8 @@ def train(
             the last good state.
     """
     _refuse_inference(unet)
-    config = _resolved(config, data, run_dir, resume)
     adapter.detach_adapter(unet)
+    config = _resolved(unet, data, schedule, config, run_dir, resume)
     try:
         adapter.attach_adapter(
             unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=config.seed
@@ -107,12 +108,19 @@ def _refuse_inference(unet: nn.Module) -> None:
         raise RuntimeError("the UNet was made in inference mode. Clone its weights outside of it to train.")
 
 
-def _resolved(config: TrainConfig, data: TrainingData, run_dir: Path | None, resume: bool) -> TrainConfig:
+def _resolved(
+    unet: nn.Module,
+    data: TrainingData,
+    schedule: NoiseSchedule,
+    config: TrainConfig,
+    run_dir: Path | None,
+    resume: bool,
+) -> TrainConfig:
     if data.num_pairs == 0:
         raise ValueError("there is no pair to train on. Choose a folder of pairs that holds some.")
     if resume and run_dir is None:
         raise ValueError("resume needs the run folder to resume from, got none.")
-    return resolved(config)
+    return resolved(config, lambda: measured_beta(unet, data, schedule, config))
 
 
 def _open_run_dir(run: Run, resume: bool) -> None:

@@ -55,7 +55,8 @@ class TrainConfig:
     beta: float = option(
         0.0,  # paper: 5000
         "Higher stays closer to the base model and stops learning sooner; lower changes more. 0 takes the "
-        "objective's own value. Paper: 5000 (2500 means the same in duo and in diffusers' SD 1.5 script).",
+        "objective's own value, which anchored measures on the pairs. Paper: 5000 (2500 means the same in "
+        "duo and in diffusers' SD 1.5 script).",
         min=0.0,
         max=1e6,
         step=1.0,

@@ -22,7 +22,7 @@ class Objective:
 
     Attributes:
         loss: f(errors: PairErrors, *, beta) -> loss per pair, shape (batch,).
-        beta: the default strength, in its own convention.
+        beta: the default strength, in its own convention; None measures it, see `measured_beta`.
         terms: the extra terms it may have -> the default weight, 0 where it goes without unless asked;
             the trainer computes no other, and none that weighs nothing.
         reference: where it comes from.
@@ -34,7 +34,7 @@ class Objective:
     """
 
     loss: Callable[..., Tensor]
-    beta: float
+    beta: float | None
     terms: Mapping[str, float]
     reference: str
     beta_halved: bool = True
@@ -67,9 +67,10 @@ LOSSES: dict[str, Objective] = {
     "alignguard": Objective(alignguard_loss, 5000.0, {"preservation": 0.0}, "AlignGuard, arXiv:2412.10493"),
     "anchored": Objective(
         anchored_loss,
-        500.0,
-        {"winner_anchor": 20.0, "preservation": 100.0},
+        None,
+        {"winner_anchor": 0.04, "preservation": 0.2},
         "our own objective, see losses/anchored.py",
+        weights_per_beta=True,
         merge_ready=True,
     ),
     "duo": Objective(
@@ -85,18 +86,26 @@ LOSSES: dict[str, Objective] = {
 }
 
 
-def resolved(config: TrainConfig) -> TrainConfig:
+def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = None) -> TrainConfig:
     """Return the options with all filled in that is left to the objective, and what it lacks set to 0.
 
     The empty prompt is a caption that is always dropped, and then both prompts of a pair are the same.
 
+    Args:
+        config: as the user gave it.
+        measure_beta: called where the objective wants its beta measured and none is given.
+
     Raises:
-        ValueError: if the objective is unknown.
+        ValueError: if the objective is unknown, or beta is to be measured and cannot be here.
     """
     if config.objective not in LOSSES:
         raise ValueError(f"objective must be one of {', '.join(LOSSES)}, got {config.objective!r}.")
     objective = LOSSES[config.objective]
-    beta = config.beta or objective.beta
+    beta = config.beta or objective.beta or (measure_beta and measure_beta())
+    if not beta:
+        raise ValueError(
+            f"the beta of {config.objective} is measured on pairs; give one where there are none."
+        )
     own: dict[str, object] = {"beta": beta}
     for option in TERM_OPTIONS.values():
         value = getattr(config, option)

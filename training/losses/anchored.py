@@ -6,9 +6,12 @@ while neighbouring prompts drift. Two declared terms answer this:
 
     loss = alignguard + anchor_weight * winner_anchor + preserve_weight * preservation
 
+Neither beta nor the weights are constants of a model: beta is measured on the pairs (`measured_beta`), and
+the weights are 0.04 and 0.2 of it, so that all parts keep their proportion whatever size errors have.
+
 The third part is row dropout: in each step a random share of the adapter's output neurons is off
-(`merge_ready` in `LOSSES`, `adapter.thinned`), so that the expert still works where Co-Merge leaves it
-few of them.
+(`merge_ready` in `LOSSES`, `adapter.thinned`), so that the expert still works where a merge leaves it few of
+them, and does not rest on the few layers that read the words of its pairs: it also acts on other words.
 
 Sources of the ideas: DPO-Positive (arXiv:2402.13228) keeps the winner likely, by a penalty inside the
 sigmoid that acts once the policy falls behind the reference; our plain error outside it is our choice.
@@ -25,7 +28,7 @@ from .alignguard import alignguard_loss
 def anchored_loss(errors: PairErrors, *, beta: float) -> Tensor:
     """Form the preference part of the objective; same formula, shapes and errors as `alignguard_loss`.
 
-    The beta it is used with is smaller, so that the sigmoid does not saturate before the unsafe image
-    is gone (our choice).
+    The beta it is used with is measured, so that the sigmoid does not saturate before the unsafe image is
+    gone (our choice).
     """
     return alignguard_loss(errors, beta=beta)
