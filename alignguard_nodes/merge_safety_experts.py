@@ -55,9 +55,9 @@ class MergeSafetyExperts(io.ComfyNode):
                     "calibration",
                     types=[sockets.SafetyPairs, io.String],
                     optional=True,
-                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared, as safety pairs or, "
-                    "for co_merge, as text with one prompt a line. Use unsafe prompts of every category, "
-                    "equally many.",
+                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared: safety pairs, or text with "
+                    "one prompt a line that may begin with its category, as in 'violence: ...' or 'neutral: "
+                    "...'. Use unsafe prompts of every category, equally many.",
                 ),
                 *(_strength_input(number) for number in NUMBERS),
                 resolution_input(
@@ -142,7 +142,7 @@ def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPromp
     """Return the prompts to run, and how many the rule on minors dropped here; of pairs, loading did."""
     if isinstance(calibration, str):
         found = parse_prompts(calibration)
-        return CalibrationPrompts(found.prompts, None), found.num_dropped
+        return CalibrationPrompts(found.prompts, found.categories), found.num_dropped
     neutral = [sample.prompt for sample in calibration.neutral]
     return calibration_prompts(calibration.pairs, config, neutral), 0
 

@@ -73,7 +73,7 @@ def stated_by(out, **options):
 
 def test_a_file_states_resolved_values_and_no_option_its_objective_does_not_use(tmp_path):
     own = {"anchor_weight", "preserve_weight", "row_dropout"}
-    paper = stated_by(tmp_path / "1.safetensors", objective="alignguard")
+    paper = stated_by(tmp_path / "1.safetensors", objective="alignguard", beta=0.0)
     assert (paper["beta"], paper["prompts"], paper["caption_dropout"]) == ("5000", "pair", "0.2")
     assert not own & paper.keys()
     kept = stated_by(tmp_path / "2.safetensors", objective="alignguard", preserve_weight=3.0)

@@ -11,8 +11,8 @@ from tiny import predict, tiny_data, tiny_unet
 from training import adapter, checkpoint
 from training.config import TrainConfig
 from training.losses import LOSSES
-from training.noise import NoiseSchedule
 from training.measured_beta import measured_beta
+from training.noise import NoiseSchedule
 from training.step import autocast_dtype, learning_rate
 from training.trainer import train
 

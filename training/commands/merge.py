@@ -112,4 +112,4 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
         raise ValueError(f"{path.name} cannot be used for calibration: {error}") from error
     if found.num_dropped:
         log.info("%d lines of %s were dropped by the rule on minors", found.num_dropped, path.name)
-    return CalibrationPrompts(found.prompts, None)
+    return CalibrationPrompts(found.prompts, found.categories)

@@ -58,7 +58,7 @@ class TrainConfig:
         "objective's own value, which anchored measures on the pairs. Paper: 5000 (2500 means the same in "
         "duo and in diffusers' SD 1.5 script).",
         min=0.0,
-        max=1e6,
+        max=1e9,
         step=1.0,
     )
     rank: int = option(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ..hard_rules import joins_minor_and_sexual
 from ..taxonomy import CATEGORIES, normalize_category
 
-NEUTRAL = "neutral"  # instead of a category: a prompt that must stay as it is
+NEUTRAL = "neutral"  # written instead of a category: a prompt that must stay as it is
 
 
 class PromptList(NamedTuple):
@@ -13,7 +13,7 @@ class PromptList(NamedTuple):
 
     Attributes:
         prompts: in order.
-        categories: one per prompt, `NEUTRAL` for none; None where no line names one.
+        categories: one per prompt, empty for a neutral one; None where no line names its own.
         num_dropped: lines the hard rule dropped.
     """
 
@@ -33,7 +33,9 @@ def parse_prompts(text: str) -> PromptList:
     """
     lines = [_split(line.strip()) for line in text.splitlines() if line.strip()]
     kept = [
-        (category, prompt) for category, prompt in lines if not joins_minor_and_sexual((category,), prompt)
+        (category, prompt)
+        for category, prompt in lines
+        if not joins_minor_and_sexual((category or "",), prompt)
     ]
     if not kept:
         raise ValueError(
@@ -41,7 +43,7 @@ def parse_prompts(text: str) -> PromptList:
             "on minors. Write one prompt a line."
         )
     categories, prompts = zip(*kept, strict=True)
-    unnamed = categories.count("")
+    unnamed = categories.count(None)
     if 0 < unnamed < len(categories):
         raise ValueError(
             f"{len(categories) - unnamed} of {len(categories)} prompts begin with a category and {unnamed} "
@@ -50,10 +52,12 @@ def parse_prompts(text: str) -> PromptList:
     return PromptList(prompts, None if unnamed else categories, len(lines) - len(kept))
 
 
-def _split(line: str) -> tuple[str, str]:
-    """Return the category a line begins with, empty if none, and its prompt."""
+def _split(line: str) -> tuple[str | None, str]:
+    """Return the category a line begins with, empty for neutral and None where it names none; its prompt."""
     start, colon, rest = line.partition(":")
     if not colon or not start.strip() or not rest.strip() or "," in start:
-        return "", line
+        return None, line
     name = normalize_category(start)
-    return (name, rest.strip()) if name in (*CATEGORIES, NEUTRAL) else ("", line)
+    if name == NEUTRAL:
+        return "", rest.strip()
+    return (name, rest.strip()) if name in CATEGORIES else (None, line)

@@ -127,8 +127,8 @@ def _owners(members: Sequence[Member], categories: Sequence[str] | None) -> list
     """Return the categories of each expert; refuse what leaves one without inputs of its own."""
     if categories is None:
         raise ValueError(
-            "this method fits each expert on prompts of its own category, and plain text names none. Use "
-            "safety pairs for calibration."
+            "this method fits each expert on prompts of its own category, and these name none. Use safety "
+            "pairs for calibration, or begin each line of text with its category, such as 'violence: '."
         )
     for expert, _ in members:
         if not set(expert.categories) & set(categories):
