@@ -55,9 +55,9 @@ class MergeSafetyExperts(io.ComfyNode):
                     "calibration",
                     types=[sockets.SafetyPairs, io.String],
                     optional=True,
-                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared: safety pairs, or text with "
-                    "one prompt a line that may begin with its category, as in 'violence: ...' or 'neutral: "
-                    "...'. Use unsafe prompts of every category, equally many.",
+                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared: safety pairs, or "
+                    "text with one prompt a line that may begin with its category, as in 'violence: ...' or "
+                    "'neutral: ...'. Use unsafe prompts of every category, equally many.",
                 ),
                 *(_strength_input(number) for number in NUMBERS),
                 resolution_input(
