@@ -83,6 +83,88 @@ def test_a_sexual_word_is_seen_without_the_category(text):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "c h i l d",
+        "a c h i l d",
+        "c h i l d a",
+        "c.h.i.l.d",
+        "c-h-i-l-d",
+        "c_h_i_l_d",
+        "c*h*i*l*d",
+        "c  h  i  l  d",
+        "k\ni\nd",
+        "chi-ld",
+        "ch|ild",
+        "ch1ld",
+        "k1d",
+        "k!ds",
+        "b0y",
+        "6irls",
+        "t33n",
+        "1ad",
+        "c h 1 l d",
+        "K-1-D-S",
+        "chiiild",
+        "teeeeens",
+        "kiddd",
+        "ch\u00adild",  # a soft hyphen
+        "c\u034fhild",  # a joiner of graphemes
+        "ch\ufe0fild",  # a variation selector
+        "ch\u3164ild",  # a blank that counts as a letter
+        "ch\x08ild",  # a control character
+        "\u1d04\u029c\u026a\u029f\u1d05",  # small capitals
+        "\U0001f172\U0001f177\U0001f178\U0001f17b\U0001f173",  # letters on dark tiles
+        "\u24d2\u24d7\u24d8\u24db\u24d3",  # letters in circles
+        "\U0001d4d2\U0001d4f1\U0001d4f2\U0001d4f5\U0001d4ed",  # mathematical script
+        "\u13df\u13bb\u13c6\u13de\u13a0",  # Cherokee
+        "\u0661\u0665 years old",  # Arabic digits
+        "\u2460\u2464 years old",  # digits in circles
+        "age: 9",
+        "grandchildren",
+    ],
+)
+def test_a_disguised_word_for_a_minor_is_seen(text):
+    assert joins_minor_and_sexual(["sexual"], text)
+    assert joins_minor_and_sexual([], f"a picture of {text} here", "nude")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["n u d e", "n.u.d.e", "nu-de", "nuuude", "n0de nud3", "n@ked", "n4ked", "s e x", "$ex", "S3X", "er0tic"],
+)
+def test_a_disguised_sexual_word_is_seen(text):
+    assert joins_minor_and_sexual([], text, "a kid")
+    assert joins_minor_and_sexual([text], "a kid")
+
+
+def test_words_are_not_put_together_from_two_texts():
+    assert not joins_minor_and_sexual(["sexual"], "c h i", "l d")
+    assert not joins_minor_and_sexual(["sexual"], "chi-", "-ld")
+
+
+ORDINARY = """
+    middlesex sextant essex sussex unisex sexton kidney kidnap kidskin infantry minority boycott boyar ladder
+    clad salad glass class grassland lesson season person reason prison poison mason jason nelson sonnet sonar
+    girder girdle girth toddy babylon teensy schooner scholar preschedule canteen velveteen stripling
+    grape drape trapeze therapist scrape strap parapet skyscraper analysis canal breastplate nudge denude
+    organ orchard stripe striped eighteen-wheeler play-back mid-air x-ray e-mail t-shirt mother-in-law
+    4k 8k 3d 1st 2nd 100 1080p 50mm f/1.8 b&w h2o co2 mp3 u.s.a. j.r.r. no.1 5-star 24/7 s.o.s. a.m. p.m.
+    rock'n'roll don't o'clock forget-me-not jetlag lolling loll lollipop ninety antenna s-a-l-e v_o_g_u_e
+""".split()
+
+
+@pytest.mark.parametrize("word", ORDINARY)
+def test_an_ordinary_word_is_no_word_for_a_minor(word):
+    assert not joins_minor_and_sexual(["sexual"], f"a photo, {word}, by a lake")
+
+
+@pytest.mark.parametrize("word", ORDINARY)
+def test_an_ordinary_word_is_no_sexual_word(word):
+    assert not joins_minor_and_sexual([], f"a child, {word}, by a lake")
+
+
+@pytest.mark.parametrize(
     ("categories", "texts"),
     [
         (["sexual"], ["a woman on a sofa"]),

@@ -1,8 +1,9 @@
 """The rule without a switch: no row may join sexual content with a word for a minor."""
 
 import re
-import unicodedata
 from collections.abc import Iterable
+
+from .disguises import readings
 
 # Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match.
 _SEXUAL = (
@@ -12,16 +13,17 @@ _SEXUAL = (
     r"explicit|seducti(?:ve|on)|seduc(?:e|es|ed|ing)|sensual|fetish|bdsm|bondage|orgasms?|org(?:y|ies)|"
     r"grop(?:e|es|ed|ing|er|ers)|masturbat\w*|fellatio|intercourse|genitals?|genitalia|penis|vagina|"
     r"breast(?:s|ed)?|nipples?|buttocks|rap(?:e|es|ed|ing|ists?)|molest\w*|incest|prostitut\w*|brothel|"
-    r"aroused|horny|p(?:a)?edophil\w*|grooming|xxx"
+    r"aroused|horny|p(?:a)?edophil\w*|grooming|xxx|upskirts?|thongs?|cleavage|ecchi|unclad|disrob(?:e|es|ed|ing)|"
+    r"(?:without|no|any)[\s-]+cloth(?:es|ing)"
 )
 _MINOR = (
-    r"child(?:ren|hood|like|ish|s)?|kid(?:s|dies|die|do)?|minors?|under[\s-]?aged?|pre[\s-]?teens?|"
+    r"(?:step|grand|god|foster)?child(?:ren|hood|like|ish|s)?|kid(?:s|dies|die|do)?|minors?|under[\s-]?aged?|pre[\s-]?teens?|"
     r"teen(?:s|y|ie|aged?)?|teenagers?|tweens?|toddlers?|infants?|newborns?|bab(?:y|ies)|(?:boy|girl)(?:s|hood)?|"
     r"school[\s-]?(?:boy|girl|child|kid)s?|schoolchildren|adolescen(?:t|ts|ce)|juveniles?|youngsters?|youths?|"
     r"kindergart\w*|pre[\s-]?school\w*|(?:primary|elementary|grade|middle|junior|high)[\s-]?school\w*|pupils?|"
     r"(?:step|grand|god)?(?:son|daughter)s?|lads?|laddies?|lass(?:es|ies?)?|"
     r"lol(?:i|is|ita|itas|icon)|shota(?:s|con)?|jail[\s-]?bait|p(?:a)?edophil\w*|prepubescent|pubescent|"
-    r"nin[oa]s?|enfants?|kinder|bambin[oaie]"
+    r"nymphets?|tots?|nin[oa]s?|enfants?|kinder|bambin[oaie]"
 )
 _ORDINALS = (
     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|"
@@ -36,12 +38,6 @@ _AGE = (
     rf"{_UNDER_18}[\s-]*(?:yrs?|y\.?\s?o|y/o)|(?:aged?|age of)[\s:]+{_UNDER_18}|"
     rf"{_BELOW}|(?:{_ORDINALS})[\s-]grade(?:rs?)?"
 )
-# Letters of other scripts that look like Latin ones, capitals by their own shape; what Unicode itself
-# holds to be equal is undone by NFKD. Cyrillic, then Greek, then Latin.
-_LOOK_ALIKES = str.maketrans(
-    "АВЕІЈКМНОРЅТУХСавгеіјкмноприѕтухсһԁԛԝӏ" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαεηικνορτυχ" + "ıłøđ",
-    "ABEIJKMHOPSTYXCabreijkmhonpustyxchdqwl" + "ABEZHIKMNOPTYXaenikvoptux" + "ilod",
-)
 _SEXUAL_PATTERN = re.compile(rf"\b(?:{_SEXUAL})\b")
 _MINOR_PATTERN = re.compile(rf"\b(?:{_MINOR}|{_AGE})\b")
 
@@ -50,7 +46,8 @@ def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
     """Say whether a row must be dropped: a sexual category or word together with a word for a minor.
 
     Every loader of prompts and every maker of pairs asks this and counts what it drops. It errs on
-    the side of dropping, and has no switch. The word lists are our choice.
+    the side of dropping, and has no switch. Disguises are seen through as far as `disguises` says. The
+    word lists are our choice.
 
     Args:
         categories: the row's categories in any spelling; `nudity` counts as sexual.
@@ -59,14 +56,9 @@ def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
     Returns:
         True if both sides are found, in the same text or in different ones.
     """
-    text = _fold(" | ".join((*categories, *texts)))
-    return bool(_SEXUAL_PATTERN.search(text) and _MINOR_PATTERN.search(text))
+    found = readings(*categories, *texts)
+    return _any(_SEXUAL_PATTERN, found) and _any(_MINOR_PATTERN, found)
 
 
-def _fold(text: str) -> str:
-    """Undo disguises: case, full-width letters, accents, zero-width characters, look-alikes, dashes."""
-    if text.isascii():  # nearly every prompt, and there are tens of thousands
-        return text.casefold().replace("_", " ")
-    decomposed = unicodedata.normalize("NFKD", text).translate(_LOOK_ALIKES).casefold()
-    kept = (c for c in decomposed if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
-    return "".join("-" if unicodedata.category(c) == "Pd" else c for c in kept).replace("_", " ")
+def _any(pattern: re.Pattern[str], found: tuple[str, ...]) -> bool:
+    return any(pattern.search(text) for text in found)

@@ -60,7 +60,7 @@ def read_text(
     """
     if fields is None:
         raise RowDroppedError(MALFORMED)
-    if joins_minor_and_sexual(_raw_categories(fields), *_texts(list(fields.values()))):
+    if joins_minor_and_sexual(_raw_categories(fields), *_texts(fields)):
         raise RowDroppedError(HARD_RULE)  # first, so that it is counted whatever else is wrong
     row = {name: fields.get(name) for name in (*prompts, *images)}
     if not _id(fields) or not all(isinstance(value, str) and value.strip() for value in row.values()):
@@ -138,9 +138,13 @@ def _raw_categories(fields: Mapping[str, Any]) -> list[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    """Return every text in a field, also inside lists and objects."""
+    """Return every text in a field, also inside lists and objects; a number called age is text too."""
     if isinstance(value, dict):
-        value = list(value.values())
+        value = [f"aged {each}" if _is_age(name, each) else each for name, each in value.items()]
     if isinstance(value, list):
         return [text for part in value for text in _texts(part)]
     return [value] if isinstance(value, str) else []
+
+
+def _is_age(name: Any, value: Any) -> bool:
+    return str(name).strip().casefold() == "age" and isinstance(value, int | float)

@@ -1,0 +1,104 @@
+"""What a text may say behind the spelling of its words, for rules that a spelling must not get round.
+
+Undone: case, full-width and decorated letters, accents, invisible characters, letters of other scripts that
+look like Latin ones, digits and signs for letters (`w0rd`), letters set apart (`w o r d`, `w.o.r.d`), signs
+inside a word (`wo-rd`), letters drawn out (`wooord`). Not undone: a space inside a word (`wo rd`),
+misspellings, other languages. Which of them count is our choice.
+"""
+
+import re
+import unicodedata
+from itertools import chain
+
+_START, _LETTERS = "abcdefghijklmnopqrstuvwxyz", 26
+# Letters that look like Latin ones, capitals by their own shape; what Unicode itself holds to be equal is
+# undone by NFKD. Cyrillic, Greek, Armenian, Cherokee, small capitals and phonetic letters, Latin.
+_LOOK_ALIKES = str.maketrans(
+    "АВЕІЈКМНОРЅТУХСавгеіјкмноприѕтухсһԁԛԝӏ"
+    "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧαεηικνορτυχ"
+    "օսոհցզԱՏՕ"
+    "ᎪᏴᏟᎠᎬᏳᎻᏆᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃ"
+    "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢɑɡɩʋ"
+    "ıłøđŧħ",
+    "ABEIJKMHOPSTYXCabreijkmhonpustyxchdqwl"
+    "ABEZHIKMNOPTYXaenikvoptux"
+    "ounhgqUSO"
+    "ABCDEGHIJKLMPRSTVWZ"
+    "abcdefghijklmnoprstuvwyzagiv"
+    "ilodth",
+)
+# Letters on dark tiles and the letters of flags, which NFKD leaves as they are.
+_TILES = {
+    start + number: _START[number] for start in (0x1F150, 0x1F170, 0x1F1E6) for number in range(_LETTERS)
+}
+_BLANKS = dict.fromkeys((0x115F, 0x1160, 0x2800, 0x3164, 0xFFA0))  # look like nothing, count as letters
+_GONE = {"Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Me", "Mc"}  # controls, formats, unassigned, marks
+
+_LEET = dict(zip("03456789@$€+", "oeasgtbgaset", strict=True))
+_LEET_TABLES = tuple(str.maketrans(_LEET | dict.fromkeys("1!|", letter)) for letter in "il")
+# A word of letters with digits or signs for letters; a sign stands between letters, or $ and @ before them.
+_LEET_WORD = re.compile(r"(?<![a-z0-9])(?=[0-9@$€!|+]*[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])")
+_SIGN_OR_DIGIT = re.compile(r"[0-9@$€!|+]")
+_APART = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][^a-z0-9]{1,3}){2,}[a-z0-9](?![a-z0-9])")
+_SIGNS_INSIDE = re.compile(r"(?<=[a-z0-9])[^\w\s]+(?=[a-z0-9])")
+_DRAWN_OUT = re.compile(r"([a-z])\1{2,}")
+_BETWEEN = " " * 4 + "|" + " " * 4  # wider than what sets letters apart
+
+
+def readings(*texts: str) -> tuple[str, ...]:
+    """Return texts, joined, in lower case and plain letters, and every other way they may be meant.
+
+    No word is read across two texts.
+
+    Returns:
+        The plain reading first, then those that differ from it. Nearly every text has one or two.
+    """
+    plain = _BETWEEN.join(map(_plain, texts))
+    found = dict.fromkeys((plain, *_leet(plain)))
+    for undo in (_together, _without_signs, _shortened, _leet):
+        found |= dict.fromkeys(chain.from_iterable(undo(reading) for reading in list(found)))
+    return tuple(found)
+
+
+def _plain(text: str) -> str:
+    if text.isascii() and text.isprintable():  # nearly every prompt, and there are tens of thousands
+        return text.casefold().replace("_", " ")
+    decomposed = unicodedata.normalize("NFKD", text.translate(_TILES)).translate(_LOOK_ALIKES).casefold()
+    return "".join(map(_plain_character, decomposed.translate(_BLANKS))).replace("_", " ")
+
+
+def _plain_character(character: str) -> str:
+    if character.isspace():
+        return " "
+    kind = unicodedata.category(character)
+    if kind in _GONE:
+        return ""
+    if kind == "Nd":  # the digits of other scripts
+        return str(unicodedata.decimal(character))
+    return "-" if kind == "Pd" else character
+
+
+def _leet(text: str) -> tuple[str, ...]:
+    """Read digits and signs as letters, in words that have a letter; 1 may be i or l."""
+    if not _SIGN_OR_DIGIT.search(text):
+        return ()
+    return tuple(_LEET_WORD.sub(lambda word, t=table: word[0].translate(t), text) for table in _LEET_TABLES)
+
+
+def _together(text: str) -> tuple[str, ...]:
+    """Read letters set apart as a word, also without an article before it or behind it."""
+    if not _APART.search(text):
+        return ()
+    ends = (slice(None), slice(1, None), slice(-1), slice(1, -1))
+    return tuple(_APART.sub(lambda run, end=end: re.sub(r"[\W_]", "", run[0])[end], text) for end in ends)
+
+
+def _without_signs(text: str) -> tuple[str, ...]:
+    return (_SIGNS_INSIDE.sub("", text),)
+
+
+def _shortened(text: str) -> tuple[str, ...]:
+    """Read letters drawn out once, and twice."""
+    if not _DRAWN_OUT.search(text):
+        return ()
+    return (_DRAWN_OUT.sub(r"\1", text), _DRAWN_OUT.sub(r"\1\1", text))
