@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server", "alignguard_nodes"}
 LATE = {"diffusers", "peft", "transformers"}  # a broken install must not remove the nodes
+NETWORK = {"socket", "ssl", "http", "urllib.request", "requests", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAYERS = [  # a module may import from rows above its own, never from its own row or below
+    {"disguises"},
     {"taxonomy", "preference", "low_rank", "tensor_file", "hard_rules", "conditioning", "kernels"},
     {"noise", "config", "lora_keys", "expert_report"},
     {"expert", "adapter", "families"},
@@ -19,7 +21,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"run"},
     {"mini"},
     {"evaluation"},
-    {"making"},
+    {"making", "rewriting"},
     {"commands"},
     {"__init__", "__main__"},
 ]
@@ -57,6 +59,13 @@ def test_training_imports_only_downwards(path):
 def test_heavy_packages_are_imported_inside_functions(path):
     for target in imports(path, tree_of(path).body):
         assert target[0] not in LATE, f"import {target[0]} where it is used, not at the top"
+
+
+def test_only_the_rewriting_endpoint_opens_a_connection():
+    for path in FILES:
+        for target in imports(path, ast.walk(tree_of(path))):
+            if NETWORK & {target[0], ".".join(target[:2])}:
+                assert path.relative_to(ROOT).as_posix() == "training/rewriting/endpoint.py", target
 
 
 def test_every_module_of_training_has_a_row():

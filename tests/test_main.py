@@ -23,7 +23,7 @@ from training.merging import MERGE_METHODS
 
 ROOT = Path(__file__).parents[1]
 WORDS = [[name] for name in COMMANDS] + [
-    ["pairs", name] for name in ("check", "import-coprov2", "make", "weigh")
+    ["pairs", name] for name in ("check", "import-coprov2", "make", "rewrite", "weigh")
 ]
 FAST = ["--resolution", SIDE, "--device", "cpu"]
 BRIEF = ["--steps", 2, "--batch-size", 2, "--rank", 2]
@@ -122,8 +122,8 @@ def test_the_help_shows_every_option_of_the_config_and_every_entry_of_the_regist
 def test_help_that_needs_no_registry_does_not_wait_for_torch():
     code = (
         "import sys\nfrom training.__main__ import main\n"
-        "many = [], ['mini'], ['pairs', 'check'], ['pairs', 'import-coprov2'], ['info'], ['extract']\n"
-        "for words in many:\n"
+        "pairs = [['pairs', action] for action in ('check', 'import-coprov2', 'rewrite')]\n"
+        "for words in ([], ['mini'], *pairs, ['info'], ['extract']):\n"
         "    try: main([*words, '--help'])\n"
         "    except SystemExit: pass\n"
         "sys.exit('torch' in sys.modules)"

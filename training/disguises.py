@@ -37,7 +37,9 @@ _GONE = {"Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Me", "Mc"}  # controls, formats, u
 _LEET = dict(zip("03456789@$€+", "oeasgtbgaset", strict=True))
 _LEET_TABLES = tuple(str.maketrans(_LEET | dict.fromkeys("1!|", letter)) for letter in "il")
 # A word of letters with digits or signs for letters; a sign stands between letters, or $ and @ before them.
-_LEET_WORD = re.compile(r"(?<![a-z0-9])(?=[0-9@$€!|+]*[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])")
+_LEET_WORD = re.compile(
+    r"(?<![a-z0-9])(?=[0-9@$€!|+]*[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])"
+)
 _SIGN_OR_DIGIT = re.compile(r"[0-9@$€!|+]")
 _APART = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][^a-z0-9]{1,3}){2,}[a-z0-9](?![a-z0-9])")
 _SIGNS_INSIDE = re.compile(r"(?<=[a-z0-9])[^\w\s]+(?=[a-z0-9])")

@@ -4,8 +4,9 @@ import json
 import os
 import secrets
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -88,13 +89,29 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     refuse_existing(path)
     order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))  # keeps every tensor aligned
     header = _header({key: tensors[key] for key in order}, metadata)
+    start = struct.pack("<Q", len(header)) + header
+    return write_new(path, chain([start], (_raw(tensors[key]) for key in order)))
+
+
+def write_new(path: Path, parts: Iterable[bytes]) -> Path:
+    """Write a file under a temporary name and rename it; an existing file stays as it is.
+
+    Args:
+        path: the file; its folder is made if needed.
+        parts: its bytes, piece by piece.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: if the file exists, also if it appears while writing.
+    """
+    refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(struct.pack("<Q", len(header)) + header)
-            for key in order:
-                file.write(_raw(tensors[key]))
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         _publish(temporary, path)

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import pairs_make, pairs_weigh
+from . import pairs_make, pairs_rewrite, pairs_weigh
 from .answer import Answer
 from .options import add_json
 from .progress import ProgressBar
@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     weighing = "Write a judge's scores into pairs.jsonl once, for train --pair-weighting"
     pairs_weigh.add_arguments(actions.add_parser("weigh", help=weighing, description=f"{weighing}."))
     _add_import(actions)
+    rewriting = "Write the safe half of prompts: from a table, a paired file, or a model on this machine"
+    pairs_rewrite.add_arguments(actions.add_parser("rewrite", help=rewriting, description=f"{rewriting}."))
 
 
 def _add_import(actions: argparse._SubParsersAction) -> None:

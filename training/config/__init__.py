@@ -8,6 +8,15 @@ from .extract import ExtractConfig
 from .make import MakeConfig
 from .merge import MergeConfig
 from .option import option_help, options
+from .rewrite import RewriteConfig
 from .train import TrainConfig
 
-__all__ = ["ExtractConfig", "MakeConfig", "MergeConfig", "TrainConfig", "option_help", "options"]
+__all__ = [
+    "ExtractConfig",
+    "MakeConfig",
+    "MergeConfig",
+    "RewriteConfig",
+    "TrainConfig",
+    "option_help",
+    "options",
+]

@@ -1,0 +1,104 @@
+"""No way in leads round the hard rule: every reader of prompts drops what it forbids, disguised or not."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+from training.data import load_pairs
+from training.data.prompt_list import parse_prompts
+
+REASON = "sexual content together with a word for a minor"
+SAYINGS = ["nude, a kid", "n u d e, a k1d", "nud\u0435 \u0441hild", "n.u.d.e t33ns", "NUUUDE Ch\u00adild"]
+
+
+def pictures(folder, names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for tone, name in enumerate(names):
+        Image.new("RGB", (8, 8), (tone, 0, 9)).save(folder / name, format="PNG")
+
+
+def write_csv(path, rows):
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+
+
+def jsonl_folder(root, saying):
+    pictures(root, ("u0", "s0", "u1", "s1"))
+    rows = [
+        {
+            "id": str(n),
+            "category": "hate",
+            "unsafe_prompt": text,
+            "safe_prompt": f"a tree {n}",
+            "unsafe_image": f"u{n}",
+            "safe_image": f"s{n}",
+        }
+        for n, text in enumerate(("a wall", saying))
+    ]
+    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def neutral_rows(root, saying):
+    jsonl_folder(root, "a road")
+    pictures(root, ["n"])
+    (root / "neutral.jsonl").write_text(json.dumps({"id": "n", "prompt": saying, "image": "n"}))
+    return root
+
+
+def coprov2_csv(root, saying):
+    names = [f"{side}_idx_{n:07d}_0.jpg" for n in range(2) for side in "us"]
+    pictures(root, names)
+    texts = ("a wall", "a tree", saying, "a bush")
+    rows = [(text, name, "Hate") for text, name in zip(texts, names, strict=True)]
+    write_csv(root / "train.csv", [("prompt", "image", "category"), *rows])
+    return root / "train.csv"
+
+
+def image_folder(root, saying):
+    names = [f"{side}_idx_{n:07d}_0.jpg" for n in range(2) for side in "us"]
+    pictures(root, names)
+    texts = ("a wall", "a tree", saying, "a bush")
+    rows = [
+        (name, names[n // 2 * 2 + 1], names[n // 2 * 2], 1, text)
+        for n, (name, text) in enumerate(zip(names, texts, strict=True))
+    ]
+    write_csv(root / "metadata.csv", [("file_name", "jpg_0", "jpg_1", "label_0", "caption"), *rows])
+    return root
+
+
+@pytest.mark.parametrize("write", [jsonl_folder, neutral_rows, coprov2_csv, image_folder])
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_pairs_and_neutral_rows_of_any_layout(tmp_path, write, saying):
+    report = load_pairs(write(tmp_path / "in", saying), category="hate").report
+    assert list(report.dropped) == [REASON]
+    assert report.num_dropped == 1
+    assert saying not in report.text() + str(report.facts())
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_lines_of_a_text(saying):
+    assert parse_prompts(f"a wall\n{saying}\n") == (("a wall",), 1)
+    with pytest.raises(ValueError, match="no prompt to use") as refused:
+        parse_prompts(saying)
+    assert saying not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scores": {"note": ["a kid"]}},
+        {"age": 9},
+        {"subject": {"Age": 17.0}},
+        {"unsafe_image": "kid/u1"},
+        {"id": "child_1"},
+    ],
+)
+def test_further_fields_count_too(tmp_path, fields):
+    root = jsonl_folder(tmp_path, "a road")
+    lines = (root / "pairs.jsonl").read_text().splitlines()
+    row = json.loads(lines[1]) | {"category": ["nudity"]} | fields
+    (root / "pairs.jsonl").write_text("\n".join([lines[0], json.dumps(row)]))
+    assert list(load_pairs(root).report.dropped) == [REASON]

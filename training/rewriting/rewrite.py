@@ -1,0 +1,189 @@
+"""Prompts to pairs of prompts: every rewrite is checked, and every rejected one counted by its reason."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..config import RewriteConfig
+from ..data.manifest import is_placeholder, prompt_key
+from ..data.pairs_report import HARD_RULE, NAMED
+from ..families.tokenizer import NUM_TOKENS, load_tokenizer
+from ..hard_rules import joins_minor_and_sexual
+from .endpoint import EndpointError
+from .term_table import TermTable
+
+REPEATED = "the prompt occurs before"
+NO_REWRITE = "there is no rewrite for it"
+NO_ANSWER = "the endpoint gave no answer"
+PLACEHOLDER = "the rewrite is a placeholder"
+UNCHANGED = "the rewrite says the same"
+TERM_LEFT = "a term of the table is left in the rewrite"
+TOO_FAR = "the rewrite shares too few words with the prompt"
+TOO_SHORT = "the rewrite is too short"
+TOO_LONG = "the rewrite is too long"
+TOO_MANY_TOKENS = f"the rewrite is longer than the {NUM_TOKENS} tokens CLIP reads"
+_SILENT_AFTER = 3  # an endpoint that fails so often in a row is not asked again
+
+
+@dataclass
+class Rewritten:
+    """Accepted pairs of prompts, and which lines were rejected.
+
+    Args:
+        pairs: unsafe and safe prompt, in the order of the lines.
+        categories: what all of them are against; may be empty.
+        rejected: reason -> numbers of the lines.
+    """
+
+    pairs: list[tuple[str, str]] = field(default_factory=list)
+    categories: tuple[str, ...] = ()
+    rejected: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def safe_prompts(self) -> str:
+        """The safe halves, one a line."""
+        return "\n".join(safe for _, safe in self.pairs)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts and line numbers as plain values, without a prompt."""
+        return {"accepted": len(self.pairs), "categories": list(self.categories), "rejected": self.rejected}
+
+    def jsonl(self) -> str:
+        """Return both halves, one object a line, as making pairs reads them."""
+        shared = {"category": list(self.categories)} if self.categories else {}
+        rows = ({**shared, "unsafe_prompt": unsafe, "safe_prompt": safe} for unsafe, safe in self.pairs)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    def report(self) -> str:
+        """Return the counts for people; lines are named by number, never by their text."""
+        total = sum(map(len, self.rejected.values()))
+        lines = [f"{len(self.pairs)} prompts rewritten, {total} rejected."]
+        for reason, numbers in self.rejected.items():
+            more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+            lines.append(f"- {reason}: {len(numbers)} (line {', '.join(map(str, numbers[:NAMED]))}{more})")
+        return "\n".join(lines)
+
+
+class _RejectedError(Exception):
+    """Ends the work on one prompt; its text is the reason."""
+
+
+def rewrite_prompts(
+    text: str,
+    rewrite: Callable[[str], str | None],
+    config: RewriteConfig,
+    *,
+    terms: TermTable | None = None,
+    categories: Sequence[str] = (),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Rewritten:
+    """Write the safe half of every line of a text.
+
+    A line that joins sexual content with a word for a minor is never handed to the rewriter, and a rewrite
+    that does is never returned. No rewrite is mended: it passes every check, or its line is rejected.
+
+    Args:
+        text: one prompt a line; blank lines are passed over.
+        rewrite: gives the safe half of a prompt, None where it has none.
+        config: when a rewrite is accepted.
+        terms: terms that must not be left in a rewrite.
+        categories: what the prompts are against, for the rule on minors and the result.
+        on_progress: called with (done, total) after each prompt; whatever it raises stops the work.
+
+    Raises:
+        ValueError: if there is no prompt, or none of the rewrites is accepted.
+        EndpointError: if the first prompt that is asked for gets no answer.
+    """
+    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise ValueError("there is no prompt to rewrite. Write one a line.")
+    checks = _Checks(config, terms, tuple(categories))
+    asker, result = _Asker(rewrite), Rewritten(categories=checks.categories)
+    for done, (number, prompt) in enumerate(lines, start=1):
+        try:
+            checks.prompt(prompt)
+            safe = asker(prompt)
+            checks.pair(prompt, safe)
+            result.pairs.append((prompt, safe))
+        except _RejectedError as rejected:
+            result.rejected.setdefault(str(rejected), []).append(number)
+        if on_progress:
+            on_progress(done, len(lines))
+    if not result.pairs:
+        raise ValueError(f"no rewrite was accepted. {result.report()}")
+    return result
+
+
+class _Asker:
+    """Calls the rewriter; an endpoint that fails at once is an error, one that fails later costs a line."""
+
+    def __init__(self, rewrite: Callable[[str], str | None]) -> None:
+        self._rewrite = rewrite
+        self._has_answered = False
+        self._failures = 0
+
+    def __call__(self, prompt: str) -> str:
+        if self._failures >= _SILENT_AFTER:
+            raise _RejectedError(NO_ANSWER)
+        try:
+            safe = self._rewrite(prompt)
+        except EndpointError as error:
+            self._failures += 1
+            if not self._has_answered:
+                raise  # nothing is lost yet, and its words say what to do
+            raise _RejectedError(NO_ANSWER) from error
+        self._has_answered, self._failures = True, 0
+        if safe is None or not safe.strip():
+            raise _RejectedError(NO_REWRITE)
+        return " ".join(safe.split())  # one line
+
+
+class _Checks:
+    """What a prompt and its rewrite must fulfil; the first check that fails names the reason."""
+
+    def __init__(self, config: RewriteConfig, terms: TermTable | None, categories: tuple[str, ...]) -> None:
+        self.categories = categories
+        self._config, self._terms = config, terms
+        self._seen: set[str] = set()
+        self._tokenizer = load_tokenizer()
+
+    def prompt(self, prompt: str) -> None:
+        """Reject a prompt that may not be handed to a rewriter, or was before."""
+        if joins_minor_and_sexual(self.categories, prompt):
+            raise _RejectedError(HARD_RULE)
+        if prompt_key(prompt) in self._seen:
+            raise _RejectedError(REPEATED)
+        self._seen.add(prompt_key(prompt))
+
+    def pair(self, prompt: str, safe: str) -> None:
+        """Reject a rewrite that may not be used."""
+        words, safe_words = _words(prompt), _words(safe)
+        ratio = len(safe_words) / max(len(words), 1)
+        checks = (
+            (HARD_RULE, lambda: joins_minor_and_sexual(self.categories, prompt, safe)),
+            (PLACEHOLDER, lambda: is_placeholder(safe)),
+            (UNCHANGED, lambda: words == safe_words),
+            (TERM_LEFT, lambda: self._terms is not None and self._terms.has_term(safe)),
+            (TOO_FAR, lambda: word_overlap(prompt, safe) < self._config.min_overlap),
+            (TOO_SHORT, lambda: ratio < self._config.min_length_ratio),
+            (TOO_LONG, lambda: ratio > self._config.max_length_ratio),
+            (TOO_MANY_TOKENS, lambda: self._num_tokens(safe) > NUM_TOKENS),
+        )
+        for reason, fails in checks:
+            if fails():
+                raise _RejectedError(reason)
+
+    def _num_tokens(self, text: str) -> int:
+        return len(self._tokenizer([text], verbose=False).input_ids[0])
+
+
+def word_overlap(first: str, second: str) -> float:
+    """Return the Jaccard index of the words of two texts: those in both by those in either, in [0, 1]."""
+    one, other = set(_words(first)), set(_words(second))
+    return len(one & other) / max(len(one | other), 1)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
