@@ -80,7 +80,8 @@ def test_pairs_and_neutral_rows_of_any_layout(tmp_path, write, saying):
 
 @pytest.mark.parametrize("saying", SAYINGS)
 def test_lines_of_a_text(saying):
-    assert parse_prompts(f"a wall\n{saying}\n") == (("a wall",), 1)
+    found = parse_prompts(f"a wall\n{saying}\n")
+    assert (found.prompts, found.num_dropped) == (("a wall",), 1)
     with pytest.raises(ValueError, match="no prompt to use") as refused:
         parse_prompts(saying)
     assert saying not in str(refused.value)
