@@ -21,6 +21,7 @@ _APPENDED = (
     "lr_schedule",
     "prompts",
     "pair_weighting",
+    "checkpointing",
 )  # options younger than `resume`: saved graphs store widgets by position
 
 
@@ -133,6 +134,7 @@ class TrainSafetyDPO(io.ComfyNode):
             run_dir=run_dir if config.save_every or resume else None,
             resume=resume,
             on_progress=report,
+            check_cancel=host.check_cancel,
         )
         text = _report(expert, result, pairs, out.with_name(expert.name))
         curve = ui.PreviewImage(host.image_tensor(draw_loss_curve(result.losses)))
@@ -174,6 +176,7 @@ def _report(expert: Any, result: Any, pairs: Any, out: Path) -> str:
         [
             f"saved as {out.relative_to(host.output_folder()).as_posix()}",
             f"{result.steps_done} steps, loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}",
+            f"plan: {result.plan.text()}",
             f"last step: {figures}",
             f"pairs: {pairs.report.text()}",
             expert.report(),

@@ -248,7 +248,7 @@ def test_a_second_run_in_the_same_folder_renames_the_first(tmp_path):
     for _ in range(2):
         run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"state", "state-1", "metrics.jsonl", "metrics-1.jsonl"}
+    assert names == {"in_use.lock", "state", "state-1", "metrics.jsonl", "metrics-1.jsonl"}
 
 
 def broken_after(step):
@@ -286,6 +286,35 @@ def test_a_first_loss_that_is_not_finite_leaves_nothing(tmp_path):
 
 def full_disk(*_):
     raise OSError(28, "No space left on device")
+
+
+def test_a_cancel_between_two_micro_batches_keeps_the_steps_before(tmp_path):
+    asked, kept = [], []
+
+    def check():
+        asked.append(True)
+        if len(asked) == 6:  # 2 for each step
+            raise Cancel
+
+    with pytest.raises(Cancel):
+        run(
+            dataclasses.replace(SMALL, batch_size=1, grad_accumulation=2, steps=5),
+            check_cancel=check,
+            on_stop=kept.append,
+            run_dir=tmp_path,
+        )
+    assert kept[0].steps_done == checkpoint.load_newest(tmp_path / "state").step == 2
+    whole = run(dataclasses.replace(SMALL, batch_size=1, grad_accumulation=2, steps=2))
+    assert equal_layers(kept[0], whole)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precisions_follow_fp32_and_fp16_scales_its_loss(precision, tmp_path):
+    config = dataclasses.replace(SMALL, precision=precision)
+    half, whole = run(config, run_dir=tmp_path), run()
+    assert half.losses == pytest.approx(whole.losses, rel=0.05)
+    scaler = checkpoint.load_newest(tmp_path / "state").values["scaler"]
+    assert bool(scaler) == (precision == "fp16")
 
 
 def test_a_state_that_does_not_fit_on_the_disk_does_not_cost_the_result(tmp_path, monkeypatch, caplog):

@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _FAILED as error:
         sys.stderr.write(f"{_PROGRAM} {args.command}: {one_line(error)}\n")
         return 1
-    _write(answer, as_json=args.json)
+    if answer:  # of several processes one answers
+        _write(answer, as_json=args.json)
     return 0
 
 

@@ -91,15 +91,20 @@ def reference(unet: nn.Module) -> Iterator[None]:
 def thinned(unet: nn.Module, kept_share: float, generator: torch.Generator) -> Iterator[None]:
     """Switch off a random choice of every LoRA's output neurons, as a merge does that keeps only some.
 
+    The choice of a module is drawn when it first runs and kept, so that a block that checkpointing runs
+    again in the backward pass is the same block.
+
     Args:
         unet: UNet with an adapter.
         kept_share: chance of a neuron to stay on, in (0, 1].
         generator: on the CPU; decides which.
     """
+    chosen: dict[nn.Module, Tensor] = {}
 
     def keep_some(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        kept = torch.rand(output.shape[-1], generator=generator) < kept_share  # (d_out,)
-        return output * kept.to(output)
+        if module not in chosen:
+            chosen[module] = torch.rand(output.shape[-1], generator=generator) < kept_share  # (d_out,)
+        return output * chosen[module].to(output)
 
     hooks = [layer.lora_B[NAME].register_forward_hook(keep_some) for layer in _lora_layers(unet).values()]
     try:

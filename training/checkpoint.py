@@ -6,8 +6,10 @@ plain values (step, losses, settings) as JSON in the file's own header.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -127,13 +129,27 @@ def trim_metrics(path: Path, step: int) -> None:
     """Drop the lines of `metrics.jsonl` after a step: the resumed run writes them again."""
     if path.exists():
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        _write(path, "".join(lines[:step]).encode())  # one line a step, from step 1 on
+        _write(path, "".join(line for line in lines if _step_of(line) <= step).encode())
 
 
 def append_metrics(path: Path, figures: Mapping[str, float]) -> None:
-    """Add one line of JSON to `metrics.jsonl`."""
-    with path.open("a", encoding="utf-8", newline="\n") as file:
-        file.write(json.dumps(figures) + "\n")
+    """Add one line of JSON to `metrics.jsonl`, whole or not at all."""
+    with path.open("ab", buffering=0) as file:
+        end = file.tell()
+        line = json.dumps(figures).encode() + b"\n"
+        try:
+            if file.write(line) < len(line):  # a disk with room for a part of it
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return math.inf  # torn when the run was killed
 
 
 def _states(folder: Path) -> list[Path]:
@@ -153,8 +169,12 @@ def _read(path: Path) -> State:
 
 def _write(path: Path, content: bytes) -> None:
     temporary = path.with_name("writing.tmp")  # a fixed name: what a killed run left is overwritten
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
     os.replace(temporary, path)

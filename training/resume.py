@@ -14,9 +14,10 @@ from . import checkpoint
 from .checkpoint import State
 from .config import TrainConfig
 
+EXPERT = "expert.safetensors"  # what the run ended with, beside `state` and `metrics.jsonl`
 _FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still the same run
-    "constant": ("steps", "save_every"),
-    "cosine": ("save_every",),  # every step's learning rate depends on the number of steps
+    "constant": ("steps", "save_every", "checkpointing"),
+    "cosine": ("save_every", "checkpointing"),  # every step's learning rate depends on the number of steps
 }
 
 
@@ -40,7 +41,7 @@ def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) 
     """Prepare the folder of a run; return the state to go on from.
 
     Args:
-        folder: made when missing. What an earlier run left is renamed unless the run is resumed.
+        folder: what an earlier run left is renamed unless the run is resumed.
         identity: see `run_identity`.
         resume: go on from the newest whole state.
 
@@ -50,12 +51,11 @@ def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) 
     Raises:
         ValueError: if the state belongs to another run; the differences are named.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     states, metrics = folder / "state", folder / "metrics.jsonl"
     state = checkpoint.load_newest(states) if resume else None
     if state is None:
-        checkpoint.set_aside(states)
-        checkpoint.set_aside(metrics)
+        for earlier in (states, metrics, folder / EXPERT):
+            checkpoint.set_aside(earlier)
         return None
     differences = _differences(state.values, identity)
     if differences:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable
 from itertools import count
@@ -14,9 +15,13 @@ from torch import nn
 from .config import TrainConfig, options
 from .data.cache import TrainingData
 from .expert import SafetyExpert, load_expert, save_expert
+from .free_memory import free_bytes
 from .losses import LOSSES, beta_convention
 from .losses.terms import TERM_OPTIONS
 from .noise import NoiseSchedule
+from .processes import ALONE, Processes
+from .resume import EXPERT
+from .run_folder import warned_of_a_full_disk
 from .taxonomy import normalize_categories, normalize_category
 from .tensor_file import refuse_existing
 from .trainer import TrainResult, train
@@ -24,7 +29,7 @@ from .trainer import TrainResult, train
 log = logging.getLogger(__name__)
 
 _PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
-_STATED_ELSEWHERE = ("steps", "save_every", "rank")  # steps done count; the file's rank is written on saving
+_NOT_STATED = ("steps", "save_every", "rank", "checkpointing")  # stated otherwise, or without effect
 
 
 def train_expert(
@@ -40,11 +45,14 @@ def train_expert(
     run_dir: Path | None = None,
     resume: bool = False,
     on_progress: Callable[[int, int, float], None] | None = None,
+    check_cancel: Callable[[], None] | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[SafetyExpert, TrainResult]:
     """Train an expert and write it with everything needed to know and repeat it.
 
     When the run ends early after at least one step, what there is goes to `<stem>_partial.safetensors`
-    beside `out` before the exception is passed on.
+    beside `out` before the exception is passed on. With a run folder, the same bytes are `expert.safetensors`
+    there.
 
     Args:
         unet: frozen UNet, see `train`.
@@ -58,12 +66,16 @@ def train_expert(
         run_dir: see `train`.
         resume: see `train`.
         on_progress: see `train`.
+        check_cancel: see `train`.
+        processes: see `train`.
 
     Returns:
-        The expert as it can be read from the file, named after it, and the figures of the run.
+        The expert as it can be read from the file, named after it, and the figures of the run. In all but
+        the first process the expert is not in a file.
 
     Raises:
         FileExistsError: if `out` exists, before anything is trained.
+        OSError: if the expert cannot be written; the file in the run folder or its state is left then.
         ValueError: if the category is blank, the name does not end in `.safetensors`, or as in `train`.
         RuntimeError: if training changed nothing, or as in `train`.
     """
@@ -75,17 +87,38 @@ def train_expert(
         metadata = training_metadata(
             result, schedule, title=out.stem, base_hash=base_hash, pairs_hash=data.pairs_hash
         )
-        return _save_numbered(SafetyExpert(result.layers, categories, family, metadata, path.name), path)
+        expert = SafetyExpert(result.layers, categories, family, metadata, path.name)
+        if run_dir:
+            with warned_of_a_full_disk(EXPERT):
+                _replace(expert, run_dir / EXPERT)
+        return _save_numbered(expert, path)
 
     def keep(result: TrainResult) -> None:
         path = write(result, out.with_name(f"{out.stem}_partial.safetensors"))
         log.info("stopped after %s steps; kept as %s", result.steps_done, path.name)
 
     result = train(
-        unet, data, schedule, config, on_progress=on_progress, on_stop=keep, run_dir=run_dir, resume=resume
+        unet,
+        data,
+        schedule,
+        config,
+        on_progress=on_progress,
+        on_stop=keep,
+        check_cancel=check_cancel,
+        run_dir=run_dir,
+        resume=resume,
+        free_bytes=free_bytes(unet.conv_in.weight.device),
+        processes=processes,
     )
     _check_learned(result)
-    return load_expert(write(result, out)), result
+    if not processes.is_first:
+        return SafetyExpert(result.layers, categories, family, {}, out.name), result
+    try:
+        return load_expert(write(result, out)), result
+    except OSError as error:
+        kept = f" The run can be resumed from {run_dir} without training again." if run_dir else ""
+        reason = f"{out.name} cannot be written to {out.parent} ({error.strerror or error}). Make room.{kept}"
+        raise OSError(error.errno, reason) from error
 
 
 def expert_name(category: str) -> str:
@@ -114,7 +147,7 @@ def training_metadata(
     own = {
         f"alignguard.{option.name}": _plain(getattr(config, option.name))
         for option in options(TrainConfig)
-        if option.name not in _STATED_ELSEWHERE and _applies(option.name, config)
+        if option.name not in _NOT_STATED and _applies(option.name, config)
     }
     return own | {
         "alignguard.beta_convention": beta_convention(config),
@@ -162,6 +195,12 @@ def _check_learned(result: TrainResult) -> None:
             f"training changed nothing in {result.steps_done} steps, so no expert is written. "
             "Raise learning_rate, or lower beta."
         )
+
+
+def _replace(expert: SafetyExpert, path: Path) -> None:
+    """Write the expert of the run folder over that of a shorter run; one of the two is there, whole."""
+    path.with_stem("writing").unlink(missing_ok=True)  # what a killed run left
+    os.replace(save_expert(expert, path.with_stem("writing")), path)
 
 
 def _save_numbered(expert: SafetyExpert, path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from .data.pair_weighting import weighed
 from .figures import batch_figures
 from .losses import LOSSES
 from .noise import NoiseSchedule
+from .processes import ALONE, Processes
 
 Table = TypeVar("Table", Tensor, Conditioning)
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # AlignGuard's launchers
@@ -41,6 +42,10 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
     good: State | None = None
+    processes: Processes = ALONE
+    micro_batch: int = 0  # pairs in memory at once, at most; 0: as config.batch_size says
+    check_cancel: Callable[[], None] = lambda: None  # called before every micro-batch; may raise
+    lacks_figures: bool = False  # the disk could not take some
     whole: bool = True  # False from a loss that is not finite, or while the optimizer writes
 
     def __post_init__(self) -> None:
@@ -52,8 +57,9 @@ class Run:
         )
         self.device = next(iter(self.parameters.values())).device
         self.autocast = autocast_dtype(self.config.precision, self.device)
-        needs_scaler = self.device.type == "cuda" and self.autocast == torch.float16
-        self.scaler = torch.amp.GradScaler("cuda", enabled=needs_scaler)
+        kind = self.device.type if self.device.type in ("cuda", "cpu") else "cpu"
+        self.scaler = torch.amp.GradScaler(kind, enabled=self.autocast == torch.float16)
+        self.micro_batch = self.micro_batch or self.config.batch_size
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -81,32 +87,42 @@ def take_step(run: Run) -> None:
     Raises:
         RuntimeError: if the loss or its gradient is not finite; `run.good` is then the state to go back to.
     """
-    config = run.config
-    draw = draw_step(
-        run.step,
+    whole = draw_of(run, run.step)
+    total = len(whole.pairs)
+    draw = whole.split(run.processes.count)[run.processes.number]
+    run.optimizer.zero_grad(set_to_none=True)
+    micro_batches = draw.split(math.ceil(len(draw.pairs) / run.micro_batch))
+    parts = [_backward(run, part, total) for part in micro_batches]
+    values = {name: sum(part[name] for part in parts) for name in parts[0]}
+    run.processes.add_up([parameter.grad for parameter in run.parameters.values()] + [*values.values()])
+    _update(run, values)
+
+
+def draw_of(run: Run, step: int) -> Draw:
+    """Return the random choices of a step (from 0) of this run."""
+    config, data = run.config, run.data
+    return draw_step(
+        step,
         seed=config.seed,
         batch_size=config.batch_size * config.grad_accumulation,
-        num_pairs=run.data.num_pairs,
-        num_neutral=run.data.num_neutral or run.data.num_pairs,
-        latent_shape=run.data.latent_shape,
+        num_pairs=data.num_pairs,
+        num_neutral=data.num_neutral or data.num_pairs,
+        latent_shape=data.latent_shape,
         num_timesteps=LOSSES[config.objective].num_timesteps,
         caption_dropout=config.caption_dropout,
     )
-    run.optimizer.zero_grad(set_to_none=True)
-    parts = [_backward(run, part) for part in draw.split(config.grad_accumulation)]
-    _update(run, {name: sum(part[name] for part in parts) for name in parts[0]})
 
 
-def _backward(run: Run, draw: Draw) -> dict[str, Tensor]:
-    """Add the gradients of one micro-batch; return its share of the figures, still on the device."""
-    batch = _gather(run, draw)
+def _backward(run: Run, draw: Draw, total: int) -> dict[str, Tensor]:
+    """Add the gradients of one micro-batch out of `total` pairs; return its share of the figures."""
+    run.check_cancel()
+    batch = gather(run, draw)
     with torch.no_grad(), adapter.reference(run.unet):
-        reference = _predict(run, batch)  # before the policy: its workspace never meets the policy's graph
-    with _thinning(run, draw):
-        policy = _predict(run, batch)
-    values = batch_figures(policy, reference, batch, run.config)
-    share = 1 / run.config.grad_accumulation
-    run.scaler.scale(values["loss"] * share).backward()
+        reference = predict_batch(run, batch)  # before the policy, whose graph its workspace never meets
+    share = len(draw.pairs) / total
+    with _thinning(run, draw):  # around the backward pass too, in which checkpointing runs blocks again
+        values = batch_figures(predict_batch(run, batch), reference, batch, run.config)
+        run.scaler.scale(values["loss"] * share).backward()
     return {name: value.detach() * share for name, value in values.items()}
 
 
@@ -120,7 +136,7 @@ def _thinning(run: Run, draw: Draw) -> AbstractContextManager:
     return adapter.thinned(run.unet, 1 - dropped, generator)
 
 
-def _gather(run: Run, draw: Draw) -> Batch:
+def gather(run: Run, draw: Draw) -> Batch:
     """Fetch the rows of a draw from the cached data; rows that would weigh nothing are left out."""
     data, config = run.data, run.config
     prompts = [data.unsafe_prompt] + ([data.safe_prompt] if config.safe_prompt_weight > 0 else [])
@@ -149,7 +165,7 @@ def _rows(run: Run, table: Table, index: Tensor) -> Table:
     return table[index].to(run.device, torch.float32)
 
 
-def _predict(run: Run, batch: Batch) -> Tensor:
+def predict_batch(run: Run, batch: Batch) -> Tensor:
     """Run the UNet as it stands, adapter on or off; the prediction comes back in fp32."""
     own = run.unet.conv_in.weight.dtype  # the base's; the adapter is fp32 whatever it is
     with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):

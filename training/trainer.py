@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from . import adapter, checkpoint
-from .checkpoint import State
+from . import adapter
+from .checkpointing import set_checkpointing
 from .config import TrainConfig
 from .data.cache import TrainingData
 from .losses import resolved
 from .low_rank import LowRank
 from .measured_beta import measured_beta
 from .noise import NoiseSchedule
-from .resume import open_run_folder, run_identity
+from .preflight import Plan, plan_run
+from .processes import ALONE, Processes
+from .run_folder import open_run, save_run, warned_of_a_full_disk, write_figures
+from .run_lock import locked
 from .step import Run, restore_state, take_step
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,7 @@ class TrainResult:
         config: options of the run, resolved.
         initial_a_hash: see `adapter.initial_a_hash`.
         cancelled: whether the run ended before its last step.
+        plan: how its batches were run; None where it was cancelled.
     """
 
     layers: dict[str, LowRank]
@@ -46,6 +46,7 @@ class TrainResult:
     config: TrainConfig
     initial_a_hash: str
     cancelled: bool = False
+    plan: Plan | None = None
 
 
 def train(
@@ -56,8 +57,11 @@ def train(
     *,
     on_progress: Callable[[int, int, float], None] | None = None,
     on_stop: Callable[[TrainResult], None] | None = None,
+    check_cancel: Callable[[], None] | None = None,
     run_dir: Path | None = None,
     resume: bool = False,
+    free_bytes: int | None = None,
+    processes: Processes = ALONE,
 ) -> TrainResult:
     """Train one safety expert on a frozen UNet.
 
@@ -73,32 +77,42 @@ def train(
             the run: the state is saved and the exception passed on.
         on_stop: called with what there is when the run ends early after at least one step, for whatever
             reason, before the exception is passed on. An OSError of its own is a warning in the log.
-        run_dir: where `state/` and `metrics.jsonl` go; without it nothing is written. A state that the disk
-            cannot take once training has ended is a warning in the log, and the result is returned.
+        check_cancel: called before every micro-batch; what it raises cancels the run likewise.
+        run_dir: where `state/` and `metrics.jsonl` go, locked against other runs; without it nothing is
+            written. What the disk cannot take is a warning in the log, and training goes on.
         resume: go on from the newest state in run_dir, or start where there is none. Without it, what
             an earlier run left there is renamed.
+        free_bytes: memory that training may take beside what is allocated; pairs per micro-batch and
+            checkpointing are chosen to fit it, see `plan_run`. None: as the options say, unchecked.
+        processes: those that train this expert together. The batch stays what the options say, each process
+            takes its share of it, and only the first writes.
 
     Raises:
-        ValueError: if an option, the data or the state to resume does not fit.
-        RuntimeError: if called in inference mode, or the loss stops being finite; what there is then is
-            the last good state.
+        ValueError: if an option, the data or the state to resume does not fit, or another run uses run_dir.
+        OSError: if run_dir cannot be written.
+        RuntimeError: if called in inference mode, one pair does not fit into free_bytes, or the loss stops
+            being finite; what there is then is the last good state.
     """
     _refuse_inference(unet)
+    if resume and run_dir is None:
+        raise ValueError("resume needs the run folder to resume from, got none.")
     adapter.detach_adapter(unet)
-    config = _resolved(unet, data, schedule, config, run_dir, resume)
-    try:
-        adapter.attach_adapter(
-            unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=config.seed
-        )
-        run = Run(unet, data, schedule, config, run_dir)
-        if run_dir:
-            _open_run_dir(run, resume)
-        _loop(run, on_progress, on_stop)
-        with _warned_of_a_full_disk(f"the state after step {run.step}"):
-            _save(run)
-        return _result(run)
-    finally:
-        adapter.detach_adapter(unet)
+    config = _resolved(unet, data, schedule, config, processes)
+    with locked(run_dir if processes.is_first else None):
+        try:
+            adapter.attach_adapter(
+                unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=config.seed
+            )
+            run = Run(unet, data, schedule, config, run_dir, processes=processes)
+            run.check_cancel = check_cancel or run.check_cancel
+            open_run(run, resume=resume)
+            plan = plan_run(run, free_bytes)
+            _loop(run, on_progress, on_stop)
+            save_run(run)
+            return replace(_result(run), plan=plan)
+        finally:
+            set_checkpointing(unet, "none")
+            adapter.detach_adapter(unet)
 
 
 def _refuse_inference(unet: nn.Module) -> None:
@@ -113,31 +127,17 @@ def _resolved(
     data: TrainingData,
     schedule: NoiseSchedule,
     config: TrainConfig,
-    run_dir: Path | None,
-    resume: bool,
+    processes: Processes,
 ) -> TrainConfig:
     if data.num_pairs == 0:
         raise ValueError("there is no pair to train on. Choose a folder of pairs that holds some.")
-    if resume and run_dir is None:
-        raise ValueError("resume needs the run folder to resume from, got none.")
-    return resolved(config, lambda: measured_beta(unet, data, schedule, config))
-
-
-def _open_run_dir(run: Run, resume: bool) -> None:
-    base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
-    latents = (run.data.winner, run.data.loser, run.data.neutral, run.weights)
-    run.identity = run_identity(run.config, run.data.pairs_hash, data=latents, base=base)
-    state = open_run_folder(run.run_dir, run.identity, resume=resume)
-    if state is None:
-        return
-    if state.step > run.config.steps:
+    batch = config.batch_size * config.grad_accumulation
+    if batch < processes.count:
         raise ValueError(
-            f"the run in {run.run_dir} has {state.step} steps behind it, more than the {run.config.steps} "
-            "asked for. Ask for more steps, or choose a new run folder."
+            f"batch_size times grad_accumulation must be at least the number of processes, got {batch} for "
+            f"{processes.count}. Raise one of the two, or start fewer processes."
         )
-    run.losses = list(state.values["losses"])
-    run.scaler.load_state_dict(state.values["scaler"])
-    restore_state(run, state)
+    return resolved(config, lambda: measured_beta(unet, data, schedule, config))
 
 
 def _loop(
@@ -154,38 +154,20 @@ def _loop(
         if not run.whole and run.good:
             restore_state(run, run.good)
         if run.step:
-            with _warned_of_a_full_disk(f"the state after step {run.step}"):
-                _save(run)
-            if on_stop:
-                with _warned_of_a_full_disk(f"what there is after step {run.step}"):
+            save_run(run)
+            if on_stop and run.processes.is_first:
+                with warned_of_a_full_disk(f"what there is after step {run.step}"):
                     on_stop(_result(run, cancelled=True))
         raise
 
 
 def _report(run: Run, on_progress: Callable[[int, int, float], None] | None) -> None:
     config = run.config
-    if run.run_dir:
-        checkpoint.append_metrics(run.run_dir / "metrics.jsonl", run.metrics)
+    write_figures(run)
     if config.save_every and run.step % config.save_every == 0 and run.step < config.steps:
-        _save(run)
+        save_run(run)
     if on_progress:
         on_progress(run.step, config.steps, run.losses[-1])
-
-
-def _save(run: Run) -> None:
-    if run.run_dir:
-        values = {"losses": run.losses, "metrics": run.metrics, "scaler": run.scaler.state_dict()}
-        tensors = checkpoint.pack(run.parameters, run.optimizer)
-        checkpoint.save_state(run.run_dir / "state", State(run.step, tensors, {**values, **run.identity}))
-
-
-@contextmanager
-def _warned_of_a_full_disk(what: str) -> Iterator[None]:
-    """Log what could not be written and go on: the result, or why the run stopped, matters more."""
-    try:
-        yield
-    except OSError as error:
-        log.warning("%s could not be saved: %s", what, error)
 
 
 def _result(run: Run, *, cancelled: bool = False) -> TrainResult:

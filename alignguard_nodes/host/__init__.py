@@ -6,7 +6,7 @@ mode, names from widgets. What leaves this package is what `training` expects.
 
 from .apply import apply_expert
 from .encoders import Encoders, encode_prompt, encode_prompts, encoders
-from .feedback import Blocked, image_tensor, progress
+from .feedback import Blocked, check_cancel, image_tensor, progress
 from .folders import (
     EXPERTS,
     expert_files,
@@ -32,6 +32,7 @@ __all__ = [
     "SCHEDULERS",
     "apply_expert",
     "borrowed_unet",
+    "check_cancel",
     "check_trainable",
     "clip_embed",
     "drawing_facts",

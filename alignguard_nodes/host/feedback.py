@@ -28,12 +28,17 @@ class Blocked(ExecutionBlocker):
         return self._reason
 
 
+def check_cancel() -> None:
+    """Raise the host's own exception if the user cancelled."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 def progress(node_id: str) -> Callable[..., None]:
     """Return `report(step, total, ...)`: it first raises if the user cancelled, then moves the node's bar."""
     bar = comfy.utils.ProgressBar(1, node_id)
 
     def report(step: int, total: int, *_: Any) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        check_cancel()
         bar.update_absolute(step, total)
 
     return report

@@ -15,11 +15,12 @@ class ProgressBar:
 
     Args:
         what: name of the task, shown before the bar.
+        shown: False makes it silent.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, shown: bool = True) -> None:
         interval_s = 0.1 if sys.stderr.isatty() else _LOG_FILE_INTERVAL_S
-        self._bar = tqdm(desc=what, file=sys.stderr, mininterval=interval_s)
+        self._bar = tqdm(desc=what, file=sys.stderr, mininterval=interval_s, disable=not shown)
 
     def __enter__(self) -> "ProgressBar":
         return self

@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from ..expert import SafetyExpert
 from ..families import Family
 from ..families.base_model import load_base
 from ..losses import LOSSES
+from ..processes import Processes, launched_processes
 from ..run import train_expert
 from ..step import autocast_dtype
 from ..trainer import TrainResult
@@ -62,26 +63,36 @@ class _Prepared(NamedTuple):
     data: TrainingData
 
 
-def _run(args: argparse.Namespace) -> Answer:
+def _run(args: argparse.Namespace) -> Answer | None:
+    with launched_processes() as processes:
+        if not processes.is_first:
+            logging.getLogger(__package__.partition(".")[0]).setLevel(logging.WARNING)  # one voice is enough
+        return _run_in(processes, args)
+
+
+def _run_in(processes: Processes, args: argparse.Namespace) -> Answer | None:
     config = config_from(args, TrainConfig)
     device = device_of(args.device)
     pairs = load_pairs(args.pairs, category=args.category, max_pairs=args.max_pairs)
     log.info(pairs.report.text())
-    prepared = _prepare(args, pairs, config, device)
+    with processes.first_goes_first() if args.cache else nullcontext():
+        prepared = _prepare(args, pairs, config, device, shown=processes.is_first)
     gc.collect()  # modules may refer to themselves, and the encoders' memory is wanted now
     if device.type == "cuda":
         torch.cuda.empty_cache()
     start_s = time.perf_counter()
-    expert, result = _train(args, pairs, config, prepared)
+    expert, result = _train(args, pairs, config, prepared, processes)
+    if not processes.is_first:
+        return None
     return _answer(args.out.with_name(expert.name), expert, result, pairs, time.perf_counter() - start_s)
 
 
 def _prepare(
-    args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, device: torch.device
+    args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, device: torch.device, *, shown: bool
 ) -> _Prepared:
     base = load_base(args.base).to(device)
     base.warn_of_long(pairs.prompts)
-    with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode") as bar:
+    with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode", shown=shown) as bar:
         data = encode_pairs(
             pairs,
             encode_image=base.encode_image,
@@ -98,11 +109,15 @@ def _prepare(
 
 
 def _train(
-    args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, prepared: _Prepared
+    args: argparse.Namespace,
+    pairs: SafetyPairs,
+    config: TrainConfig,
+    prepared: _Prepared,
+    processes: Processes,
 ) -> tuple[SafetyExpert, TrainResult]:
     run_dir = args.run_dir or args.out.with_name(f"{args.out.stem}_run")
     hint = "the same command with --resume goes on from"
-    with _stop_noted(run_dir / "state", hint), ProgressBar("train") as bar:
+    with _stop_noted(run_dir / "state", hint), ProgressBar("train", shown=processes.is_first) as bar:
         return train_expert(
             prepared.unet,
             prepared.data,
@@ -115,6 +130,7 @@ def _train(
             run_dir=run_dir,
             resume=args.resume,
             on_progress=bar,
+            processes=processes,
         )
 
 
@@ -135,6 +151,7 @@ def _answer(
     first, last = result.losses[0], result.losses[-1]
     lines = [
         expert.report(),
+        f"plan: {result.plan.text()}",
         f"{result.steps_done} steps, loss {first:.4g} -> {last:.4g}, {seconds:.0f} s",
         f"saved as {out}",
     ]
@@ -144,6 +161,7 @@ def _answer(
         "seconds": round(seconds, 3),
         "first_loss": first,
         "metrics": result.metrics,
+        "plan": result.plan._asdict(),
         "pairs": pairs.report.facts(),
         "expert": expert_facts(expert),
     }

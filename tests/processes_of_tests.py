@@ -1,0 +1,67 @@
+"""What tests run in processes of their own: a run to be killed, and one of several that train together."""
+
+import multiprocessing
+import os
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import save_file
+from tiny import tiny_data, tiny_unet
+
+from training.config import TrainConfig
+from training.noise import NoiseSchedule
+from training.processes import launched_processes
+from training.run import train_expert
+from training.trainer import train
+
+HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+CONFIG = TrainConfig(steps=24, batch_size=2, rank=2, learning_rate=1e-2, seed=3, save_every=1)
+
+
+def forking_context():
+    """Return a context whose processes are forked from one that has imported all this already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(HERE)}):  # its only way to learn of folders
+        forkserver.ensure_running()
+    return context
+
+
+def train_in(folder, config=CONFIG):
+    """Train, or go on training, an expert in a folder; return the file."""
+    torch.set_num_threads(1)
+    expert, _ = train_expert(
+        tiny_unet(),
+        tiny_data(),
+        NoiseSchedule.scaled_linear(),
+        config,
+        category="violence",
+        family="sd15",
+        base_hash="b" * 64,
+        out=folder / "x.safetensors",
+        run_dir=folder / "run",
+        resume=True,
+    )
+    return folder / expert.name
+
+
+def together(number, count, port, config, folder):
+    """Be one of the processes that train an expert together, and leave what it ended with."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
+    with launched_processes() as processes:
+        result = train(
+            tiny_unet(),
+            tiny_data(),
+            NoiseSchedule.scaled_linear(),
+            config,
+            run_dir=folder / "run",
+            processes=processes,
+        )
+    layers = {f"{name}.up": layer.up for name, layer in result.layers.items()}
+    layers |= {f"{name}.down": layer.down for name, layer in result.layers.items()}
+    losses = torch.tensor(result.losses, dtype=torch.float64)
+    save_file(layers | {"losses": losses}, folder / f"{number}.safetensors")

@@ -1,0 +1,165 @@
+"""What fits into memory is found before the first step, and no result depends on what was chosen."""
+
+import dataclasses
+
+import pytest
+import torch
+from test_trainer import SCHEDULE, SMALL, equal_layers, run
+from tiny import tiny_data, tiny_unet
+
+from training import adapter, preflight
+from training.checkpointing import set_checkpointing
+from training.free_memory import free_bytes, readable
+from training.live_bytes import peak_bytes
+from training.losses import resolved
+from training.preflight import USABLE, pair_bytes, plan_run
+from training.step import Run
+
+CONFIG = resolved(dataclasses.replace(SMALL, batch_size=4, steps=2, beta=500.0))
+PLENTY = 2**40
+
+
+@pytest.fixture
+def prepared():
+    unet = tiny_unet()
+    adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
+    return Run(unet, tiny_data(), SCHEDULE, CONFIG, None)
+
+
+def bytes_of_one_pair(run):
+    """Return {mode: bytes}; `fixed` is what does not grow with the pairs."""
+    found = {}
+    for mode in ("none", "selective", "full"):
+        set_checkpointing(run.unet, mode)
+        found[mode] = pair_bytes(run)
+    fixed = plan_run(run, PLENTY).peak_bytes - 4 * found["none"]
+    return found, fixed
+
+
+def test_the_peak_is_the_most_that_is_alive_at_one_time():
+    weight = torch.nn.Parameter(torch.ones(1000))
+
+    def compute(fake):
+        x = fake(torch.ones(1000))
+        y = x * weight  # 4000 bytes
+        z = y + 1  # 4000 more
+        del y
+        z.exp_()  # in place: none
+        z[:10].sum()  # a view, and 4 bytes
+
+    assert peak_bytes(compute) == 8000
+    assert weight.grad is None
+
+
+def test_a_saved_activation_counts_until_the_backward_pass_has_used_it():
+    weight = torch.nn.Parameter(torch.ones(1000))
+
+    def compute(fake):
+        y = fake(torch.ones(1000)) * weight
+        z = y.exp().sum()  # exp keeps its result
+        del y
+        torch.autograd.grad(z, [weight])
+
+    # after `del`: exp's result and the sum; the backward pass adds a gradient or two of the same size
+    assert 8000 < peak_bytes(compute) <= 16_100
+
+
+def test_the_computed_bytes_are_those_that_the_graph_really_keeps(prepared):
+    kept = {}
+
+    def keep(tensor):
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    from training.step import draw_of, gather, predict_batch
+
+    batch = gather(prepared, draw_of(prepared, 0).split(4)[0])
+    weights = {weight.untyped_storage()._cdata for weight in prepared.unet.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        prediction = predict_batch(prepared, batch)
+    really = sum(size for key, size in kept.items() if key not in weights)
+    prediction.sum().backward()
+    # the peak comes early in the backward pass: the kept bytes, and a few tensors of one block
+    assert really < pair_bytes(prepared) < 1.3 * really
+
+
+def test_bytes_grow_with_the_rows_and_fall_with_checkpointing(prepared):
+    needed, _ = bytes_of_one_pair(prepared)
+    assert needed["full"] < needed["selective"] < needed["none"]
+    one_prompt = Run(
+        prepared.unet, prepared.data, SCHEDULE, dataclasses.replace(CONFIG, safe_prompt_weight=0.0), None
+    )
+    set_checkpointing(prepared.unet, "none")
+    # 3 rows of 5, the neutral one among them, and a little that does not grow with the rows
+    assert 0.6 <= pair_bytes(one_prompt) / needed["none"] < 0.66
+
+
+def test_the_first_mode_that_fits_is_taken_with_as_many_pairs_as_fit(prepared):
+    needed, fixed = bytes_of_one_pair(prepared)
+
+    def plan(mode, pairs):
+        return plan_run(prepared, int((fixed + pairs * needed[mode]) / USABLE) + 1)
+
+    assert plan_run(prepared, PLENTY)[:2] == (4, "none")
+    assert plan("none", 2.5)[:2] == (2, "none")
+    assert plan("none", 1)[:2] == (1, "none")
+    prepared.micro_batch = 4
+    assert plan("selective", 1)[:2] == (1, "selective")
+    prepared.micro_batch = 4
+    chosen = plan("full", 1)
+    assert chosen[:2] == (1, "full")
+    assert chosen.peak_bytes <= USABLE * chosen.free_bytes
+    assert prepared.unet.mid_block.gradient_checkpointing
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers(prepared):
+    with pytest.raises(RuntimeError, match=r"one pair needs \d+ MiB .* checkpointing full, and 1 MiB can be"):
+        plan_run(prepared, 2**20)
+    unet = prepared.unet
+    with pytest.raises(RuntimeError, match="Lower resolution"):
+        run(dataclasses.replace(CONFIG, checkpointing="none"), unet=unet, free_bytes=2**20)
+    assert not hasattr(unet, "peft_config")  # it comes back as it was
+
+
+def test_an_asked_for_mode_is_kept(prepared):
+    prepared.config = dataclasses.replace(CONFIG, checkpointing="full")
+    assert plan_run(prepared, PLENTY)[:2] == (4, "full")
+
+
+def test_smaller_micro_batches_leave_the_effective_batch_as_it_is(prepared):
+    needed, fixed = bytes_of_one_pair(prepared)
+    whole = run(CONFIG)
+    parts = run(CONFIG, free_bytes=int((fixed + 3 * needed["none"]) / USABLE) + 1)
+    assert (whole.plan.micro_batch, parts.plan.micro_batch) == (4, 3)  # parts of 2 and 2
+    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)  # Adam divides by small gradients
+
+
+def test_a_resumed_run_keeps_its_micro_batches_and_so_its_bytes(prepared, tmp_path):
+    needed, fixed = bytes_of_one_pair(prepared)
+    tight = int((fixed + 2 * needed["none"]) / USABLE) + 1
+    unbroken = run(dataclasses.replace(CONFIG, steps=3), free_bytes=tight)
+    run(CONFIG, run_dir=tmp_path, free_bytes=tight)
+    resumed = run(dataclasses.replace(CONFIG, steps=3), run_dir=tmp_path, resume=True, free_bytes=PLENTY)
+    assert resumed.plan.micro_batch == 2
+    assert equal_layers(resumed, unbroken)
+
+
+def test_where_the_bytes_cannot_be_computed_training_starts_without_a_check(prepared, monkeypatch, caplog):
+    monkeypatch.setattr("training.live_bytes.FakeTensorMode", None)
+    assert plan_run(prepared, 1)[:2] == (4, "none")
+    assert "could not be computed" in caplog.text
+
+
+def test_the_plan_is_one_line_for_people():
+    plan = preflight.Plan(2, "full", 3 * 2**30, 8 * 2**30)
+    assert plan.text() == "2 pairs at once, checkpointing full, 3.0 GiB expected of 8.0 GiB free"
+    assert preflight.Plan(2, "none").text() == "2 pairs at once, checkpointing none; memory not computed"
+
+
+def test_free_memory_of_the_cpu_is_a_part_of_the_machines():
+    import psutil
+
+    assert 0 < free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
+    assert free_bytes(torch.device("meta")) is None
+    assert readable(3 * 2**20) == "3 MiB"

@@ -1,0 +1,75 @@
+"""What a run keeps in its folder while it goes: the resume state, and the figures of every step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from . import checkpoint
+from .checkpoint import State
+from .resume import open_run_folder, run_identity
+from .step import Run, restore_state
+
+log = logging.getLogger(__name__)
+
+
+def open_run(run: Run, *, resume: bool) -> None:
+    """Prepare the folder of a run, and set the run to the state to go on from.
+
+    Raises:
+        ValueError: if the state belongs to another run, or is further than the run is to go.
+    """
+    if run.run_dir is None:
+        return
+    base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
+    latents = (run.data.winner, run.data.loser, run.data.neutral, run.weights)
+    run.identity = run_identity(run.config, run.data.pairs_hash, data=latents, base=base)
+    with run.processes.first_goes_first():
+        if run.processes.is_first:
+            state = open_run_folder(run.run_dir, run.identity, resume=resume)
+        else:  # the folder is on a disk that all processes see
+            state = checkpoint.load_newest(run.run_dir / "state") if resume else None
+    if state is None:
+        return
+    if state.step > run.config.steps:
+        raise ValueError(
+            f"the run in {run.run_dir} has {state.step} steps behind it, more than the {run.config.steps} "
+            "asked for. Ask for more steps, or choose a new run folder."
+        )
+    run.losses = list(state.values["losses"])
+    run.scaler.load_state_dict(state.values["scaler"])
+    run.micro_batch = state.values["micro_batch"]  # another one would round the sums differently
+    restore_state(run, state)
+
+
+def save_run(run: Run) -> None:
+    """Write the resume state; what the disk cannot take is a warning in the log, for the run has it still."""
+    if run.run_dir is None or not run.processes.is_first:
+        return
+    values = {name: getattr(run, name) for name in ("losses", "metrics", "micro_batch")}
+    values |= {"scaler": run.scaler.state_dict(), **run.identity}
+    state = State(run.step, checkpoint.pack(run.parameters, run.optimizer), values)
+    with warned_of_a_full_disk(f"the state after step {run.step}"):
+        checkpoint.save_state(run.run_dir / "state", state)
+
+
+def write_figures(run: Run) -> None:
+    """Add the figures of the step that was done to `metrics.jsonl`; a full disk is a warning, once."""
+    if run.run_dir is None or not run.processes.is_first:
+        return
+    try:
+        checkpoint.append_metrics(run.run_dir / "metrics.jsonl", run.metrics)
+    except OSError as error:
+        if not run.lacks_figures:
+            log.warning("the figures from step %s on could not be saved: %s", run.step, error)
+        run.lacks_figures = True
+
+
+@contextmanager
+def warned_of_a_full_disk(what: str) -> Iterator[None]:
+    """Log what could not be written and go on: the result, or why the run stopped, matters more."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s could not be saved: %s", what, error)
