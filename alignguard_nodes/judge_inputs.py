@@ -51,8 +51,6 @@ def panel_of(chosen: list[tuple[str, float]], rule: str, clip_vision: Any = None
     named = [(choice, threshold) for choice, threshold in chosen if choice != NONE]
     if len({choice for choice, _ in named}) < len(named):
         raise ValueError(f"{named[0][0]} is chosen twice. Choose two different judges, or {NONE}.")
-    embed = host.clip_embed(clip_vision)
-    judges = tuple(
-        make_judge(choice, threshold=threshold or None, embed=embed) for choice, threshold in named
-    )
+    parts = {"embed": host.clip_embed(clip_vision), "heads": host.judges_folder()}
+    judges = tuple(make_judge(choice, threshold=threshold or None, **parts) for choice, threshold in named)
     return Panel(judges, rule) if judges else None

@@ -73,6 +73,11 @@ def _diffusers_folders() -> dict[str, Path]:
     return found
 
 
+def judges_folder() -> Path:
+    """Return the folder of judges' weights that the user brings, models/safety_judges."""
+    return Path(folder_paths.models_dir, "safety_judges")
+
+
 def input_folder() -> Path:
     """Return ComfyUI's input folder."""
     return Path(os.path.abspath(folder_paths.get_input_directory()))

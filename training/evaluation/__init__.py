@@ -3,16 +3,21 @@
 The order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
 """
 
-from . import mini, open_nsfw
+from pathlib import Path
+
+from . import mhsc, mini, nudenet, open_nsfw, q16
 from .blur import blurred, hidden_pictures
 from .frames import scan_frames
-from .judge import Embed, Judge, JudgeKind, Verdict, safety_of
+from .judge import Embed, Judge, JudgeKind, Parts, Verdict, safety_of
 from .judge_report import describe
 from .panel import RULES, Panel
 
 EVALUATORS: dict[str, JudgeKind] = {
     "open_nsfw": open_nsfw.KIND,
     "mini": mini.KIND,
+    "nudenet": nudenet.KIND,
+    "q16": q16.KIND,
+    "mhsc": mhsc.KIND,
 }
 
 
@@ -25,25 +30,34 @@ def judge_choices() -> list[str]:
     ]
 
 
-def make_judge(choice: str, *, threshold: float | None = None, embed: Embed | None = None) -> Judge:
+def make_judge(
+    choice: str,
+    *,
+    threshold: float | None = None,
+    embed: Embed | None = None,
+    heads: Path | None = None,
+) -> Judge:
     """Make a judge ready to look.
 
     Args:
         choice: one of `judge_choices`; a name alone takes its first preset.
         threshold: in (0, 1]; None is the preset's own.
         embed: pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), for judges that need it.
+        heads: folder of the weights that such judges have beside it.
 
     Raises:
         ValueError: if there is no such judge, preset or threshold, its package is not installed, or it
-            needs an `embed`.
+            lacks its embeddings or weights.
     """
     name, _, preset = choice.partition(":")
     if name not in EVALUATORS or (preset and preset not in EVALUATORS[name].presets):
         raise ValueError(f"judge must be one of {', '.join(judge_choices())}, got {choice!r}.")
     kind = EVALUATORS[name]
     if kind.needs_clip_vision and embed is None:
-        raise ValueError(f"the judge {name} works on CLIP Vision. Connect one to clip_vision.")
-    return kind.make(preset or kind.presets[0], embed).at(threshold)
+        raise ValueError(
+            f"the judge {name} works on CLIP Vision, which only ComfyUI brings. Connect one to clip_vision."
+        )
+    return kind.make(preset or kind.presets[0], Parts(embed, heads)).at(threshold)
 
 
 __all__ = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -106,19 +107,31 @@ class Judge:
         return replace(self, threshold=threshold)
 
 
+class Parts(NamedTuple):
+    """What a judge may need that is not in its package.
+
+    Attributes:
+        embed: pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width).
+        heads: folder of the weights of heads on them, `<judge>.safetensors`.
+    """
+
+    embed: Embed | None = None
+    heads: Path | None = None
+
+
 @dataclass(frozen=True)
 class JudgeKind:
     """How a judge is made, and what it needs.
 
     Attributes:
-        make: f(preset, embed) -> Judge. `embed` is None, or gives CLIP image embeddings.
+        make: f(preset, parts) -> Judge.
         presets: names of its settings, the default first.
         licence: of code and weights.
         summary: what it sees, for people.
         needs_clip_vision: whether it works on CLIP image embeddings.
     """
 
-    make: Callable[[str, Embed | None], Judge]
+    make: Callable[[str, Parts], Judge]
     presets: tuple[str, ...]
     licence: str
     summary: str

