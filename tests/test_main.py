@@ -357,20 +357,32 @@ def test_a_run_stopped_by_ctrl_c_keeps_what_it_has_and_resumes_to_the_same_bytes
     assert out.read_bytes() == (trained[0] / "e.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("source", ["folder of folders", "text"])
-def test_co_merge_takes_calibration_from_pairs_and_from_text(tmp_path, base, pairs, experts, source):
-    text = tmp_path / "prompts.txt"
+@pytest.mark.parametrize(
+    ("method", "source", "inputs"),
+    [
+        ("co_merge", "folder of folders", "4"),  # two prompts of each of two categories
+        ("co_merge", "text", "2"),  # the line the hard rule forbids is not used
+        ("regmean", "folder of folders", "6"),  # and two safe ones
+        ("regmean", "text by category", "3"),
+    ],
+)
+def test_a_merge_takes_calibration_from_pairs_and_from_text(
+    tmp_path, base, pairs, experts, method, source, inputs
+):
+    text, named = tmp_path / "prompts.txt", tmp_path / "named.txt"
     text.write_text("a skull\n\na padlock\nnude toddler\n", encoding="utf-8")
-    calibration = {"text": text, "folder of folders": pairs}[source]
+    named.write_text("hate: a skull\nviolence: a sword\nneutral: a tree\n", encoding="utf-8")
+    calibration = {"text": text, "text by category": named, "folder of folders": pairs}[source]
     out = tmp_path / "merged.safetensors"
     words = ["--base", base, "--calibration", calibration, "--out", out, *FAST, "--json"]
-    outcome = run("merge", *experts, *words, "--timesteps", 1, "--prompts-per-category", 2)
+    outcome = run(
+        "merge", *experts, *words, "--method", method, "--timesteps", 1, "--prompts-per-category", 2
+    )
     facts = answer_of(outcome)
     assert facts["expert"]["categories"] == ["hate", "violence"]
     metadata = load_expert(out).metadata
-    assert metadata["alignguard.method"] == "co_merge"
-    # two prompts of each of two categories; of the text, the line the hard rule forbids is not used
-    assert metadata["alignguard.calibration_inputs"] == {"text": "2", "folder of folders": "4"}[source]
+    assert metadata["alignguard.method"] == method
+    assert metadata["alignguard.calibration_inputs"] == inputs
     assert ("1 lines of prompts.txt were dropped" in outcome.err) == (source == "text")
 
 

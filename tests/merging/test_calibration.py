@@ -23,19 +23,19 @@ PAIRS = [
 
 
 def test_each_category_gives_equally_many_and_few_prompts_are_repeated():
-    prompts, categories = calibration_prompts(PAIRS, MergeConfig(prompts_per_category=2))
+    prompts, categories = calibration_prompts(PAIRS, MergeConfig(method="co_merge", prompts_per_category=2))
     assert prompts == ("b", "b", "a", "b")
     assert categories == ("hate", "hate", "violence", "violence")
 
 
 def test_order_is_that_of_the_pairs_and_doubles_count_once():
-    config = MergeConfig(prompts_per_category=4)
+    config = MergeConfig(method="co_merge", prompts_per_category=4)
     assert calibration_prompts(PAIRS, config).prompts == ("b", "b", "b", "b", "a", "b", "c", "a")
 
 
 def test_calibration_without_pairs_is_refused():
     with pytest.raises(ValueError, match="got none"):
-        calibration_prompts([], MergeConfig())
+        calibration_prompts([], MergeConfig(method="co_merge"))
 
 
 def test_methods_that_need_them_get_as_many_neutral_and_safe_prompts():

@@ -36,7 +36,7 @@ HATE, VIOLENCE, SEXUAL = (random_expert(n, s) for s, n in enumerate(("hate", "vi
 
 
 ENTRYWISE = ["magnitude_prune", "ties", "dare_linear", "dare_ties"]
-FITTED = ["regmean", "lcmv"]
+FITTED = ["regmean"]
 EXACT = [name for name in MERGE_METHODS if name not in ("svd", *ENTRYWISE)]
 PLAIN = [name for name in EXACT if name not in FITTED]
 
@@ -352,7 +352,12 @@ def test_co_merge_without_statistics_says_what_to_connect():
 def test_statistics_of_another_calibration_are_refused(strengths, normalize, experts):
     statistics = statistics_of([HATE, VIOLENCE])
     with pytest.raises(ValueError, match="Collect them again"):
-        merge_experts(experts, MergeConfig(normalize=normalize), strengths=strengths, statistics=statistics)
+        merge_experts(
+            experts,
+            MergeConfig(method="co_merge", normalize=normalize),
+            strengths=strengths,
+            statistics=statistics,
+        )
 
 
 def test_experts_of_different_base_models_are_refused_by_name():
@@ -395,11 +400,11 @@ def test_an_unknown_method_is_answered_with_the_known_ones():
 
 @pytest.mark.parametrize("statistic", ["mean", "max"])
 def test_statistics_that_count_no_wins_serve_other_strengths(statistic):
-    found = statistics_of([HATE, VIOLENCE], statistic=statistic)
+    found = statistics_of([HATE, VIOLENCE], method="co_merge", statistic=statistic)
     for strengths in ([1.0, 1.0], [0.3, 1.7]):
-        config = MergeConfig(statistic=statistic)
+        config = MergeConfig(method="co_merge", statistic=statistic)
         merged = merge_experts([HATE, VIOLENCE], config, strengths=strengths, statistics=found)
-        fresh = merge(HATE, VIOLENCE, strengths=strengths, statistic=statistic)
+        fresh = merge(HATE, VIOLENCE, method="co_merge", strengths=strengths, statistic=statistic)
         assert merged.content_hash == fresh.content_hash
 
 
@@ -415,7 +420,7 @@ def test_fits_serve_other_strengths_and_ranks(method):
 def test_statistics_of_another_kind_are_refused():
     found = statistics_of([HATE, VIOLENCE], method="regmean")
     with pytest.raises(ValueError, match="not what co_merge needs"):
-        merge_experts([HATE, VIOLENCE], MergeConfig(), statistics=found)
+        merge_experts([HATE, VIOLENCE], MergeConfig(method="co_merge"), statistics=found)
 
 
 def test_rowpick_warns_unless_all_members_started_from_one_a(caplog):

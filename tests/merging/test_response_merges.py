@@ -1,4 +1,4 @@
-"""regmean and lcmv on single layers, against normal equations and constraints on dense matrices in fp64."""
+"""regmean on single layers, against the normal equations on dense matrices in fp64."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ import torch
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
-from training.merging.lcmv import lcmv
 from training.merging.members import Member
 from training.merging.regmean import regmean
 from training.merging.response_collector import ResponseCollector
@@ -56,12 +55,12 @@ def dense(update):
 
 
 def moments(inputs, **options):
-    """Return [G_hate, G_violence], each with the ridge, and M, in fp64."""
+    """Return [G_hate, G_violence] and M, in fp64."""
     config = MergeConfig(**options)
     mean = {name: torch.einsum("btd,bte->de", x.double(), x.double()) / 12 for name, x in inputs.items()}
     total = mean["hate"] + mean["violence"] + config.neutral_weight * mean.get("", 0)
     ridge = config.ridge * total.trace() / D_IN * torch.eye(D_IN, dtype=torch.float64)
-    return [mean["hate"] + ridge, mean["violence"] + ridge], total + ridge
+    return [mean["hate"], mean["violence"]], total + ridge
 
 
 @pytest.mark.parametrize("options", [{}, {"neutral_weight": 0.0}, {"neutral_weight": 3.0, "ridge": 0.5}])
@@ -82,12 +81,11 @@ def test_regmean_answers_as_each_expert_where_inputs_share_no_direction():
         )
 
 
-def test_regmean_averages_where_inputs_are_the_same_and_lcmv_adds_up():
+def test_regmean_averages_where_inputs_are_the_same():
     inputs = {"hate": random_inputs(1), "violence": random_inputs(1)}
     found = collect(inputs=inputs, ridge=1e-4).layers()[NAME]
     both = dense(PARTS[0]) + dense(PARTS[1])
     torch.testing.assert_close(dense(regmean(PARTS, statistics=found).update), both / 2, rtol=0, atol=2e-2)
-    torch.testing.assert_close(dense(lcmv(PARTS, statistics=found).update), both, rtol=0, atol=2e-2)
 
 
 def test_identical_experts_are_left_as_they_are_by_regmean_without_neutral_prompts():
@@ -97,47 +95,39 @@ def test_identical_experts_are_left_as_they_are_by_regmean_without_neutral_promp
     torch.testing.assert_close(dense(merged), dense(PARTS[0]), rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize("method", [regmean, lcmv])
-def test_a_large_ridge_adds_the_experts_up(method):
-    found = collect(ridge=100.0).layers()[NAME]
-    both = dense(PARTS[0]) + dense(PARTS[1])
-    torch.testing.assert_close(dense(method(PARTS, statistics=found).update), both, rtol=0, atol=0.1)
+def test_a_larger_ridge_leaves_more_of_the_base_model():
+    sizes = [
+        dense(regmean(PARTS, statistics=collect(ridge=ridge).layers()[NAME]).update).norm()
+        for ridge in (0.01, 0.3, 100.0)
+    ]
+    assert sizes[0] > sizes[1] > 20 * sizes[2]
 
 
-@pytest.mark.parametrize("options", [{}, {"neutral_weight": 10.0}])
-def test_lcmv_keeps_what_each_expert_says_of_its_own_inputs_and_is_the_quietest_that_does(options):
-    merged = lcmv(PARTS, statistics=collect(**options).layers()[NAME]).update
-    own, total = moments(INPUTS, **options)
-    for part, moment, down in zip(PARTS, own, merged.down.split([2, 3]), strict=True):
-        kept, found = part.down.double(), down.double()
-        torch.testing.assert_close(found @ moment @ kept.T, kept @ moment @ kept.T, rtol=1e-4, atol=1e-3)
-        constraint = moment @ kept.T
-        free = torch.linalg.svd(constraint.T)[2][part.rank :]  # directions the constraint does not see
-        assert (found @ total @ free.T).abs().max() < 1e-3
-        assert ((found @ total) * found).sum() < ((kept @ total) * kept).sum()
+def test_directions_that_calibration_never_met_stay_as_in_the_base_model():
+    inputs = {name: random_inputs(seed, slice(0, 6)) for seed, name in enumerate((*CATEGORIES, ""))}
+    merged = regmean(PARTS, statistics=collect(inputs=inputs).layers()[NAME]).update
+    assert dense(merged)[:, 6:].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("method", [regmean, lcmv])
-def test_how_a_file_shares_scale_and_basis_between_its_factors_does_not_matter(method):
+def test_how_a_file_shares_scale_and_basis_between_its_factors_does_not_matter():
     turn = torch.tensor([[1000.0, 3.0], [0.0, 0.01]])
     turned = LowRank(PARTS[0].up @ torch.linalg.inv(turn), turn @ PARTS[0].down)
-    one = method(PARTS, statistics=collect().layers()[NAME]).update
-    other = method([turned, PARTS[1]], statistics=collect([turned, PARTS[1]]).layers()[NAME]).update
+    one = regmean(PARTS, statistics=collect().layers()[NAME]).update
+    other = regmean([turned, PARTS[1]], statistics=collect([turned, PARTS[1]]).layers()[NAME]).update
     torch.testing.assert_close(dense(one), dense(other), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("method", [regmean, lcmv])
-def test_a_layer_an_expert_lacks_stays_without_it(method):
+def test_a_layer_an_expert_lacks_stays_without_it():
     parts = [PARTS[0], LowRank(torch.zeros(D_OUT, 1), torch.zeros(1, D_IN))]
-    merged = method(parts, statistics=collect(parts).layers()[NAME]).update
+    merged = regmean(parts, statistics=collect(parts).layers()[NAME]).update
     assert torch.isfinite(dense(merged)).all()
     assert not merged.down[2].any()
 
 
-def test_inputs_that_are_zero_keep_the_experts():
+def test_inputs_that_are_zero_keep_the_base_model():
     inputs = {name: torch.zeros(4, 3, D_IN) for name in (*CATEGORIES, "")}
     merged = regmean(PARTS, statistics=collect(inputs=inputs).layers()[NAME]).update
-    torch.testing.assert_close(dense(merged), dense(PARTS[0]) + dense(PARTS[1]))
+    assert not dense(merged).any()
 
 
 def test_batches_do_not_matter_and_layers_of_one_input_share_a_moment():
@@ -153,6 +143,6 @@ def test_plain_text_and_experts_without_prompts_are_refused():
     experts = [SafetyExpert({}, ("hate",), "sd15", {}, "hate.safetensors")]
     members = [Member(expert, 1.0) for expert in experts]
     with pytest.raises(ValueError, match="Use safety pairs for calibration"):
-        ResponseCollector(members, {}, None, MergeConfig())
+        ResponseCollector(members, {}, None, MergeConfig(method="co_merge"))
     with pytest.raises(ValueError, match=r"hate.safetensors has no calibration prompt of its own.*violence"):
-        ResponseCollector(members, {}, ["violence", ""], MergeConfig())
+        ResponseCollector(members, {}, ["violence", ""], MergeConfig(method="co_merge"))

@@ -16,10 +16,10 @@ class MergeConfig:
     """
 
     method: str = option(
-        "co_merge",  # paper: co-merge, here re-implemented from its public description
-        "co_merge keeps, per output neuron, the expert most active on the calibration prompts. average "
-        "weakens every expert, concat adds all at full strength; the help page describes the others. "
-        "Paper: co_merge.",
+        "regmean",  # paper: co-merge, here re-implemented from its public description
+        "regmean fits one update that answers like each expert on prompts of its own category. co_merge "
+        "keeps, per output neuron, the expert most active on the calibration prompts. concat adds all at "
+        "full strength; the help page describes the others. Paper: co_merge.",
     )
     output_rank: int = option(
         0,  # paper: not stated
@@ -83,16 +83,16 @@ class MergeConfig:
     )
     neutral_weight: float = option(
         1.0,  # our choice: as much as one category
-        "Only for regmean and lcmv: how much neutral and safe prompts count against one category. Higher "
+        "Only for regmean: how much neutral and safe prompts count against one category. Higher "
         "keeps the base model's pictures better and suppresses less. Paper: not used.",
         min=0.0,
         max=100.0,
         step=0.1,
     )
     ridge: float = option(
-        0.01,  # our choice; relative to the mean size of an input's component
-        "Only for regmean and lcmv: how firmly experts keep what they learned where calibration says "
-        "little. Higher is closer to adding them up. Paper: not used.",
+        0.3,  # our choice; relative to the mean size of an input's component
+        "Only for regmean: how firmly the base model is kept where calibration says little. Higher is safer "
+        "for other pictures and weakens every expert. Paper: not used.",
         min=0.0001,
         max=100.0,
         step=0.001,

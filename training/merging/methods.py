@@ -11,7 +11,6 @@ from .concat import concat
 from .dare_linear import dare_linear
 from .dare_ties import dare_ties
 from .layer import MergedLayer
-from .lcmv import lcmv
 from .magnitude_prune import magnitude_prune
 from .regmean import regmean
 from .response_collector import ResponseCollector
@@ -63,9 +62,6 @@ MERGE_METHODS: dict[str, MergeMethod] = {
     ),
     "regmean": MergeMethod(
         regmean, "RegMean, arXiv:2212.09849, with neutral inputs", needs_statistics=ResponseCollector
-    ),
-    "lcmv": MergeMethod(
-        lcmv, "linearly constrained minimum variance, Frost 1972", needs_statistics=ResponseCollector
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Collects what `regmean` and `lcmv` need: how the inputs of each category are distributed in each layer."""
+"""Collects what `regmean` needs: how the inputs of each category are distributed in each layer."""
 
 import weakref
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,16 @@ _MAX_TOKENS = 256  # of one input, evenly spaced: neighbouring pixels say much t
 
 
 class LayerResponses(NamedTuple):
-    """What the inputs of one layer say of each expert; one tensor per expert, in its own rank coordinates.
+    """The experts of one layer fitted to its inputs; one tensor per expert.
 
-    With G_e the mean of x x^T over the inputs of expert e's categories, and M the sum of all G_e, of the
-    neutral inputs times neutral_weight, and of the ridge (which every G_e has too):
+    With G_e the mean of x x^T over the inputs of expert e's categories, and M the sum of all G_e, of that of
+    the neutral inputs times neutral_weight, and of the ridge:
 
     Attributes:
         fitted: A_e G_e M^-1, (rank_e, d_in): the factor `down` of the least-squares fit.
-        own: A_e G_e A_e^T, (rank_e, rank_e): how the expert itself responds on its own inputs.
-        left: A_e G_e M^-1 G_e A_e^T, (rank_e, rank_e): how the fit responds there, seen along A_e x.
     """
 
     fitted: tuple[Tensor, ...]
-    own: tuple[Tensor, ...]
-    left: tuple[Tensor, ...]
 
 
 class ResponseCollector:
@@ -96,8 +92,12 @@ class ResponseCollector:
             moment.diagonal().add_(ridge)
             factor = torch.linalg.cholesky(moment)
             for module in modules:
-                downs = [part.down.to("cpu") for part in self._parts[module]]
-                found[module] = _solved(factor, ridge, downs, self._cross.pop(module))
+                found[module] = LayerResponses(
+                    tuple(
+                        torch.cholesky_solve(response.double().T, factor).T.float()
+                        for response in self._cross.pop(module)  # A_e G_e, (rank_e, d_in)
+                    )
+                )
         return {module: found[module] for module in self._parts}
 
     def _weights(self, tokens: Tensor) -> Tensor:
@@ -135,17 +135,6 @@ def _owners(members: Sequence[Member], categories: Sequence[str] | None) -> list
             stated = ", ".join(expert.categories) or "none"
             raise ValueError(
                 f"{expert.name} has no calibration prompt of its own: its categories are: {stated}; those of "
-                f"the pairs are: {', '.join(sorted({*categories} - {''}))}. Add pairs of its category."
+                f"the prompts are: {', '.join(sorted({*categories} - {''}))}. Add prompts of its category."
             )
     return [set(expert.categories) for expert, _ in members]
-
-
-def _solved(factor: Tensor, ridge: float, downs: Sequence[Tensor], cross: Sequence[Tensor]) -> LayerResponses:
-    fitted, own, left = [], [], []
-    for down, moment in zip(downs, cross, strict=True):
-        response = moment.double() + ridge * down.double()  # A_e G_e, (rank, d_in)
-        solved = torch.cholesky_solve(response.T, factor).T
-        fitted.append(solved.float())
-        own.append((response @ down.double().T).float())
-        left.append((solved @ response.T).float())
-    return LayerResponses(tuple(fitted), tuple(own), tuple(left))
