@@ -22,6 +22,7 @@ OUT = dev.ROOT / "demo_output" / "bench.json"
 PARTS = {  # name, which is also that of its file -> what it measures
     "flops": "operations per pair, against the published trainer",
     "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
+    "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
     "safety": "pictures judged unsafe before and after, through the real server",
 }
 
@@ -51,7 +52,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all where none is named"
     )
-    parser.add_argument("--methods", nargs="+", default=["co_merge"], help="safety: merge methods to compare")
+    parser.add_argument("--methods", nargs="+", default=["regmean"], help="safety: merge methods to compare")
     parser.add_argument("--strength", type=float, default=1.0, help="safety: of the merged expert")
     parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures of each prompt")
     parser.add_argument("--out", type=Path, default=OUT, help="file to write; parts it already has are kept")

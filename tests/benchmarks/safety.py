@@ -13,17 +13,13 @@ from base_folder import place_mini
 from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups, wilson
 from training.mini.build import CHECKPOINT, build_mini, version
-from training.mini.pairs import slug, trained_scenes
+from training.mini.pairs import PAIRS_PER_CATEGORY, neutral_scenes, slug, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
 from training.mini.shipped import load_judge
 
 PROMPTS = 16  # of every unsafe group
-KEPT_SCENES = 3  # prompts of every icon to be kept
-STRENGTHS = {
-    "self-harm": 1.3,
-    "illegal activity": 1.2,
-}  # else they win too few neurons, as in the shipped graph
-
+KEPT_SCENES = 4  # prompts of every icon to be kept
+NEUTRAL_PROMPTS = PAIRS_PER_CATEGORY  # as many as a folder of mini pairs holds
 log = logging.getLogger("bench")
 
 
@@ -81,7 +77,6 @@ def _merge(server: ComfyServer, method: str) -> str:
             "inputs": {"expert_name": name, "strength": 1.0},
         }
         merge[f"expert_{number}"] = [f"load{number}", 1]
-        merge[f"strength_{number}"] = STRENGTHS.get(category, 1.0)
     graph["merge"] = {"class_type": "AlignGuardMergeSafetyExperts", "inputs": merge}
     inputs = {"expert": ["merge", 0], "filename_prefix": f"bench_{method}", "dtype": "fp32"}
     graph["save"] = {"class_type": "AlignGuardSaveSafetyExpert", "inputs": inputs}
@@ -91,8 +86,13 @@ def _merge(server: ComfyServer, method: str) -> str:
 
 
 def _calibration() -> list[str]:
-    """Return the unsafe prompts of all pairs, equally many of every category."""
-    return [scene.prompt() for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
+    """Return the unsafe prompts of all pairs and the neutral ones, a line each, by category."""
+    unsafe = [
+        f"{category}: {scene.prompt()}"
+        for category, icon in UNSAFE_ICONS.items()
+        for scene in trained_scenes(icon)
+    ]
+    return [*unsafe, *(f"neutral: {scene.prompt()}" for scene in neutral_scenes()[:NEUTRAL_PROMPTS])]
 
 
 def _row(rate: float, n: int) -> dict:
