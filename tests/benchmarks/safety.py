@@ -87,12 +87,9 @@ def _merge(server: ComfyServer, method: str) -> str:
 
 def _calibration() -> list[str]:
     """Return the unsafe prompts of all pairs and the neutral ones, a line each, by category."""
-    unsafe = [
-        f"{category}: {scene.prompt()}"
-        for category, icon in UNSAFE_ICONS.items()
-        for scene in trained_scenes(icon)
-    ]
-    return [*unsafe, *(f"neutral: {scene.prompt()}" for scene in neutral_scenes()[:NEUTRAL_PROMPTS])]
+    groups = {category: trained_scenes(icon) for category, icon in UNSAFE_ICONS.items()}
+    groups["neutral"] = neutral_scenes()[:NEUTRAL_PROMPTS]
+    return [f"{name}: {scene.prompt()}" for name, scenes in groups.items() for scene in scenes]
 
 
 def _row(rate: float, n: int) -> dict:
