@@ -5,8 +5,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..training.config import TrainConfig
+from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
 from ..training.data.cache import TrainingData, encode_pairs
+from ..training.duration import duration
 from ..training.losses import LOSSES
 from ..training.run import expert_name, train_expert
 from ..training.taxonomy import CATEGORIES, normalize_category
@@ -14,6 +15,7 @@ from . import host, sockets
 from .files import new_expert_path, run_name
 from .loss_curve import draw_loss_curve
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
+from .training_watch import TrainingWatch
 from .widgets import config_inputs
 
 AUTO = "auto"
@@ -73,6 +75,9 @@ class TrainSafetyDPO(io.ComfyNode):
                     "they were. Starts from the beginning where there is none. Off: always does.",
                 ),
                 *(each for each in config_inputs(TrainConfig) if each.id in _APPENDED),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default="custom", optional=True, tooltip=PRESET_HELP
+                ),
             ],
             outputs=[
                 sockets.SafetyExpert.Output(
@@ -106,9 +111,10 @@ class TrainSafetyDPO(io.ComfyNode):
         filename_prefix: str = "",
         resolution: int = DEFAULT_RESOLUTION,
         resume: bool = False,
+        preset: str = "custom",
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
-        config = TrainConfig(**settings)
+        config = TrainConfig(**{**settings, **preset_values(preset)})
         family = host.check_trainable(model)  # before minutes of encoding
         category = _category_of(pairs, category)
         prefix = filename_prefix or expert_name(category)
@@ -133,10 +139,12 @@ class TrainSafetyDPO(io.ComfyNode):
             out=out,
             run_dir=run_dir if config.save_every or resume else None,
             resume=resume,
-            on_progress=report,
+            on_progress=TrainingWatch(report),
             check_cancel=host.check_cancel,
         )
-        text = _report(expert, result, pairs, out.with_name(expert.name))
+        text = "\n".join(
+            [preset_text(preset), _report(expert, result, pairs, out.with_name(expert.name))]
+        ).lstrip()
         curve = ui.PreviewImage(host.image_tensor(draw_loss_curve(result.losses)))
         return io.NodeOutput(
             expert, {"loss": result.losses}, text, ui={**curve.as_dict(), **ui.PreviewText(text).as_dict()}
@@ -169,16 +177,17 @@ def _category_of(pairs: Any, category: str) -> str:
     return category
 
 
-def _report(expert: Any, result: Any, pairs: Any, out: Path) -> str:
+def _report(expert: Any, result: Any, pairs: Any, out: Path, preset: str) -> str:
     shown = {name: value for name, value in result.metrics.items() if name not in ("step", "loss")}
     figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
-    return "\n".join(
-        [
-            f"saved as {out.relative_to(host.output_folder()).as_posix()}",
-            f"{result.steps_done} steps, loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}",
-            f"plan: {result.plan.text()}",
-            f"last step: {figures}",
-            f"pairs: {pairs.report.text()}",
-            expert.report(),
-        ]
-    )
+    losses = f"loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}"
+    lines = [
+        f"saved as {out.relative_to(host.output_folder()).as_posix()}",
+        preset_text(preset),
+        f"{result.steps_done} steps in {duration(result.seconds)}, {losses}",
+        f"plan: {result.plan.text()}",
+        f"last step: {figures}",
+        f"pairs: {pairs.report.text()}",
+        expert.report(),
+    ]
+    return "\n".join(line for line in lines if line)

@@ -21,6 +21,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
         "kernels",
         "free_memory",
         "run_lock",
+        "duration",
         "processes",
     },
     {"noise", "config", "lora_keys", "expert_report"},

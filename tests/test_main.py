@@ -14,9 +14,10 @@ from tiny import random_layers, tiny_unet
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint, write_pairs
 from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write_single
 
-from training.__main__ import main
+from training.__main__ import _parser, main
 from training.commands import COMMANDS, train
-from training.config import ExtractConfig, MergeConfig, TrainConfig, options
+from training.commands.options import config_from
+from training.config import ExtractConfig, MergeConfig, TrainConfig, options, preset_values
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
@@ -416,3 +417,17 @@ def test_extract_turns_a_tuned_model_into_the_expert_that_was_merged_into_it(tmp
     assert_refused(run("extract", *words, "--out", out), "e.safetensors already exists")
     same = ["--base", base, "--tuned", base, "--out", tmp_path / "f.safetensors"]
     assert_refused(run("extract", *same), "hold equal weights")
+
+
+def test_a_preset_sets_options_and_typed_ones_win():
+    def config(*words):
+        args = _parser(["train"]).parse_args(
+            ["train", "--base", "b", "--pairs", "p", "--out", "o.safetensors", *words]
+        )
+        return config_from(args, TrainConfig, preset_values(args.preset))
+
+    assert config() == TrainConfig()
+    assert config("--preset", "quick") == TrainConfig(steps=60, batch_size=4)
+    paper = config("--preset", "paper SDXL", "--steps", "7")
+    assert (paper.steps, paper.learning_rate, paper.objective) == (7, 1e-5, "alignguard")
+    assert run("train", "--preset", "slow").code == 2

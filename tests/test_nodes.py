@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,8 @@ def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config,
     names = [option.name for option in options(config) if option.name not in elsewhere]
     for younger, input_before in between.items():  # inputs are only appended, so options stand behind it
         names.insert(names.index(younger), input_before)
+    if node == "AlignGuardTrainSafetyDPO":
+        names.append("preset")
     assert list(OURS[node]["optional"])[-len(names) :] == names
 
 
@@ -190,6 +193,34 @@ def test_a_loss_curve_is_a_picture_for_any_run(losses):
     picture = load("loss_curve").draw_loss_curve(losses)
     assert picture.size == (512, 256)
     assert len(picture.getcolors(maxcolors=100_000)) > 2
+
+
+def test_an_accuracy_is_drawn_beside_the_loss():
+    draw = load("loss_curve").draw_loss_curve
+    assert draw([0.7, 0.5], [0.5, 1.0]).tobytes() != draw([0.7, 0.5]).tobytes()
+
+
+def watched(monkeypatch, seconds):
+    """Return what a watch shows of 4 steps; `seconds` is what its clock says when made and after each."""
+    for name, path in (("pack", ROOT), ("pack.alignguard_nodes", NODES)):
+        package = types.ModuleType(name)
+        package.__path__ = [str(path)]  # without running __init__.py, which needs the host
+        monkeypatch.setitem(sys.modules, name, package)
+    module = importlib.import_module("pack.alignguard_nodes.training_watch")
+    shown, times = [], iter(seconds)
+    watch = module.TrainingWatch(lambda *what: shown.append(what), clock=lambda: next(times))
+    for step in range(1, 5):
+        watch(step, 4, {"loss": 1 / step, "implicit_accuracy": 0.5})
+    return shown
+
+
+def test_a_training_is_shown_once_a_second_and_at_its_end_with_the_time_left(monkeypatch):
+    one, two, three, four = watched(monkeypatch, [0.0, 0.4, 2.0, 2.4, 2.8])
+    assert one == (1, 4)
+    assert two[3] == "step 2 of 4, loss 0.5, 2.0 s left"
+    assert three == (3, 4)
+    assert four[3] == "step 4 of 4, loss 0.25, 0.0 s left"
+    assert two[2].size == four[2].size == (512, 256)
 
 
 @pytest.mark.parametrize("num_layers", [1, 7, 1500])

@@ -175,9 +175,9 @@ def test_alpha_over_rank_is_folded_into_the_result():
 
 def test_progress_is_reported_after_every_step():
     seen = []
-    result = run(on_progress=lambda done, total, loss: seen.append((done, total, loss)))
+    result = run(on_progress=lambda *reported: seen.append(reported))
     assert [(done, total) for done, total, _ in seen] == [(1, 3), (2, 3), (3, 3)]
-    assert [loss for *_, loss in seen] == result.losses
+    assert [figures["loss"] for *_, figures in seen] == result.losses
     assert (result.steps_done, result.cancelled) == (3, False)
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def train_expert(
     out: Path,
     run_dir: Path | None = None,
     resume: bool = False,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     check_cancel: Callable[[], None] | None = None,
     processes: Processes = ALONE,
 ) -> tuple[SafetyExpert, TrainResult]:

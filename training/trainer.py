@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from . import adapter
 from .checkpointing import set_checkpointing
 from .config import TrainConfig
 from .data.cache import TrainingData
+from .duration import duration
 from .losses import resolved
 from .low_rank import LowRank
 from .measured_beta import measured_beta
@@ -22,6 +25,8 @@ from .processes import ALONE, Processes
 from .run_folder import open_run, save_run, warned_of_a_full_disk, write_figures
 from .run_lock import locked
 from .step import Run, restore_state, take_step
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class TrainResult:
         initial_a_hash: see `adapter.initial_a_hash`.
         cancelled: whether the run ended before its last step.
         plan: how its batches were run; None where it was cancelled.
+        seconds: what this call took for its steps; 0 where it was cancelled.
     """
 
     layers: dict[str, LowRank]
@@ -47,6 +53,7 @@ class TrainResult:
     initial_a_hash: str
     cancelled: bool = False
     plan: Plan | None = None
+    seconds: float = 0.0
 
 
 def train(
@@ -55,7 +62,7 @@ def train(
     schedule: NoiseSchedule,
     config: TrainConfig,
     *,
-    on_progress: Callable[[int, int, float], None] | None = None,
+    on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
     on_stop: Callable[[TrainResult], None] | None = None,
     check_cancel: Callable[[], None] | None = None,
     run_dir: Path | None = None,
@@ -73,8 +80,8 @@ def train(
         data: cached latents and embeddings.
         schedule: of the family of the UNet.
         config: options of the run.
-        on_progress: called with (steps done, steps, loss) after every step. Whatever it raises cancels
-            the run: the state is saved and the exception passed on.
+        on_progress: called with (steps done, steps, figures as in `metrics.jsonl`) after every step. Whatever
+            it raises cancels the run: the state is saved and the exception passed on.
         on_stop: called with what there is when the run ends early after at least one step, for whatever
             reason, before the exception is passed on. An OSError of its own is a warning in the log.
         check_cancel: called before every micro-batch; what it raises cancels the run likewise.
@@ -107,9 +114,10 @@ def train(
             run.check_cancel = check_cancel or run.check_cancel
             open_run(run, resume=resume)
             plan = plan_run(run, free_bytes)
+            start_s = time.perf_counter()
             _loop(run, on_progress, on_stop)
             save_run(run)
-            return replace(_result(run), plan=plan)
+            return replace(_result(run), plan=plan, seconds=time.perf_counter() - start_s)
         finally:
             set_checkpointing(unet, "none")
             adapter.detach_adapter(unet)
@@ -142,13 +150,19 @@ def _resolved(
 
 def _loop(
     run: Run,
-    on_progress: Callable[[int, int, float], None] | None,
+    on_progress: Callable[[int, int, Mapping[str, float]], None] | None,
     on_stop: Callable[[TrainResult], None] | None,
 ) -> None:
+    begin, start_s = run.step, time.perf_counter()
     try:
         with torch.enable_grad():
             while run.step < run.config.steps:
                 take_step(run)
+                if run.step == begin + 1:
+                    step_s, left = time.perf_counter() - start_s, run.config.steps - run.step
+                    log.info(
+                        "a step takes %s; %s for the %d left", *map(duration, (step_s, step_s * left)), left
+                    )
                 _report(run, on_progress)
     except BaseException:  # a cancel, Ctrl-C or a full memory alike: keep what there is
         if not run.whole and run.good:
@@ -161,13 +175,17 @@ def _loop(
         raise
 
 
-def _report(run: Run, on_progress: Callable[[int, int, float], None] | None) -> None:
+def _log_pace(step_s: float, left: int) -> None:
+    log.info("a step takes %s: %s for the %d left", duration(step_s), duration(step_s * left), left)
+
+
+def _report(run: Run, on_progress: Callable[[int, int, Mapping[str, float]], None] | None) -> None:
     config = run.config
     write_figures(run)
     if config.save_every and run.step % config.save_every == 0 and run.step < config.steps:
         save_run(run)
     if on_progress:
-        on_progress(run.step, config.steps, run.losses[-1])
+        on_progress(run.step, config.steps, run.metrics)
 
 
 def _result(run: Run, *, cancelled: bool = False) -> TrainResult:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
+from server import PromptServer
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -34,12 +34,17 @@ def check_cancel() -> None:
 
 
 def progress(node_id: str) -> Callable[..., None]:
-    """Return `report(step, total, ...)`: it first raises if the user cancelled, then moves the node's bar."""
+    """Return `report(step, total, ...)`: it first raises if the user cancelled, then moves the node's bar.
+
+    Further it takes a picture or None, shown below the node, and a text, shown in it.
+    """
     bar = comfy.utils.ProgressBar(1, node_id)
 
-    def report(step: int, total: int, *_: Any) -> None:
+    def report(step: int, total: int, picture: Image.Image | None = None, text: str = "") -> None:
         check_cancel()
-        bar.update_absolute(step, total)
+        bar.update_absolute(step, total, picture and ("JPEG", picture, max(picture.size)))
+        if text:
+            PromptServer.instance.send_progress_text(text, node_id)
 
     return report
 

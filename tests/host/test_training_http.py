@@ -59,6 +59,24 @@ def test_equal_settings_give_equal_experts_and_two_files(comfy):
     assert third == "alignguard/twin_a_00002_.safetensors"
 
 
+def test_an_unchanged_graph_is_not_trained_again(comfy):
+    graph = add_training(with_model(), steps=2, seed=21, filename_prefix="once")
+    comfy.run(graph)
+    before = saved_experts(comfy)
+    comfy.run(graph)
+    assert saved_experts(comfy) == before
+
+
+def test_a_preset_wins_over_the_widgets_and_the_report_says_what_was_done(comfy):
+    entry, new = train(comfy, steps=3, batch_size=2, preset="quick", seed=22, filename_prefix="preset")
+    metadata = load_expert(loras(comfy) / new).metadata
+    assert (metadata["alignguard.steps"], metadata["alignguard.batch_size"]) == ("60", "4")
+    text = text_of(entry, "train")
+    assert "preset quick: steps 60, batch_size 4, grad_accumulation 1" in text
+    assert "60 steps in " in text
+    assert "plan: 4 pairs at once, checkpointing none, " in text
+
+
 def test_a_host_that_keeps_the_model_in_fp16_trains_the_same_expert_in_fp32(comfy, mini, tmp_path):
     halved = ComfyServer(tmp_path, extra=("--fp16-unet",))
     place_mini(tmp_path, mini)
@@ -81,7 +99,8 @@ def test_a_resumed_run_goes_on_from_the_saved_state_to_the_same_expert(comfy):
     one, other = (load_expert(loras(comfy) / name) for name in (whole, resumed))
     assert one.content_hash == other.content_hash
     run = runs / "parts%2Fresumed"
-    assert sorted(file.name for file in run.iterdir()) == ["metrics.jsonl", "state"]  # a new run renames both
+    names = sorted(file.name for file in run.iterdir())
+    assert names == ["expert.safetensors", "in_use.lock", "metrics.jsonl", "state"]  # a new run renames them
     assert not any(runs.glob("*whole"))
     with pytest.raises(ComfyError, match="cannot be resumed: seed was 17 and is 18"):
         train(comfy, steps=6, **same | {"seed": 18}, resume=True, filename_prefix="parts/resumed")

@@ -31,7 +31,11 @@ def one_line(message: object) -> str:
 
 
 def add_config_options(
-    parser: argparse.ArgumentParser, config: type, choices: Mapping[str, Iterable[str]]
+    parser: argparse.ArgumentParser,
+    config: type,
+    choices: Mapping[str, Iterable[str]],
+    *,
+    has_presets: bool = False,
 ) -> None:
     """Add one option per field of a config class.
 
@@ -39,21 +43,32 @@ def add_config_options(
         parser: of the command.
         config: `TrainConfig` or `MergeConfig`.
         choices: field -> values, for fields whose values a registry lists.
+        has_presets: options that are not typed are left out, so that a preset can set them.
     """
     group = parser.add_argument_group("options that change the result")
     for option in options(config):
         flag = f"--{option.name.replace('_', '-')}"
         listed = tuple(choices.get(option.name, option.metadata.get("choices", ())))
-        group.add_argument(flag, default=option.default, help=_help(option), **_kind(option, listed))
+        default = argparse.SUPPRESS if has_presets else option.default
+        group.add_argument(flag, default=default, help=_help(option), **_kind(option, listed))
 
 
-def config_from(args: argparse.Namespace, config: type[_Config]) -> _Config:
-    """Return the config class filled from the options `add_config_options` made.
+def config_from(
+    args: argparse.Namespace, config: type[_Config], preset: Mapping[str, Any] | None = None
+) -> _Config:
+    """Return the config class filled from the options `add_config_options` made, as far as they were typed.
+
+    Args:
+        args: of the command.
+        config: the class.
+        preset: values of options that were not typed, where they are not the defaults.
 
     Raises:
         ValueError: if a value is out of its range.
     """
-    return config(**{option.name: getattr(args, option.name) for option in options(config)})
+    names = [option.name for option in options(config)]
+    typed = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return config(**{**(preset or {}), **typed})
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -109,7 +124,7 @@ def device_of(name: str) -> "torch.device":
 
 
 def _help(option: dataclasses.Field) -> str:
-    return f"{option.metadata['help'].replace('%', '%%')} (default: %(default)s)"
+    return f"{option.metadata['help']} (default: {option.default})".replace("%", "%%")
 
 
 def _kind(option: dataclasses.Field, listed: tuple[str, ...]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from tqdm import tqdm
@@ -28,11 +28,11 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def __call__(self, done: int, total: int, loss: float | None = None) -> None:
-        """Show how far the task is."""
+    def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
+        """Show how far the task is, and of the figures the loss."""
         self._bar.total = total
-        if loss is not None:
-            self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        if figures is not None:
+            self._bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
         self._bar.update(done - self._bar.n)
 
     def stage(self, what: str, done: int, total: int) -> None:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..config import TrainConfig
+from ..config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
 from ..data import SafetyPairs, load_pairs
 from ..data.cache import TrainingData, encode_pairs
+from ..duration import duration
 from ..expert import SafetyExpert
 from ..families import Family
 from ..families.base_model import load_base
@@ -50,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cache", type=Path, metavar="DIR", help="keep encoded pictures and prompts here for the next run")
     add_model_options(parser)
     add_json(parser)
-    add_config_options(parser, TrainConfig, {"objective": LOSSES})
+    preset_help = f"{PRESET_HELP} Options typed beside it win (default: custom)"
+    add("--preset", choices=tuple(PRESETS), default="custom", help=preset_help)
+    add_config_options(parser, TrainConfig, {"objective": LOSSES}, has_presets=True)
     parser.set_defaults(run=_run)
 
 
@@ -71,10 +74,12 @@ def _run(args: argparse.Namespace) -> Answer | None:
 
 
 def _run_in(processes: Processes, args: argparse.Namespace) -> Answer | None:
-    config = config_from(args, TrainConfig)
+    config = config_from(args, TrainConfig, preset_values(args.preset))
     device = device_of(args.device)
     pairs = load_pairs(args.pairs, category=args.category, max_pairs=args.max_pairs)
     log.info(pairs.report.text())
+    if args.preset != "custom":
+        log.info("%s; typed options win", preset_text(args.preset))
     with processes.first_goes_first() if args.cache else nullcontext():
         prepared = _prepare(args, pairs, config, device, shown=processes.is_first)
     gc.collect()  # modules may refer to themselves, and the encoders' memory is wanted now
@@ -152,7 +157,7 @@ def _answer(
     lines = [
         expert.report(),
         f"plan: {result.plan.text()}",
-        f"{result.steps_done} steps, loss {first:.4g} -> {last:.4g}, {seconds:.0f} s",
+        f"{result.steps_done} steps, loss {first:.4g} -> {last:.4g}, {duration(seconds)}",
         f"saved as {out}",
     ]
     facts = {

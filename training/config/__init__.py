@@ -8,6 +8,7 @@ from .extract import ExtractConfig
 from .make import MakeConfig
 from .merge import MergeConfig
 from .option import option_help, options
+from .presets import PRESET_HELP, PRESETS, preset_text, preset_values
 from .rewrite import RewriteConfig
 from .train import TrainConfig
 
@@ -15,8 +16,12 @@ __all__ = [
     "ExtractConfig",
     "MakeConfig",
     "MergeConfig",
+    "PRESETS",
+    "PRESET_HELP",
     "RewriteConfig",
     "TrainConfig",
     "option_help",
     "options",
+    "preset_text",
+    "preset_values",
 ]

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -58,8 +58,8 @@ def train_experts(
                 resolution=SIZE,
             )
 
-        def report(step: int, total: int, loss: float, done: int = number) -> None:
-            on_progress(done * total + step, len(CATEGORIES) * total, loss)
+        def report(step: int, total: int, figures: Mapping[str, float], done: int = number) -> None:
+            on_progress(done * total + step, len(CATEGORIES) * total, figures["loss"])
 
         result = train(unet, data, schedule, CONFIG, on_progress=report)
         for module, layer in result.layers.items():

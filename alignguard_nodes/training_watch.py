@@ -1,0 +1,38 @@
+"""What a person sees while an expert is trained: its curve, how sure it is by now, and the time left."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..training.duration import duration
+from .loss_curve import draw_loss_curve
+
+INTERVAL_S = 1.0  # between two pictures; a browser needs no more, and drawing one costs milliseconds
+
+
+class TrainingWatch:
+    """Takes the figures of every step and shows them now and then; handed to training as its `on_progress`.
+
+    Args:
+        show: called after every step with (step, total, picture or None, text or "").
+        clock: gives seconds.
+    """
+
+    def __init__(self, show: Callable[..., None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._show, self._clock = show, clock
+        self._losses: list[float] = []
+        self._accuracies: list[float] = []
+        self._start = self._shown = clock()
+
+    def __call__(self, step: int, total: int, figures: Mapping[str, Any]) -> None:
+        """Show a step that was done."""
+        self._losses.append(figures["loss"])
+        self._accuracies.append(figures["implicit_accuracy"])
+        now = self._clock()
+        if now - self._shown < INTERVAL_S and step < total:
+            self._show(step, total)
+            return
+        self._shown = now
+        left = (now - self._start) / len(self._losses) * (total - step)
+        text = f"step {step} of {total}, loss {figures['loss']:.4g}, {duration(left)} left"
+        self._show(step, total, draw_loss_curve(self._losses, self._accuracies), text)

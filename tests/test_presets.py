@@ -1,0 +1,27 @@
+"""Presets are named after what they set, and set nothing that is not an option in its range."""
+
+import pytest
+
+from training.config import PRESETS, TrainConfig, preset_text, preset_values
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_made_of_valid_options(preset):
+    TrainConfig(**preset_values(preset))
+
+
+def test_the_papers_presets_are_the_launchers_values():
+    sd15, sdxl = (TrainConfig(**preset_values(f"paper {name}")) for name in ("SD 1.5", "SDXL"))
+    for config in (sd15, sdxl):
+        assert (config.objective, config.steps, config.beta, config.rank) == ("alignguard", 2000, 5000.0, 4)
+        assert (config.batch_size, config.grad_accumulation, config.caption_dropout) == (4, 4, 0.2)
+    assert (sd15.learning_rate, sd15.warmup_steps, sd15.max_grad_norm) == (1.6e-4, 500, 1.0)
+    assert (sdxl.learning_rate, sdxl.warmup_steps, sdxl.max_grad_norm) == (1e-5, 0, 0.0)
+
+
+def test_custom_sets_nothing_and_an_unknown_name_is_refused():
+    assert preset_values("custom") == {}
+    assert preset_text("custom") == ""
+    assert preset_text("quick") == "preset quick: steps 60, batch_size 4, grad_accumulation 1"
+    with pytest.raises(ValueError, match="preset must be one of custom, paper SD 1.5, .*got 'slow'"):
+        preset_values("slow")

@@ -1,0 +1,13 @@
+"""How long something takes, for people."""
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them: `48 s`, `12 min`, `3 h 20 min`.
+
+    Args:
+        seconds: >= 0.
+    """
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
