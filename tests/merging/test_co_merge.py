@@ -7,10 +7,10 @@ from training.low_rank import LowRank
 from training.merging.co_merge import (
     LayerActivity,
     LayerStatistics,
+    Stacked,
     activity,
     co_merge,
     most_active,
-    rank_activity,
     row_picked,
 )
 from training.merging.layer import drop_zero_components
@@ -32,15 +32,21 @@ def random_inputs(batch=20, tokens=5, seed=9):
     return torch.randn(batch, tokens, D_IN, generator=torch.Generator().manual_seed(seed))
 
 
+def output_activity(inputs, parts):
+    return activity(inputs, Stacked.of(parts))[..., : parts[0].d_out]
+
+
+def rank_activity(inputs, parts):
+    return activity(inputs, Stacked.of(parts))[..., parts[0].d_out :]
+
+
 def dense(part):
     return part.up.double() @ part.down.double()
 
 
 def merge(parts, inputs=None, statistic="win_count", level="output neuron"):
     inputs = random_inputs() if inputs is None else inputs
-    found = LayerActivity(
-        LayerStatistics.of(activity(inputs, parts)), LayerStatistics.of(rank_activity(inputs, parts))
-    )
+    found = LayerActivity.of(LayerStatistics.of(activity(inputs, Stacked.of(parts))), D_OUT)
     return co_merge(parts, statistics=found, statistic=statistic, level=level)
 
 
@@ -53,7 +59,8 @@ def test_activity_is_the_mean_absolute_output_of_each_expert_alone():
     parts, inputs = [random_part(0), random_part(1, rank=2), zero_part()], random_inputs()
     outputs = [inputs.double() @ dense(part).T for part in parts]  # (batch, tokens, d_out)
     expected = torch.stack([output.abs().mean(1) for output in outputs])
-    torch.testing.assert_close(activity(inputs, parts).double(), expected, rtol=1e-5, atol=1e-6)  # fp32 sums
+    found = output_activity(inputs, parts)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)  # fp32 sums
 
 
 def test_merge_takes_each_row_from_the_expert_that_wins_most_inputs():
@@ -71,7 +78,7 @@ def test_merge_takes_each_row_from_the_expert_that_wins_most_inputs():
 @pytest.mark.parametrize("statistic", ["win_count", "mean", "max"])
 def test_every_statistic_follows_its_own_definition(statistic):
     parts, inputs = [random_part(0), random_part(1)], random_inputs()
-    reaction = activity(inputs, parts)
+    reaction = output_activity(inputs, parts)
     score = {
         "win_count": torch.stack([(reaction[0] > reaction[1]).sum(0), (reaction[1] > reaction[0]).sum(0)]),
         "mean": reaction.mean(1),
@@ -114,8 +121,8 @@ def test_an_expert_keeps_its_own_rows_where_inputs_excite_only_it():
 
 def test_statistics_of_two_batches_add_up_to_those_of_one():
     parts, inputs = [random_part(0), random_part(1)], random_inputs()
-    whole = LayerStatistics.of(activity(inputs, parts))
-    first, second = (LayerStatistics.of(activity(half, parts)) for half in (inputs[:7], inputs[7:]))
+    whole = LayerStatistics.of(output_activity(inputs, parts))
+    first, second = (LayerStatistics.of(output_activity(half, parts)) for half in (inputs[:7], inputs[7:]))
     both = first.plus(second)
     assert torch.equal(both.wins, whole.wins)
     assert int(whole.wins.sum(0).unique()) == len(inputs)

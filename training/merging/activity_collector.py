@@ -1,5 +1,6 @@
 """Collects what `co_merge` needs: counters of how active each expert is in each neuron, in two halves."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -8,10 +9,12 @@ from torch import Tensor
 
 from ..config import MergeConfig
 from ..low_rank import LowRank
-from .co_merge import LayerActivity, LayerStatistics, activity, choose, rank_activity
+from .co_merge import LayerActivity, LayerStatistics, Stacked, activity, choose
 from .collector import tokens_of
 from .layer import NO_WINNER
 from .members import Member, expert_size
+
+_AT_ONCE = 8  # passes whose activities wait to be counted
 
 
 class ActivityCollector:
@@ -39,33 +42,51 @@ class ActivityCollector:
             module: [part.scaled(scale) for part, scale in zip(own, scales, strict=True)]
             for module, own in parts.items()
         }
-        self._strengths = [1.0 if config.normalize else member.strength for member in members]
+        self._stacked = {module: Stacked.of(own) for module, own in self._parts.items()}
+        strengths = [1.0 if config.normalize else member.strength for member in members]
+        self._strengths = None if len(set(strengths)) == 1 else torch.tensor(strengths)
         self._config = config
-        self._halves: tuple[dict[str, LayerActivity], dict[str, LayerActivity]] = ({}, {})
+        self._halves: tuple[dict[str, LayerStatistics], dict[str, LayerStatistics]] = ({}, {})
         self._half = self._halves[0]
+        self._waiting: dict[str, list[Tensor]] = {}  # activities by layer: counted together, which is faster
+        self._told: dict[str, tuple[weakref.ref, Tensor]] = {}  # by layer: last input and its result
 
     def begin(self, number: int, categories: Sequence[str] | None) -> None:
         """Let odd rounds be one half and even rounds the other."""
-        self._half = self._halves[number % 2]
+        if self._half is not self._halves[number % 2]:
+            self._count_waiting()
+            self._half = self._halves[number % 2]
 
     def add(self, module: str, inputs: Tensor) -> None:
-        """Count how active the experts are in this layer."""
-        parts, tokens = self._parts[module], tokens_of(inputs)
-        new = LayerActivity(
-            LayerStatistics.of(activity(tokens, parts), self._strengths),
-            LayerStatistics.of(rank_activity(tokens, parts), self._strengths),
-        )
+        """Measure how active the experts are in this layer; a prompt stays the same at every timestep."""
+        last, found = self._told.get(module, (None, None))
+        if last is None or last() is not inputs:
+            found = activity(tokens_of(inputs), self._stacked[module])
+            self._told[module] = (weakref.ref(inputs), found)
+        self._waiting.setdefault(module, []).append(found)
+        if len(self._waiting[module]) == _AT_ONCE:
+            self._count(module)
+
+    def _count_waiting(self) -> None:
+        for module in list(self._waiting):
+            self._count(module)
+
+    def _count(self, module: str) -> None:
+        found = torch.cat(self._waiting.pop(module), dim=1)
+        strengths = None if self._strengths is None else self._strengths.to(found.device)
+        new = LayerStatistics.of(found, strengths)
         self._half[module] = self._half[module].plus(new) if module in self._half else new
 
     def agreement(self) -> float | None:
         """Return the share of choices that both halves make alike, each weighted by the norm of its row."""
+        self._count_waiting()
         first, second = self._halves
         if not first or not second:
             return None
         alike = total = 0.0
         for module in self._parts:
             one, two, both = (
-                choose(counts, self._config.statistic, self._config.level)
+                choose(self._split(module, counts), self._config.statistic, self._config.level)
                 for counts in (first[module], second[module], first[module].plus(second[module]))
             )
             weights = _norms(self._parts[module], both, self._config.level)
@@ -75,9 +96,13 @@ class ActivityCollector:
 
     def layers(self) -> dict[str, LayerActivity]:
         """Return the counters of both halves together."""
+        self._count_waiting()
         first, second = self._halves
         whole = {m: first[m].plus(second[m]) if m in second else first[m] for m in self._parts}
-        return {module: layer.to("cpu") for module, layer in whole.items()}
+        return {module: self._split(module, counts.to("cpu")) for module, counts in whole.items()}
+
+    def _split(self, module: str, counts: LayerStatistics) -> LayerActivity:
+        return LayerActivity.of(counts, self._parts[module][0].d_out)
 
 
 def _norms(parts: Sequence[LowRank], winners: Tensor, level: str) -> Tensor:

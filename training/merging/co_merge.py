@@ -21,6 +21,8 @@ from torch import Tensor
 from ..low_rank import LowRank, concatenate
 from .layer import NO_WINNER, MergedLayer
 
+_MAX_ELEMENTS = 2**26  # of one intermediate result, 256 MB in fp32
+
 
 def co_merge(
     parts: Sequence[LowRank], *, statistics: LayerActivity, statistic: str, level: str
@@ -42,44 +44,52 @@ def co_merge(
     return MergedLayer(row_picked(parts, winners), winners)
 
 
-def activity(inputs: Tensor, parts: Sequence[LowRank]) -> Tensor:
+def activity(inputs: Tensor, experts: Stacked) -> Tensor:
     """Measure how strongly each expert reacts in each neuron: s_e[i; p] = mean over tokens of |B_e A_e x|_i.
 
-    All experts read the same input, that of the base model, so one pass of it serves them all.
+    All experts read the same input, that of the base model, so one pass of it serves them all. A rank
+    neuron reacts by the size of what it adds to the output, |A_e x|_j ||B_e[:, j]||, which does not depend
+    on how a file shares the scale between A and B.
 
     Args:
         inputs: what the Linear gets, (batch, tokens, d_in), fp32; one entry of the batch is one input p.
-        parts: update of each expert, on the device of the inputs.
+        experts: on the device of the inputs.
 
     Returns:
-        Shape (num_experts, batch, d_out), fp32, >= 0.
+        Shape (num_experts, batch, d_out + rank), fp32, >= 0: the output neurons, then the rank neurons.
     """
-    down = torch.cat([part.down for part in parts])
-    hidden = (inputs @ down.T).transpose(1, 2)  # (batch, sum of ranks, tokens): tokens last reduces fastest
-    hidden = hidden.split([part.rank for part in parts], dim=1)
-    means = [(part.up @ h).abs_().mean(-1) for part, h in zip(parts, hidden, strict=True)]  # (batch, d_out)
-    return torch.stack(means)
+    batch, tokens, _ = inputs.shape
+    hidden = experts.down.flatten(0, 1) @ inputs.flatten(0, 1).T  # (num_experts * rank, batch * tokens)
+    hidden = hidden.unflatten(0, experts.down.shape[:2])
+    at_once = max(1, _MAX_ELEMENTS // (batch * tokens * experts.up.shape[1]))  # experts, to bound memory
+    means = [
+        (up @ h).abs_().unflatten(2, (batch, tokens)).mean(-1)  # (some experts, d_out, batch)
+        for up, h in zip(experts.up.split(at_once), hidden.split(at_once), strict=True)
+    ]
+    ranks = hidden.abs_().unflatten(2, (batch, tokens)).mean(-1) * experts.norms
+    return torch.cat([torch.cat(means), ranks], dim=1).transpose(1, 2)
 
 
-def rank_activity(inputs: Tensor, parts: Sequence[LowRank]) -> Tensor:
-    """Measure how strongly each expert reacts in each rank neuron: mean |A_e x|_j ||B_e[:, j]||.
+class Stacked(NamedTuple):
+    """The experts of one layer as two tensors, filled up with zeros to the largest rank.
 
-    The norm makes it the size of what the neuron adds to the output, which does not depend on how a file
-    shares the scale between A and B.
-
-    Args:
-        inputs: as in `activity`.
-        parts: likewise.
-
-    Returns:
-        Shape (num_experts, batch, largest rank), fp32, >= 0; zero beyond an expert's own rank.
+    Attributes:
+        up: all B, (num_experts, d_out, rank).
+        down: all A, (num_experts, rank, d_in).
+        norms: of the columns of B, (num_experts, rank, 1).
     """
-    down = torch.cat([part.down for part in parts])
-    norms = torch.cat([part.up.norm(dim=0) for part in parts])
-    means = (inputs @ down.T).abs_().mean(1) * norms  # (batch, sum of ranks)
-    split = means.split([part.rank for part in parts], dim=1)
-    rank = max(part.rank for part in parts)
-    return torch.stack([torch.nn.functional.pad(own, (0, rank - own.shape[1])) for own in split])
+
+    up: Tensor
+    down: Tensor
+    norms: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[LowRank]) -> Stacked:
+        """Stack the updates of one layer."""
+        rank, pad = max(part.rank for part in parts), torch.nn.functional.pad
+        up = torch.stack([pad(part.up, (0, rank - part.rank)) for part in parts])
+        down = torch.stack([pad(part.down, (0, 0, 0, rank - part.rank)) for part in parts])
+        return cls(up, down, up.norm(dim=1)[:, :, None])
 
 
 class LayerActivity(NamedTuple):
@@ -88,9 +98,11 @@ class LayerActivity(NamedTuple):
     outputs: LayerStatistics
     ranks: LayerStatistics
 
-    def plus(self, other: LayerActivity) -> LayerActivity:
-        """Return the statistics of both sets of inputs together."""
-        return LayerActivity(*(own.plus(more) for own, more in zip(self, other, strict=True)))
+    @classmethod
+    def of(cls, both: LayerStatistics, d_out: int) -> LayerActivity:
+        """Split what was counted in the order of `activity`."""
+        parts = [each.split([d_out, each.shape[1] - d_out], dim=1) for each in both]
+        return cls(*(LayerStatistics(*halves) for halves in zip(*parts, strict=True)))
 
     def scaled(self, strengths: Sequence[float]) -> LayerActivity:
         """Return the same for experts of other strengths; wins stay, they cannot be known."""
@@ -102,7 +114,7 @@ class LayerActivity(NamedTuple):
 
 
 class LayerStatistics(NamedTuple):
-    """Counts over the inputs so far; each of shape (num_experts, d_out), or (num_experts, largest rank).
+    """Counts over the inputs so far; each of shape (num_experts, neurons).
 
     Attributes:
         wins: number of inputs on which the expert was the most active one, int64. Experts that tie at
@@ -116,15 +128,14 @@ class LayerStatistics(NamedTuple):
     peak: Tensor
 
     @classmethod
-    def of(cls, activities: Tensor, strengths: Sequence[float] | None = None) -> LayerStatistics:
-        """Count a batch of inputs, activities as `activity` returns them: (num_experts, batch, d_out).
+    def of(cls, activities: Tensor, strengths: Tensor | None = None) -> LayerStatistics:
+        """Count a batch of inputs, activities as `activity` returns them: (num_experts, batch, neurons).
 
         Args:
             activities: of the experts at strength 1; `total` and `peak` are of these.
-            strengths: at which they compete for wins; None is 1 for all.
+            strengths: at which they compete for wins, (num_experts,); None is 1 for all.
         """
-        factors = activities.new_tensor(strengths or [1.0] * len(activities))
-        competing = activities * factors[:, None, None]
+        competing = activities if strengths is None else activities * strengths[:, None, None]
         top = competing.amax(0)
         wins = (competing == top) & (top > 0)
         return cls(wins.sum(1), activities.sum(1), activities.amax(1))
@@ -197,7 +208,7 @@ def component_picked(parts: Sequence[LowRank], winners: Tensor) -> LowRank:
         parts: update of each expert, all of shape (d_out, d_in).
         winners: expert of each place, (largest rank,).
     """
-    up, down = _stacked(parts)
+    up, down, _ = Stacked.of(parts)
     places, chosen = torch.arange(len(winners)), winners.clamp(min=0)
     used = (winners != NO_WINNER).to(up)
     return LowRank(up[chosen, :, places].T * used, down[chosen, places])
@@ -214,15 +225,7 @@ def rows_of_both_picked(parts: Sequence[LowRank], winners: Tensor, rank_winners:
         winners: expert of each row of B, (d_out,).
         rank_winners: expert of each row of A, (largest rank,).
     """
-    up, down = _stacked(parts)
+    up, down, _ = Stacked.of(parts)
     rows = up[winners.clamp(min=0), torch.arange(len(winners))]  # (d_out, rank)
     rows = rows.masked_fill((winners == NO_WINNER)[:, None], 0.0)
     return LowRank(rows, down[rank_winners.clamp(min=0), torch.arange(len(rank_winners))])
-
-
-def _stacked(parts: Sequence[LowRank]) -> tuple[Tensor, Tensor]:
-    """Return all B, (experts, d_out, rank), and all A, (experts, rank, d_in), filled up to one rank."""
-    rank = max(part.rank for part in parts)
-    pad = torch.nn.functional.pad
-    up = torch.stack([pad(part.up, (0, rank - part.rank)) for part in parts])
-    return up, torch.stack([pad(part.down, (0, 0, 0, rank - part.rank)) for part in parts])

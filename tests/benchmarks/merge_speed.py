@@ -1,0 +1,156 @@
+"""How fast experts merge: against PEFT at SDXL's shapes, and what calibration costs beside the base model.
+
+PEFT's `svd` is timed once for each shape of layer, on a model of that one layer, and multiplied by how often
+the shape occurs: the whole of SDXL would take minutes and ten gigabytes. Our time is that of the whole merge,
+all 560 layers, hashes and metadata included. All times are processor seconds of one thread, which a busy
+machine disturbs less than a clock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from tensor_bytes import LiveBytes
+from torch import nn
+
+from training.conditioning import Conditioning
+from training.config import MergeConfig
+from training.expert import SafetyExpert
+from training.low_rank import LowRank
+from training.merging import collect_statistics, merge_experts
+from training.merging.drawing import calibration_timesteps, draw, starting_noise
+from training.mini import shipped
+from training.mini.architecture import load_unet
+from training.mini.expand import expand_layers, expand_unet
+from training.noise import NoiseSchedule
+
+NUM_EXPERTS, RANK = 7, 4
+TEXT_WIDTH = 2048
+BLOCKS = {640: 10, 1280: 60}  # SDXL's transformer blocks by width: d_out of all their attention projections
+LATENT = (4, 8, 8)
+TOKENS, TEXT = 77, 768
+
+
+def measure() -> dict[str, float]:
+    """Return seconds, ratios and differences; ratios are of two timings of this run."""
+    with _one_thread():
+        return merging() | calibrating()
+
+
+def merging() -> dict[str, float]:
+    """Merge seven SDXL-shaped experts to rank 4, here and by PEFT."""
+    experts = [_expert(seed) for seed in range(NUM_EXPERTS)]
+    config = MergeConfig(method="svd", output_rank=RANK)
+    merge_experts(experts[:2], config)  # first calls of the linear algebra set it up
+    again = [SafetyExpert(e.layers, e.categories, e.family, {}, e.name) for e in experts]  # not hashed yet
+    seconds = _seconds(lambda: merge_experts(again, config))
+    with LiveBytes() as live:
+        merged = merge_experts(experts, config)
+    result = sum(4 * (layer.up.numel() + layer.down.numel()) for layer in merged.layers.values())
+    peft_seconds, difference = 0.0, 0.0
+    for modules in _modules_by_shape().values():
+        parts = [expert.layers[modules[0]] for expert in experts]
+        delta, once = _merged_by_peft(parts)
+        peft_seconds += once * len(modules)
+        own = merged.layers[modules[0]].delta()
+        difference = max(difference, float(torch.linalg.norm(own - delta) / torch.linalg.norm(delta)))
+    return {
+        "svd of 7 SDXL experts, seconds": seconds,
+        "PEFT's svd of the same, seconds": peft_seconds,
+        "times faster than PEFT": peft_seconds / seconds,
+        "relative difference to PEFT": difference,
+        "result, MB": result / 1e6,
+        "peak memory of the merge beside experts and result, MB": (live.peak - result) / 1e6,
+    }
+
+
+def calibrating() -> dict[str, float]:
+    """Collect co-merge statistics of seven experts on the wide mini UNet, against the bare passes."""
+    unet = load_unet(expand_unet(shipped.load_unet().state_dict()))
+    experts = [
+        SafetyExpert(expand_layers(layers), (category,), "sd15", {}, category)
+        for category, layers in shipped.load_expert_layers().items()
+    ]
+    schedule, config = NoiseSchedule.scaled_linear(), MergeConfig()
+    prompts = Conditioning(torch.randn(16, TOKENS, TEXT, generator=torch.Generator().manual_seed(0)))
+
+    def bare() -> None:
+        steps = calibration_timesteps(config.timesteps, len(schedule.alphas_cumprod))
+        with torch.no_grad():
+            for start in range(0, len(prompts), 4):
+                noise = starting_noise(range(start, start + 4), LATENT, 0)
+                for _ in draw(unet, schedule, prompts[start : start + 4], noise, steps):
+                    pass
+
+    def collected() -> None:
+        collect_statistics(unet, schedule, experts, prompts, config, latent_shape=LATENT)
+
+    bare()
+    alternating = [(_seconds(bare), _seconds(collected)) for _ in range(3)]
+    plain, counted = (min(times) for times in zip(*alternating, strict=True))
+    return {"base pass, seconds": plain, "cost of statistics over the base pass": counted / plain}
+
+
+def _modules_by_shape() -> dict[tuple[int, int], list[str]]:
+    """Return SDXL's attention projections by (d_out, d_in), 560 in all; the paths only have to differ."""
+    found: dict[tuple[int, int], list[str]] = {}
+    for width, count in BLOCKS.items():
+        for number in range(count):
+            block = f"down_blocks.{1 if width == 640 else 2}.attentions.0.transformer_blocks.{number}"
+            for attention, name in ((a, n) for a in (1, 2) for n in ("to_q", "to_k", "to_v", "to_out.0")):
+                is_text = attention == 2 and name in ("to_k", "to_v")
+                shape = (width, TEXT_WIDTH if is_text else width)
+                found.setdefault(shape, []).append(f"{block}.attn{attention}.{name}")
+    return found
+
+
+def _expert(seed: int) -> SafetyExpert:
+    generator = torch.Generator().manual_seed(seed)
+    layers = {
+        module: LowRank(
+            torch.randn(d_out, RANK, generator=generator), torch.randn(RANK, d_in, generator=generator)
+        )
+        for (d_out, d_in), modules in _modules_by_shape().items()
+        for module in modules
+    }
+    return SafetyExpert(layers, (f"category {seed}",), "sdxl", {}, f"expert_{seed}")
+
+
+def _merged_by_peft(parts: list[LowRank]) -> tuple[torch.Tensor, float]:
+    """Return the update PEFT makes of one layer's experts, and the seconds it takes."""
+    from peft import LoraConfig, get_peft_model
+
+    d_out, d_in = parts[0].d_out, parts[0].d_in
+    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=["to_q"])
+    model = get_peft_model(nn.ModuleDict({"to_q": nn.Linear(d_in, d_out, bias=False)}), config, "0")
+    names = [str(number) for number in range(len(parts))]
+    for name in names[1:]:
+        model.add_adapter(name, config)
+    layer = model.base_model.model["to_q"]
+    for name, part in zip(names, parts, strict=True):
+        layer.lora_A[name].weight.data, layer.lora_B[name].weight.data = part.down, part.up
+    seconds = _seconds(
+        lambda: model.base_model.add_weighted_adapter(
+            names, [1.0] * len(names), "merged", combination_type="svd", svd_rank=RANK
+        )
+    )
+    return layer.get_delta_weight("merged").detach(), seconds
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
