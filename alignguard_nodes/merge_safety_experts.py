@@ -134,6 +134,7 @@ def _calibrate(
             latent_shape=(base.family.latent_channels, resolution // 8, resolution // 8),
             strengths=strengths,
             categories=calibration.categories,
+            base_hash=base.weights_hash,
             on_progress=on_progress,
         )
 

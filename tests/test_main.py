@@ -19,6 +19,7 @@ from training.commands import COMMANDS, train
 from training.commands.options import config_from
 from training.config import ExtractConfig, MergeConfig, TrainConfig, options, preset_values
 from training.expert import SafetyExpert, load_expert, save_expert
+from training.families.base_model import load_base
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
 
@@ -396,6 +397,39 @@ def test_a_merge_without_calibration_takes_strengths_in_the_order_of_the_experts
     merged, own = load_expert(out), load_expert(experts[1])
     for module, layer in merged.layers.items():
         assert torch.allclose(layer.delta(), 0.5 * own.layers[module].delta(), atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["co_merge", "dare_ties"])
+def test_a_merge_is_repeated_from_what_its_file_says_to_the_same_bytes(
+    tmp_path, base, pairs, experts, method
+):
+    settings = ["--method", method, "--seed", 4, "--output-rank", 3, "--density", 0.4, "--ridge", 0.02]
+    settings += ["--timesteps", 2, "--prompts-per-category", 2, "--normalize", "--level", "rank neuron"]
+    words = [*experts, "--strength", 1, "--strength", 0.5, *FAST]
+    calibrated = MERGE_METHODS[method].needs_statistics
+    words += ["--base", base, "--calibration", pairs] if calibrated else []
+    first, again = tmp_path / "first.safetensors", tmp_path / "again.safetensors"
+    assert run("merge", *words, *settings, "--out", first).code == 0
+
+    facts = {key.removeprefix("alignguard."): text for key, text in load_expert(first).metadata.items()}
+    files = {load_expert(path).content_hash: path for path in sorted(experts[0].parent.glob("*"))}
+    members = json.loads(facts["members"])
+    assert all(files[member["hash"]].name == member["name"] for member in members)
+    repeated = [files[member["hash"]] for member in members]
+    for member in members:
+        repeated += ["--strength", member["strength"]]
+    for option in options(MergeConfig):
+        if option.type is bool and option.name in facts:
+            repeated.append(f"--{'no-' * (facts[option.name] == 'false')}{option.name}")
+        elif option.name in facts:
+            repeated += [f"--{option.name.replace('_', '-')}", facts[option.name]]
+    if calibrated:
+        side = int(facts["calibration_latents"].split("x")[1])
+        repeated += ["--base", base, "--calibration", pairs, "--resolution", 8 * side, "--device", "cpu"]
+        assert facts["calibration_base_hash"] == load_base(base).content_hash
+    outcome = run("merge", *repeated, "--out", again)
+    assert outcome.code == 0, outcome.err
+    assert again.read_bytes() == first.read_bytes()
 
 
 # extract

@@ -93,10 +93,11 @@ def measure(root: Path) -> dict:
     from training.extraction import extract_expert
 
     before = memory()["VmRSS"]
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     expert = extract_expert(root / "base", root / "tuned", ExtractConfig())
     return {
         "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - worked,
         "layers": len(expert.layers),
         "ranks": sorted({layer.rank for layer in expert.layers.values()}),
         "change": json.loads(expert.metadata["alignguard.change"]),

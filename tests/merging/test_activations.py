@@ -334,3 +334,43 @@ def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet):
 def test_a_method_without_statistics_cannot_be_calibrated(unet, experts, prompts):
     with pytest.raises(ValueError, match="average needs no statistics; only these do: co_merge, regmean"):
         collect(unet, experts, prompts, MergeConfig(method="average"))
+
+
+def test_experts_in_a_wide_convolution_are_compared_by_what_it_would_add(unet, prompts):
+    modules = ["down_blocks.0.resnets.0.conv1", "down_blocks.0.downsamplers.0.conv"]
+    generator = torch.Generator().manual_seed(1)
+    experts = [
+        SafetyExpert(
+            {
+                module: LowRank(
+                    torch.randn(len(weight), 2, generator=generator),
+                    torch.randn(2, weight[0].numel(), generator=generator),
+                )
+                for module, weight in ((name, unet.get_submodule(name).weight) for name in modules)
+            },
+            (),
+            "sd15",
+            {},
+            name,
+        )
+        for name in ("a", "b")
+    ]
+    added = {module: [0, 0] for module in modules}
+
+    def add_up(layer, args, _, module):
+        for i, expert in enumerate(experts):
+            weight = expert.layers[module].delta().reshape(layer.weight.shape)
+            own = torch.conv2d(args[0], weight, stride=layer.stride, padding=layer.padding)
+            added[module][i] = added[module][i] + own.abs().mean((2, 3)).sum(0)
+
+    hooks = [
+        unet.get_submodule(name).register_forward_hook(lambda *a, name=name: add_up(*a, name))
+        for name in modules
+    ]
+    statistics = collect(unet, experts, prompts)
+    for hook in hooks:
+        hook.remove()
+    for module in modules:
+        close = dict(rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(layers_of(statistics)[module].total, torch.stack(added[module]), **close)
+    assert set(merge_experts(experts, CONFIG, statistics=statistics).layers) == set(modules)

@@ -68,6 +68,7 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
     base = load_base(args.base)
     for expert in experts:
         check_family(expert, base.family.name, base.family.text_width)
+    base_hash = base.content_hash  # before the pass, and where the weights still are
     base.to(device_of(args.device))
     base.warn_of_long(dict.fromkeys(prompts))
     embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
@@ -82,6 +83,7 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
             latent_shape=(base.family.latent_channels, side, side),
             strengths=args.strength,
             categories=categories,
+            base_hash=base_hash,
             on_progress=bar,
         )
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..conditioning import Conditioning
@@ -37,6 +38,7 @@ def collect_statistics(
     latent_shape: Sequence[int],
     strengths: Sequence[float] | None = None,
     categories: Sequence[str] | None = None,
+    base_hash: str = "",
     batch_size: int = 4,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
@@ -56,6 +58,7 @@ def collect_statistics(
         latent_shape: (c, h, w) of one latent.
         strengths: one per expert, in [0, 2]; None is 1 for all.
         categories: what each prompt stands for, see `CalibrationPrompts`; None if nobody knows.
+        base_hash: name of the base model's weights, for the file's metadata.
         batch_size: prompts in memory at once; it does not change the result beyond rounding.
         on_progress: called with (inputs done, inputs); what it raises ends the pass.
 
@@ -92,6 +95,8 @@ def collect_statistics(
         num_inputs=num_inputs,
         kind=collector.kind,
         agreement=collector.agreement(),
+        latent_shape=tuple(latent_shape),
+        base_hash=base_hash,
     )
 
 
@@ -133,7 +138,7 @@ def _check_model(unet: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> None
     if found.missing:
         raise ValueError(f"the model does not fit the experts to be merged. {found.sentence()}")
     for module, shape in shapes.items():
-        own = tuple(weights[module].shape[:2])
+        own = (len(weights[module]), weights[module][0].numel())  # of a convolution: channels * kernel
         if own != shape:
             raise ValueError(
                 f"the experts change {module} of shape {shape}, but in this model it is {own}. "
@@ -146,7 +151,7 @@ def _reading(unet: nn.Module, modules: Iterable[str], collector: Collector) -> I
     """Give the collector what the layers get while the context lasts; the hooks always come off again."""
 
     def hook_for(module: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda _, args: collector.add(module, args[0])
+        return lambda layer, args: collector.add(module, _patches(layer, args[0]))
 
     handles = [unet.get_submodule(module).register_forward_pre_hook(hook_for(module)) for module in modules]
     try:
@@ -154,6 +159,14 @@ def _reading(unet: nn.Module, modules: Iterable[str], collector: Collector) -> I
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _patches(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """Return what a wide convolution multiplies, (batch, channels * kernel, 1, pixels); others' as it is."""
+    if not isinstance(layer, nn.Conv2d) or layer.kernel_size == (1, 1):
+        return inputs
+    patches = F.unfold(inputs, layer.kernel_size, padding=layer.padding, stride=layer.stride)
+    return patches[:, :, None]
 
 
 def _calibration_hash(

@@ -71,6 +71,8 @@ def calibration(
         **_stated(config, [*collector.options, "timesteps", "prompts_per_category", "seed"]),
         "alignguard.calibration_hash": statistics.calibration_hash,
         "alignguard.calibration_inputs": str(statistics.num_inputs),
+        "alignguard.calibration_latents": "x".join(map(str, statistics.latent_shape)),
+        "alignguard.calibration_base_hash": statistics.base_hash,
         **({} if agreement is None else {"alignguard.calibration_agreement": f"{agreement:.4f}"}),
         **({"alignguard.winners": json.dumps(winners)} if winners else {}),
     }

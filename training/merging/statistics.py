@@ -22,6 +22,8 @@ class Statistics:
         num_inputs: prompts times timesteps that were run.
         kind: of the collector.
         agreement: see `Collector.agreement`.
+        latent_shape: (c, h, w) of the pictures that were drawn.
+        base_hash: of the base model's weights, empty if it was not told.
     """
 
     layers: Mapping[str, Any]
@@ -32,6 +34,8 @@ class Statistics:
     num_inputs: int
     kind: str = "activity"
     agreement: float | None = None
+    latent_shape: tuple[int, ...] = ()
+    base_hash: str = ""
 
     def at(self, strengths: Sequence[float], module: str) -> Any:
         """Return what was found in a layer, for experts at these strengths."""

@@ -1,0 +1,86 @@
+"""Merging in a real ComfyUI: what is shown, merges of merges, and the merged file in the stock loader."""
+
+import pytest
+
+from api_graphs import (
+    HATE,
+    SHOCKING,
+    add_expert,
+    add_render,
+    node,
+    pixels,
+    saved_experts,
+    text_of,
+    with_model,
+)
+
+pytestmark = pytest.mark.host
+
+VIOLENCE = "alignguard_mini_violence.safetensors"
+
+
+def three_experts() -> dict:
+    graph = add_expert(with_model(), "shocking", SHOCKING)
+    return add_expert(add_expert(graph, "hate", HATE), "violence", VIOLENCE)
+
+
+def merge(*experts: tuple, **settings) -> dict:
+    inputs = {f"expert_{number}": expert for number, expert in enumerate(experts, start=1)}
+    return node("AlignGuardMergeSafetyExperts", **inputs, **settings)
+
+
+def apply(expert: tuple) -> dict:
+    settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
+    return node("AlignGuardApplySafetyExpert", model=("ckpt", 0), expert=expert, **settings)
+
+
+def test_a_merged_expert_is_merged_again_and_the_account_goes_down_to_the_first_files(comfy):
+    graph = three_experts()
+    graph["two"] = merge(("shocking", 1), ("hate", 1), method="average", strength_2=0.5)
+    graph["three"] = merge(("two", 0), ("violence", 1), method="concat")
+    graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("three", 0))
+    report = text_of(comfy.run(graph), "info")
+    assert "categories: hate, violence, shocking" in report
+    lines = [line.split(",")[:2] for line in report.split("members:\n")[1].splitlines()[:4]]
+    assert lines == [
+        ["  1 average of 2 experts", " strength 1"],
+        [f"      1 {SHOCKING}", " strength 1"],
+        [f"      2 {HATE}", " strength 0.5"],
+        [f"  2 {VIOLENCE}", " strength 1"],
+    ]
+
+
+def test_the_saved_merge_draws_the_same_through_apply_and_the_stock_loader_and_shows_the_same_facts(comfy):
+    base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
+    graph = three_experts()
+    graph["text"] = node("PrimitiveStringMultiline", value="a skull\na red skull\na broken heart")
+    graph["merged"] = merge(("shocking", 1), ("hate", 1), method="co_merge", calibration=("text", 0), **base)
+    graph["save"] = node(
+        "AlignGuardSaveSafetyExpert", expert=("merged", 0), filename_prefix="both", dtype="fp32"
+    )
+    graph["ours"] = apply(("merged", 0))
+    add_render(graph, "a", ("ours", 0))
+    before = saved_experts(comfy)
+    first = comfy.run(graph)
+    (name,) = saved_experts(comfy) - before
+
+    logged = len(comfy.log_text())
+    graph = add_expert(with_model(), "both", name)
+    strengths = {"strength_model": 1.0, "strength_clip": 1.0}
+    graph["stock"] = node("LoraLoader", model=("ckpt", 0), clip=("ckpt", 1), lora_name=name, **strengths)
+    graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("both", 1))
+    for picture, model in (("b", "stock"), ("base", "ckpt")):
+        add_render(graph, picture, (model, 0))
+    second = comfy.run(graph)
+    assert pixels(comfy, first, "a") == pixels(comfy, second, "b") != pixels(comfy, second, "base")
+    assert "lora key not loaded" not in comfy.log_text()[logged:]
+    told, read = text_of(first, "merged").splitlines(), text_of(second, "info").splitlines()
+    assert told[1:] == read[1:]  # but for the name
+    assert "output neurons won:" in read
+    assert pixels(comfy, first, "merged") == pixels(comfy, second, "info")  # the picture of who won what
+
+
+def test_an_expert_that_was_not_merged_shows_no_picture(comfy):
+    graph = add_expert({}, "shocking", SHOCKING)
+    graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("shocking", 1))
+    assert "images" not in comfy.run(graph)["outputs"]["info"]
