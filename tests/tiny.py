@@ -27,19 +27,27 @@ def tiny_unet(width: int = WIDTH, seed: int = 0) -> UNet2DConditionModel:
     return unet.requires_grad_(False)
 
 
-def tiny_data(num_pairs: int = 6, num_neutral: int = 3, width: int = WIDTH, seed: int = 0) -> TrainingData:
+def tiny_data(
+    num_pairs: int = 6, num_neutral: int = 3, width: int = WIDTH, seed: int = 0, pooled: int = 0
+) -> TrainingData:
     """Return random latents, and one random prompt embedding for each unsafe, safe and neutral prompt."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(2, num_pairs, 4, 8, 8, generator=generator)
+    count = 2 * num_pairs + num_neutral
+
+    def told(rows: int) -> Conditioning:
+        text_embeds = torch.randn(rows, TOKENS, width, generator=generator)
+        return Conditioning(text_embeds, torch.randn(rows, pooled, generator=generator) if pooled else None)
+
     return TrainingData(
         winner=latents[0],
         loser=latents[1],
-        prompts=Conditioning(torch.randn(2 * num_pairs + num_neutral, TOKENS, width, generator=generator)),
+        prompts=told(count),
         unsafe_prompt=torch.arange(num_pairs),
         safe_prompt=torch.arange(num_pairs, 2 * num_pairs),
-        empty=Conditioning(torch.randn(1, TOKENS, width, generator=generator)),
+        empty=told(1),
         neutral=torch.randn(num_neutral, 4, 8, 8, generator=generator),
-        neutral_prompt=torch.arange(2 * num_pairs, 2 * num_pairs + num_neutral),
+        neutral_prompt=torch.arange(2 * num_pairs, count),
         pairs_hash="0" * 64,
     )
 

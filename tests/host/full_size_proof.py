@@ -1,0 +1,217 @@
+"""Compare a family's models of full size with the host's own, both of the same random weights.
+
+    python full_size_proof.py COMFYUI_FOLDER FAMILY FOLDER
+
+Writes FOLDER/expert.safetensors and prints one line of JSON. The host's weights are fp16 and it computes
+in fp32, as it does on a CPU; ours are a copy of them, made fp32 once the host's are gone, so no more than
+one model in fp32 is in memory at a time.
+"""
+
+import gc
+import json
+import logging
+import resource
+import sys
+import zlib
+from pathlib import Path
+
+HOST, FAMILY, FOLDER = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+sys.path.insert(0, HOST)
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+
+import comfy.lora
+import comfy.model_detection
+import comfy.model_patcher
+import comfy.sd
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
+from tiny import tiny_data
+from torch import Tensor, nn
+
+from training.conditioning import Conditioning, predict
+from training.config import TrainConfig
+from training.expert import SafetyExpert, save_expert
+from training.families import FAMILIES, Family, identify
+from training.families.native_unet import unet_from_native
+from training.families.text_encoder import text_encoder_from_native
+from training.families.unet_names import module_names, native_name, read_layout
+from training.trainer import train
+
+CROSS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+PUBLISHED = {  # unet/config.json of the published models, where it differs from diffusers' defaults
+    "sd15": {"cross_attention_dim": 768},
+    "sd21": {
+        "cross_attention_dim": 1024,
+        "attention_head_dim": [5, 10, 20, 20],
+        "use_linear_projection": True,
+    },
+    "sdxl": {
+        "block_out_channels": (320, 640, 1280),
+        "down_block_types": (CROSS[0], CROSS[1], CROSS[1]),
+        "up_block_types": (CROSS[2], CROSS[2], CROSS[3]),
+        "transformer_layers_per_block": [1, 2, 10],
+        "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+}
+PROMPTS = ["a red kite on a blue ground", "", "Rote DRACHEN, 3 of them"]
+ROWS, HEIGHT, WIDTH = 2, 24, 16  # of the latents; not square, so that no two sizes can be swapped
+
+
+def main() -> None:
+    """Run all comparisons for one family."""
+    told: dict[str, object] = {}
+    config = host_config()
+    with torch.inference_mode():
+        told |= compare_text(config)
+        gc.collect()
+        config.set_inference_dtype(torch.float16, torch.float32)
+        model = config.get_model({}, "")
+        fill(model.diffusion_model)
+        inputs = random_inputs(config.unet_config["context_dim"], model.adm_channels)
+        theirs = host_prediction(model, inputs)
+        native = model.diffusion_model.state_dict()
+        family = identify(native)
+        unet = unet_from_native(native, family)
+        table = module_names(read_layout(native))
+        del native
+        model.diffusion_model.to("meta")  # its names and shapes stay, its weights go
+        gc.collect()
+    nn.Module.to(unet, torch.float32)
+    with torch.no_grad():
+        told["unet"] = difference(predict(unet, *inputs), theirs)
+    told |= {
+        "family": family.name,
+        "host": type(config).__name__,
+        "schedule": compare_schedule(model, family),
+    }
+    told |= compare_expert(model, unet, family, table)
+    told["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+def host_config():
+    """Return the host's own settings of the published model, found as it finds those of diffusers' files."""
+    with torch.device("meta"):
+        published = UNet2DConditionModel(**PUBLISHED[FAMILY])
+    return comfy.model_detection.model_config_from_diffusers_unet(published.state_dict())
+
+
+def fill(module: nn.Module) -> None:
+    """Give every parameter random values of its own, cut from one row of numbers, which is quick."""
+    numbers = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
+    for name, parameter in module.named_parameters():
+        start = zlib.crc32(name.encode()) % len(numbers)
+        repeats = parameter.numel() // len(numbers) + 2
+        values = numbers.repeat(repeats)[start : start + parameter.numel()].reshape(parameter.shape)
+        if parameter.ndim > 1:
+            values = values / parameter[0].numel() ** 0.5
+        elif parameter.ndim == 1:
+            values = 0.1 * values + name.endswith("weight")  # norms; biases are small
+        parameter.data.copy_(values)
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference, relative to the largest value."""
+    if ours.shape != theirs.shape:
+        raise ValueError(f"ours has shape {tuple(ours.shape)}, theirs {tuple(theirs.shape)}.")
+    return float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
+
+
+def compare_text(config) -> dict[str, object]:
+    """Encode prompts with the host's CLIP and with what we make of the checkpoint the host would save."""
+    clip = comfy.sd.CLIP(target=config.clip_target())
+    fill(clip.cond_stage_model)
+    theirs = [clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True) for prompt in PROMPTS]
+    state = config.process_clip_state_dict_for_saving(clip.get_sd())
+    family = FAMILIES[FAMILY]
+    del clip
+    encoder = text_encoder_from_native(state, family)
+    ours = [encoder.encode(prompt) for prompt in PROMPTS]
+    pairs = list(zip(ours, theirs, strict=True))
+    told = {"text": max(difference(own.text_embeds, embeds) for own, (embeds, _) in pairs)}
+    if family.pooled_width:
+        told["pooled"] = max(difference(own.pooled, pooled) for own, (_, pooled) in pairs)
+    return told
+
+
+def random_inputs(text_width: int, adm_channels: int) -> tuple[Tensor, Tensor, Conditioning]:
+    """Return latents, timesteps and conditioning of ROWS rows."""
+    generator = torch.Generator().manual_seed(1)
+    noisy = torch.randn(ROWS, 4, HEIGHT, WIDTH, generator=generator)
+    text_embeds = torch.randn(ROWS, 77, text_width, generator=generator)
+    pooled = torch.randn(ROWS, 1280, generator=generator) if adm_channels else None
+    return noisy, torch.tensor([10, 900]), Conditioning(text_embeds, pooled)
+
+
+def host_prediction(model, inputs: tuple[Tensor, Tensor, Conditioning]) -> Tensor:
+    """Run the host's UNet; it makes the size conditioning itself."""
+    noisy, timesteps, told = inputs
+    sizes = {"height": 8 * HEIGHT, "width": 8 * WIDTH}
+    y = None if told.pooled is None else model.encode_adm(pooled_output=told.pooled, **sizes)
+    return model.diffusion_model(noisy, timesteps, context=told.text_embeds, y=y)
+
+
+def compare_schedule(model, family: Family) -> float:
+    """Compare noise levels, sqrt((1 - a) / a), and check that both predict the same."""
+    kinds = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}
+    schedule = family.predicting(kinds[model.model_type.name]).schedule()
+    ours = ((1 - schedule.alphas_cumprod.double()) / schedule.alphas_cumprod.double()).sqrt()
+    return difference(ours, model.model_sampling.sigmas)
+
+
+def compare_expert(model, unet: nn.Module, family: Family, table: dict[str, str]) -> dict[str, object]:
+    """Train two steps, save, and load by the stock loader; compare the update of every weight."""
+    pooled = family.pooled_width
+    data = tiny_data(num_pairs=1, num_neutral=1, width=family.text_width, pooled=pooled)
+    config = TrainConfig(objective="alignguard", steps=2, batch_size=1, learning_rate=1e-2, rank=2)
+    result = train(unet, data, family.schedule(), config)
+    expert = SafetyExpert(result.layers, ("violence",), family.name, {}, "expert")
+    file = save_expert(expert, Path(FOLDER) / "expert.safetensors")
+    warnings = Warnings()
+    logging.getLogger().addHandler(warnings)
+    stock, _ = comfy.sd.load_lora_for_models(
+        comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu")),
+        None,
+        load_file(file),
+        1.0,
+        0.0,
+    )
+    worst = 0.0
+    for module, layer in expert.layers.items():
+        key = f"diffusion_model.{native_name(f'{module}.weight', table)}"
+        shape = model.state_dict()[key].shape
+        update = comfy.lora.calculate_weight(stock.patches[key], torch.zeros(shape), key)
+        worst = max(worst, difference(layer.delta().reshape(shape), update))
+    return {
+        "losses": result.losses,
+        "layers": len(expert.layers),
+        "patched": len(stock.patches),
+        "update": worst,
+        "warnings": warnings.texts,
+    }
+
+
+class Warnings(logging.Handler):
+    """Keeps what the host warns of, such as a key it does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one warning."""
+        self.texts.append(record.getMessage())
+
+
+if __name__ == "__main__":
+    main()
