@@ -1,5 +1,6 @@
 """Node: Train Safety DPO."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,11 @@ from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
 from .training_watch import TrainingWatch
 from .widgets import config_inputs
 
+log = logging.getLogger(__name__)
+
 AUTO = "auto"
-_APPENDED = (
-    "lr_schedule",
-    "prompts",
-    "pair_weighting",
-    "checkpointing",
-)  # options younger than `resume`: saved graphs store widgets by position
+# widgets younger than `resume`, by age: saved graphs store widgets by position
+_APPENDED = ("lr_schedule", "prompts", "pair_weighting", "checkpointing", "preset", "bake_patches")
 
 
 class TrainSafetyDPO(io.ComfyNode):
@@ -40,7 +39,7 @@ class TrainSafetyDPO(io.ComfyNode):
             "Optimization. The result is saved to output/loras/alignguard.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The base model, straight from its loader: no LoRA before it."
+                    "model", tooltip="The base model, straight from its loader; for others see bake_patches."
                 ),
                 io.Clip.Input("clip", tooltip="Encodes the prompts once, then makes room."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures once, then makes room."),
@@ -74,10 +73,7 @@ class TrainSafetyDPO(io.ComfyNode):
                     "filename_prefix; all but save_every (and steps, if lr_schedule is constant) must be as "
                     "they were. Starts from the beginning where there is none. Off: always does.",
                 ),
-                *(each for each in config_inputs(TrainConfig) if each.id in _APPENDED),
-                io.Combo.Input(
-                    "preset", options=list(PRESETS), default="custom", optional=True, tooltip=PRESET_HELP
-                ),
+                *_appended(),
             ],
             outputs=[
                 sockets.SafetyExpert.Output(
@@ -112,10 +108,11 @@ class TrainSafetyDPO(io.ComfyNode):
         resolution: int = DEFAULT_RESOLUTION,
         resume: bool = False,
         preset: str = "custom",
+        bake_patches: bool = False,
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
         config = TrainConfig(**{**settings, **preset_values(preset)})
-        family = host.check_trainable(model)  # before minutes of encoding
+        family = host.check_trainable(model, bake_patches=bake_patches)  # before minutes of encoding
         category = _category_of(pairs, category)
         prefix = filename_prefix or expert_name(category)
         out = new_expert_path(host.output_folder(), prefix)
@@ -135,6 +132,7 @@ class TrainSafetyDPO(io.ComfyNode):
             model,
             data,
             config,
+            bake_patches,
             category=category,
             out=out,
             run_dir=run_dir if config.save_every or resume else None,
@@ -151,8 +149,26 @@ class TrainSafetyDPO(io.ComfyNode):
         )
 
 
-def _train(model: Any, data: TrainingData, config: TrainConfig, **options: Any) -> tuple:
-    with host.outside_inference_mode(), host.borrowed_unet(model, config.precision) as base:
+def _appended() -> list[io.Input]:
+    preset = io.Combo.Input(
+        "preset", options=list(PRESETS), default="custom", optional=True, tooltip=PRESET_HELP
+    )
+    bake_patches = io.Boolean.Input(
+        "bake_patches",
+        default=False,
+        optional=True,
+        tooltip="On: a LoRA or expert before this node becomes part of the base model, and the new expert is "
+        "for that model. Off: such a MODEL is refused.",
+    )
+    younger = {each.id: each for each in (*config_inputs(TrainConfig), preset, bake_patches)}
+    return [younger[name] for name in _APPENDED]
+
+
+def _train(model: Any, data: TrainingData, config: TrainConfig, bake_patches: bool, **options: Any) -> tuple:
+    lent = host.borrowed_unet(model, config.precision, bake_patches=bake_patches)
+    with host.outside_inference_mode(), lent as base:
+        if base.num_baked:
+            log.info("%d weights carry the patches of the MODEL; they are the base model now", base.num_baked)
         return train_expert(
             base.unet,
             data,

@@ -61,7 +61,7 @@ def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config,
     for younger, input_before in between.items():  # inputs are only appended, so options stand behind it
         names.insert(names.index(younger), input_before)
     if node == "AlignGuardTrainSafetyDPO":
-        names.append("preset")
+        names += ["preset", "bake_patches"]
     assert list(OURS[node]["optional"])[-len(names) :] == names
 
 

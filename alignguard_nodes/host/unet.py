@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import comfy.lora
 import comfy.model_management
+import comfy.utils
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...training.families import Family, identify
 from ...training.families.native_unet import unet_from_native
@@ -19,11 +21,19 @@ _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class
 
 
 class BorrowedUnet(NamedTuple):
-    """The UNet of a MODEL as diffusers' UNet, on the host's device, with what is known about it."""
+    """The UNet of a MODEL as diffusers' UNet, on the host's device, with what is known about it.
+
+    Attributes:
+        unet: a copy, frozen.
+        family: as the MODEL predicts.
+        weights_hash: name of the weights as they are lent.
+        num_baked: weights that differ from the checkpoint's, because patches are in them.
+    """
 
     unet: nn.Module
     family: Family
     weights_hash: str
+    num_baked: int
 
 
 def family_of(model: Any) -> tuple[str, int]:
@@ -42,38 +52,50 @@ def outside_inference_mode() -> Iterator[None]:
 
 
 @contextmanager
-def borrowed_unet(model: Any, precision: str) -> Iterator[BorrowedUnet]:
+def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> Iterator[BorrowedUnet]:
     """Lend a copy of a MODEL's UNet in a precision of `TrainConfig`, all host models unloaded; freed after.
 
     Raises:
         ValueError: as `check_trainable`, or if weights are quantised.
     """
-    family = check_trainable(model)
+    family = check_trainable(model, bake_patches=bake_patches)
     with torch.inference_mode():
         comfy.model_management.unload_all_models()  # also takes LoRAs of other branches off the weights
-        unet = unet_from_native(model.model.diffusion_model.state_dict(), family)
+        baked = _baked(model)
+        unet = unet_from_native(model.model.diffusion_model.state_dict() | baked, family)
         name = weights_hash(unet)  # before they are rounded
     device = comfy.model_management.get_torch_device()
     dtype = autocast_dtype(precision, device) or torch.float32
     try:
-        yield BorrowedUnet(nn.Module.to(unet, device, dtype), family, name)  # diffusers' own `to` warns
+        # nn.Module's `to`, for diffusers' own warns
+        yield BorrowedUnet(nn.Module.to(unet, device, dtype), family, name, len(baked))
     finally:
         unet.to("meta")  # the frames of a traceback may still hold the module, but no longer its weights
         gc.collect()
         comfy.model_management.soft_empty_cache()
 
 
-def check_trainable(model: Any) -> Family:
+def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
     """Return the family of a MODEL whose UNet can be lent; nothing is loaded.
 
+    Args:
+        model: MODEL.
+        bake_patches: whether patches of its weights may become part of the copy that is lent.
+
     Raises:
-        ValueError: if it carries patches, its prediction cannot be trained, or is of another family.
+        ValueError: if it carries patches that are not to be baked or cannot be, its prediction cannot be
+            trained, or it is of another family.
     """
-    if model.patches or model.hook_patches:
+    if model.hook_patches or model.weight_wrapper_patches:
         raise ValueError(
-            f"this MODEL carries a LoRA or an expert already ({len(model.patches) or 'scheduled'} "
-            "patches), which would become part of what training keeps. Connect the MODEL of the "
-            "checkpoint loader itself."
+            "this MODEL carries scheduled patches, which have no single set of weights to train on. Connect "
+            "a MODEL whose LoRAs and experts act during all of the sampling."
+        )
+    if model.patches and not bake_patches:
+        raise ValueError(
+            f"this MODEL carries a LoRA or an expert already ({len(model.patches)} patches), which would "
+            "become part of the base model. Connect the MODEL of the checkpoint loader itself, or switch on "
+            "bake_patches of Train Safety DPO to train on top of them."
         )
     kind = model.model.model_type
     if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
@@ -84,3 +106,14 @@ def check_trainable(model: Any) -> Family:
     settings = model.model.model_config.sampling_settings
     family = identify(model.model.diffusion_model.state_dict())
     return family.predicting(_PREDICTIONS[kind.name], zero_terminal_snr=bool(settings.get("zsnr")))
+
+
+def _baked(model: Any) -> dict[str, Tensor]:
+    """Return the weights that patches change, with the patches in them; the host's own stay as they are."""
+    baked = {}
+    for key, patches in model.patches.items():
+        weight = comfy.utils.get_attr(model.model, key)
+        # as the host patches them, so that the lent UNet is the one the host samples with
+        patched = comfy.lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
+        baked[key.removeprefix("diffusion_model.")] = patched.to(weight.dtype)
+    return baked

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from api_graphs import (
+    SHOCKING,
     add_expert,
     add_render,
     add_training,
@@ -206,3 +207,15 @@ def wait_for(condition, limit_s: float = 120) -> None:
 
 def steps_in(states) -> int:
     return max(int(file.stem.removeprefix("step_")) for file in states.glob("step_*.safetensors"))
+
+
+def test_a_patched_model_is_the_base_of_an_expert_where_the_person_asks(comfy):
+    graph = add_training(with_model(), bake_patches=True, filename_prefix="on_top")
+    graph["lora"] = node("AlignGuardLoadSafetyExpert", model=("ckpt", 0), expert_name=SHOCKING, strength=1.0)
+    graph["train"]["inputs"]["model"] = ["lora", 0]
+    before = saved_experts(comfy)
+    comfy.run(graph)
+    (on_top,) = saved_experts(comfy) - before
+    _, plain = train(comfy, filename_prefix="on_base")
+    hashes = {load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (on_top, plain)}
+    assert len(hashes) == 2  # another base model, said in the file
