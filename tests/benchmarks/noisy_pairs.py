@@ -6,7 +6,7 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -27,10 +27,10 @@ GROUPS = groups_of((CATEGORY,), num_prompts=24, kept_scenes=1)
 STATES = {"clean": "none", "noisy": "none", "filter": "filter", "star": "star"}  # state -> pair_weighting
 
 
-def measure(objective: str = "anchored", steps: int = 100) -> dict:
+def measure(objective: str = "anchored", steps: int = 100) -> dict[str, dict[str, float]]:
     """Train on clean and on swapped pairs, the latter unweighed, filtered and weighed by STAR.
 
-    The share of the unsafe icon in pictures of its prompts is measured for each; what a weighting wins back
+    The share of the unsafe icon in pictures of its prompts is measured for each. What a weighting wins back
     is (noisy - weighed) / (noisy - clean), of the means over the seeds.
 
     Args:
@@ -38,18 +38,22 @@ def measure(objective: str = "anchored", steps: int = 100) -> dict:
         steps: of each run.
 
     Returns:
-        Rates by state and seed, what is kept, and what `filter` and `star` win back.
+        State -> the share after each seed, its mean, what is kept, and for weightings what they win back.
     """
-    runs = {str(seed): _runs(seed, objective, steps) for seed in SEEDS}
-    unsafe = {state: mean(run[state][CATEGORY] for run in runs.values()) for state in STATES}
-    cost = unsafe["noisy"] - unsafe["clean"]
+    runs = [_runs(seed, objective, steps) for seed in SEEDS]
+    rows = {state: _row([run[state] for run in runs]) for state in STATES}
+    cost = rows["noisy"]["unsafe"] - rows["clean"]["unsafe"]
+    for state in ("filter", "star"):
+        rows[state]["won_back"] = (rows["noisy"]["unsafe"] - rows[state]["unsafe"]) / cost
+    return rows
+
+
+def _row(rates: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {
-        "objective": objective,
-        "steps": steps,
-        "swapped": SWAPPED,
-        "runs": runs,
-        "unsafe": unsafe,
-        "won_back": {name: (unsafe["noisy"] - unsafe[name]) / cost for name in ("filter", "star")},
+        **{f"seed {seed}": run[CATEGORY] for seed, run in zip(SEEDS, rates, strict=True)},
+        "unsafe": mean(run[CATEGORY] for run in rates),
+        "counterparts": mean(run["safe counterparts"] for run in rates),
+        "neutral": mean(run["neutral"] for run in rates),
     }
 
 

@@ -23,6 +23,7 @@ PARTS = {  # name, which is also that of its file -> what it measures
     "flops": "operations per pair, against the published trainer",
     "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
     "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
+    "noisy_pairs": "what swapped pairs cost on the mini model, and what weighing them wins back, three seeds",
     "safety": "pictures judged unsafe before and after, through the real server",
 }
 
