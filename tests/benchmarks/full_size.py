@@ -5,7 +5,7 @@ fused attention included, and every operation and byte can be counted in seconds
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -35,13 +35,16 @@ class Size:
         family: key of FAMILIES.
         layout: of its UNet.
         pixels: side of a picture.
-        text: settings of each of its text encoders (transformers' CLIPTextConfig).
+        text: settings of each of its text encoders (transformers' CLIPTextConfig); one with a projection
+            gives the pooled embedding.
+        checkpointing: whether the published trainer's launcher turns gradient checkpointing on.
     """
 
     family: str
     layout: Layout
     pixels: int
     text: tuple[Mapping[str, Any], ...]
+    checkpointing: bool = False
 
     @property
     def latent_side(self) -> int:
@@ -61,7 +64,32 @@ SD15 = Size(
     512,
     (CLIP_L,),
 )
-SIZES = {"SD 1.5, 512": SD15}
+BIG_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+}
+SDXL = Size(
+    "sdxl",
+    Layout((320, 640, 1280), (False, True, True), 2, 4, 4, depth=(0, 2, 10)),
+    1024,
+    (CLIP_L, BIG_G),
+    checkpointing=True,
+)
+SIZES = {"SD 1.5, 512": SD15, "SDXL, 1024": SDXL}
+
+
+def paper_config(**options: Any) -> TrainConfig:
+    """Return the paper's objective for one pair under one prompt, its rank, and what is asked for beside."""
+    own = {"objective": "alignguard", "batch_size": 1, "safe_prompt_weight": 0.0, "rank": RANK}
+    return resolved(TrainConfig(**own | options))
+
+
+def resized(size: Size, pixels: int) -> Size:
+    """Return the same model for pictures of another side."""
+    return replace(size, pixels=pixels)
 
 
 def make_unet(size: Size) -> nn.Module:
@@ -70,6 +98,29 @@ def make_unet(size: Size) -> nn.Module:
 
     unet = UNet2DConditionModel(**unet_config(size.layout, FAMILIES[size.family]))
     return unet.eval().requires_grad_(False)
+
+
+def make_real_unet(size: Size) -> nn.Module:
+    """Return the UNet with memory, in fp32; one row of random numbers fills it, as that takes no time."""
+    with torch.device("meta"):
+        unet = make_unet(size)
+    unet.to_empty(device="cpu")
+    numbers = torch.randn(2**20, generator=torch.Generator().manual_seed(0)) / 50  # about 1 / sqrt(fan-in)
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if weight.ndim == 1:
+                weight.fill_(float(name.endswith("weight")))  # of norms; biases are zero
+            else:
+                weight.view(-1).copy_(numbers.repeat(weight.numel() // len(numbers) + 1)[: weight.numel()])
+    return unet
+
+
+def sharing_weights(unet: nn.Module, size: Size) -> nn.Module:
+    """Return a second UNet over the same memory: as slow as one of its own, and 3.4 GB smaller."""
+    with torch.device("meta"):
+        second = make_unet(size)
+    second.load_state_dict(unet.state_dict(), assign=True)
+    return second.requires_grad_(False)
 
 
 def make_data(size: Size, num_pairs: int) -> TrainingData:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from full_size import Size
 from torch import Tensor, nn
 
+from training.families import FAMILIES
 from training.noise import NoiseSchedule
 
 BETA = 5000.0
@@ -35,9 +36,10 @@ def make_vae() -> nn.Module:
 
 def make_text_encoders(size: Size) -> list[nn.Module]:
     """Return the text encoders of a family, frozen."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    models = [CLIPTextModel(CLIPTextConfig(**settings)) for settings in size.text]
+    kinds = [CLIPTextModelWithProjection if "projection_dim" in each else CLIPTextModel for each in size.text]
+    models = [kind(CLIPTextConfig(**each)) for kind, each in zip(kinds, size.text, strict=True)]
     return [model.eval().requires_grad_(False) for model in models]
 
 
@@ -73,7 +75,7 @@ class PublishedStep:
             tokens: of one prompt per pair, (batch, 77) int64.
         """
         with torch.no_grad():
-            latents = self.vae.encode(pictures).latent_dist.mean * 0.18215
+            latents = self.vae.encode(pictures).latent_dist.mean * FAMILIES[self.size.family].latent_scale
             text = self.encode_text(tokens)
         half = len(latents) // 2
         noise = torch.randn_like(latents[:half]).repeat(2, 1, 1, 1)
@@ -95,8 +97,15 @@ class PublishedStep:
 
     def encode_text(self, tokens: Tensor) -> dict:
         """Return what the UNet takes beside latents and timesteps, for winners and losers."""
-        states = [encoder(tokens).last_hidden_state for encoder in self.text_encoders]
-        return {"encoder_hidden_states": torch.cat(states, dim=-1).repeat(2, 1, 1)}
+        found = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
+        if len(found) == 1:
+            return {"encoder_hidden_states": found[0].last_hidden_state.repeat(2, 1, 1)}
+        states = torch.cat([each.hidden_states[-2] for each in found], dim=-1).repeat(2, 1, 1)
+        pooled = found[-1].text_embeds.repeat(2, 1)
+        side = self.size.pixels
+        sizes = torch.tensor([side, side, 0, 0, side, side]).repeat(len(pooled), 1)
+        added = {"text_embeds": pooled, "time_ids": sizes}
+        return {"encoder_hidden_states": states, "added_cond_kwargs": added}
 
 
 class AdapterOffStep(PublishedStep):

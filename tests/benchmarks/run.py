@@ -21,6 +21,8 @@ import dev
 OUT = dev.ROOT / "demo_output" / "bench.json"
 PARTS = {  # name, which is also that of its file -> what it measures
     "flops": "operations per pair, against the published trainer",
+    "steps": "time of a training step, against other trainers' steps",
+    "memory": "bytes of a training step and of a merge",
     "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
     "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
     "noisy_pairs": "what swapped pairs cost on the mini model, and what weighing them wins back, three seeds",

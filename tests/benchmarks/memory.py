@@ -1,0 +1,120 @@
+"""Bytes of a training step and of a merge; counted, because this needs no GPU to be exact.
+
+Training: one pair under one prompt, bf16, on tensors without memory. A GPU's autocast runs norms in fp32,
+which the CPU's does not; here it does, so that the bytes are those of a GPU. Kernels' workspaces, the
+allocator's rounding and the driver's own memory (0.5 to 1 GB) come on top.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from full_size import RANK, SIZES, Size, fake_mode, fake_run, gradients, make_unet, paper_config
+from tensor_bytes import GIB, LiveBytes, saved_for_backward
+from torch import Tensor
+
+from training.adapter import ATTENTION
+from training.checkpointing import MODES, set_checkpointing
+from training.config import MergeConfig
+from training.expert import SafetyExpert
+from training.low_rank import LowRank
+from training.merging import merge_experts
+
+EXPERTS = 7
+STATES = 5  # of the adapter, beside weight and gradient: two moments, and the last good state of all three
+MERGES = {"svd": RANK, "concat": 0}  # method -> output rank
+
+
+def measure() -> dict:
+    """Return GiB of training under every mode of gradient checkpointing, and MiB of merging seven experts."""
+    rows = {}
+    for name, size in SIZES.items():
+        for mode in MODES:
+            rows[f"train {name}, checkpointing {mode}"] = training_bytes(size, mode)
+    for name, size in SIZES.items():
+        for method, rank in MERGES.items():
+            rows[f"merge {name}, {method}"] = merge_bytes(size, method, rank)
+    return rows
+
+
+def training_bytes(size: Size, checkpointing: str) -> dict[str, float]:
+    """Count a step: the weights that are there, what is kept for the backward pass, and the peak, in GiB."""
+    mode = fake_mode()
+    run = fake_run(size, paper_config(precision="bf16"), mode, dtype=torch.bfloat16)
+    set_checkpointing(run.unet, checkpointing)
+    weights = [*run.unet.parameters(), *run.unet.buffers()]
+    states = STATES * sum(parameter.nbytes for parameter in run.parameters.values())
+    with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
+        resident = live.now
+        gradients(run)
+    return {
+        "weights GiB": resident / GIB,
+        "kept for backward GiB": sum(saved) / GIB,
+        "peak GiB": (live.peak + states) / GIB,
+    }
+
+
+@contextmanager
+def norms_in_fp32() -> Iterator[None]:
+    """Let autocast treat norms as it does on a GPU; the other operations of a UNet it treats alike."""
+
+    def wrapped(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def raised(value: Any) -> Any:
+            return value.float() if isinstance(value, Tensor) else value
+
+        @functools.wraps(norm)
+        def in_fp32(*args: Any, **kwargs: Any) -> Tensor:
+            if torch.is_autocast_enabled("cpu"):
+                args, kwargs = map(raised, args), {name: raised(value) for name, value in kwargs.items()}
+            return norm(*args, **kwargs)
+
+        return in_fp32
+
+    with (
+        mock.patch.object(F, "group_norm", wrapped(F.group_norm)),
+        mock.patch.object(F, "layer_norm", wrapped(F.layer_norm)),
+    ):
+        yield
+
+
+def merge_bytes(size: Size, method: str, output_rank: int) -> dict[str, float]:
+    """Count what a merge takes beyond the experts that go in, and beyond the one that comes out, in MiB."""
+    shapes = _attention_shapes(size)
+    experts = [_random_expert(size, shapes, seed) for seed in range(EXPERTS)]
+    given = [tensor for one in experts for layer in one.layers.values() for tensor in (layer.up, layer.down)]
+    with LiveBytes(given) as live:
+        inputs = live.now
+        merged = merge_experts(experts, MergeConfig(method=method, output_rank=output_rank))
+    result = sum(layer.up.nbytes + layer.down.nbytes for layer in merged.layers.values())
+    mib = 2**20
+    return {
+        "experts MiB": inputs / mib,
+        "merged MiB": result / mib,
+        "more at the peak MiB": (live.peak - inputs - result) / mib,
+        "largest layer MiB": 4 * max(d_out * d_in for d_out, d_in in shapes.values()) / mib,
+        "all layers MiB": 4 * sum(d_out * d_in for d_out, d_in in shapes.values()) / mib,
+    }
+
+
+def _attention_shapes(size: Size) -> dict[str, tuple[int, int]]:
+    with torch.device("meta"):
+        unet = make_unet(size)
+    endings = tuple(f".{name}" for name in ATTENTION)
+    return {name: tuple(layer.weight.shape) for name, layer in unet.named_modules() if name.endswith(endings)}
+
+
+def _random_expert(size: Size, shapes: dict[str, tuple[int, int]], seed: int) -> SafetyExpert:
+    generator = torch.Generator().manual_seed(seed)
+    layers = {
+        name: LowRank(
+            torch.randn(d_out, RANK, generator=generator), torch.randn(RANK, d_in, generator=generator)
+        )
+        for name, (d_out, d_in) in shapes.items()
+    }
+    return SafetyExpert(layers, ("hate",), size.family, {}, f"expert {seed}")

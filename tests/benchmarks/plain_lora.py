@@ -1,0 +1,58 @@
+"""A LoRA layer without peft, to compare with: is the adapter slower or larger than it must be?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.adapter import ATTENTION
+
+
+class PlainLora(nn.Module):
+    """A frozen Linear and its update; factors in fp32, which autocast rounds where they are used.
+
+    Args:
+        base: the frozen layer.
+        down: (rank, d_in), fp32.
+        up: (d_out, rank), fp32.
+    """
+
+    def __init__(self, base: nn.Linear, down: Tensor, up: Tensor) -> None:
+        super().__init__()
+        self.base, self.down, self.up = base, nn.Parameter(down), nn.Parameter(up)
+        self.on = True
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return base(inputs) + up(down(inputs)), the inputs shared by all."""
+        result = self.base(inputs)
+        if not self.on:
+            return result
+        return result + F.linear(F.linear(inputs, self.down), self.up)
+
+
+def attach_plain(unet: nn.Module, *, rank: int) -> dict[str, PlainLora]:
+    """Put a plain LoRA on the layers that `attach_adapter` trains; returns them by name."""
+    endings = tuple(f".{name}" for name in ATTENTION)
+    layers = {}
+    for name, base in list(unet.named_modules()):
+        if name.endswith(endings):
+            device = base.weight.device
+            down = torch.randn(rank, base.in_features, device=device) / rank  # peft's "gaussian"
+            layers[name] = PlainLora(base, down, torch.zeros(base.out_features, rank, device=device))
+            parent, _, child = name.rpartition(".")
+            setattr(unet.get_submodule(parent), child, layers[name])
+    return layers
+
+
+@contextmanager
+def plain_reference(layers: dict[str, PlainLora]) -> Iterator[None]:
+    """Switch the LoRA off."""
+    for layer in layers.values():
+        layer.on = False
+    yield
+    for layer in layers.values():
+        layer.on = True
