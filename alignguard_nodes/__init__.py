@@ -12,6 +12,7 @@ from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
 from .make_safety_pairs import MakeSafetyPairs
 from .merge_safety_experts import MergeSafetyExperts
+from .rewrite_prompts import RewritePrompts
 from .safety_expert_info import SafetyExpertInfo
 from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
@@ -28,6 +29,7 @@ NODES: list[type[io.ComfyNode]] = [
     ExtractSafetyExpert,
     SafetyJudge,
     MakeSafetyPairs,
+    RewritePrompts,
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from training.config import ExtractConfig, MakeConfig, MergeConfig, TrainConfig, options
+from training.config import ExtractConfig, MakeConfig, MergeConfig, RewriteConfig, TrainConfig, options
 from training.expert_report.merge import merge_facts
 from training.low_rank import LowRank
 
@@ -44,6 +44,7 @@ def test_the_nodes_of_the_design_are_recorded():
         "Extract Safety Expert",
         "Safety Judge",
         "Make Safety Pairs",
+        "Rewrite Prompts",
     }
 
 
@@ -54,6 +55,7 @@ def test_the_nodes_of_the_design_are_recorded():
         ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, {}),
         ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
+        ("AlignGuardRewritePrompts", RewriteConfig, set(), {}),
     ],
 )
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):

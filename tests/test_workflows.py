@@ -31,7 +31,7 @@ def as_prompt(graph: dict) -> dict:
     sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
     nodes = [node for node in graph["nodes"] if node["type"] not in FRONTEND_ONLY]
     return {
-        str(node["id"]): {"class_type": node["type"], "inputs": links_of(node, sources) | widgets_of(node)}
+        str(node["id"]): {"class_type": node["type"], "inputs": widgets_of(node) | links_of(node, sources)}
         for node in nodes
     }
 

@@ -63,6 +63,10 @@ def test_the_source_is_registered(folder):
     assert not PAIR_SOURCES["folder"].recognises(folder([row("a")]).parent)
 
 
+def test_its_repr_holds_no_prompt(folder):
+    assert repr(load_pairs(folder([row("a")]))) == "SafetyPairs(pairs, 1 pairs, 0 neutral)"
+
+
 def test_categories_are_read_as_text_or_list_in_any_spelling(folder):
     pairs = load_pairs(
         folder([row("a", category="Self_Harm"), row("b") | {"category": "Harrasment, my own"}])

@@ -24,9 +24,11 @@ class NeutralSample:
     image: Path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SafetyPairs:
     """Checked pairs of one source, without pixels.
+
+    Its `repr` holds no prompt: a host writes that into its history when a node fails.
 
     Args:
         source: folder or file they come from.
@@ -39,6 +41,9 @@ class SafetyPairs:
     pairs: tuple[PreferencePair, ...]
     neutral: tuple[NeutralSample, ...]
     report: PairsReport
+
+    def __repr__(self) -> str:
+        return f"SafetyPairs({self.source.name}, {len(self.pairs)} pairs, {len(self.neutral)} neutral)"
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -1,0 +1,121 @@
+"""Node: Rewrite Prompts."""
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..training.config import RewriteConfig
+from ..training.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
+from ..training.taxonomy import CATEGORIES, normalize_category
+from . import host
+from .files import pairs_path
+from .sockets import CATEGORY
+from .widgets import config_inputs
+
+
+class RewritePrompts(io.ComfyNode):
+    """Write the safe half of prompts, and keep what passes every check."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardRewritePrompts",
+            display_name="Rewrite Prompts",
+            category=CATEGORY,
+            description="Write the safe half of unsafe prompts, for Make Safety Pairs. What fails a check is "
+            "left out and counted.",
+            inputs=[
+                io.String.Input(
+                    "prompts", default="", multiline=True, tooltip="The unsafe prompts, one a line."
+                ),
+                io.Combo.Input(
+                    "category",
+                    options=list(CATEGORIES),
+                    tooltip="What the prompts are against; it is written beside every pair.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(REWRITERS),
+                    tooltip="table replaces your terms; paired_file looks prompts up that were rewritten "
+                    "before; endpoint asks a language model you run on this machine.",
+                ),
+                io.String.Input(
+                    "table",
+                    default="",
+                    multiline=True,
+                    tooltip="Lines of term,replacement, or a JSON object. Whole words, the longest first. No "
+                    "term of it may be left in a rewrite, whatever the method.",
+                ),
+                io.String.Input(
+                    "paired_file",
+                    default="",
+                    optional=True,
+                    tooltip="Only for paired_file: below ComfyUI's input folder, CoProV2's CSV, JSON lines "
+                    "with unsafe_prompt and safe_prompt, or a pairs folder.",
+                ),
+                io.String.Input(
+                    "endpoint",
+                    default="",
+                    optional=True,
+                    tooltip="Only for endpoint: the URL of an OpenAI-compatible server on this machine, such "
+                    "as http://127.0.0.1:11434/v1. Empty opens no connection; another machine is refused.",
+                ),
+                io.String.Input(
+                    "endpoint_model",
+                    default="",
+                    optional=True,
+                    tooltip="Only for endpoint: the name the server has for its model.",
+                ),
+                *config_inputs(RewriteConfig),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="pairs_text",
+                    tooltip="Both halves, one JSON object a line: for the prompts of Make Safety Pairs.",
+                ),
+                io.String.Output(display_name="safe_prompts", tooltip="The safe halves, one a line."),
+                io.String.Output(
+                    display_name="report", tooltip="How many were accepted, and which lines were not and why."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, category: str | None, paired_file: str | None = None) -> bool | str:
+        try:
+            normalize_category(category or CATEGORIES[0])  # None: comes through a link
+            if paired_file:
+                pairs_path(host.input_folder(), paired_file)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        prompts: str,
+        category: str,
+        method: str,
+        table: str,
+        paired_file: str = "",
+        endpoint: str = "",
+        endpoint_model: str = "",
+        **settings: Any,  # the options of RewriteConfig
+    ) -> io.NodeOutput:
+        source = RewriteSource(
+            terms=parse_terms(table) if table.strip() else None,
+            paired_file=pairs_path(host.input_folder(), paired_file) if paired_file else None,
+            endpoint=endpoint,
+            endpoint_model=endpoint_model,  # no allowed_host: a graph may come from a stranger
+        )
+        result = rewrite_prompts(
+            prompts,
+            REWRITERS[method](source),
+            RewriteConfig(**settings),
+            terms=source.terms,
+            categories=(normalize_category(category),),
+            on_progress=host.progress(cls.hidden.unique_id),
+        )
+        report = result.report()
+        return io.NodeOutput(result.jsonl(), result.safe_prompts, report, ui=ui.PreviewText(report))
