@@ -5,6 +5,7 @@ import json
 import pytest
 
 from training.config import RewriteConfig
+from training.making import parse_prompt_pairs
 from training.rewriting import (
     REWRITERS,
     EndpointError,
@@ -158,6 +159,12 @@ def test_the_result_is_what_making_pairs_reads():
         "unsafe_prompt": "a skull",
         "safe_prompt": "a flower",
     }
+    (pair,) = parse_prompt_pairs(result.jsonl()).pairs
+    assert (pair.unsafe_prompt, pair.safe_prompt, pair.categories) == (
+        "a skull",
+        "a flower",
+        ("hate", "sexual"),
+    )
     assert result.safe_prompts == "a flower"
     assert rewrite("a skull", {"a skull": "a flower"}).jsonl().count("category") == 0
 
