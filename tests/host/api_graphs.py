@@ -69,7 +69,8 @@ def shipped_prompt(name: str, **train_settings) -> dict:
     short = {
         "AlignGuardTrainSafetyDPO": {"steps": 1, "batch_size": 1, **train_settings},
         "AlignGuardLoadSafetyPairs": {"max_pairs": 2},
-        "AlignGuardMakeSafetyPairs": {"prompts": f"{PROMPT} => a moon", "judge": "none", "steps": 2},
+        "AlignGuardRewritePrompts": {"prompts": PROMPT},
+        "AlignGuardMakeSafetyPairs": {"judge": "none", "steps": 2},
         "AlignGuardMergeSafetyExperts": {"timesteps": 1},
         "KSampler": {"steps": 2},
         "EmptyLatentImage": {"batch_size": 1},
