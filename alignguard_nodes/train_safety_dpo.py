@@ -140,9 +140,7 @@ class TrainSafetyDPO(io.ComfyNode):
             on_progress=TrainingWatch(report),
             check_cancel=host.check_cancel,
         )
-        text = "\n".join(
-            [preset_text(preset), _report(expert, result, pairs, out.with_name(expert.name))]
-        ).lstrip()
+        text = _report(expert, result, pairs, out.with_name(expert.name), preset)
         curve = ui.PreviewImage(host.image_tensor(draw_loss_curve(result.losses)))
         return io.NodeOutput(
             expert, {"loss": result.losses}, text, ui={**curve.as_dict(), **ui.PreviewText(text).as_dict()}
