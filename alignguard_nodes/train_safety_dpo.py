@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
-from ..training.data.cache import TrainingData, encode_pairs
+from ..training.data.cache import encode_pairs
+from ..training.data.training_data import TrainingData
 from ..training.duration import duration
 from ..training.losses import LOSSES
 from ..training.run import expert_name, train_expert
@@ -23,7 +24,16 @@ log = logging.getLogger(__name__)
 
 AUTO = "auto"
 # widgets younger than `resume`, by age: saved graphs store widgets by position
-_APPENDED = ("lr_schedule", "prompts", "pair_weighting", "checkpointing", "preset", "bake_patches")
+_APPENDED = (
+    "lr_schedule",
+    "prompts",
+    "pair_weighting",
+    "checkpointing",
+    "preset",
+    "bake_patches",
+    "flip",
+    "buckets",
+)
 
 
 class TrainSafetyDPO(io.ComfyNode):
@@ -125,6 +135,8 @@ class TrainSafetyDPO(io.ComfyNode):
             encode_prompt=coders.prompt,
             encoder_id=coders.id,
             resolution=resolution,
+            mirrored=config.flip > 0,
+            bucketed=config.buckets,
             cache_dir=host.private_folder("cache"),
             on_progress=report,
         )

@@ -25,7 +25,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
         "processes",
     },
     {"noise", "config", "lora_keys", "expert_report"},
-    {"expert", "adapter", "families", "checkpointing", "live_bytes"},
+    {"expert", "adapter", "families", "checkpointing", "live_bytes", "order"},
     {"losses", "merging", "extraction", "data", "checkpoint", "batch"},
     {"figures", "resume", "measured_beta"},
     {"step"},

@@ -83,7 +83,7 @@ def test_the_objective_names_the_three_parts_of_our_own():
 def test_options_keep_the_order_saved_graphs_rely_on():
     names = [field.name for field in options(TrainConfig)]
     assert names[:6] == ["objective", "steps", "batch_size", "grad_accumulation", "learning_rate", "beta"]
-    assert names[17:24] == [
+    assert names[17:26] == [
         "anchor_weight",
         "preserve_weight",
         "row_dropout",
@@ -91,6 +91,8 @@ def test_options_keep_the_order_saved_graphs_rely_on():
         "prompts",
         "pair_weighting",
         "checkpointing",
+        "flip",
+        "buckets",
     ]
     assert [field.name for field in options(MergeConfig)][:3] == ["method", "output_rank", "statistic"]
 

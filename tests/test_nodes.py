@@ -48,10 +48,13 @@ def test_the_nodes_of_the_design_are_recorded():
     }
 
 
+OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # option -> inputs before it
+
+
 @pytest.mark.parametrize(
     ("node", "config", "elsewhere", "between"),
     [
-        ("AlignGuardTrainSafetyDPO", TrainConfig, set(), {"lr_schedule": "resume"}),
+        ("AlignGuardTrainSafetyDPO", TrainConfig, set(), OLDER_THAN),
         ("AlignGuardMergeSafetyExperts", MergeConfig, {"method"}, {}),
         ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
@@ -60,10 +63,8 @@ def test_the_nodes_of_the_design_are_recorded():
 )
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):
     names = [option.name for option in options(config) if option.name not in elsewhere]
-    for younger, input_before in between.items():  # inputs are only appended, so options stand behind it
-        names.insert(names.index(younger), input_before)
-    if node == "AlignGuardTrainSafetyDPO":
-        names += ["preset", "bake_patches"]
+    for younger, inputs_before in between.items():  # inputs are only appended, so options stand behind them
+        names[names.index(younger) : names.index(younger)] = inputs_before
     assert list(OURS[node]["optional"])[-len(names) :] == names
 
 

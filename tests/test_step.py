@@ -5,15 +5,22 @@ import math
 
 import pytest
 import torch
+from PIL import Image
 from tiny import random_layers, tiny_data, tiny_unet
 
 from training import adapter
 from training.batch import draw_step
+from training.conditioning import Conditioning
 from training.config import TrainConfig
+from training.data import SafetyPairs
+from training.data.cache import encode_pairs
+from training.data.pairs_report import PairsReport
 from training.families.family import rescaled
 from training.losses import LOSSES, resolved
 from training.noise import NoiseSchedule
+from training.preference import PreferencePair
 from training.step import Run, take_step
+from training.trainer import train
 
 SCHEDULES = {
     "epsilon": NoiseSchedule.scaled_linear(),
@@ -21,9 +28,19 @@ SCHEDULES = {
     "v, zero terminal SNR": rescaled(NoiseSchedule.scaled_linear("v_prediction")),
 }
 CONFIG = TrainConfig(
-    steps=1, batch_size=3, rank=3, safe_prompt_weight=0.5, caption_dropout=0.5, row_dropout=0.0, seed=5
+    steps=1,
+    batch_size=3,
+    rank=3,
+    safe_prompt_weight=0.5,
+    caption_dropout=0.5,
+    row_dropout=0.0,
+    flip=0.5,
+    seed=5,
 )
-LAYERS = random_layers(tiny_unet())
+REFERENCE, POLICY = tiny_unet(), tiny_unet()
+LAYERS = random_layers(REFERENCE)
+for _name, _layer in LAYERS.items():
+    POLICY.get_submodule(_name).weight += _layer.up @ _layer.down
 
 
 def textbook_alphas(zero_terminal_snr):
@@ -41,22 +58,17 @@ class Textbook:
     def __init__(self, kind):
         self.alphas = textbook_alphas("zero" in kind)
         self.predicts_v = kind != "epsilon"
-        self.reference, self.policy = tiny_unet(), tiny_unet()
-        for name, layer in LAYERS.items():
-            self.policy.get_submodule(name).weight += layer.up @ layer.down
 
     def errors(self, latents, noise, timestep, text):
         """Return the mean squared errors of policy and reference on a noised image."""
         signal, sigma = self.alphas[timestep] ** 0.5, (1 - self.alphas[timestep]) ** 0.5
         target = signal * noise - sigma * latents if self.predicts_v else noise
         noisy = (signal * latents + sigma * noise).float()
-        outputs = (self.output(unet, noisy, timestep, text) for unet in (self.policy, self.reference))
+        outputs = (self.output(unet, noisy, timestep, text) for unet in (POLICY, REFERENCE))
         return [((output - target) ** 2).mean().item() for output in outputs]
 
     def distance(self, noisy, timestep, text):
-        policy, reference = (
-            self.output(unet, noisy, timestep, text) for unet in (self.policy, self.reference)
-        )
+        policy, reference = (self.output(unet, noisy, timestep, text) for unet in (POLICY, REFERENCE))
         return ((policy - reference) ** 2).mean().item()
 
     @torch.no_grad()
@@ -82,17 +94,22 @@ def one_step(config, data, schedule):
     return run.metrics
 
 
-def drawn(config, timesteps=1000, num_neutral=3):
+def drawn(config, data, timesteps=1000):
     return draw_step(
         0,
         seed=config.seed,
         batch_size=config.batch_size,
-        num_pairs=6,
-        num_neutral=num_neutral,
-        latent_shape=(4, 8, 8),
+        buckets=data.buckets,
         num_timesteps=timesteps,
         caption_dropout=config.caption_dropout,
+        flip=config.flip,
     )
+
+
+def pictures_of(data, draw, number):
+    """Return the latents of the winner and the loser of a drawn pair: both mirrored, or none."""
+    row = draw.pairs[number] + (6 if draw.flipped[number] else 0)
+    return data.winner[row], data.loser[row]
 
 
 def text_of(data, draw, number, kind):
@@ -110,14 +127,15 @@ def mean(values):
 @pytest.mark.parametrize(("objective", "beta"), [("alignguard", 50.0), ("anchored", 50.0)])
 def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta, kind):
     config = dataclasses.replace(CONFIG, objective=objective, beta=beta, preserve_weight=7.0)
-    data, draw, book = tiny_data(), drawn(config), Textbook(kind)
+    data, book = tiny_data(mirrored=True), Textbook(kind)
+    draw = drawn(config, data)
+    assert len(set(draw.flipped.tolist())) == 2
     losses = ([], [])
-    for number, pair in enumerate(draw.pairs):
+    for number in range(3):
         for prompt in (0, 1):
             losses[prompt].append(
                 book.preference(
-                    data.winner[pair],
-                    data.loser[pair],
+                    *pictures_of(data, draw, number),
                     draw.noise[number],
                     draw.timesteps[number],
                     text_of(data, draw, number, prompt),
@@ -128,7 +146,11 @@ def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta,
     kept = 7 * mean(
         [
             book.distance(
-                book.noised(data.neutral[row], draw.neutral_noise[n], draw.neutral_timesteps[n]),
+                book.noised(
+                    data.neutral[row + (3 if draw.neutral_flipped[n] else 0)],
+                    draw.neutral_noise[n],
+                    draw.neutral_timesteps[n],
+                ),
                 draw.neutral_timesteps[n],
                 data.prompts.text_embeds[data.neutral_prompt[row]],
             )
@@ -140,8 +162,10 @@ def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta,
         * beta
         * mean(
             [
-                book.errors(data.winner[pair], draw.noise[n], draw.timesteps[n], text_of(data, draw, n, 0))[0]
-                for n, pair in enumerate(draw.pairs)
+                book.errors(
+                    pictures_of(data, draw, n)[0], draw.noise[n], draw.timesteps[n], text_of(data, draw, n, 0)
+                )[0]
+                for n in range(3)
             ]
         )
     )
@@ -158,18 +182,18 @@ def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta,
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_duo_trains_under_the_empty_prompt_and_keeps_what_is_made_of_pure_noise(kind):
     config = dataclasses.replace(CONFIG, objective="duo", beta=50.0, caption_dropout=1.0)
-    data, draw, book = tiny_data(), drawn(config, timesteps=750), Textbook(kind)
+    data, book = tiny_data(mirrored=True), Textbook(kind)
+    draw = drawn(config, data, timesteps=750)
     preference = mean(
         [
             book.preference(
-                data.winner[pair],
-                data.loser[pair],
+                *pictures_of(data, draw, n),
                 draw.noise[n],
                 draw.timesteps[n],
                 data.empty.text_embeds[0],
                 50.0,
             )
-            for n, pair in enumerate(draw.pairs)
+            for n in range(3)
         ]
     )
     kept = mean([book.distance(draw.neutral_noise[n], 999, data.empty.text_embeds[0]) for n in range(3)])
@@ -187,12 +211,12 @@ def test_duo_is_alignguard_at_twice_the_beta_where_the_formulas_meet():
         seed
         for seed in range(1000)
         if torch.equal(
-            drawn(dataclasses.replace(shared, seed=seed)).timesteps,
-            drawn(dataclasses.replace(shared, seed=seed), timesteps=750).timesteps,
+            drawn(dataclasses.replace(shared, seed=seed), tiny_data()).timesteps,
+            drawn(dataclasses.replace(shared, seed=seed), tiny_data(), timesteps=750).timesteps,
         )
     )
     one, other = (
-        one_step(dataclasses.replace(config, seed=seed), tiny_data(), SCHEDULES["epsilon"])
+        one_step(dataclasses.replace(config, seed=seed), tiny_data(mirrored=True), SCHEDULES["epsilon"])
         for config in (duo, paper)
     )
     assert one == other
@@ -200,4 +224,39 @@ def test_duo_is_alignguard_at_twice_the_beta_where_the_formulas_meet():
 
 def test_duo_noises_pairs_at_the_first_750_timesteps_only():
     assert LOSSES["duo"].num_timesteps == 750
-    assert drawn(dataclasses.replace(CONFIG, batch_size=256), timesteps=750).timesteps.max() < 750
+    draw = drawn(dataclasses.replace(CONFIG, batch_size=256), tiny_data(), timesteps=750)
+    assert draw.timesteps.max() < 750
+
+
+def test_a_step_sees_one_bucket_and_all_buckets_have_their_turn(tmp_path):
+    data, sizes = two_buckets(tmp_path), []
+    unet = tiny_unet()
+    unet.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[2:])))
+    config = dataclasses.replace(CONFIG, objective="anchored", steps=6, batch_size=2)
+    result = train(unet, data, SCHEDULES["epsilon"], config)
+    assert set(sizes) == {(8, 4), (6, 6)}  # at 48: 64 x 32 pixels, and the square
+    assert sizes[::2] == sizes[1::2]  # reference and policy
+    assert result.losses == train(unet, data, SCHEDULES["epsilon"], config).losses
+
+
+def two_buckets(folder):
+    """Return the encoded data of four tall and two square pairs, all without neutral pictures."""
+    pairs = []
+    for number in range(6):
+        size = (32, 64) if number < 4 else (32, 32)
+        for side in ("safe", "unsafe"):
+            Image.new("RGB", size, (40 * number, 0, 255 * (side == "safe"))).save(
+                folder / f"{side}{number}.png"
+            )
+        files = folder / f"safe{number}.png", folder / f"unsafe{number}.png"
+        pairs.append(PreferencePair(str(number), ("hate",), f"bad {number}", f"good {number}", *files))
+    return encode_pairs(
+        SafetyPairs(folder, tuple(pairs), (), PairsReport(6)),
+        encode_image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
+        encode_prompt=lambda text: Conditioning(torch.full((1, 77, 16), float(len(text)))),
+        encoder_id="fake",
+        resolution=48,
+        mirrored=True,
+        bucketed=True,
+        cache_dir=folder / "cache",
+    )

@@ -147,9 +147,11 @@ def test_only_rows_that_weigh_something_are_run(change, rows):
     assert sizes == [rows, rows]
 
 
-def test_without_neutral_rows_the_safe_side_of_the_pairs_stands_in():
-    result = run(data=tiny_data(num_neutral=0))
-    assert result.metrics["preservation"] > 0
+def test_flips_need_mirrored_pictures():
+    config = dataclasses.replace(SMALL, flip=0.5)
+    with pytest.raises(ValueError, match="flip needs mirrored pictures"):
+        run(config)
+    assert not equal_layers(run(config, data=tiny_data(mirrored=True)), run(data=tiny_data(mirrored=True)))
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch():

@@ -4,8 +4,9 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from training.conditioning import Conditioning
-from training.data.cache import TrainingData
+from training.data.training_data import TrainingData
 from training.low_rank import LowRank
+from training.order import Bucket
 
 WIDTH = 16  # of the text embeddings
 TOKENS = 7  # enough to attend to; CLIP has 77
@@ -28,7 +29,12 @@ def tiny_unet(width: int = WIDTH, seed: int = 0) -> UNet2DConditionModel:
 
 
 def tiny_data(
-    num_pairs: int = 6, num_neutral: int = 3, width: int = WIDTH, seed: int = 0, pooled: int = 0
+    num_pairs: int = 6,
+    num_neutral: int = 3,
+    width: int = WIDTH,
+    seed: int = 0,
+    pooled: int = 0,
+    mirrored: bool = False,
 ) -> TrainingData:
     """Return random latents, and one random prompt embedding for each unsafe, safe and neutral prompt."""
     generator = torch.Generator().manual_seed(seed)
@@ -39,16 +45,20 @@ def tiny_data(
         text_embeds = torch.randn(rows, TOKENS, width, generator=generator)
         return Conditioning(text_embeds, torch.randn(rows, pooled, generator=generator) if pooled else None)
 
+    prompts, empty = told(count), told(1)
+    tables = (*latents, torch.randn(num_neutral, 4, 8, 8, generator=generator))
+    if mirrored:  # other latents altogether: encoding is no symmetry
+        tables = (torch.cat([each, torch.randn(each.shape, generator=generator)]) for each in tables)
     return TrainingData(
-        winner=latents[0],
-        loser=latents[1],
-        prompts=told(count),
+        *tables,
+        prompts=prompts,
         unsafe_prompt=torch.arange(num_pairs),
         safe_prompt=torch.arange(num_pairs, 2 * num_pairs),
-        empty=told(1),
-        neutral=torch.randn(num_neutral, 4, 8, 8, generator=generator),
         neutral_prompt=torch.arange(2 * num_pairs, count),
+        empty=empty,
+        buckets=(Bucket((4, 8, 8), torch.arange(num_pairs), torch.arange(num_neutral)),),
         pairs_hash="0" * 64,
+        encoding_hash=f"{seed:064}",
     )
 
 

@@ -6,6 +6,7 @@ step, and an objective with neutral rows sees the same pairs and noise as one wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .conditioning import Conditioning
 from .noise import NoiseSchedule, named_generator
+from .order import Bucket, bucket_of, shuffled
 
 
 class Draw(NamedTuple):
@@ -27,6 +29,8 @@ class Draw(NamedTuple):
         neutral_timesteps: (batch,) int64.
         neutral_noise: (batch, 4, h, w).
         rows_seed: of the choice of adapter neurons, one for the whole step, (batch,) int64.
+        flipped: whether both images of a pair are mirrored, (batch,) bool.
+        neutral_flipped: likewise of the neutral rows, (batch,) bool.
     """
 
     pairs: Tensor
@@ -37,6 +41,8 @@ class Draw(NamedTuple):
     neutral_timesteps: Tensor
     neutral_noise: Tensor
     rows_seed: Tensor
+    flipped: Tensor
+    neutral_flipped: Tensor
 
     def split(self, num_parts: int) -> list[Draw]:
         """Cut into micro-batches that differ by at most one pair."""
@@ -79,35 +85,39 @@ def draw_step(
     *,
     seed: int,
     batch_size: int,
-    num_pairs: int,
-    num_neutral: int,
-    latent_shape: tuple[int, ...],
+    buckets: Sequence[Bucket],
     num_timesteps: int,
     caption_dropout: float,
+    flip: float,
 ) -> Draw:
     """Draw pairs (by shuffled epochs), timesteps, noise and dropped captions of one optimizer step.
 
     Args:
         step: number of the step, from 0.
         seed: seed of the run; the same seed and step give the same draw on every machine.
-        batch_size: pairs per optimizer step.
-        num_pairs: pairs in the data set, >= 1.
-        num_neutral: neutral rows in the data set, >= 1.
-        latent_shape: (4, h, w).
-        num_timesteps: length of the noise schedule.
+        batch_size: pairs per optimizer step, all out of one bucket.
+        buckets: of the data.
+        num_timesteps: pairs are noised at the first so many timesteps.
         caption_dropout: share of prompts to replace by the empty one, in [0, 1].
+        flip: share of pairs and of neutral rows to mirror, in [0, 1].
     """
+    sizes = [len(bucket.pairs) for bucket in buckets]
+    number, turn = bucket_of(step, seed=seed, batch_size=batch_size, sizes=sizes)
+    shape, pairs, neutral = buckets[number]
     of_pairs, of_neutral = _generator(seed, "pairs", step), _generator(seed, "neutral", step)
-    shape = (batch_size, *latent_shape)
+    shape = (batch_size, *shape)
+    place = {"seed": seed, "start": turn * batch_size, "count": batch_size}
     return Draw(
-        pairs=_shuffled(seed, "pair order", num_pairs, step * batch_size, batch_size),
+        pairs=shuffled(pairs, name="pair order", **place),
         timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_pairs),
         noise=torch.randn(shape, generator=of_pairs),
         dropped=torch.rand(batch_size, 2, generator=of_pairs) < caption_dropout,
-        neutral=_shuffled(seed, "neutral order", num_neutral, step * batch_size, batch_size),
+        neutral=shuffled(neutral, name="neutral order", **place),
         neutral_timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_neutral),
         neutral_noise=torch.randn(shape, generator=of_neutral),
         rows_seed=torch.randint(2**31, (1,), generator=_generator(seed, "rows", step)).expand(batch_size),
+        flipped=torch.rand(batch_size, generator=_generator(seed, "flip", step)) < flip,
+        neutral_flipped=torch.rand(batch_size, generator=_generator(seed, "neutral flip", step)) < flip,
     )
 
 
@@ -173,16 +183,6 @@ def stack_rows(
         num_rows=len(parts[0].latents),
         weights=weights,
     )
-
-
-def _shuffled(seed: int, name: str, num_items: int, start: int, count: int) -> Tensor:
-    """Read positions start .. start + count of the endless row of shuffled epochs."""
-    places = [divmod(position, num_items) for position in range(start, start + count)]
-    orders = {
-        epoch: torch.randperm(num_items, generator=_generator(seed, name, epoch))
-        for epoch in dict.fromkeys(epoch for epoch, _ in places)
-    }
-    return torch.stack([orders[epoch][place] for epoch, place in places])
 
 
 def _generator(seed: int, name: str, number: int) -> torch.Generator:

@@ -7,7 +7,7 @@ from torch import nn
 
 from .conditioning import predict
 from .config import TrainConfig
-from .data.cache import TrainingData
+from .data.training_data import TrainingData
 from .noise import NoiseSchedule, named_generator, squared_error
 
 NUM_DRAWS = 64
@@ -28,7 +28,7 @@ def measured_beta(unet: nn.Module, data: TrainingData, schedule: NoiseSchedule, 
 
     Args:
         unet: the base model, no adapter on.
-        data: of the run; its first pairs are used.
+        data: of the run; the first pairs of its fullest bucket are used.
         schedule: of the family.
         config: seed and batch_size are used.
 
@@ -40,10 +40,11 @@ def measured_beta(unet: nn.Module, data: TrainingData, schedule: NoiseSchedule, 
     """
     weight = next(unet.parameters())
     steps = len(schedule.alphas_cumprod)
-    pairs = torch.arange(NUM_DRAWS) % data.num_pairs
+    bucket = max(data.buckets, key=lambda each: len(each.pairs))  # pictures of one size can be stacked
+    pairs = bucket.pairs[torch.arange(NUM_DRAWS) % len(bucket.pairs)]
     timesteps = steps - 1 - torch.arange(NUM_DRAWS) * round(NOISIEST * steps) // NUM_DRAWS
     generator = named_generator(f"{config.seed}/measured beta")
-    noise = torch.randn(NUM_DRAWS, *data.latent_shape, generator=generator)
+    noise = torch.randn(NUM_DRAWS, *bucket.latent_shape, generator=generator)
     gaps = []
     for rows in torch.arange(NUM_DRAWS).split(config.batch_size):
         captions = data.prompts[data.unsafe_prompt[pairs[rows]]].to(weight)

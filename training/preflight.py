@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -81,7 +82,9 @@ def plan_run(run: Run, free_bytes: int | None) -> Plan:
 
 def pair_bytes(run: Run) -> int | None:
     """Compute the peak of one pair's forward and backward pass; None where torch cannot follow the shapes."""
-    batch = gather(run, draw_of(run, 0).split(run.config.batch_size * run.config.grad_accumulation)[0])
+    largest = max(run.data.buckets, key=lambda bucket: math.prod(bucket.latent_shape))
+    draw = draw_of(run, 0, [largest])
+    batch = gather(run, draw.split(run.config.batch_size * run.config.grad_accumulation)[0])
 
     def one_pair(fake: Callable[[Tensor], Tensor]) -> None:
         rows = Batch(*(_stood_in(value, fake) for value in batch))

@@ -22,19 +22,19 @@ _FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still
 
 
 def run_identity(
-    config: TrainConfig, pairs_hash: str, *, data: Iterable[Tensor], base: Tensor
+    config: TrainConfig, encoding_hash: str, *, chosen: Iterable[Tensor], base: Tensor
 ) -> dict[str, Any]:
     """Return what makes a run the run it is, as plain JSON values.
 
     Args:
         config: options of the run, resolved.
-        pairs_hash: of the source of the pairs.
-        data: tensors it was encoded to; another resolution or autoencoder makes another run.
+        encoding_hash: of the data; another resolution or autoencoder makes another run.
+        chosen: the pairs that are trained on, and their weights.
         base: one weight of the base model, which tells two models of one shape apart.
     """
     free = _FREE_SETTINGS[config.lr_schedule]
     settings = {name: value for name, value in asdict(config).items() if name not in free}
-    return {"settings": settings, "data": _digest(data, pairs_hash), "base": _digest([base])}
+    return {"settings": settings, "data": _digest(chosen, encoding_hash), "base": _digest([base])}
 
 
 def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> State | None:

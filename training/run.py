@@ -13,7 +13,7 @@ from pathlib import Path
 from torch import nn
 
 from .config import TrainConfig, options
-from .data.cache import TrainingData
+from .data.training_data import TrainingData
 from .expert import SafetyExpert, load_expert, save_expert
 from .free_memory import free_bytes
 from .losses import LOSSES, beta_convention

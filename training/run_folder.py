@@ -23,8 +23,8 @@ def open_run(run: Run, *, resume: bool) -> None:
     if run.run_dir is None:
         return
     base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
-    latents = (run.data.winner, run.data.loser, run.data.neutral, run.weights)
-    run.identity = run_identity(run.config, run.data.pairs_hash, data=latents, base=base)
+    chosen = (run.weights, *(bucket.pairs for bucket in run.data.buckets))
+    run.identity = run_identity(run.config, run.data.encoding_hash, chosen=chosen, base=base)
     with run.processes.first_goes_first():
         if run.processes.is_first:
             state = open_run_folder(run.run_dir, run.identity, resume=resume)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +17,12 @@ from .batch import Batch, Draw, Rows, draw_step, neutral_rows, pair_rows, pure_n
 from .checkpoint import State
 from .conditioning import Conditioning, predict
 from .config import TrainConfig
-from .data.cache import TrainingData
 from .data.pair_weighting import weighed
+from .data.training_data import TrainingData
 from .figures import batch_figures
 from .losses import LOSSES
 from .noise import NoiseSchedule
+from .order import Bucket
 from .processes import ALONE, Processes
 
 Table = TypeVar("Table", Tensor, Conditioning)
@@ -98,18 +99,17 @@ def take_step(run: Run) -> None:
     _update(run, values)
 
 
-def draw_of(run: Run, step: int) -> Draw:
-    """Return the random choices of a step (from 0) of this run."""
-    config, data = run.config, run.data
+def draw_of(run: Run, step: int, buckets: Sequence[Bucket] = ()) -> Draw:
+    """Return the random choices of a step (from 0) of this run, out of some buckets, or of all."""
+    config = run.config
     return draw_step(
         step,
         seed=config.seed,
         batch_size=config.batch_size * config.grad_accumulation,
-        num_pairs=data.num_pairs,
-        num_neutral=data.num_neutral or data.num_pairs,
-        latent_shape=data.latent_shape,
+        buckets=buckets or run.data.buckets,
         num_timesteps=LOSSES[config.objective].num_timesteps,
         caption_dropout=config.caption_dropout,
+        flip=config.flip,
     )
 
 
@@ -141,7 +141,8 @@ def gather(run: Run, draw: Draw) -> Batch:
     data, config = run.data, run.config
     prompts = [data.unsafe_prompt] + ([data.safe_prompt] if config.safe_prompt_weight > 0 else [])
     captions = [_rows(run, data.prompts, prompt[draw.pairs]) for prompt in prompts]
-    winner, loser = (_rows(run, latents, draw.pairs) for latents in (data.winner, data.loser))
+    images = draw.pairs + data.num_pairs * draw.flipped  # both of a pair, or none: it shares its layout
+    winner, loser = (_rows(run, latents, images) for latents in (data.winner, data.loser))
     empty = data.empty.to(run.device)
     parts = [*pair_rows(draw, winner, loser, captions, empty)]
     if config.preserve_weight > 0:
@@ -155,10 +156,8 @@ def _kept_rows(run: Run, draw: Draw, empty: Conditioning) -> Rows:
     data = run.data
     if "output_preservation" in LOSSES[run.config.objective].terms:
         return pure_noise_rows(draw, run.schedule, empty)
-    own = data.num_neutral > 0  # else the safe side of the pairs stands in
-    latents, prompt = (data.neutral, data.neutral_prompt) if own else (data.winner, data.safe_prompt)
-    text = _rows(run, data.prompts, prompt[draw.neutral])
-    return neutral_rows(draw, _rows(run, latents, draw.neutral), text)
+    latents = _rows(run, data.neutral, draw.neutral + data.num_neutral * draw.neutral_flipped)
+    return neutral_rows(draw, latents, _rows(run, data.prompts, data.neutral_prompt[draw.neutral]))
 
 
 def _rows(run: Run, table: Table, index: Tensor) -> Table:

@@ -14,7 +14,7 @@ from torch import nn
 from . import adapter
 from .checkpointing import set_checkpointing
 from .config import TrainConfig
-from .data.cache import TrainingData
+from .data.training_data import TrainingData
 from .duration import duration
 from .losses import resolved
 from .low_rank import LowRank
@@ -77,7 +77,7 @@ def train(
 
     Args:
         unet: frozen UNet of diffusers, on the device to train on, made of normal (not inference) tensors.
-        data: cached latents and embeddings.
+        data: encoded pairs.
         schedule: of the family of the UNet.
         config: options of the run.
         on_progress: called with (steps done, steps, figures as in `metrics.jsonl`) after every step. Whatever
@@ -139,6 +139,8 @@ def _resolved(
 ) -> TrainConfig:
     if data.num_pairs == 0:
         raise ValueError("there is no pair to train on. Choose a folder of pairs that holds some.")
+    if config.flip > 0 and not data.is_mirrored:
+        raise ValueError("flip needs mirrored pictures, and there are none. Encode the pairs with mirrored.")
     batch = config.batch_size * config.grad_accumulation
     if batch < processes.count:
         raise ValueError(

@@ -16,11 +16,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from training import adapter, step
 from training.conditioning import Conditioning
 from training.config import TrainConfig
-from training.data.cache import TrainingData
+from training.data.training_data import TrainingData
 from training.families import FAMILIES
 from training.families.native_unet import unet_config
 from training.families.unet_names import Layout
 from training.losses import resolved
+from training.order import Bucket
 from training.step import Run
 
 TOKENS = 77
@@ -125,13 +126,18 @@ def sharing_weights(unet: nn.Module, size: Size) -> nn.Module:
 
 def make_data(size: Size, num_pairs: int) -> TrainingData:
     """Return cached latents and embeddings of the right shapes, one prompt for all pairs."""
-    latents = torch.zeros(num_pairs, 4, size.latent_side, size.latent_side)
+    shape = (4, size.latent_side, size.latent_side)
+    latents, numbers = torch.zeros(num_pairs, *shape), torch.arange(num_pairs)
     family = FAMILIES[size.family]
     pooled = torch.zeros(1, family.pooled_width) if family.pooled_width else None
     prompts = Conditioning(torch.zeros(1, TOKENS, family.text_width), pooled)
     row = torch.zeros(num_pairs, dtype=torch.int64)
     return TrainingData(
-        latents, latents, prompts, row, row, prompts, latents[:0], row[:0], pairs_hash="0" * 64
+        *(latents, latents, latents),
+        *(prompts, row, row, row, prompts),
+        buckets=(Bucket(shape, numbers, numbers),),
+        pairs_hash="",
+        encoding_hash="",
     )
 
 

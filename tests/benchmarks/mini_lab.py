@@ -23,7 +23,8 @@ from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.data import SafetyPairs, load_pairs
-from training.data.cache import TrainingData, encode_pairs
+from training.data.cache import encode_pairs
+from training.data.training_data import TrainingData
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.low_rank import LowRank
 from training.mini import shipped

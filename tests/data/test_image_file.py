@@ -7,7 +7,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from training.data.image_file import checked_digest, load_image
+from training.data.image_file import checked_digest, image_size, load_image
 
 KINDS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp"}
 
@@ -58,7 +58,7 @@ def test_a_changed_byte_of_a_png_is_seen_without_decoding(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(8193, 8192), (60_000, 60_000), (2**31 - 1, 1), (1, 17), (4000, 100)])
-@pytest.mark.parametrize("read", [checked_digest, lambda path: load_image(path, 64)])
+@pytest.mark.parametrize("read", [checked_digest, lambda path: load_image(path, (64, 64))])
 def test_a_file_that_claims_to_be_huge_or_a_long_strip_is_refused_unread(tmp_path, size, read):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(*size))
@@ -77,6 +77,22 @@ def test_an_animation_or_vector_or_text_is_no_image_of_ours(tmp_path):
 
 def test_an_image_of_any_shape_allowed_becomes_a_square(tmp_path):
     Image.new("RGB", (160, 10), (255, 0, 0)).save(tmp_path / "strip.png")
-    pixels = load_image(tmp_path / "strip.png", 16)
+    pixels = load_image(tmp_path / "strip.png", (16, 16))
     assert pixels.shape == (1, 3, 16, 16)
     assert pixels[0, 0].eq(1).all()
+
+
+def test_a_mirrored_image_has_its_columns_in_reverse(tmp_path):
+    Image.effect_noise((24, 16), 80).save(tmp_path / "noise.png")
+    plain = load_image(tmp_path / "noise.png", (16, 24))
+    assert plain.shape == (1, 3, 16, 24)
+    assert load_image(tmp_path / "noise.png", (16, 24), mirrored=True).equal(plain.flip(-1))
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (16, 24)), (3, (16, 24)), (6, (24, 16))])
+def test_the_size_is_that_of_the_picture_as_it_is_turned(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (24, 16)).save(tmp_path / "turned.jpg", exif=exif)
+    assert image_size(tmp_path / "turned.jpg") == size
+    assert load_image(tmp_path / "turned.jpg", size).shape == (1, 3, *size)

@@ -9,6 +9,7 @@ from tiny import tiny_data
 
 from training.data.manifest import read_safety_gap
 from training.data.pair_weighting import weighed, weights_of
+from training.order import Bucket
 
 GAPS = torch.tensor([0.9, 0.5, 0.3, 0.2, 0.0, -0.8])
 
@@ -39,15 +40,20 @@ def test_star_keeps_all_pairs_and_weighs_them():
     assert torch.equal(weights, weights_of(GAPS))
 
 
-def test_filter_leaves_out_pairs_below_half_a_weight_with_all_that_is_theirs():
+def test_filter_draws_no_pair_below_half_a_weight():
     given = data()
     left, weights = weighed(given, "filter")
-    assert weights.tolist() == [1.0] * 3
-    assert torch.equal(left.winner, given.winner[:3])
-    assert torch.equal(left.loser, given.loser[:3])
-    assert left.unsafe_prompt.tolist() == given.unsafe_prompt[:3].tolist()
-    assert left.safe_prompt.tolist() == given.safe_prompt[:3].tolist()
-    assert torch.equal(left.neutral, given.neutral)
+    assert weights.tolist() == [1.0] * 6
+    (bucket,) = left.buckets
+    assert bucket.pairs.tolist() == [0, 1, 2]
+    assert bucket.neutral.tolist() == given.buckets[0].neutral.tolist()
+
+
+def test_a_bucket_without_a_pair_left_is_gone():
+    shape, pairs, neutral = data().buckets[0]
+    parts = tuple(Bucket(shape, part, neutral) for part in (pairs[:2], pairs[3:]))
+    left, _ = weighed(replace(data(), buckets=parts), "filter")
+    assert [bucket.pairs.tolist() for bucket in left.buckets] == [[0, 1]]
 
 
 def test_weighing_without_scores_or_without_a_pair_left_is_refused():

@@ -1,4 +1,4 @@
-"""Images and prompts are encoded once, kept by content, and gathered into normal tensors."""
+"""Images and prompts are encoded once, kept by content, and read as normal tensors when asked for."""
 
 from pathlib import Path
 
@@ -18,15 +18,15 @@ SIDE = 16
 
 
 class Encoders:
-    """Fake encoders that count their calls: mean colour to latents, length of the prompt to embeddings."""
+    """Fake encoders that count their calls: mean colours to latents, length of the prompt to embeddings."""
 
     def __init__(self):
         self.images = self.prompts = 0
 
     def image(self, pixels):
         self.images += 1
-        assert pixels.shape == (1, 3, SIDE, SIDE)
-        return torch.cat([pixels.mean((2, 3)), torch.ones(1, 1)], 1)[:, :, None, None].expand(1, 4, 2, 2)
+        latents = torch.nn.functional.avg_pool2d(pixels, 8)
+        return torch.cat([latents, torch.ones_like(latents[:, :1])], 1)
 
     def prompt(self, text):
         self.prompts += 1
@@ -37,9 +37,14 @@ class Encoders:
         return encode_pairs(pairs, encode_image=self.image, encode_prompt=self.prompt, **options)
 
 
-def red(latents):
-    """Return the red value of each picture behind the fake latents."""
-    return ((latents[:, 0, 0, 0] + 1) * 127.5).round().tolist()
+def every(table):
+    """Return all rows of a table."""
+    return table[torch.arange(len(table))]
+
+
+def red(table):
+    """Return the red value at the left of each picture behind the fake latents."""
+    return ((every(table)[:, 0, 0, 0] + 1) * 127.5).round().tolist()
 
 
 def picture(path: Path, red: int) -> Path:
@@ -65,11 +70,14 @@ def pairs(tmp_path):
 
 def test_latents_and_embeddings_stand_at_their_pairs(pairs):
     data = Encoders().encode(pairs)
-    assert (data.num_pairs, data.num_neutral, data.latent_shape) == (2, 1, (4, 2, 2))
+    assert (data.num_pairs, data.num_neutral, data.is_mirrored) == (2, 1, False)
+    (bucket,) = data.buckets
+    assert (bucket.latent_shape, bucket.pairs.tolist(), bucket.neutral.tolist()) == ((4, 2, 2), [0, 1], [0])
+    assert every(data.winner).shape == (2, 4, 2, 2)
     assert red(data.winner) == [0, 100]
     assert red(data.loser) == [200, 200]
     assert red(data.neutral) == [255]
-    lengths = data.prompts.text_embeds[:, 0, 0]
+    lengths = every(data.prompts).text_embeds[:, 0, 0]
     assert lengths[data.unsafe_prompt].tolist() == [3, 3]
     assert lengths[data.safe_prompt].tolist() == [6, 10]
     assert lengths[data.neutral_prompt].tolist() == [6]
@@ -85,11 +93,73 @@ def test_each_different_image_and_prompt_is_encoded_once(pairs):
     assert data.unsafe_prompt[0] == data.unsafe_prompt[1]
 
 
-def test_without_neutral_rows_there_are_none(pairs):
-    data = Encoders().encode(SafetyPairs(pairs.source, pairs.pairs, (), pairs.report))
-    assert data.neutral.shape == (0, 4, 2, 2)
-    assert data.neutral_prompt.shape == (0,)
-    assert data.neutral_prompt.dtype == torch.int64
+def test_without_neutral_rows_the_safe_side_of_the_pairs_stands_in(pairs):
+    encoders = Encoders()
+    data = encoders.encode(SafetyPairs(pairs.source, pairs.pairs, (), pairs.report))
+    assert red(data.neutral) == red(data.winner)
+    assert data.neutral_prompt.tolist() == data.safe_prompt.tolist()
+    assert encoders.images == 3  # none is encoded twice for it
+
+
+def test_mirrored_pictures_follow_and_are_pictures_of_their_own(pairs):
+    half = Image.new("RGB", (SIDE, SIDE), (0, 0, 0))
+    half.paste((200, 0, 0), (0, 0, SIDE // 2, SIDE))
+    half.save(pairs.pairs[0].winner)
+    encoders = Encoders()
+    data = encoders.encode(pairs, mirrored=True)
+    assert (data.num_pairs, data.num_neutral, data.is_mirrored) == (2, 1, True)
+    assert (
+        encoders.images == 8
+    )  # encoded: an autoencoder's latents of a mirrored picture are no mirrored latents
+    plain, twin = every(data.winner)[[0, 2]]
+    assert torch.equal(twin, plain.flip(-1))  # this fake encoder has no preferred side
+    assert not torch.equal(twin, plain)
+    assert (len(data.loser), len(data.neutral)) == (4, 2)
+
+
+def test_mirrored_pictures_share_no_entry_with_plain_ones(pairs, tmp_path):
+    Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+    encoders = Encoders()
+    encoders.encode(pairs, mirrored=True, cache_dir=tmp_path / "cache")
+    assert (encoders.images, encoders.prompts) == (4, 0)
+
+
+def test_both_pictures_of_a_pair_are_cropped_to_the_bucket_of_the_winner(pairs):
+    Image.new("RGB", (20, 60), (0, 0, 0)).save(pairs.pairs[0].winner)  # 1:3, the loser is square
+    Image.new("RGB", (60, 20), (9, 0, 0)).save(pairs.neutral[0].image)  # wide, where no pair is
+    data = Encoders().encode(pairs, bucketed=True)
+    tall, square = data.buckets
+    assert (tall.latent_shape, tall.pairs.tolist()) == ((4, 3, 1), [0])  # 24 x 8: as the picture
+    assert (square.latent_shape, square.pairs.tolist()) == ((4, 2, 2), [1])
+    for bucket in data.buckets:
+        assert (
+            data.winner[bucket.pairs].shape[1:] == data.loser[bucket.pairs].shape[1:] == bucket.latent_shape
+        )
+        assert data.neutral[bucket.neutral].shape[1:] == bucket.latent_shape
+    # the neutral picture goes to the nearest bucket in use; in the other the safe side stands in
+    assert square.neutral.tolist() == [0]
+    assert data.neutral_prompt[tall.neutral].tolist() == data.safe_prompt[tall.pairs].tolist()
+
+
+def test_a_table_reads_only_the_rows_it_is_asked_for(pairs, tmp_path):
+    data = Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+    data.winner.entries[1].path.unlink()
+    assert data.winner[torch.tensor([0, 0])].shape == (2, 4, 2, 2)
+    with pytest.raises(
+        FileNotFoundError, match="is gone from the cache .* and what is missing is encoded anew"
+    ):
+        data.winner[torch.tensor([1])]
+
+
+def test_the_encoding_has_one_name_wherever_it_is_kept(pairs, tmp_path):
+    names = [
+        Encoders().encode(pairs).encoding_hash,
+        Encoders().encode(pairs, cache_dir=tmp_path / "cache").encoding_hash,
+        Encoders().encode(pairs, cache_dir=tmp_path / "cache").encoding_hash,  # now read
+    ]
+    assert len(set(names)) == 1
+    picture(pairs.pairs[0].winner, 50)
+    assert Encoders().encode(pairs).encoding_hash not in names
 
 
 def test_a_second_pass_reads_the_cache_and_gives_the_same_bits(pairs, tmp_path):
@@ -97,8 +167,8 @@ def test_a_second_pass_reads_the_cache_and_gives_the_same_bits(pairs, tmp_path):
     encoders = Encoders()
     second = encoders.encode(pairs, cache_dir=tmp_path / "cache")
     assert encoders.images == encoders.prompts == 0
-    assert torch.equal(first.winner, second.winner)
-    assert torch.equal(first.prompts.text_embeds, second.prompts.text_embeds)
+    assert torch.equal(every(first.winner), every(second.winner))
+    assert torch.equal(every(first.prompts).text_embeds, every(second.prompts).text_embeds)
 
 
 def test_other_encoders_read_no_foreign_entry(pairs, tmp_path):
@@ -114,7 +184,7 @@ def test_a_changed_image_is_encoded_anew_under_its_old_name(pairs, tmp_path):
     encoders = Encoders()
     data = encoders.encode(pairs, cache_dir=tmp_path / "cache")
     assert encoders.images == 1
-    assert torch.isclose(data.winner[0, 0, 0, 0], torch.tensor(50 / 127.5 - 1))
+    assert torch.isclose(every(data.winner)[0, 0, 0, 0], torch.tensor(50 / 127.5 - 1))
 
 
 def test_a_torn_entry_is_made_anew(pairs, tmp_path):
@@ -152,7 +222,7 @@ def test_inside_a_hosts_inference_mode_the_tensors_are_trainable_ones(pairs, tmp
         with torch.inference_mode():
             data = Encoders().encode(pairs, cache_dir=tmp_path / "cache")
         tensors = [value for value in vars(data).values() if isinstance(value, torch.Tensor)]
-        tensors += [*data.prompts.tensors, *data.empty.tensors]
+        tensors += [*every(data.prompts).tensors, *data.empty.tensors, every(data.winner)]
         assert not any(tensor.is_inference() for tensor in tensors)
 
 
@@ -167,7 +237,7 @@ def test_values_that_are_not_finite_are_refused_and_not_kept(pairs, tmp_path):
 def test_a_long_prompt_is_cut_and_said_so(pairs, caplog):
     encoders = Encoders()
     encoders.prompt = lambda text: Conditioning(torch.zeros(1, 154 if text == "bad" else 77, 8))
-    assert encoders.encode(pairs).prompts.text_embeds.shape[1:] == (77, 8)
+    assert every(encoders.encode(pairs).prompts).text_embeds.shape[1:] == (77, 8)
     assert "1 prompts are longer than 77 tokens" in caplog.text
 
 
@@ -194,13 +264,13 @@ def test_a_resolution_that_is_no_multiple_of_eight_is_refused(pairs):
 
 
 def test_an_entry_key_depends_on_everything_that_made_it():
-    base = {"encoder_id": "v1", "resolution": 512, "dtype": torch.float32}
+    base = {"encoder_id": "v1", "form": "512x512", "dtype": torch.float32}
     keys = {
         entry_key("image", "x", **base),
         entry_key("prompt", "x", **base),
         entry_key("image", "y", **base),
         entry_key("image", "x", **base | {"encoder_id": "v2"}),
-        entry_key("image", "x", **base | {"resolution": 64}),
+        entry_key("image", "x", **base | {"form": "64x64"}),
         entry_key("image", "x", **base | {"dtype": torch.float16}),
     }
     assert len(keys) == 6
@@ -217,7 +287,7 @@ def test_a_store_without_a_folder_keeps_nothing():
 def test_an_image_of_the_right_size_keeps_every_pixel(tmp_path):
     image = Image.effect_noise((SIDE, SIDE), 80).convert("RGB")
     image.save(tmp_path / "noise.png")
-    loaded = load_image(tmp_path / "noise.png", SIDE)
+    loaded = load_image(tmp_path / "noise.png", (SIDE, SIDE))
     assert loaded.shape == (1, 3, SIDE, SIDE)
     back = ((loaded[0].permute(1, 2, 0) + 1) * 127.5).round().byte()
     assert back.numpy().tobytes() == image.tobytes()
@@ -227,7 +297,7 @@ def test_an_image_is_resized_by_its_shorter_side_and_cropped_in_the_middle(tmp_p
     image = Image.new("RGB", (64, 32), (255, 0, 0))
     image.paste((0, 0, 255), (16, 0, 48, 32))
     image.save(tmp_path / "wide.png")
-    loaded = load_image(tmp_path / "wide.png", SIDE)
+    loaded = load_image(tmp_path / "wide.png", (SIDE, SIDE))
     assert (loaded[0, 2, :, 1:-1] == 1).all()  # the blue middle; bilinear mixes the outermost columns
     assert loaded[0, 0, :, 1:-1].max() == -1
 
@@ -235,4 +305,4 @@ def test_an_image_is_resized_by_its_shorter_side_and_cropped_in_the_middle(tmp_p
 def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"text\.png cannot be read as an image"):
-        load_image(tmp_path / "text.png", SIDE)
+        load_image(tmp_path / "text.png", (SIDE, SIDE))

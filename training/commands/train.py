@@ -16,7 +16,8 @@ from torch import nn
 
 from ..config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
 from ..data import SafetyPairs, load_pairs
-from ..data.cache import TrainingData, encode_pairs
+from ..data.cache import encode_pairs
+from ..data.training_data import TrainingData
 from ..duration import duration
 from ..expert import SafetyExpert
 from ..families import Family
@@ -38,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `train`."""
     add = parser.add_argument
     base_help = "the base model: a .safetensors checkpoint, or a folder of diffusers"
+    cache_help = (
+        "keep encoded pictures and prompts here for the next run, and read them from here while training, so "
+        "that they need not fit in memory"
+    )
     run_help = (
         "folder for the resume state and the figures of every step (default: FILE with _run for its ending)"
     )
@@ -48,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add("--run-dir", type=Path, metavar="DIR", help=run_help)
     add("--resume", action="store_true", help="go on from the newest state in the run folder, if any")
-    add("--cache", type=Path, metavar="DIR", help="keep encoded pictures and prompts here for the next run")
+    add("--cache", type=Path, metavar="DIR", help=cache_help)
     add_model_options(parser)
     add_json(parser)
     preset_help = f"{PRESET_HELP} Options typed beside it win (default: custom)"
@@ -104,6 +109,8 @@ def _prepare(
             encode_prompt=base.encode_prompt,
             encoder_id=base.encoder_id,
             resolution=args.resolution,
+            mirrored=config.flip > 0,
+            bucketed=config.buckets,
             cache_dir=args.cache,
             on_progress=bar,
         )

@@ -190,6 +190,21 @@ class TrainConfig:
         "1.5), full (SDXL).",
         choices=("auto", "none", "selective", "full"),
     )
+    flip: float = option(
+        0.0,  # paper: 0.5, and drawn for each image of a pair by itself
+        "Share of pairs shown mirrored, always both images alike. Higher makes more of few pairs; 0 keeps "
+        "left and right as they are, which lettering needs, and encodes half as much. Paper: 0.5, but drawn "
+        "for each image alone.",
+        min=0.0,
+        max=1.0,
+        step=0.05,
+    )
+    buckets: bool = option(
+        False,  # paper: no
+        "Off: pictures are cropped to a square. On: tall and wide pairs keep their shape, cropped to the "
+        "nearest of the bucket sizes other trainers use, and each batch has one shape. On for pictures that "
+        "are not square. Paper: off.",
+    )
 
     def __post_init__(self) -> None:
         validate(self)

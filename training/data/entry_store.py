@@ -1,7 +1,8 @@
 """A folder of encoded tensors, one file per entry, named by what went into it; safe to delete at any time."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,23 +10,24 @@ from torch import Tensor
 
 from ..tensor_file import open_tensors, write_tensors
 
-_FORMAT = "2"  # raise it when the meaning of an entry changes: old entries are then never read
+_FORMAT = "3"  # raise it when the meaning of an entry changes: old entries are then never read
+_CONTENT_HASH = "content_hash"
 
 
-def entry_key(kind: str, content: str, *, encoder_id: str, resolution: int, dtype: torch.dtype) -> str:
+def entry_key(kind: str, content: str, *, encoder_id: str, form: str, dtype: torch.dtype) -> str:
     """Return the name of an entry: equal for equal inputs to the encoder, and only for those.
 
     Args:
         kind: `image` or `prompt`.
         content: hash of the image's bytes, or the prompt itself.
         encoder_id: names the weights that encode, see `BaseModel.encoder_id`.
-        resolution: side of the encoded image in pixels; 0 for prompts.
+        form: what is done to the content before it is encoded, such as the size of the image.
         dtype: type the entry is stored in.
 
     Returns:
         64 hexadecimal digits.
     """
-    parts = (_FORMAT, kind, content, encoder_id, str(resolution), str(dtype))
+    parts = (_FORMAT, kind, content, encoder_id, form, str(dtype))
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode()
@@ -33,17 +35,50 @@ def entry_key(kind: str, content: str, *, encoder_id: str, resolution: int, dtyp
     return digest.hexdigest()
 
 
-class EntryStore:
-    """Reads entries, makes missing ones, and keeps what it made at once, so an interrupted pass resumes.
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """Something encoded: in a file that is mapped into memory when it is read, or held where there is none.
 
     Args:
-        folder: where the entries are; made when first needed. None keeps nothing.
+        content_hash: of names, shapes and bytes of the tensors, 64 hexadecimal digits.
+        path: the file.
+        held: the tensors, where there is no file.
+    """
+
+    content_hash: str
+    path: Path | None = None
+    held: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def read(self) -> Mapping[str, Tensor]:
+        """Return the tensors by name, on the CPU; those of a file are paged in as they are used.
+
+        Raises:
+            FileNotFoundError: if the file was deleted or damaged since.
+        """
+        if self.path is None:
+            return self.held
+        try:
+            with open_tensors(self.path) as tensors:
+                return dict(tensors)
+        except (FileNotFoundError, ValueError) as error:
+            raise FileNotFoundError(
+                f"{self.path.name} is gone from the cache of encoded pictures and prompts, or was changed "
+                f"({self.path.parent.parent}). Leave it alone while training; start or resume the run again, "
+                "and what is missing is encoded anew."
+            ) from error
+
+
+class EntryStore:
+    """Finds entries, makes missing ones, and keeps what it made at once, so an interrupted pass resumes.
+
+    Args:
+        folder: where the entries are; made when first needed. None keeps nothing: entries hold their tensors.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
-    def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def get(self, key: str, make: Callable[[], dict[str, Tensor]]) -> Entry:
         """Return the entry `key`; where it is missing or damaged, make it and write it atomically.
 
         Args:
@@ -51,23 +86,32 @@ class EntryStore:
             make: gives fp32, fp16 or bf16 tensors by name, on the CPU.
         """
         if self._folder is None:
-            return make()
+            value = make()
+            return Entry(_content_hash(value), held=value)
         path = self._folder / key[:2] / f"{key}.safetensors"
-        stored = _read(path)
+        stored = _stored(path)
         if stored is not None:
             return stored
         value = make()
         path.unlink(missing_ok=True)  # a damaged entry stands in the way of a good one
         try:
-            write_tensors(path, value, {})
-        except FileExistsError:
-            pass  # another run made the same entry meanwhile
-        return value
+            write_tensors(path, value, {_CONTENT_HASH: _content_hash(value)})
+        except FileExistsError:  # another run made the same entry meanwhile
+            return self.get(key, make)
+        return Entry(_content_hash(value), path)
 
 
-def _read(path: Path) -> dict[str, Tensor] | None:
+def _stored(path: Path) -> Entry | None:
     try:
-        with open_tensors(path) as tensors:
-            return dict(tensors)
-    except (FileNotFoundError, ValueError):  # missing or torn: made anew
+        with open_tensors(path) as tensors:  # a torn file is shorter than its header says, and refused
+            return Entry(tensors.metadata[_CONTENT_HASH], path)
+    except (FileNotFoundError, ValueError, KeyError):  # missing, torn or foreign: made anew
         return None
+
+
+def _content_hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

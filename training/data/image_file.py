@@ -1,4 +1,4 @@
-"""Image files as the encoder wants them: square, RGB, in [-1, 1]."""
+"""Image files as the encoder wants them: of one size, RGB, in [-1, 1]."""
 
 import hashlib
 import io
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # Pillow opens far more, some through programs of the system
 # Pairs come from strangers: a file of a few kilobytes may claim to be gigabytes of pixels.
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 8192 * 8192
+_TURNED = range(5, 9)  # EXIF orientations in which height and width change places
 MAX_ASPECT = 16  # the shorter side is resized to the resolution, so a long strip would grow without limit
 
 
@@ -29,29 +30,44 @@ _PILLOW_ERRORS = (
 )
 
 
-def load_image(path: Path, resolution: int) -> Tensor:
-    """Read an image: shorter side resized to `resolution` (bilinear), centre cropped, as AlignGuard does.
+def load_image(path: Path, size: tuple[int, int], *, mirrored: bool = False) -> Tensor:
+    """Read an image: resized (bilinear) until it just covers `size`, centre cropped, as AlignGuard does.
 
     Args:
         path: a file of one of `FORMATS`.
-        resolution: side of the result in pixels.
+        size: (height, width) of the result in pixels.
+        mirrored: left and right exchanged.
 
     Returns:
-        fp32 in [-1, 1], shape (1, 3, resolution, resolution). An image of that size keeps every pixel.
+        fp32 in [-1, 1], shape (1, 3, *size). An image of that size keeps every pixel.
 
     Raises:
         ValueError: if the file is missing, damaged or no image.
     """
     image = read_rgb(path)
-    width, height = image.size
-    scale = resolution / min(width, height)
-    size = max(resolution, round(width * scale)), max(resolution, round(height * scale))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (size[0] - resolution) // 2, (size[1] - resolution) // 2
-    image = image.crop((left, top, left + resolution, top + resolution))
-    pixels = torch.from_numpy(np.array(image))  # (resolution, resolution, 3)
-    return pixels.permute(2, 0, 1).unsqueeze(0).float() / 127.5 - 1  # (1, 3, resolution, resolution)
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    covering = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    if covering != image.size:
+        image = image.resize(covering, Image.Resampling.BILINEAR)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    image = image.crop((left, top, left + width, top + height))
+    if mirrored:
+        image = ImageOps.mirror(image)
+    pixels = torch.from_numpy(np.array(image))  # (height, width, 3)
+    return pixels.permute(2, 0, 1).unsqueeze(0).float() / 127.5 - 1  # (1, 3, height, width)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) in pixels, turned as its EXIF says, without decoding the image.
+
+    Raises:
+        ValueError: if the file is missing, damaged, no image or too large.
+    """
+    with _opened(_read_bytes(path), path.name) as image:
+        if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+            return image.width, image.height
+        return image.height, image.width
 
 
 def read_rgb(path: Path) -> Image.Image:

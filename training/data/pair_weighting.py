@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .cache import TrainingData
+from .training_data import TrainingData
 
 FULL_GAP = 0.5  # a winner safer by this much counts whole
 FILTER_FROM = 0.5
@@ -51,8 +51,9 @@ def weighed(data: TrainingData, weighting: str) -> tuple[TrainingData, Tensor]:
     kept = (weights >= FILTER_FROM).nonzero()[:, 0]
     if not len(kept):
         raise ValueError("pair_weighting filter leaves no pair. Check the pairs, or choose star.")
-    fields = ("winner", "loser", "unsafe_prompt", "safe_prompt", "safety_gap")
-    return replace(data, **{name: getattr(data, name)[kept] for name in fields}), torch.ones(len(kept))
+    rest = [bucket._replace(pairs=bucket.pairs[torch.isin(bucket.pairs, kept)]) for bucket in data.buckets]
+    buckets = tuple(bucket for bucket in rest if len(bucket.pairs))
+    return replace(data, buckets=buckets), torch.ones(data.num_pairs)
 
 
 def weights_of(gap: Tensor) -> Tensor:

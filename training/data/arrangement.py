@@ -1,0 +1,103 @@
+"""Which picture a training run sees at which size: pairs and neutral samples in their buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from ..conditioning import LATENT_STEP
+from ..order import Bucket
+from .buckets import nearest_size
+from .image_file import image_size
+
+if TYPE_CHECKING:
+    from .safety_pairs import SafetyPairs
+
+LATENT_CHANNELS = 4
+
+Size = tuple[int, int]  # height and width in pixels
+
+
+class Picture(NamedTuple):
+    """An image file, as it is shown: resized and cropped to a size, perhaps mirrored."""
+
+    file: Path
+    size: Size
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """The rows of a run before they are encoded; see `TrainingData`, which has the same parts.
+
+    Attributes:
+        winner: safe pictures, one per pair.
+        loser: unsafe pictures, of the size of their winners.
+        neutral: neutral pictures, then the safe ones of the pairs that stand in for missing ones.
+        neutral_prompts: one per neutral picture.
+        buckets: every row is in one of them.
+    """
+
+    winner: tuple[Picture, ...]
+    loser: tuple[Picture, ...]
+    neutral: tuple[Picture, ...]
+    neutral_prompts: tuple[str, ...]
+    buckets: tuple[Bucket, ...]
+
+    def pictures(self, *, mirrored: bool) -> Iterator[Picture]:
+        """Return each different picture once, where wanted followed by the same mirrored."""
+        for picture in dict.fromkeys((*self.winner, *self.loser, *self.neutral)):
+            yield picture
+            if mirrored:
+                yield picture._replace(mirrored=True)
+
+
+def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
+    """Put pairs and neutral samples into buckets.
+
+    The winner decides for both pictures of its pair. A neutral picture goes where pairs are; in a bucket
+    that gets none the safe side of its pairs stands in.
+
+    Args:
+        pairs: to train on; at least one.
+        sizes: of the buckets; with a single one no file is opened.
+
+    Raises:
+        ValueError: if an image cannot be read.
+    """
+    of_pair = [_nearest(sizes, pair.winner) for pair in pairs.pairs]
+    used = tuple(dict.fromkeys(of_pair))
+    neutral = [(Picture(each.image, _nearest(used, each.image)), each.prompt) for each in pairs.neutral]
+    bare = set(used) - {picture.size for picture, _ in neutral}
+    neutral += [
+        (Picture(pair.winner, size), pair.safe_prompt)
+        for pair, size in zip(pairs.pairs, of_pair, strict=True)
+        if size in bare
+    ]
+    of_neutral = [picture.size for picture, _ in neutral]
+    return Arrangement(
+        winner=tuple(Picture(pair.winner, size) for pair, size in zip(pairs.pairs, of_pair, strict=True)),
+        loser=tuple(Picture(pair.loser, size) for pair, size in zip(pairs.pairs, of_pair, strict=True)),
+        neutral=tuple(picture for picture, _ in neutral),
+        neutral_prompts=tuple(prompt for _, prompt in neutral),
+        buckets=tuple(
+            Bucket(latent_shape(size), _places(of_pair, size), _places(of_neutral, size)) for size in used
+        ),
+    )
+
+
+def latent_shape(size: Size) -> tuple[int, int, int]:
+    """Return the shape of the latents of a picture, (4, h, w)."""
+    return LATENT_CHANNELS, size[0] // LATENT_STEP, size[1] // LATENT_STEP
+
+
+def _nearest(sizes: Sequence[Size], file: Path) -> Size:
+    return nearest_size(sizes, image_size(file)) if len(sizes) > 1 else sizes[0]
+
+
+def _places(sizes: Sequence[Size], size: Size) -> torch.Tensor:
+    return torch.tensor([number for number, each in enumerate(sizes) if each == size])

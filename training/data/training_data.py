@@ -1,0 +1,92 @@
+"""What a training run reads: rows by number, fetched when asked for, so that they need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..conditioning import Conditioning
+from ..order import Bucket
+from .entry_store import Entry
+
+
+class _Rows:
+    """Entries by number."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def _read(self, rows: Tensor) -> list[Mapping[str, Tensor]]:
+        return [self.entries[row].read() for row in rows.tolist()]
+
+
+class LatentRows(_Rows):
+    """Latents by number; those asked for at once must have one size."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """Return latents, (rows, 4, h, w) fp32 on the CPU."""
+        return torch.cat([entry["latents"] for entry in self._read(rows)])
+
+
+class PromptRows(_Rows):
+    """Encoded prompts by number."""
+
+    def __getitem__(self, rows: Tensor) -> Conditioning:
+        """Return one row each, fp32 on the CPU."""
+        return Conditioning.concatenate([Conditioning(**entry) for entry in self._read(rows)])
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
+class TrainingData:
+    """Everything a training run reads; of tables, only the rows of a step are in memory.
+
+    Attributes:
+        winner: latents of the safe images, times the family's latent scale, a row per pair; where
+            mirrored images are wanted, the same number of rows follows, those of the same images mirrored.
+        loser: likewise of the unsafe images, of the size of their winners.
+        neutral: likewise of what must not change: neutral images, and the safe side of the pairs of those
+            buckets that have none.
+        prompts: each different prompt, encoded, a row each.
+        unsafe_prompt: row of `prompts` per pair, (pairs,) int64.
+        safe_prompt: likewise.
+        neutral_prompt: row of `prompts` per neutral row, (rows,) int64.
+        empty: the empty prompt, one row.
+        buckets: every pair to train on and every neutral row is in one of them.
+        pairs_hash: names the images and prompts behind this, see `SafetyPairs.content_hash`.
+        encoding_hash: names what they were encoded to.
+        safety_gap: `PreferencePair.safety_gap`, NaN where nobody judged, (pairs,); None likewise for all.
+    """
+
+    winner: LatentRows | Tensor
+    loser: LatentRows | Tensor
+    neutral: LatentRows | Tensor
+    prompts: PromptRows | Conditioning
+    unsafe_prompt: Tensor
+    safe_prompt: Tensor
+    neutral_prompt: Tensor
+    empty: Conditioning
+    buckets: tuple[Bucket, ...]
+    pairs_hash: str
+    encoding_hash: str
+    safety_gap: Tensor | None = None
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of preference pairs."""
+        return len(self.unsafe_prompt)
+
+    @property
+    def num_neutral(self) -> int:
+        """Number of neutral rows."""
+        return len(self.neutral_prompt)
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether there is a mirrored image for each."""
+        return len(self.winner) == 2 * self.num_pairs
