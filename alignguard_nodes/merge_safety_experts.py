@@ -11,6 +11,7 @@ from ..training.merging import (
     MERGE_METHODS,
     CalibrationPrompts,
     Statistics,
+    StatisticsStore,
     calibrated_methods,
     calibration_prompts,
     collect_statistics,
@@ -135,6 +136,7 @@ def _calibrate(
             strengths=strengths,
             categories=calibration.categories,
             base_hash=base.weights_hash,
+            store=StatisticsStore(host.private_folder("cache"), base.weights_hash),
             on_progress=on_progress,
         )
 

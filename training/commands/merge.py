@@ -16,6 +16,7 @@ from ..merging import (
     MERGE_METHODS,
     CalibrationPrompts,
     Statistics,
+    StatisticsStore,
     calibrated_methods,
     calibration_prompts,
     collect_statistics,
@@ -41,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--strength", action="append", type=float, metavar="X", help=strength_help)
     add("--base", type=Path, metavar="B", help=f"the experts' base model, see train; only for {needed}")
     add("--calibration", type=Path, metavar="P", help=f"{calibration_help}; only for {needed}")
+    add(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="keep what calibration found here for other ranks and strengths",
+    )
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add_model_options(parser)
     add_json(parser)
@@ -84,6 +91,7 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
             strengths=args.strength,
             categories=categories,
             base_hash=base_hash,
+            store=args.cache and StatisticsStore(args.cache, base_hash),
             on_progress=bar,
         )
 

@@ -30,12 +30,14 @@ from .members import (
 from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, plain_methods
 from .record import calibration, energy, provenance, sizes
 from .statistics import Statistics, check_statistics
+from .statistics_store import StatisticsStore
 
 __all__ = [
     "MERGE_METHODS",
     "CalibrationPrompts",
     "MergeMethod",
     "Statistics",
+    "StatisticsStore",
     "calibrated_methods",
     "calibration_prompts",
     "collect_statistics",

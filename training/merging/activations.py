@@ -7,6 +7,7 @@ what the method needs of it.
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,8 @@ from .collector import Collector
 from .drawing import calibration_timesteps, draw, starting_noise
 from .members import Member, layer_parts, layer_shapes, members_of
 from .methods import MERGE_METHODS, calibrated_methods
-from .statistics import Statistics
+from .statistics import Statistics, strengths_matter
+from .statistics_store import StatisticsStore
 
 _FIRST_CHECK = 8  # rounds before halves are compared; fewer agree by chance
 
@@ -40,6 +42,7 @@ def collect_statistics(
     categories: Sequence[str] | None = None,
     base_hash: str = "",
     batch_size: int = 4,
+    store: StatisticsStore | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
     """Run the base model on the calibration prompts and keep what the method must know.
@@ -60,6 +63,7 @@ def collect_statistics(
         categories: what each prompt stands for, see `CalibrationPrompts`; None if nobody knows.
         base_hash: name of the base model's weights, for the file's metadata.
         batch_size: prompts in memory at once; it does not change the result beyond rounding.
+        store: where the same calibration may be kept already, and will be kept.
         on_progress: called with (inputs done, inputs); what it raises ends the pass.
 
     Raises:
@@ -72,7 +76,11 @@ def collect_statistics(
     timesteps = calibration_timesteps(config.timesteps, len(schedule.alphas_cumprod))
     named = _calibration_hash(prompts, categories, latent_shape, timesteps, config.seed, schedule)
     readers = _readers(unet, members)
-    collector = _collector_of(config)(members, readers, categories, config)
+    kind = _collector_of(config)
+    file = store and _file_of(store, unet, members, named, config)
+    if store and (kept := store.read(file, kind)):
+        return kept
+    collector = kind(members, readers, categories, config)
     num_inputs = 0
     with torch.no_grad(), _reading(unet, readers, collector):
         for batch, number in _batches(
@@ -86,7 +94,7 @@ def collect_statistics(
                 num_inputs += len(batch)
                 if on_progress:
                     on_progress(num_inputs, len(prompts) * len(timesteps))
-    return Statistics(
+    statistics = Statistics(
         layers=collector.layers(),
         members=tuple(member.expert.content_hash for member in members),
         strengths=tuple(member.strength for member in members),
@@ -98,6 +106,18 @@ def collect_statistics(
         latent_shape=tuple(latent_shape),
         base_hash=base_hash,
     )
+    if store:
+        store.write(file, statistics)
+    return statistics
+
+
+def _file_of(
+    store: StatisticsStore, unet: nn.Module, members: Sequence[Member], named: str, config: MergeConfig
+) -> Path:
+    kind = _collector_of(config)
+    told = [(member.expert.content_hash, member.expert.categories) for member in members]
+    strengths = [member.strength for member in members] if strengths_matter(config) else None
+    return store.path(config, kind, named, told, strengths, next(unet.parameters()).dtype)
 
 
 def _batches(

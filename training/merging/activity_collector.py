@@ -101,6 +101,11 @@ class ActivityCollector:
         whole = {m: first[m].plus(second[m]) if m in second else first[m] for m in self._parts}
         return {module: self._split(module, counts.to("cpu")) for module, counts in whole.items()}
 
+    @staticmethod
+    def layer_of(groups: Sequence[Sequence[Tensor]]) -> LayerActivity:
+        """Return the counters of a layer from their tensors."""
+        return LayerActivity(*(LayerStatistics(wins.long(), *others) for wins, *others in groups))
+
     def _split(self, module: str, counts: LayerStatistics) -> LayerActivity:
         return LayerActivity.of(counts, self._parts[module][0].d_out)
 

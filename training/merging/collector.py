@@ -59,7 +59,11 @@ class Collector(Protocol):
         """Return how far two halves of the inputs lead to the same choice, in [0, 1]; None if unknown."""
 
     def layers(self) -> dict[str, Any]:
-        """Return what was found, by layer, on the CPU; each a NamedTuple of (tuples of) tensors."""
+        """Return what was found, by layer, on the CPU; each a tuple of tuples of tensors."""
+
+    @staticmethod
+    def layer_of(groups: Sequence[Sequence[Tensor]]) -> Any:
+        """Return what `layers` gave for one layer, from its tensors as fp32."""
 
 
 def tokens_of(inputs: Tensor) -> Tensor:

@@ -100,6 +100,11 @@ class ResponseCollector:
                 )
         return {module: found[module] for module in self._parts}
 
+    @staticmethod
+    def layer_of(groups: Sequence[Sequence[Tensor]]) -> LayerResponses:
+        """Return the responses in a layer from their tensors."""
+        return LayerResponses(*map(tuple, groups))
+
     def _weights(self, tokens: Tensor) -> Tensor:
         """Return how much each input of the batch counts for each expert, and for the sum."""
         rows = [[self._shares[c] if c in own else 0.0 for c in self._batch] for own in self._owners]
