@@ -59,7 +59,7 @@ def trial(method: str, size: str, seed: int) -> dict[str, float]:
     lab = _lab()
     lab.seed_offset = 10_000 * seed
     layers = {} if method == "base" else merged(lab, method, RANKS[size], seed)
-    rates = summary(lab.rates(layers, groups_of(unseen=True)))
+    rates = summary(lab.rates(layers, groups_of(num_prompts=4, kept_scenes=2, unseen=True)))
     norm = sum(layer.norm() ** 2 for layer in layers.values()) ** 0.5
     return {**rates, "norm": norm, "rank": max((layer.rank for layer in layers.values()), default=0)}
 
