@@ -1,15 +1,20 @@
-"""SDXL: its UNet against diffusers' own conversion, and the variants that predict something else."""
+"""SDXL: its UNet against diffusers' own conversion, its LoRAs in every dialect, what models of it predict."""
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from safetensors import safe_open
 from tiny_checkpoint import XL_LAYOUT
 
+from training.adapter import ATTENTION
 from training.conditioning import Conditioning, predict
+from training.expert import SafetyExpert, load_expert, save_expert
 from training.families import FAMILIES, identify
 from training.families.native_unet import unet_config, unet_from_native
 from training.families.unet_names import Layout, module_names, native_name
+from training.lora_keys import module_of_kohya, parse_lora, to_diffusers, to_kohya, to_peft
+from training.low_rank import LowRank
 
 SDXL = FAMILIES["sdxl"]
 PUBLISHED = {  # stable-diffusion-xl-base-1.0, unet/config.json
@@ -90,3 +95,46 @@ def test_the_markers_in_a_checkpoint_say_what_it_predicts(markers, prediction_ty
 def test_a_model_with_noise_that_has_no_timesteps_is_refused_by_name(marker):
     with pytest.raises(ValueError, match=rf"SDXL of the EDM kind \({marker}\)"):
         SDXL.of_checkpoint({marker: torch.ones(1)})
+
+
+@pytest.fixture(scope="module")
+def sdxl_layers():
+    """Return a LoRA of rank 1 of all attention projections of the published UNet."""
+    with torch.device("meta"):
+        modules = dict(UNet2DConditionModel(**PUBLISHED).named_modules())
+    chosen = {name: own for name, own in modules.items() if name.endswith(tuple(ATTENTION))}
+    return {
+        name: LowRank(torch.ones(own.out_features, 1), torch.ones(1, own.in_features))
+        for name, own in chosen.items()
+    }
+
+
+def test_a_lora_of_sdxl_is_read_in_every_dialect(sdxl_layers):
+    assert len(sdxl_layers) == 560
+    for write in (to_kohya, to_diffusers, to_peft):
+        found = parse_lora(write(sdxl_layers))
+        assert found.keys() == sdxl_layers.keys()
+        assert all(found[name].up.shape == layer.up.shape for name, layer in sdxl_layers.items())
+
+
+def test_the_native_names_that_loras_of_sdxl_carry_lead_to_the_same_layers(sdxl_layers):
+    table = module_names(REAL)
+    for module in sdxl_layers:
+        native = native_name(f"{module}.weight", table).removesuffix(".weight")
+        assert module_of_kohya("lora_unet_" + native.replace(".", "_")) == module
+
+
+def test_diffusers_reads_a_saved_expert_of_sdxl(sdxl_layers, tmp_path):
+    from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
+
+    expert = SafetyExpert(sdxl_layers, ("violence",), "sdxl", {}, "violence")
+    file = save_expert(expert, tmp_path / "violence.safetensors")
+    assert load_expert(file).family == "sdxl"
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata()["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
+        assert opened.metadata()["ss_base_model_version"] == "sdxl_base_v1-0"
+    with torch.device("meta"):
+        config = UNet2DConditionModel(**PUBLISHED).config
+    state, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(str(file), unet_config=config)
+    assert parse_lora(state).keys() == sdxl_layers.keys()
+    assert len(alphas) == 560
