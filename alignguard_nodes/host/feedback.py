@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
-from server import PromptServer
 from torch import Tensor
 
 log = logging.getLogger(__name__)
@@ -44,6 +43,8 @@ def progress(node_id: str) -> Callable[..., None]:
         check_cancel()
         bar.update_absolute(step, total, picture and ("JPEG", picture, max(picture.size)))
         if text:
+            from server import PromptServer  # late: without a running server there is nobody to tell
+
             PromptServer.instance.send_progress_text(text, node_id)
 
     return report
