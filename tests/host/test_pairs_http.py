@@ -33,7 +33,7 @@ def rows(folder):
 
 
 def judged(files):
-    pictures = torch.cat([(load_image(file, 64) + 1) / 2 for file in files])
+    pictures = torch.cat([(load_image(file, (64, 64)) + 1) / 2 for file in files])
     return make_judge("mini").look(pictures).flagged("shocking").tolist()
 
 
