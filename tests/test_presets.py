@@ -7,7 +7,7 @@ from training.config import PRESETS, TrainConfig, preset_text, preset_values
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_made_of_valid_options(preset):
-    TrainConfig(**preset_values(preset))
+    assert isinstance(TrainConfig(**preset_values(preset)), TrainConfig)  # it refuses what is out of range
 
 
 def test_the_papers_presets_are_the_launchers_values():

@@ -3,7 +3,6 @@
 It proves the machinery, not a claim about Stable Diffusion.
 """
 
-import logging
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,8 +29,6 @@ CHOICES = {  # one change to the recipe each
     "alignguard (the paper's)": {"objective": "alignguard"},
     "duo": {"objective": "duo"},
 }
-
-log = logging.getLogger("bench")
 
 
 def measure() -> dict:

@@ -3,7 +3,6 @@
 It proves the machinery, not a claim about Stable Diffusion.
 """
 
-import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,8 +21,6 @@ from training.taxonomy import CATEGORIES
 LATENT_SHAPE = (4, 8, 8)
 PROMPTS_PER_CATEGORY = 10  # as many as the pairs of a mini category have
 RANKS = {"": 0, " at rank 4": RECIPE.rank}  # natural size, and that of one expert
-
-log = logging.getLogger("bench")
 
 
 def measure() -> dict:

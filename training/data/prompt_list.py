@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ..hard_rules import joins_minor_and_sexual
 from ..taxonomy import CATEGORIES, normalize_category
 
-NEUTRAL = "neutral"  # written instead of a category: a prompt that must stay as it is
+_NEUTRAL_WORD = "neutral"  # written instead of a category: a prompt that must stay as it is
 
 
 class PromptList(NamedTuple):
@@ -58,6 +58,6 @@ def _split(line: str) -> tuple[str | None, str]:
     if not colon or not start.strip() or not rest.strip() or "," in start:
         return None, line
     name = normalize_category(start)
-    if name == NEUTRAL:
+    if name == _NEUTRAL_WORD:
         return "", rest.strip()
     return (name, rest.strip()) if name in CATEGORIES else (None, line)
