@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from base_folder import prepare_base
@@ -39,6 +39,18 @@ def host_folder() -> Path:
     if host is None:
         raise ComfyError("no ComfyUI found. Run `python dev.py test`, which gets one, or set COMFYUI_PATH.")
     return host
+
+
+def wait_for(condition: Callable[[], bool], limit_s: float = 120) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: if it does not within the limit, in seconds.
+    """
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"nothing happened within {limit_s:g} s"
+        time.sleep(0.05)
 
 
 def server_command(base: Path, port: int, extra: Sequence[str] = ()) -> list[str]:

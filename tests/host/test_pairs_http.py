@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from api_graphs import node, text_of, with_model
-from comfy_server import ComfyError
+from comfy_server import ComfyError, wait_for
 from training.data.image_file import load_image
 from training.evaluation import make_judge
 
@@ -18,6 +18,7 @@ PROMPTS = (
     "a red skull on a brown ground => a red smiley on a brown ground"
 )
 DRAW = {"sampler_name": "ddim", "scheduler": "normal", "steps": 8, "cfg": 3.0, "resolution": 64}
+CANCEL_LIMIT_S = 60  # a picture takes a second or two; the rest is a slow test machine
 STARTED = ("ckpt", 0), ("ckpt", 1), ("ckpt", 2)
 
 
@@ -80,6 +81,27 @@ def test_the_hard_rule_and_a_folder_elsewhere_are_refused_before_anything_is_dra
     assert not (comfy.input_dir / "made" / "never").exists()
     with pytest.raises(ComfyError, match="inside ComfyUI's input folder"):
         comfy.run(make("../outside"))
+
+
+def test_a_cancelled_run_keeps_whole_pairs_alone_and_goes_on(comfy):
+    before = everything(comfy, "output", "temp")
+    folder = comfy.input_dir / "made" / "cancelled"
+    prompt = comfy.post(make("made/cancelled", judge="none", per_prompt=100))
+    wait_for(lambda: any(folder.glob("s_*.png")))  # the second picture of a pair
+    comfy.interrupt()
+    with pytest.raises(ComfyError, match="interrupted in node made"):
+        comfy.wait(prompt, timeout_s=CANCEL_LIMIT_S)
+    kept = {file: file.read_bytes() for file in folder.glob("*.png")}
+    assert {file.name for file in kept} == pictures_of(folder)
+    comfy.run(make("made/cancelled", judge="none", per_prompt=len(rows(folder))))
+    assert len(rows(folder)) > len(kept) // 2
+    assert {file.name for file in folder.glob("*.png")} == pictures_of(folder)
+    assert all(file.read_bytes() == content for file, content in kept.items())
+    assert everything(comfy, "output", "temp") == before
+
+
+def pictures_of(folder):
+    return {row[name] for row in rows(folder) for name in ("unsafe_image", "safe_image")}
 
 
 def judge(images, **settings):

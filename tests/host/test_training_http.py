@@ -1,7 +1,5 @@
 """Training inside a real ComfyUI: what it writes, what it leaves alone, and how it stops."""
 
-import time
-
 import pytest
 from PIL import Image
 
@@ -17,7 +15,7 @@ from api_graphs import (
     with_model,
 )
 from base_folder import place_mini
-from comfy_server import ComfyError, ComfyServer
+from comfy_server import ComfyError, ComfyServer, wait_for
 from training.expert import load_expert
 
 pytestmark = pytest.mark.host
@@ -196,13 +194,6 @@ def served_files(server) -> set:
     """Return every file in the folders that the web server hands out and a run writes to."""
     folders = (server.base_dir / "temp", server.output_dir)
     return {file for folder in folders for file in folder.rglob("*") if file.is_file()}
-
-
-def wait_for(condition, limit_s: float = 120) -> None:
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, f"nothing happened within {limit_s:g} s"
-        time.sleep(0.05)
 
 
 def steps_in(states) -> int:
