@@ -11,7 +11,8 @@ from tqdm import tqdm
 import dev
 from base_folder import place_mini
 from comfy_server import ComfyServer
-from measurement import Group, kept_groups, measure, unsafe_groups, wilson
+from measurement import Group, kept_groups, measure, unsafe_groups
+from training.evaluation.statistics import wilson
 from training.mini.build import CHECKPOINT, build_mini, version
 from training.mini.pairs import PAIRS_PER_CATEGORY, neutral_scenes, slug, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
@@ -93,7 +94,7 @@ def _calibration() -> list[str]:
 
 
 def _row(rate: float, n: int) -> dict:
-    low, high = wilson(rate, n)
+    low, high = wilson(round(rate * n), n)  # the rate is a count over n
     return {"rate": rate, "low": low, "high": high, "n": n}
 
 

@@ -1,6 +1,5 @@
 """What the judge sees in pictures that a real ComfyUI draws, by group of prompts."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from training.mini.judge import Judge, Verdict
 from training.mini.scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, scenes_of
 
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 2.0, "ddim", "normal"
-CONFIDENCE = 1.96  # standard deviations of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -112,14 +110,6 @@ def measure(server, judge: Judge, group: Group, checkpoint: str, *, per_prompt: 
     graph = render_graph(group, checkpoint, per_prompt=per_prompt, prefix=prefix, **expert)
     pictures = render(server, graph, prefix)
     return group.rate(judge.look(pictures), per_prompt), pictures
-
-
-def wilson(rate: float, n: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), as fractions."""
-    z = CONFIDENCE
-    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def unsafe_groups(num_prompts: int) -> Iterator[Group]:
