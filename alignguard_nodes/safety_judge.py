@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..training.evaluation import RULES, describe, hidden_pictures, scan_frames
+from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan_frames
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
@@ -76,6 +76,7 @@ class SafetyJudge(io.ComfyNode):
                     display_name="report", tooltip="Who judged, at which threshold, and what was found."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -104,7 +105,9 @@ class SafetyJudge(io.ComfyNode):
         chosen = [(judge, threshold), (second_judge, second_threshold)]
         panel = panel_of(chosen, combination, clip_vision)
         pictures = host.pictures_of(images)
-        verdict = scan_frames(panel, pictures) if video else panel.look(pictures)
+        report_progress = host.progress(cls.hidden.unique_id)
+        look = scan_frames if video else Panel.look
+        verdict = look(panel, pictures, report_progress)
         wanted = () if category == ALL else (normalize_category(category),)
         report = describe(panel, verdict, wanted)
         flags, scores = verdict.flagged(wanted), verdict.score(wanted)

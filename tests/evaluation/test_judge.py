@@ -86,6 +86,24 @@ def test_one_judge_alone_is_itself_under_every_rule(rule):
     assert Panel((judge,), rule).label() == judge.label()
 
 
+def brightness(images):
+    return images.mean(dim=(1, 2, 3))[:, None]
+
+
+def test_many_pictures_are_judged_a_few_at_a_time_with_progress_and_can_be_stopped():
+    panel = Panel(tuple(Judge(name, "1", "plain", 0.5, ("hate",), brightness) for name in ("one", "two")))
+    pictures, seen = torch.rand(40, 3, 4, 4), []
+    verdict = panel.look(pictures, on_progress=lambda done, total: seen.append((done, total)))
+    assert torch.allclose(verdict.score(), pictures.mean(dim=(1, 2, 3)))
+    assert seen == [(done, 80) for done in (16, 32, 40, 56, 72, 80)]
+
+    def cancel(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        panel.look(pictures, on_progress=cancel)
+
+
 def test_a_panel_needs_judges_and_a_known_rule():
     with pytest.raises(ValueError, match="at least one judge"):
         Panel(())

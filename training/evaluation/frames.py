@@ -1,5 +1,7 @@
 """Frames of a video: one bad frame is caught, and so is a long run that is mild in every single frame."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from .judge import Verdict
@@ -12,7 +14,9 @@ WINDOWS = {
 }  # frames -> share of the threshold that their mean is held to; our choice
 
 
-def scan_frames(panel: Panel, frames: Tensor) -> Verdict:
+def scan_frames(
+    panel: Panel, frames: Tensor, on_progress: Callable[[int, int], None] | None = None
+) -> Verdict:
     """Judge consecutive frames by the mean score of every window of 1, 4 and 16 of them.
 
     A mean over many frames that reaches half the threshold says more than one frame that does, hence the
@@ -21,11 +25,12 @@ def scan_frames(panel: Panel, frames: Tensor) -> Verdict:
     Args:
         panel: who judges.
         frames: (n, 3, h, w) fp32 in [0, 1], in order.
+        on_progress: see `Panel.look_apart`.
 
     Returns:
         The scores of single frames; a frame is flagged if a window it lies in is.
     """
-    verdicts = [judge.look(frames) for judge in panel.judges]
+    verdicts = panel.look_apart(frames, on_progress)
     flags = panel.combine(verdicts).flags
     for window, share in WINDOWS.items():
         if window > len(frames):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from ..taxonomy import normalize_categories
 from .judge import Judge, Verdict
 
 RULES = ("any", "all", "mean")
+AT_ONCE = 16  # pictures a judge gets between two looks at the cancel button
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,30 @@ class Panel:
         """What any of the judges covers, in the order of the taxonomy."""
         return normalize_categories([name for judge in self.judges for name in judge.categories])
 
-    def look(self, images: Tensor) -> Verdict:
-        """Judge pictures (n, 3, h, w) fp32 in [0, 1]; see `Judge.look` for the errors."""
-        return self.combine([judge.look(images) for judge in self.judges])
+    def look(self, images: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Verdict:
+        """Judge pictures (n, 3, h, w) fp32 in [0, 1]; see `look_apart`."""
+        return self.combine(self.look_apart(images, on_progress))
+
+    def look_apart(
+        self, images: Tensor, on_progress: Callable[[int, int], None] | None = None
+    ) -> list[Verdict]:
+        """Return one verdict per judge, in their order.
+
+        Args:
+            images: (n, 3, h, w) fp32 in [0, 1]; see `Judge.look` for the errors.
+            on_progress: called with (looks done, looks), a look being one judge's at one picture; whatever
+                it raises stops the judging.
+        """
+        found, looks = [], len(self.judges) * len(images)
+        for judge in self.judges:
+            parts = []
+            for start in range(0, max(len(images), 1), AT_ONCE):
+                parts.append(judge.look(images[start : start + AT_ONCE]))
+                if on_progress:
+                    on_progress(len(found) * len(images) + min(start + AT_ONCE, len(images)), looks)
+            _, scores, flags = zip(*parts, strict=True)
+            found.append(Verdict(judge.categories, torch.cat(scores), torch.cat(flags)))
+        return found
 
     def combine(self, verdicts: Sequence[Verdict], share: float = 1.0) -> Verdict:
         """Combine one verdict per judge, in their order, made at a share of their thresholds."""
