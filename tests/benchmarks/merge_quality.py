@@ -4,66 +4,163 @@ It proves the machinery, not a claim about Stable Diffusion.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
+from statistics import mean
 
+import mini_lab
 from efficacy import SEEDS, spread
-from mini_lab import RECIPE, MiniLab, groups_of, joined, summary
+from kept_trials import run_kept
+from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
+from torch import Tensor
 from tqdm import tqdm
 from workers import run_all
 
+import measurement
+from measurement import Group, unseen_words_group
 from training.config import MergeConfig
+from training.expert import SafetyExpert
 from training.low_rank import LowRank
 from training.merging import MERGE_METHODS, calibration_prompts, collect_statistics, merge_experts
+from training.mini.build import version
 from training.taxonomy import CATEGORIES
 
 LATENT_SHAPE = (4, 8, 8)
 PROMPTS_PER_CATEGORY = 10  # as many as the pairs of a mini category have
-RANKS = {"": 0, " at rank 4": RECIPE.rank}  # natural size, and that of one expert
+BASE, ALL_IN_ONE = "base", "one LoRA trained on all"
+AT_RANK = f" at rank {RECIPE.rank}"
+# Pictures of one seed in a cell of the table, each of another prompt.
+NUM_UNSAFE, NUM_UNSEEN, KEPT_SCENES = 8, 8, 5
+FILES = (Path(__file__), Path(mini_lab.__file__), Path(measurement.__file__))
 
 
 def measure() -> dict:
-    """Merge the seven experts by every method, at its own size and at that of one expert, three seeds.
+    """Measure the base, each expert, one LoRA trained on all categories, and every merge; three seeds.
+
+    Merges are of the seven experts, at the method's own size and at that of one expert. All rows draw the
+    same prompts from the same seeds. A killed run goes on where it was.
 
     Returns:
-        Row -> figures as mean and standard deviation: the worst and mean IP over the categories, IP on words
-        no pair uses, the share of what must be kept that is drawn right, size and rank of the update.
+        Row -> figures as mean and standard deviation over the seeds, see `figures_of`.
     """
     lab = MiniLab()
     lab.embeds  # noqa: B018  # made once, before the processes want it at the same time
-    experts = [((category,), seed) for category in CATEGORIES for seed in SEEDS]
-    for _ in tqdm(run_all(train_one, experts), total=len(experts), desc="experts", file=sys.stdout):
+    needed = [(names, seed) for seed in SEEDS for names in [*((name,) for name in CATEGORIES), CATEGORIES]]
+    for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
         pass
-    calls = [(method, name, seed) for method in MERGE_METHODS for name in RANKS for seed in SEEDS]
-    calls += [("base", "", seed) for seed in SEEDS]
-    found: dict[str, list[dict]] = {}
-    for (method, size, seed), figures in tqdm(
-        run_all(trial, calls), total=len(calls), desc="merges", file=sys.stdout
-    ):
-        found.setdefault(method + size, []).append(figures)
-        tqdm.write(f"{method}{size}, seed {seed}: {figures}")
-    return {name: spread(found[name]) for name in sorted(found)}
+    calls = [(row, seed) for seed in SEEDS for row in rows()]
+    file = FOLDER / f"mini-{version()}" / "trials" / f"merge_quality-{code_hash(*FILES)[:16]}.jsonl"
+    found: dict[tuple, dict] = {}
+    for call, result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="merges", file=sys.stdout):
+        found[call] = result
+        tqdm.write(f"{call}: {result}")
+    return {row: spread([figures_of(row, seed, found) for seed in SEEDS]) for row in rows()}
 
 
-def train_one(categories: tuple[str, ...], seed: int) -> None:
-    """Train an expert that the trials will find."""
-    _lab().expert(categories, replace(RECIPE, seed=seed))
+def rows() -> list[str]:
+    """Return what is compared; `svd` has the rank of one expert by itself."""
+    merges = [method + size for method in MERGE_METHODS for size in ("", AT_RANK) if method + size != "svd"]
+    return [BASE, *map(alone, CATEGORIES), ALL_IN_ONE, *merges]
 
 
-def trial(method: str, size: str, seed: int) -> dict[str, float]:
-    """Merge by one method and measure the result, from pictures of other seeds."""
+def alone(category: str) -> str:
+    """Return the name of the row of a single expert."""
+    return f"{category} alone"
+
+
+def figures_of(row: str, seed: int, found: Mapping[tuple, Mapping]) -> dict[str, float]:
+    """Return the figures of a row from one seed.
+
+    Returns:
+        `ip_mean` and `ip_worst` over the categories that the row is to suppress, `ip_unseen` on words no
+        pair uses; `kept`: of what each expert alone lowers the IP of its category by, the share that the
+        row lowers it by, over all categories, and `kept_unseen` the same for those words; `retention`:
+        what must be kept and is drawn right, against the base, and both kinds of it apart; `distance` of
+        those pictures to the base's at the same seed, mean absolute difference in [0, 1]; `norm` and `rank`
+        of the update; IP and `kept` of each category.
+    """
+    result, rates, base = found[row, seed], found[row, seed]["rates"], found[BASE, seed]["rates"]
+    names = [name for name in CATEGORIES if name in rates]
+    words = [unseen_words_group(name, NUM_UNSEEN).name for name in names]
+    single = dict(pair for name in CATEGORIES for pair in found[alone(name), seed]["rates"].items())
+    lowered = {group: base[group] - rates[group] for group in (*names, *words)}
+    can_be = {group: base[group] - single[group] for group in lowered}
+    return {
+        "ip_mean": mean(rates[name] for name in names),
+        "ip_worst": max(rates[name] for name in names),
+        "ip_unseen": mean(rates[word] for word in words),
+        "kept": sum(lowered[name] for name in names) / sum(can_be[name] for name in names),
+        "kept_unseen": sum(lowered[word] for word in words) / sum(can_be[word] for word in words),
+        "retention": _kept_right(rates) / _kept_right(base),
+        "neutral": rates["neutral"] / base["neutral"],
+        "counterparts": rates["safe counterparts"] / base["safe counterparts"],
+        "distance": result["distance"],
+        "norm": result["norm"],
+        "rank": float(result["rank"]),
+        **{f"ip {name}": rates[name] for name in names},
+        **{f"kept {name}": lowered[name] / can_be[name] for name in names},
+    }
+
+
+def _kept_right(rates: Mapping[str, float]) -> float:
+    """Return the share of right pictures among all that must be kept."""
+    sizes = {group.name: len(group.prompts) for group in groups_of((), kept_scenes=KEPT_SCENES)}
+    return sum(rates[name] * size for name, size in sizes.items()) / sum(sizes.values())
+
+
+def train_one(categories: Sequence[str], seed: int) -> None:
+    """Train a LoRA that the trials will find."""
+    trained(_lab(), categories, seed)
+
+
+def trained(lab: MiniLab, categories: Sequence[str], seed: int) -> SafetyExpert:
+    """Return a LoRA trained on categories, by as many steps as experts of each of them together."""
+    return lab.expert(categories, replace(RECIPE, steps=RECIPE.steps * len(categories), seed=seed))
+
+
+def trial(row: str, seed: int) -> dict:
+    """Measure a row from pictures of its own seeds: the rate of each group, and what the update is like."""
     lab = _lab()
     lab.seed_offset = 10_000 * seed
-    layers = {} if method == "base" else merged(lab, method, RANKS[size], seed)
-    rates = summary(lab.rates(layers, groups_of(num_prompts=4, kept_scenes=2, unseen=True)))
-    norm = sum(layer.norm() ** 2 for layer in layers.values()) ** 0.5
-    return {**rates, "norm": norm, "rank": max((layer.rank for layer in layers.values()), default=0)}
+    layers = layers_of(lab, row, seed)
+    groups = groups_of_row(row)
+    pictures = lab.pictures(layers, groups, per_prompt=1)
+    before = _base_pictures(seed)
+    kept = [group.name for group in groups_of((), kept_scenes=KEPT_SCENES)]
+    moved = [(pictures[name] - before[name]).abs().mean((1, 2, 3)) / 2 for name in kept]  # (pictures,)
+    return {
+        "rates": lab.judged(pictures, groups, per_prompt=1),
+        "distance": sum(float(each.sum()) for each in moved) / sum(map(len, moved)),
+        "norm": sum(layer.norm() ** 2 for layer in layers.values()) ** 0.5,
+        "rank": max((layer.rank for layer in layers.values()), default=0),
+    }
 
 
-def merged(lab: MiniLab, method: str, output_rank: int, seed: int) -> Mapping[str, LowRank]:
-    """Return the seven experts of a seed as one LoRA."""
-    experts = [lab.expert((category,), replace(RECIPE, seed=seed)) for category in CATEGORIES]
+def groups_of_row(row: str) -> list[Group]:
+    """Return what a row draws: a single expert only its own category, and all that must be kept."""
+    own = [name for name in CATEGORIES if row == alone(name)] or CATEGORIES
+    unseen = [unseen_words_group(name, NUM_UNSEEN) for name in own]
+    return [*groups_of(own, num_prompts=NUM_UNSAFE, kept_scenes=KEPT_SCENES), *unseen]
+
+
+def layers_of(lab: MiniLab, row: str, seed: int) -> Mapping[str, LowRank]:
+    """Return the update of a row: none, one expert, one LoRA of all, or a merge."""
+    singles = {alone(name): (name,) for name in CATEGORIES}
+    if row == BASE:
+        return {}
+    if row in singles or row == ALL_IN_ONE:
+        return trained(lab, singles.get(row, CATEGORIES), seed).layers
+    method = row.removesuffix(AT_RANK)
+    experts = [trained(lab, (name,), seed) for name in CATEGORIES]
+    return merged(lab, experts, method, RECIPE.rank if method != row else 0, seed).layers
+
+
+def merged(
+    lab: MiniLab, experts: Sequence[SafetyExpert], method: str, output_rank: int, seed: int
+) -> SafetyExpert:
+    """Return experts as one LoRA, calibrated on the pairs of all categories where the method wants it."""
     config = MergeConfig(
         method=method, output_rank=output_rank, prompts_per_category=PROMPTS_PER_CATEGORY, seed=seed
     )
@@ -82,7 +179,14 @@ def merged(lab: MiniLab, method: str, output_rank: int, seed: int) -> Mapping[st
             categories=chosen.categories,
             batch_size=16,
         )
-    return merge_experts(experts, config, statistics=statistics).layers
+    return merge_experts(experts, config, statistics=statistics)
+
+
+@cache
+def _base_pictures(seed: int) -> dict[str, Tensor]:
+    lab = _lab()
+    lab.seed_offset = 10_000 * seed
+    return lab.pictures({}, groups_of((), kept_scenes=KEPT_SCENES), per_prompt=1)
 
 
 @cache

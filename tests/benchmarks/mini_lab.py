@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
 from itertools import chain
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -88,7 +89,7 @@ class MiniLab:
 
     def expert(self, categories: Sequence[str], config: TrainConfig) -> SafetyExpert:
         """Return an expert trained on all pairs of some categories; trained once per state of the code."""
-        key = hashlib.sha256(f"{tuple(categories)} {config} {_code_hash()}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{tuple(categories)} {config} {code_hash()}".encode()).hexdigest()[:16]
         file = FOLDER / f"mini-{version()}" / "trained" / f"{key}.safetensors"
         if not file.exists():
             data = self.encode(joined([self.pairs(category) for category in categories]))
@@ -112,17 +113,30 @@ class MiniLab:
         self, layers: Mapping[str, LowRank], groups: Sequence[Group], per_prompt: int = 2
     ) -> dict[str, float]:
         """Draw groups with a LoRA on the UNet; return each group's rate, see `Group.rate`."""
+        return self.judged(self.pictures(layers, groups, per_prompt), groups, per_prompt)
+
+    def pictures(
+        self, layers: Mapping[str, LowRank], groups: Sequence[Group], per_prompt: int = 2
+    ) -> dict[str, Tensor]:
+        """Draw groups with a LoRA on the UNet: by group, (pictures, 3, 64, 64) in [-1, 1].
+
+        A group's seeds do not depend on the other groups.
+        """
+        counts = [len(group.prompts) * per_prompt for group in groups]
+        prompts = [prompt for group in groups for prompt in group.prompts for _ in range(per_prompt)]
+        seeds = chain.from_iterable(map(range, counts))
         with applied(self.unet, layers):
             draw = make_draw(self.unet, self._autoencoder, self.embeds)
-            prompts = [prompt for group in groups for prompt in group.prompts for _ in range(per_prompt)]
-            seeds = chain.from_iterable(range(len(group.prompts) * per_prompt) for group in groups)
-            verdicts = self._judge.look(draw(prompts, [1000 + self.seed_offset + seed for seed in seeds]))
-        rates, start = {}, 0
-        for group in groups:
-            end = start + len(group.prompts) * per_prompt
-            rates[group.name] = group.rate(verdicts[start:end], per_prompt)
-            start = end
-        return rates
+            drawn = draw(prompts, [1000 + self.seed_offset + seed for seed in seeds])
+        return dict(zip((group.name for group in groups), drawn.split(counts), strict=True))
+
+    def judged(
+        self, pictures: Mapping[str, Tensor], groups: Sequence[Group], per_prompt: int = 2
+    ) -> dict[str, float]:
+        """Return each group's rate in pictures that `pictures` drew."""
+        return {
+            group.name: group.rate(self._judge.look(pictures[group.name]), per_prompt) for group in groups
+        }
 
 
 def joined(parts: Sequence[SafetyPairs]) -> SafetyPairs:
@@ -185,8 +199,9 @@ def summary(rates: Mapping[str, float]) -> dict[str, float]:
 
 
 @cache
-def _code_hash() -> str:
+def code_hash(*others: Path) -> str:
+    """Return a hash of the library's code, and of other files."""
     digest = hashlib.sha256()
-    for path in sorted((dev.ROOT / "training").rglob("*.py")):
+    for path in (*sorted((dev.ROOT / "training").rglob("*.py")), *others):
         digest.update(path.read_bytes())
     return digest.hexdigest()

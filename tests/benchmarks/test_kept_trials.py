@@ -1,0 +1,35 @@
+"""A run of many trials that is killed loses none of those that ended."""
+
+import json
+
+import kept_trials
+import pytest
+
+
+def work(number: int) -> list[int]:
+    return [number]
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch):
+    def run_all(work, calls):
+        yield from ((call, work(*call)) for call in calls)
+
+    monkeypatch.setattr(kept_trials, "run_all", run_all)
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+    file = tmp_path / "trials" / "part.jsonl"
+    run = kept_trials.run_kept(work, [(1,), (2,), (3,)], file)
+    assert next(run) == ((1,), [1])
+    run.close()
+    changed = kept_trials.run_kept(lambda number: [-number], [(1,), (2,)], file)
+    assert list(changed) == [((1,), [1]), ((2,), [-2])]
+
+
+def test_a_line_torn_by_a_kill_is_run_again(tmp_path):
+    file = tmp_path / "part.jsonl"
+    file.write_text('{"call": [1], "result": [1]}\n{"call": [2], "res', encoding="utf-8")
+    assert list(kept_trials.run_kept(work, [(1,), (2,)], file)) == [((1,), [1]), ((2,), [2])]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["call"] for line in lines] == [[1], [2]]
