@@ -7,6 +7,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .apply_safety_expert import ApplySafetyExpert
+from .concept_stress import ConceptStress
+from .concept_vector import ConceptVector
 from .extract_safety_expert import ExtractSafetyExpert
 from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
@@ -30,6 +32,8 @@ NODES: list[type[io.ComfyNode]] = [
     SafetyJudge,
     MakeSafetyPairs,
     RewritePrompts,
+    ConceptVector,
+    ConceptStress,
 ]
 
 

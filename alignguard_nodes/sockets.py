@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.expert.SafetyExpert
 SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.data.SafetyPairs
+ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.robustness.ConceptDirection
 
 CATEGORY = "AlignGuard"  # the menu
 MAX_STRENGTH = 2.0

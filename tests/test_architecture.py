@@ -34,7 +34,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"run"},
     {"mini"},
     {"evaluation"},
-    {"making", "rewriting"},
+    {"making", "rewriting", "robustness"},
     {"commands"},
     {"__init__", "__main__"},
 ]

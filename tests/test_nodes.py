@@ -11,7 +11,15 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from training.config import ExtractConfig, MakeConfig, MergeConfig, RewriteConfig, TrainConfig, options
+from training.config import (
+    ExtractConfig,
+    MakeConfig,
+    MergeConfig,
+    RewriteConfig,
+    StressConfig,
+    TrainConfig,
+    options,
+)
 from training.expert_report.merge import merge_facts
 from training.low_rank import LowRank
 
@@ -45,6 +53,8 @@ def test_the_nodes_of_the_design_are_recorded():
         "Safety Judge",
         "Make Safety Pairs",
         "Rewrite Prompts",
+        "Concept Vector",
+        "Concept Stress",
     }
 
 
@@ -59,6 +69,7 @@ OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # 
         ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
         ("AlignGuardRewritePrompts", RewriteConfig, set(), {}),
+        ("AlignGuardConceptStress", StressConfig, set(), {}),
     ],
 )
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):

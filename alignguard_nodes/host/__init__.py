@@ -5,7 +5,14 @@ mode, names from widgets. What leaves this package is what `training` expects.
 """
 
 from .apply import apply_expert
-from .encoders import Encoders, encode_prompt, encode_prompts, encoders
+from .encoders import (
+    Encoders,
+    changed_conditioning,
+    encode_prompt,
+    encode_prompts,
+    encode_text,
+    encoders,
+)
 from .feedback import Blocked, check_cancel, image_tensor, progress
 from .folders import (
     EXPERTS,
@@ -33,12 +40,14 @@ __all__ = [
     "SCHEDULERS",
     "apply_expert",
     "borrowed_unet",
+    "changed_conditioning",
     "check_cancel",
     "check_trainable",
     "clip_embed",
     "drawing_facts",
     "encode_prompt",
     "encode_prompts",
+    "encode_text",
     "encoders",
     "expert_files",
     "expert_path",

@@ -39,15 +39,31 @@ def encode_prompt(clip: Any, text: str, family: Family) -> Conditioning:
     Raises:
         ValueError: if the CLIP is not one of the family.
     """
-    with torch.inference_mode():
-        tokens = clip.tokenize(text, disable_weights=True)
-        embeds, pooled = clip.encode_from_tokens(tokens, return_pooled=True)
-    if embeds.shape[-1] != family.text_width:
+    found = encode_text(clip, text)
+    width = found.text_embeds.shape[-1]
+    if width != family.text_width:
         raise ValueError(
-            f"this CLIP gives embeddings {embeds.shape[-1]} wide, but {family.label} takes "
+            f"this CLIP gives embeddings {width} wide, but {family.label} takes "
             f"{family.text_width}. Connect the CLIP of the same checkpoint as the MODEL."
         )
-    return Conditioning(embeds, pooled if family.pooled_width else None)
+    return found if family.pooled_width else Conditioning(found.text_embeds)
+
+
+def encode_text(clip: Any, text: str) -> Conditioning:
+    """Return a prompt as `encode_prompt`, of a CLIP of any family, with its pooled vector if it has one."""
+    with torch.inference_mode():
+        tokens = clip.tokenize(text, disable_weights=True)
+        return Conditioning(*clip.encode_from_tokens(tokens, return_pooled=True))
+
+
+def changed_conditioning(conditioning: Any, change: Callable[[Conditioning], Conditioning]) -> Any:
+    """Return a CONDITIONING with every encoded prompt in it changed, and all else in it kept."""
+    changed = []
+    for embeds, extra in conditioning:
+        found = change(Conditioning(embeds, extra.get("pooled_output")))
+        pooled = {} if found.pooled is None else {"pooled_output": found.pooled}
+        changed.append([found.text_embeds, {**extra, **pooled}])
+    return changed
 
 
 def encode_prompts(

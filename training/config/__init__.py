@@ -10,6 +10,7 @@ from .merge import MergeConfig
 from .option import option_help, options
 from .presets import PRESET_HELP, PRESETS, preset_text, preset_values
 from .rewrite import RewriteConfig
+from .stress import StressConfig
 from .train import TrainConfig
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PRESETS",
     "PRESET_HELP",
     "RewriteConfig",
+    "StressConfig",
     "TrainConfig",
     "option_help",
     "options",

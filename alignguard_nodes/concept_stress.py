@@ -1,0 +1,45 @@
+"""Node: Concept Stress."""
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..training.config import StressConfig
+from ..training.robustness import stressed
+from . import host, sockets
+from .sockets import CATEGORY
+from .widgets import config_inputs
+
+
+class ConceptStress(io.ComfyNode):
+    """Push an encoded prompt along a concept."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardConceptStress",
+            display_name="Concept Stress",
+            category=CATEGORY,
+            description="Push an encoded prompt towards a concept, to see whether your own model still "
+            "refuses it. Judge the pictures, and do not show them unblurred.",
+            inputs=[
+                io.Conditioning.Input("conditioning", tooltip="The encoded prompt, at most 77 tokens long."),
+                sockets.ConceptVector.Input("concept", tooltip="From Concept Vector, with the same CLIP."),
+                *config_inputs(StressConfig),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The prompt with eta times the concept added."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, conditioning: Any, concept: Any, **settings: Any) -> io.NodeOutput:
+        config = StressConfig(**settings)
+        return io.NodeOutput(
+            host.changed_conditioning(
+                conditioning,
+                lambda told: stressed(told, concept, config.eta, push_pooled=config.push_pooled),
+            )
+        )

@@ -1,0 +1,75 @@
+"""Node: Concept Vector."""
+
+from functools import partial
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..training.robustness import concept_direction, parse_concept_pairs, read_concept_pairs
+from . import host, sockets
+from .files import entry_fingerprint, pairs_path
+from .sockets import CATEGORY
+
+
+class ConceptVector(io.ComfyNode):
+    """Find the direction of a concept in the space of encoded prompts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardConceptVector",
+            display_name="Concept Vector",
+            category=CATEGORY,
+            description="Find what a concept adds to encoded prompts, to test with Concept Stress how well "
+            "your own model withstands it (Ring-A-Bell).",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be tested."),
+                io.String.Input(
+                    "prompts",
+                    default="",
+                    multiline=True,
+                    tooltip="One pair a line: `prompt with the concept | the same prompt without it`. More "
+                    "pairs that differ in nothing else point better; Ring-A-Bell uses 30 to 50. Not read if "
+                    "paired_file is set.",
+                ),
+                io.String.Input(
+                    "paired_file",
+                    default="",
+                    optional=True,
+                    tooltip="Instead of prompts, below ComfyUI's input folder: CoProV2's CSV, JSON lines "
+                    "with unsafe_prompt and safe_prompt, or a pairs folder. The graph then holds none.",
+                ),
+            ],
+            outputs=[
+                sockets.ConceptVector.Output(display_name="concept", tooltip="For Concept Stress."),
+                io.String.Output(
+                    display_name="report", tooltip="How many pairs were used and how well they agree."
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, paired_file: str | None = None) -> bool | str:
+        try:
+            if paired_file:
+                pairs_path(host.input_folder(), paired_file)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, paired_file: str = "", **_: object) -> str:
+        return entry_fingerprint(pairs_path(host.input_folder(), paired_file)) if paired_file else ""
+
+    @classmethod
+    def execute(cls, clip: Any, prompts: str, paired_file: str = "") -> io.NodeOutput:
+        if paired_file:
+            found = read_concept_pairs(pairs_path(host.input_folder(), paired_file))
+        else:
+            found = parse_concept_pairs(prompts)
+        concept = concept_direction(
+            found.pairs, partial(host.encode_text, clip), on_progress=host.progress(cls.hidden.unique_id)
+        )
+        report = f"{found.report()}\n{concept.report()}"
+        return io.NodeOutput(concept, report, ui=ui.PreviewText(report))
