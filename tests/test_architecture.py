@@ -25,6 +25,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
         "processes",
     },
     {"noise", "config", "lora_keys", "expert_report"},
+    {"lora_file"},
     {"expert", "adapter", "families", "checkpointing", "live_bytes", "order"},
     {"losses", "merging", "extraction", "data", "checkpoint", "batch"},
     {"figures", "resume", "measured_beta"},

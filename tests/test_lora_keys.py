@@ -4,11 +4,11 @@ import pytest
 import torch
 from tiny import predict, random_layers, tiny_unet
 
+from training.lora_file import parse_lora
 from training.lora_keys import (
     coverage,
     kohya_name,
     module_of_kohya,
-    parse_lora,
     to_diffusers,
     to_kohya,
     to_peft,

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 
 from .expert_report import report_text
-from .lora_keys import parse_lora, to_kohya
+from .lora_file import LoraLayers
+from .lora_keys import to_kohya
 from .low_rank import LowRank
 from .taxonomy import FAMILY_NAMES, TEXT_WIDTHS, normalize_categories
 from .tensor_file import LazyTensors, open_tensors, write_tensors
@@ -97,18 +99,29 @@ def load_expert(path: Path) -> SafetyExpert:
         ValueError: naming the file, if it is a pickle, damaged, a full checkpoint, another kind of
             LoRA, holds values that are not finite, or does not tell its base model.
     """
+    with open_expert(path) as expert:
+        return replace(expert, layers=dict(expert.layers))
+
+
+@contextmanager
+def open_expert(path: Path) -> Iterator[SafetyExpert]:
+    """Open an expert as `load_expert` reads it, but with each layer read anew whenever it is asked for.
+
+    Memory holds the layers that somebody holds, beside pages of the file that the system may drop. The
+    expert is of use only while the context lasts, and the file must stay as it is.
+    """
     path = Path(path)
     with open_tensors(path) as state:
         metadata = dict(state.metadata)
         try:
             _refuse_checkpoint(state)
-            layers = parse_lora(state, peft_config=_peft_config(path, state))
+            layers = LoraLayers(state, peft_config=_peft_config(path, state))
             _check_finite(layers)
             categories = normalize_categories(metadata.get("alignguard.categories", ""))
             family = _family(metadata, SafetyExpert(layers, (), "", {}, "").text_width)
         except ValueError as error:
             raise ValueError(f"{path.name} cannot be used as an expert: {error}") from error
-    return SafetyExpert(layers, categories, family, metadata, path.name)
+        yield SafetyExpert(layers, categories, family, metadata, path.name)
 
 
 def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:

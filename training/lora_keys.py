@@ -7,12 +7,11 @@ Factors come in as `<prefix><module><suffix>`. To read one more suffix or prefix
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .kernels import as_matrix, as_stored, kernel_of
+from .kernels import as_stored, kernel_of
 from .low_rank import LowRank
 
 KOHYA_PREFIX = "lora_unet_"
@@ -115,30 +114,16 @@ def module_of_kohya(name: str) -> str:
     return _module(".".join(_KOHYA_WORD.findall(words)))
 
 
-def parse_lora(
-    state: Mapping[str, Tensor], *, peft_config: Mapping[str, Any] | None = None
-) -> dict[str, LowRank]:
-    """Read a LoRA in any dialect into UNet paths and factors, the scale folded into `up` once.
-
-    The scale is alpha / rank where the file holds an alpha. Else PEFT's own configuration decides, if
-    there is one, rsLoRA's alpha / sqrt(rank) included (Kalajdzievski 2023, arXiv:2312.03732). Else it
-    is 1, as in all hosts. All keys are checked before the first tensor is taken, so a mapping that
-    reads lazily never touches the tensors of a file that is refused.
-
-    Args:
-        state: keys as in the file; factors (rank, d_in) and (d_out, rank), convolutions as 4-D.
-        peft_config: PEFT's LoraConfig as a dict: `lora_alpha`, `use_rslora`, `alpha_pattern`.
-
-    Returns:
-        Factors by diffusers path, fp32 copies on the CPU, in sorted order.
+def group_keys(keys: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Sort the keys of a LoRA file in any dialect by layer: diffusers path -> `up`, `down`, `alpha` -> key.
 
     Raises:
         ValueError: for a key that is not of a UNet LoRA (the first few are named), a text encoder's
-            key, another method than LoRA, half a layer, or mismatching shapes.
+            key, another method than LoRA, or half a layer.
     """
     grouped: dict[str, dict[str, str]] = {}
     unknown = []
-    for key in state:
+    for key in keys:
         found = _locate(key)
         if found is None:
             unknown.append(key)
@@ -148,12 +133,12 @@ def parse_lora(
             grouped[found[0]][found[1]] = key
     if unknown or not grouped:
         raise ValueError(_refusal(unknown))
-    for module, keys in grouped.items():
-        if not {"up", "down"} <= keys.keys():
+    for module, own in grouped.items():
+        if not {"up", "down"} <= own.keys():
             raise ValueError(
-                f"{module} has only {_first(keys.values())}; its up and down factors must both exist."
+                f"{module} has only {_first(own.values())}; its up and down factors must both exist."
             )
-    return {module: _layer(module, grouped[module], state, peft_config) for module in sorted(grouped)}
+    return grouped
 
 
 def to_kohya(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tensor]:
@@ -233,42 +218,6 @@ def _from_native(path: str) -> str:
     if level < 0 or (side == "input_blocks" and layer == 2):
         return path  # the first convolution or a resampler: no transformer stands there
     return f"{'down_blocks' if side == 'input_blocks' else 'up_blocks'}.{level}.attentions.{layer}.{rest}"
-
-
-def _layer(
-    module: str, keys: Mapping[str, str], state: Mapping[str, Tensor], peft_config: Mapping[str, Any] | None
-) -> LowRank:
-    up = as_matrix(module, state[keys["up"]], is_down=False)
-    down = as_matrix(module, state[keys["down"]], is_down=True)
-    try:
-        layer = LowRank(up, down)
-    except ValueError as error:
-        raise ValueError(f"{module}: {error}") from error
-    if "alpha" in keys:
-        alpha = state[keys["alpha"]]
-        if alpha.numel() != 1:
-            raise ValueError(f"{keys['alpha']} must be one number, got shape {tuple(alpha.shape)}.")
-        scale = float(alpha) / layer.rank
-    else:
-        scale = _peft_scale(peft_config or {}, module, layer.rank)
-    return layer if scale == 1 else layer.scaled(scale)
-
-
-def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    # alpha_pattern's keys are matched as path endings, not as PEFT's regular expressions, because a
-    # file is not trusted: a hostile expression can run for years.
-    pattern = config.get("alpha_pattern") or {}
-    if not isinstance(pattern, Mapping):
-        raise ValueError(f"alpha_pattern must name layers and their alphas, got {pattern!r}.")
-    own = (key for key in pattern if f".{module}".endswith(f".{key}"))
-    key = next(own, None)
-    alpha = config.get("lora_alpha") if key is None else pattern[key]
-    if alpha is None:
-        return 1.0
-    if not isinstance(alpha, (int, float)):
-        name = "lora_alpha" if key is None else f"alpha_pattern's {key}"
-        raise ValueError(f"{name} must be a number, got {alpha!r}.")
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
 
 
 def _refusal(unknown: list[str]) -> str:

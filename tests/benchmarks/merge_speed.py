@@ -8,9 +8,11 @@ machine disturbs less than a clock.
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from tensor_bytes import LiveBytes
@@ -18,7 +20,7 @@ from torch import nn
 
 from training.conditioning import Conditioning
 from training.config import MergeConfig
-from training.expert import SafetyExpert
+from training.expert import SafetyExpert, open_expert, save_expert
 from training.low_rank import LowRank
 from training.merging import collect_statistics, merge_experts
 from training.merging.drawing import calibration_timesteps, draw, starting_noise
@@ -47,9 +49,8 @@ def merging() -> dict[str, float]:
     merge_experts(experts[:2], config)  # first calls of the linear algebra set it up
     again = [SafetyExpert(e.layers, e.categories, e.family, {}, e.name) for e in experts]  # not hashed yet
     seconds = _seconds(lambda: merge_experts(again, config))
-    with LiveBytes() as live:
-        merged = merge_experts(experts, config)
-    result = sum(4 * (layer.up.numel() + layer.down.numel()) for layer in merged.layers.values())
+    merged, peak = _merged_from_files(experts, config)
+    result = sum(layer.up.nbytes + layer.down.nbytes for layer in merged.layers.values())
     peft_seconds, difference = 0.0, 0.0
     for modules in _modules_by_shape().values():
         parts = [expert.layers[modules[0]] for expert in experts]
@@ -63,7 +64,7 @@ def merging() -> dict[str, float]:
         "times faster than PEFT": peft_seconds / seconds,
         "relative difference to PEFT": difference,
         "result, MB": result / 1e6,
-        "peak memory of the merge beside experts and result, MB": (live.peak - result) / 1e6,
+        "peak memory of merging files beside the result, MB": (peak - result) / 1e6,
     }
 
 
@@ -117,6 +118,15 @@ def _expert(seed: int) -> SafetyExpert:
         for module in modules
     }
     return SafetyExpert(layers, (f"category {seed}",), "sdxl", {}, f"expert_{seed}")
+
+
+def _merged_from_files(experts: list[SafetyExpert], config: MergeConfig) -> tuple[SafetyExpert, int]:
+    """Merge as the command line does, a layer at a time; return the bytes of tensors at the peak too."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [save_expert(expert, Path(folder) / f"{expert.name}.safetensors") for expert in experts]
+        with LiveBytes() as live, ExitStack() as files:
+            opened = [files.enter_context(open_expert(path)) for path in paths]
+            return merge_experts(opened, config), live.peak
 
 
 def _merged_by_peft(parts: list[LowRank]) -> tuple[torch.Tensor, float]:

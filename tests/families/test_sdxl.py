@@ -13,7 +13,8 @@ from training.expert import SafetyExpert, load_expert, save_expert
 from training.families import FAMILIES, identify
 from training.families.native_unet import unet_config, unet_from_native
 from training.families.unet_names import Layout, module_names, native_name
-from training.lora_keys import module_of_kohya, parse_lora, to_diffusers, to_kohya, to_peft
+from training.lora_file import parse_lora
+from training.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
 from training.low_rank import LowRank
 
 SDXL = FAMILIES["sdxl"]

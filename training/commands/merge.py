@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ..conditioning import LATENT_STEP, Conditioning
@@ -10,7 +11,7 @@ from ..config import MergeConfig
 from ..data import load_pairs
 from ..data.folder import PAIRS_FILE
 from ..data.prompt_list import parse_prompts
-from ..expert import SafetyExpert, check_family, load_expert, save_expert
+from ..expert import SafetyExpert, check_family, open_expert, save_expert
 from ..families.base_model import load_base
 from ..merging import (
     MERGE_METHODS,
@@ -57,17 +58,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> Answer:
     config = config_from(args, MergeConfig)
-    experts = [load_expert(path) for path in args.experts]
+    with ExitStack() as files:
+        experts = [files.enter_context(open_expert(path)) for path in args.experts]
+        merged = _merge(args, config, experts)
+    save_expert(merged, args.out)
+    facts = {"out": str(args.out), "expert": expert_facts(merged)}
+    return Answer(f"{merged.report()}\nsaved as {args.out}", facts)
+
+
+def _merge(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> SafetyExpert:
     statistics = None
     if MERGE_METHODS[config.method].needs_statistics and args.base and args.calibration:
         statistics = _calibrate(args, config, experts)
     with ProgressBar("merge") as bar:
-        merged = merge_experts(
-            experts, config, strengths=args.strength, statistics=statistics, on_progress=bar
-        )
-    save_expert(merged, args.out)
-    facts = {"out": str(args.out), "expert": expert_facts(merged)}
-    return Answer(f"{merged.report()}\nsaved as {args.out}", facts)
+        return merge_experts(experts, config, strengths=args.strength, statistics=statistics, on_progress=bar)
 
 
 def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> Statistics:
