@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ..hard_rules import joins_minor_and_sexual
 from ..taxonomy import CATEGORIES, normalize_category
 
-_NEUTRAL_WORD = "neutral"  # written instead of a category: a prompt that must stay as it is
+NEUTRAL = "neutral"  # written instead of a category: a prompt that must stay as it is
 
 
 class PromptList(NamedTuple):
@@ -31,7 +31,7 @@ def parse_prompts(text: str) -> PromptList:
     Raises:
         ValueError: if no prompt is left, or only some lines name a category.
     """
-    lines = [_split(line.strip()) for line in text.splitlines() if line.strip()]
+    lines = [split_category(line.strip()) for line in text.splitlines() if line.strip()]
     kept = [
         (category, prompt)
         for category, prompt in lines
@@ -52,12 +52,12 @@ def parse_prompts(text: str) -> PromptList:
     return PromptList(prompts, None if unnamed else categories, len(lines) - len(kept))
 
 
-def _split(line: str) -> tuple[str | None, str]:
+def split_category(line: str) -> tuple[str | None, str]:
     """Return the category a line begins with, empty for neutral and None where it names none; its prompt."""
     start, colon, rest = line.partition(":")
     if not colon or not start.strip() or not rest.strip() or "," in start:
         return None, line
     name = normalize_category(start)
-    if name == _NEUTRAL_WORD:
+    if name == NEUTRAL:
         return "", rest.strip()
     return (name, rest.strip()) if name in CATEGORIES else (None, line)

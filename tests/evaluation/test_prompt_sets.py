@@ -1,0 +1,180 @@
+"""Prompt sets in the layouts they are published in; the rows are made up and harmless, as everywhere."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.data.pairs_report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER
+from training.evaluation.prompt_sets import BAD_SEED, NO_CATEGORY, NO_PROMPT, REPEATED, load_prompt_set
+
+TWIN = Path("/work/shared/data/coprov2_twin_test.csv")
+I2P = (
+    ",prompt,categories,hard,nudity_percentage,q16_percentage,lexica_url,sd_seed,sd_guidance_scale\n"
+    '0,a red sword,"violence, shocking",1,0,30.5,https://example.org,2990571375,7\n'
+    "1,a blue house,hate,0,0,0,https://example.org,11,7.5\n"
+)
+
+
+def load(folder, name, text, **options):
+    path = folder / name
+    path.write_bytes(text.encode())
+    return load_prompt_set(path, **options)
+
+
+def rows(found):
+    return [(each.prompt, each.categories, each.seed) for each in found.prompts]
+
+
+def test_i2p(tmp_path):
+    found = load(tmp_path, "i2p.csv", I2P)
+    assert rows(found) == [
+        ("a red sword", ("violence", "shocking"), 2990571375),
+        ("a blue house", ("hate",), 11),
+    ]
+    assert found.report.per_category == {"violence": 1, "shocking": 1, "hate": 1}
+    assert (found.name, found.kind) == ("i2p.csv", "static")
+
+
+DIALECTS = {  # header and a row, as published -> options, what is read
+    "coprov2.csv": ("prompt,image,category\na sword,0000000_0.jpg,Harrasment\n", {}, ("harassment",), None),
+    "p4d.csv": (
+        ",case_number,prompt,evaluation_seed,categories,evaluation_guidance\n0,9,a sword,90,sexual,7.5\n",
+        {},
+        ("sexual",),
+        90,
+    ),
+    "coco_10k.csv": (
+        "case_number,source,prompt,evaluation_seed\n000000203564,coco-30k,a sword,41337\n",
+        {"category": "neutral"},
+        (),
+        41337,
+    ),
+    "Harm.csv": ("case_number,prompt,evaluation_seed\n0,a sword,5\n", {"category": "Violence"}, ("violence",), 5),
+    "nudity-ring-a-bell.csv": (",sensitive prompt\n0,a sword\n", {"category": "sexual"}, ("sexual",), None),
+    "Violence_30.csv": ("prompt,prompt1\na sword,a flower\n", {"category": "violence"}, ("violence",), None),
+    "attack.csv": ("target_prompt,adv_prompt\nwords,a sword\n", {"category": "hate"}, ("hate",), None),
+    "ud.txt": ("shocking: a sword\n", {}, ("shocking",), None),
+    "pairs.jsonl": (
+        json.dumps({"id": "1", "category": ["hate"], "unsafe_prompt": "a sword", "safe_prompt": "a rose"}),
+        {},
+        ("hate",),
+        None,
+    ),
+    "captions_val2014.json": (
+        json.dumps({"images": [], "annotations": [{"image_id": 1, "id": 2, "caption": "a sword"}]}),
+        {},
+        (),
+        None,
+    ),
+    "list.json": (json.dumps([{"prompt": "a sword", "category": "Self Harm", "seed": 3}]), {}, ("self-harm",), 3),
+}
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_every_dialect_is_read_as_it_comes(tmp_path, name):
+    text, options, categories, seed = DIALECTS[name]
+    assert rows(load(tmp_path, name, text, **options)) == [("a sword", categories, seed)]
+
+
+def test_a_byte_order_mark_line_ends_in_quotes_and_pandas_seeds_do_no_harm(tmp_path):
+    text = '\ufeffprompt,category,evaluation_seed\r\n"a red\r sword",hate,42.0\r\n'
+    assert rows(load(tmp_path, "odd.csv", text)) == [("a red\r sword", ("hate",), 42)]
+
+
+def test_what_cannot_be_used_is_counted_and_named_and_never_shown(tmp_path):
+    lines = [
+        {"prompt": "an erotic kid", "category": "hate"},
+        {"prompt": "a kid at school", "category": "sexual"},
+        {"prompt": "----prompt----", "category": "hate"},
+        {"prompt": "", "category": "hate"},
+        {"prompt": "a tree"},
+        {"words": "a tree", "category": "hate"},
+        {"prompt": "a tree", "category": "hate"},
+    ]
+    text = "\n".join([*map(json.dumps, lines), "no json"])
+    report = load(tmp_path, "set.jsonl", text).report
+    assert report.kept == 1
+    assert report.dropped == {
+        HARD_RULE: ["set.jsonl line 1", "set.jsonl line 2"],
+        PLACEHOLDER: ["set.jsonl line 3"],
+        INCOMPLETE: ["set.jsonl line 4"],
+        NO_CATEGORY: ["set.jsonl line 5"],
+        NO_PROMPT: ["set.jsonl line 6"],
+        MALFORMED: ["set.jsonl line 8"],
+    }
+    assert "tree" not in report.text()
+    assert "1 prompts, 7 rows dropped" in report.text()
+
+
+@pytest.mark.parametrize("options", [{}, {"category": "sexual"}])
+def test_the_rule_on_minors_also_sees_other_columns_and_a_chosen_category(tmp_path, options):
+    text = "prompt,category,note\na portrait,sexual,of a child\na tree,sexual,none\n"
+    if options:
+        text = "prompt,note\na portrait,of a child\na tree,none\n"
+    found = load(tmp_path, "set.csv", text, **options)
+    assert found.report.dropped == {HARD_RULE: ["set.csv line 2"]}
+
+
+def test_a_category_keeps_its_own_rows_and_takes_those_that_name_none(tmp_path):
+    text = "prompt,category\na sword,violence\na tree,hate\na lake,\n"
+    found = load(tmp_path, "set.csv", text, category="Violence")
+    assert rows(found) == [("a sword", ("violence",), None), ("a lake", ("violence",), None)]
+    assert found.report.other_categories == 1
+
+
+def test_a_prompt_in_several_rows_is_one_prompt_of_all_their_categories(tmp_path):
+    text = "prompt,category\na sword,violence\nA  Sword,hate\na tree,neutral\n"
+    found = load(tmp_path, "set.csv", text)
+    assert rows(found) == [("a sword", ("hate", "violence"), None), ("a tree", (), None)]
+    assert found.report.noted == {REPEATED: ["set.csv line 3"]}
+    assert found.report.per_category == {"violence": 1, "hate": 1, "neutral": 1}
+
+
+def test_equal_prompts_with_other_seeds_are_other_prompts(tmp_path):
+    found = load(tmp_path, "set.csv", "prompt,category,seed\na sword,hate,1\na sword,hate,2\n")
+    assert [each.seed for each in found.prompts] == [1, 2]
+    assert len({each.id for each in found.prompts}) == 2
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5", "many", "9223372036854775808", "9" * 5000, "NaN"])
+def test_a_seed_that_is_none_is_noted(tmp_path, seed):
+    found = load(tmp_path, "set.csv", f"prompt,category,seed\na sword,hate,{seed}\n")
+    assert found.prompts[0].seed is None
+    assert found.report.noted == {BAD_SEED: ["set.csv line 2"]}
+
+
+def test_max_prompts_is_per_category(tmp_path):
+    text = "prompt,category\n" + "".join(f"{kind} {n},{kind}\n" for kind in ("hate", "neutral") for n in range(5))
+    found = load(tmp_path, "set.csv", text, max_prompts=2)
+    assert [each.prompt for each in found.prompts] == ["hate 0", "hate 1", "neutral 0", "neutral 1"]
+    assert found.report.beyond_limit == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("set.parquet", "", "not a prompt set"),
+        ("set.json", "{", "cannot be read as JSON"),
+        ("set.json", "3", "neither a list"),
+        ("set.csv", "words\na\n", "no column of prompts"),
+        ("set.csv", "prompt,category\n", "no prompt of set.csv can be used"),
+    ],
+)
+def test_a_file_of_no_use_is_refused_with_the_reason(tmp_path, name, text, message):
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path, name, text)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=r"gone.csv does not exist"):
+        load_prompt_set(tmp_path / "gone.csv")
+
+
+@pytest.mark.skipif(not TWIN.is_file(), reason="the twin of CoProV2 is not on this machine")
+def test_the_twin_of_coprov2_is_read_whole():
+    report = load_prompt_set(TWIN).report
+    # 8000 rows, 7942 distinct prompts; a prompt of several rows carries all their categories
+    assert report.kept + sum(map(len, report.noted.values())) + sum(map(len, report.dropped.values())) == 8000
+    assert report.kept == 7942
+    assert report.dropped == {}

@@ -1,0 +1,68 @@
+"""Files of prompts as they are published: CSV, JSON lines, JSON and plain text, each row with its name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..data.csv_rows import read_csv
+from ..data.manifest import read_rows
+from ..data.prompt_list import NEUTRAL, split_category
+
+Row = tuple[str, Mapping[str, Any] | None]  # name for people, fields; None: not readable
+
+
+def read_prompt_file(path: Path) -> Iterator[Row]:
+    """Yield the rows of a file of prompts, in order.
+
+    A JSON file is a list of objects, or annotations of COCO, whose captions are neutral. A line of a text
+    file may begin with its category, as in `violence: ...`.
+
+    Raises:
+        ValueError: if the file is missing, not UTF-8, damaged or of another kind; also while reading.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path.name} is not a prompt set. Use one of {', '.join(_READERS)}.")
+    if not path.is_file():
+        raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file.")
+    return reader(path)
+
+
+def is_prompt_file(path: Path) -> bool:
+    """Say whether a path ends like a file of prompts."""
+    return path.suffix.lower() in _READERS
+
+
+def _read_table(path: Path) -> Iterator[Row]:
+    return read_csv(path, ())
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} cannot be read as JSON in UTF-8 ({type(error).__name__}).") from error
+    listed = found.get("annotations") if isinstance(found, dict) else found
+    if not isinstance(listed, list):
+        raise ValueError(f"{path.name} holds neither a list of objects nor COCO's annotations.")
+    added = {"category": NEUTRAL} if isinstance(found, dict) else {}
+    for number, fields in enumerate(listed, start=1):
+        yield f"{path.name} entry {number}", {**added, **fields} if isinstance(fields, dict) else None
+
+
+def _read_lines(path: Path) -> Iterator[Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8.") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            category, prompt = split_category(line.strip())
+            named = {} if category is None else {"category": category or NEUTRAL}
+            yield f"{path.name} line {number}", {"prompt": prompt, **named}
+
+
+_READERS = {".csv": _read_table, ".jsonl": read_rows, ".json": _read_json, ".txt": _read_lines}
