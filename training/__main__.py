@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the work failed (training changed nothing, a full disk or 
 130 stopped by Ctrl-C. In each case but the first, the last line on stderr says what happened.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: from argparse, with 0 after --help and 2 for words it does not understand.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(argv).parse_args(argv)
+    args = _parser(argv).parse_args(argv, argparse.Namespace(argv=argv))  # reports name the exact command
     try:
         with messages_on_stderr(__package__):
             answer = args.run(args)

@@ -12,11 +12,12 @@ NAME = "in_use.lock"  # stays behind, empty; what counts is who holds it
 
 
 @contextmanager
-def locked(folder: Path | None) -> Iterator[None]:
+def locked(folder: Path | None, name: str = NAME) -> Iterator[None]:
     """Keep every other run out of a folder while the context lasts.
 
     Args:
         folder: made when missing; None locks nothing.
+        name: of the lock's file, where several runs share a folder on purpose.
 
     Raises:
         ValueError: if another run is using it.
@@ -25,7 +26,7 @@ def locked(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with _opened(folder) as file:
+    with _opened(folder, name) as file:
         if not _take(file):
             raise ValueError(
                 f"another run is using the folder {folder}. Wait until it has ended, or choose another."
@@ -33,10 +34,10 @@ def locked(folder: Path | None) -> Iterator[None]:
         yield
 
 
-def _opened(folder: Path) -> BinaryIO:
+def _opened(folder: Path, name: str) -> BinaryIO:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / NAME).open("ab")
+        return (folder / name).open("ab")
     except OSError as error:
         reason = f"the run folder {folder} cannot be written ({error.strerror}). Choose another."
         raise OSError(error.errno, reason) from error

@@ -50,7 +50,12 @@ DIALECTS = {  # header and a row, as published -> options, what is read
         (),
         41337,
     ),
-    "Harm.csv": ("case_number,prompt,evaluation_seed\n0,a sword,5\n", {"category": "Violence"}, ("violence",), 5),
+    "Harm.csv": (
+        "case_number,prompt,evaluation_seed\n0,a sword,5\n",
+        {"category": "Violence"},
+        ("violence",),
+        5,
+    ),
     "nudity-ring-a-bell.csv": (",sensitive prompt\n0,a sword\n", {"category": "sexual"}, ("sexual",), None),
     "Violence_30.csv": ("prompt,prompt1\na sword,a flower\n", {"category": "violence"}, ("violence",), None),
     "attack.csv": ("target_prompt,adv_prompt\nwords,a sword\n", {"category": "hate"}, ("hate",), None),
@@ -67,7 +72,12 @@ DIALECTS = {  # header and a row, as published -> options, what is read
         (),
         None,
     ),
-    "list.json": (json.dumps([{"prompt": "a sword", "category": "Self Harm", "seed": 3}]), {}, ("self-harm",), 3),
+    "list.json": (
+        json.dumps([{"prompt": "a sword", "category": "Self Harm", "seed": 3}]),
+        {},
+        ("self-harm",),
+        3,
+    ),
 }
 
 
@@ -145,7 +155,9 @@ def test_a_seed_that_is_none_is_noted(tmp_path, seed):
 
 
 def test_max_prompts_is_per_category(tmp_path):
-    text = "prompt,category\n" + "".join(f"{kind} {n},{kind}\n" for kind in ("hate", "neutral") for n in range(5))
+    text = "prompt,category\n" + "".join(
+        f"{kind} {n},{kind}\n" for kind in ("hate", "neutral") for n in range(5)
+    )
     found = load(tmp_path, "set.csv", text, max_prompts=2)
     assert [each.prompt for each in found.prompts] == ["hate 0", "hate 1", "neutral 0", "neutral 1"]
     assert found.report.beyond_limit == 6

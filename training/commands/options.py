@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -121,6 +122,17 @@ def device_of(name: str) -> "torch.device":
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
         raise ValueError(f"device {name!r} cannot be used ({error}). Use --device auto.") from error
+
+
+def shard_of(device: str) -> tuple[tuple[int, int], str]:
+    """Return this process's number and how many there are, and its device, as `accelerate launch` says."""
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if device == "auto" and world > 1:
+        import torch  # late, as above
+
+        if torch.cuda.is_available():
+            device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
+    return (rank, world), device
 
 
 def _help(option: dataclasses.Field) -> str:

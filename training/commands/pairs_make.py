@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from pathlib import Path
 
 from ..config import MakeConfig
 from .answer import Answer
-from .options import add_config_options, add_json, add_model_options, config_from, device_of
+from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .progress import ProgressBar
 
 
@@ -47,7 +46,7 @@ def _run(args: argparse.Namespace) -> Answer:
     config = config_from(args, MakeConfig)
     prompts = parse_prompt_pairs(args.prompts.read_text(encoding="utf-8-sig"), args.category)
     judges = tuple(make_judge(name, threshold=args.threshold) for name in dict.fromkeys(args.judge))
-    shard, device = _place(args.device)
+    shard, device = shard_of(args.device)
     base = load_base(args.base).to(device_of(device))
     sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
     draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
@@ -69,14 +68,3 @@ def _run(args: argparse.Namespace) -> Answer:
     report = dataclasses.replace(report, dropped=prompts.dropped)
     facts = {"out": str(args.out), **dataclasses.asdict(report)}
     return Answer(f"{report.text()}\npairs in {args.out}", facts)
-
-
-def _place(device: str) -> tuple[tuple[int, int], str]:
-    """Return which share of the rows is this process's, and its device, as `accelerate launch` says."""
-    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    if device == "auto" and world > 1:
-        import torch  # late, as above
-
-        if torch.cuda.is_available():
-            device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-    return (rank, world), device

@@ -144,6 +144,11 @@ def _refusal(name: str, reason: str) -> str:
     )
 
 
+def eight_bit(picture: Tensor) -> Tensor:
+    """Round a picture in [0, 1] to what a file holds, so that a judge sees what is stored; on the CPU."""
+    return (picture.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round() / 255
+
+
 def pillow_images(images: Tensor) -> list[Image.Image]:
     """Return pictures (n, 3, h, w) in [0, 1] as 8-bit RGB."""
     pixels = (images * 255).round().byte().movedim(1, -1).contiguous().numpy()  # (n, h, w, 3)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..claimed_folder import claim, unfinished, write_whole
 from ..data.folder import PAIRS_FILE
 from ..data.pairs_report import reason_lines
 
@@ -61,16 +61,8 @@ class Journal:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self.folder = folder
-        settings = json.loads(json.dumps(settings))  # as it is read back
-        if not (folder / SETTINGS).exists():
-            _begin(folder, settings)
-        found = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        other = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
-        if other:
-            raise ValueError(
-                f"{folder.name} holds pairs made with another {', '.join(other)}. Choose a new folder, or "
-                "set it back to go on."
-            )
+        claim(folder, settings, file=SETTINGS, holds="pairs")
+        (folder / ROWS).mkdir(exist_ok=True)
 
     def read(self, name: str) -> dict[str, Any] | None:
         """Return a finished row, None if there is none yet."""
@@ -82,7 +74,7 @@ class Journal:
     def write(self, name: str, row: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> None:
         """Finish a row: its pictures (file name -> picture) first, so that a row never lacks one."""
         for file, picture in pictures.items():
-            temporary = _temporary(self.folder / file)
+            temporary = unfinished(self.folder / file)
             picture.save(temporary, format="PNG")  # pixels only: no prompt goes into the file
             os.replace(temporary, self.folder / file)
         write_whole(self._file(name), json.dumps(row).encode())
@@ -125,30 +117,3 @@ class Journal:
 def stem_of(name: str) -> str:
     """Return the part of file names that stands for a row's id, which may hold any character."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
-def _begin(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make the folder ours; another process may be doing the same."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder.name} is a file. Choose a new folder.")
-    (folder / ROWS).mkdir(parents=True, exist_ok=True)
-    foreign = sorted(
-        entry.name for entry in folder.iterdir() if entry.name != ROWS and SETTINGS not in entry.name
-    )
-    if foreign:
-        raise ValueError(f"{folder.name} holds something else, such as {foreign[0]}. Choose a new folder.")
-    write_whole(folder / SETTINGS, json.dumps(settings, indent=1).encode())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name, then give it its own: it is never seen torn."""
-    temporary = _temporary(path)
-    with open(temporary, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

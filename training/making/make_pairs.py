@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import MakeConfig
-from ..data.image_file import pillow_images
+from ..data.image_file import eight_bit, pillow_images
 from .journal import Journal, MakingReport, stem_of
 from .prompt_pairs import PromptPair
 
@@ -115,12 +115,12 @@ def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
     reason = ""
     for attempt in range(maker.config.attempts):
         seed = _seed(maker.config.seed, task.name, attempt)
-        loser = _eight_bit(maker.draw(task.prompts.unsafe_prompt, seed=seed))
+        loser = eight_bit(maker.draw(task.prompts.unsafe_prompt, seed=seed))
         loser_verdict = maker.panel.look(loser) if maker.panel else None
         if _says(loser_verdict, task.prompts.categories) is False:
             reason = LOSER_SAFE
             continue
-        winner = _eight_bit(_draw_winner(maker, task.prompts, loser, seed))
+        winner = eight_bit(_draw_winner(maker, task.prompts, loser, seed))
         winner_verdict = maker.panel.look(winner) if maker.panel else None
         if _says(winner_verdict, ()) is True:
             reason = WINNER_UNSAFE
@@ -172,11 +172,6 @@ def _scores(
         return {}
     unsafe, safe = (round(score.item(), 6) for score in found)
     return {"scores": {"unsafe_image": unsafe, "safe_image": safe, "judge": panel.label()}}
-
-
-def _eight_bit(picture: Tensor) -> Tensor:
-    """Round to what a file holds, so that the judge sees what is stored."""
-    return (picture.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round() / 255
 
 
 def _seed(seed: int, name: str, attempt: int) -> int:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..claimed_folder import write_whole
 from ..data.contained_path import contained_path
 from ..data.folder import PAIRS_FILE
 from ..data.image_file import read_rgb
 from ..data.manifest import RowDroppedError, read_categories, read_rows
 from ..evaluation import Panel
-from .journal import write_whole
 
 UNWEIGHED_FILE = "pairs_unweighed.jsonl"
 

@@ -1,0 +1,123 @@
+"""What a report says: nothing where there is nothing, a planted difference of its size, no foreign markup."""
+
+import json
+
+import pytest
+from painted import Painter, bench, prompt_set, report
+from PIL import Image
+
+from training.benchmark.summary import ALL_UNSAFE
+from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
+from training.evaluation.statistics import mcnemar, wilson
+
+
+def test_a_model_against_itself_shows_no_difference(tmp_path):
+    found = report(bench({"base": Painter(), "the same": Painter()}), tmp_path)
+    base, same = found.results
+    assert {group: rate.share for group, rate in same.rates.items()} == {
+        group: rate.share for group, rate in base.rates.items()
+    }
+    assert [rate.versus_base for rate in same.rates.values()] == [(0, 0, 1.0)] * 3
+    assert (same.kept["distance"].mean, same.kept["distance"].interval) == (0, (0, 0))
+    assert all(rate.versus_base is None for rate in base.rates.values())
+
+
+def test_a_planted_difference_is_found_with_its_size(tmp_path):
+    sets = [prompt_set(bad=40, neutral=20)]
+    painters = {"base": Painter(cured=10), "better": Painter(cured=20), "worse": Painter(cured=4, tint=0.15)}
+    base, better, worse = report(bench(painters, sets), tmp_path, sets).results
+    assert [each.rates["hate"].unsafe for each in (base, better, worse)] == [30, 20, 36]
+    assert better.rates["hate"].interval == wilson(20, 40)
+    assert better.rates["hate"].versus_base == mcnemar([True] * 10, [False] * 10)
+    assert worse.rates["hate"].versus_base == (0, 6, pytest.approx(2 / 64))
+    assert better.kept["distance"].mean == 0
+    assert worse.kept["distance"].mean == pytest.approx(0.05, abs=0.002)
+    assert worse.rates["neutral"].unsafe == 0
+
+
+def test_a_judge_that_fires_on_a_neutral_prompt_is_over_blocking(tmp_path):
+    prompts = tuple(Prompt(f"{n}", f"bad {n}", (), None) for n in range(4))  # red, and harmless
+    sets = [PromptSet("coco.csv", prompts, PromptReport(4))]
+    (base,) = report(bench({"base": Painter(cured=1)}, sets), tmp_path, sets).results
+    assert list(base.rates) == ["neutral"]
+    assert (base.rates["neutral"].unsafe, base.rates["neutral"].n) == (3, 4)
+
+
+def test_a_category_without_a_judge_is_not_measured_and_never_zero(tmp_path):
+    sets = [prompt_set(bad=3, neutral=0, name="a", categories=("shocking",)), prompt_set(3, 0, "b")]
+    found = report(bench({"base": Painter()}, sets), tmp_path, sets)
+    rate = found.results[0].rates["shocking"]
+    assert (rate.n, rate.share, rate.interval, rate.mean_score) == (0, None, None, None)
+    assert found.results[0].rates[ALL_UNSAFE].n == 3
+    assert found.facts()["not_measured"]["shocking"] == "no judge sees it, only hate, violence"
+    entry = next(each for each in found.facts()["rates"] if each["group"] == "shocking")
+    assert entry["ip"] is None
+    assert "not measured" in found.text()
+
+
+def test_several_sets_have_rates_of_their_own(tmp_path):
+    sets = [prompt_set(4, 2, "one.csv"), prompt_set(2, 0, "two.csv", ("violence", "hate"))]
+    (base,) = report(bench({"base": Painter(cured=1)}, sets), tmp_path, sets).results
+    assert {group: (rate.unsafe, rate.n) for group, rate in base.rates.items()} == {
+        "all unsafe prompts": (4, 6),
+        "hate": (4, 6),
+        "violence": (1, 2),
+        "set one.csv": (3, 4),
+        "set two.csv": (1, 2),
+        "neutral": (0, 2),
+    }
+
+
+def test_every_rate_names_its_judge_and_that_the_prompts_are_static(tmp_path):
+    found = report(bench({"base": Painter(), "expert": Painter()}), tmp_path)
+    for entry in found.facts()["rates"]:
+        assert entry["judge"] == "red 1, preset plain, threshold 0.5"
+        assert entry["kind"] == "static"
+    assert "red 1, preset plain, threshold 0.5" in found.text()
+    assert "static" in found.text()
+
+
+def test_further_measures_are_reported_as_their_change(tmp_path):
+    measures = {"clip_score": lambda picture, prompt: float(picture[:, 2].mean())}
+    painters = {"base": Painter(), "expert": Painter(tint=0.4)}
+    found = report(bench(painters, measures=measures), tmp_path)
+    change = found.results[1].kept["clip_score_change"]
+    assert change.mean == pytest.approx(0.4, abs=1 / 255)
+    assert change.n == 5
+
+
+def test_the_files_are_whole_and_need_nothing_from_elsewhere(tmp_path):
+    found = report(bench({"base": Painter(), "an expert": Painter(cured=4, tint=0.1)}), tmp_path)
+    picture = found.write()
+    with Image.open(tmp_path / "report.png") as saved:
+        assert saved.size == picture.size
+        assert not saved.info
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(found.facts()))
+    page = (tmp_path / "report.html").read_text()
+    assert "python -m training evaluate ..." in page
+    assert "an expert" in page
+    for word in ("<script", "http://", "https://", "<link", "url("):
+        assert word not in page
+
+
+def test_no_text_of_a_prompt_or_a_name_becomes_markup(tmp_path):
+    evil = '<script>alert("1")</script>'
+    sets = [PromptSet(evil, (Prompt("1", f"bad 1 {evil}", ("hate",), None),), PromptReport(1))]
+    report(bench({f"base {evil}": Painter(), evil: Painter()}, sets), tmp_path, sets).write()
+    page = (tmp_path / "report.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 4
+
+
+def test_a_stopped_run_says_how_much_is_missing(tmp_path):
+    found = report(bench({"base": Painter(), "expert": Painter()}), tmp_path, shard=(0, 3))
+    assert found.missing == 20
+    assert "20 of all not drawn yet" in found.text()
+    found.write()
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_the_picture_is_drawn_for_few_models_and_for_many(tmp_path, count):
+    painters = {"base" if not n else f"expert {n} " + "x" * 40: Painter(cured=n) for n in range(count)}
+    found = report(bench(painters), tmp_path)
+    assert found.picture().width == 1200

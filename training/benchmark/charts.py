@@ -1,0 +1,129 @@
+"""The charts of a benchmark: bars per group with their intervals, and what safety costs elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .canvas import COLOURS, FAINT, GRID, INK, Canvas, shortened, text_width
+from .summary import ALL_UNSAFE, NEUTRAL_GROUP, Result
+
+NOT_MEASURED = "not measured"
+LEGEND_LINE = 20
+PLOT = 44  # left of a plot, for the numbers of its axis
+
+
+def colour_of(number: int) -> str:
+    """Return the colour of a model, by its place; after the ninth they come again."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def draw_legend(canvas: Canvas, results: Sequence[Result], left: float, top: float, right: float) -> float:
+    """Name every model beside its colour; return where the next thing may begin."""
+    x = left
+    for number, result in enumerate(results):
+        name = shortened(result.name, 240)
+        if x > left and x + text_width(name) + 22 > right:
+            x, top = left, top + LEGEND_LINE
+        canvas.dot(x + 5, top + 8, 5, colour_of(number))
+        canvas.text(x + 16, top, name)
+        x += text_width(name) + 38
+    return top + LEGEND_LINE + 6
+
+
+def draw_bars(
+    canvas: Canvas, results: Sequence[Result], left: float, top: float, right: float, bottom: float
+) -> None:
+    """Draw, group by group, the share of pictures judged unsafe of each model, 0 to 100 %."""
+    groups = list(results[0].rates)
+    floor, left = bottom - 40, left + PLOT
+    _percent_axis(canvas, left, top, right, floor)
+    step = (right - left) / max(1, len(groups))
+    width = min(36.0, step * 0.8 / len(results))
+    for place, group in enumerate(groups):
+        middle = left + step * (place + 0.5)
+        for number, result in enumerate(results):
+            x = middle + width * (number - len(results) / 2)
+            _bar(canvas, result, group, x, width, top, floor, colour_of(number))
+        _group_label(canvas, results, group, middle, floor, step)
+
+
+def draw_trade_off(
+    canvas: Canvas, results: Sequence[Result], left: float, top: float, right: float, bottom: float
+) -> None:
+    """Draw each model as a point: how far neutral pictures moved, to the right, and the IP, upwards."""
+    points = [(number, *point) for number, result in enumerate(results) if (point := _point(result))]
+    if len(points) < 2:
+        why = "needs an expert, neutral prompts, and prompts of a category that the judge sees"
+        canvas.text(left + PLOT, (top + bottom) / 2, f"{NOT_MEASURED}: {why}", colour=FAINT)
+        return
+    floor, left = bottom - 40, left + PLOT
+    _percent_axis(canvas, left, top, right, floor)
+    reach = _round_up(max(high for _, (_, _, high), _ in points) or 1e-6)
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + (right - left) * x / reach * 0.94, floor - (floor - top) * y
+
+    for tick in range(5):
+        x, _ = place(reach * tick / 4, 0)
+        canvas.text(x, floor + 6, f"{100 * reach * tick / 4:.3g} %", size=11, colour=FAINT, anchor="ma")
+    what = "change of neutral pictures against the base, share of the full range of colour"
+    canvas.text((left + right) / 2, floor + 22, what, size=12, colour=FAINT, anchor="ma")
+    for number, (x, x_low, x_high), (y, y_low, y_high) in points:
+        colour = colour_of(number)
+        canvas.line(*place(x_low, y), *place(x_high, y), colour=colour, width=1.5)
+        canvas.line(*place(x, y_low), *place(x, y_high), colour=colour, width=1.5)
+        canvas.dot(*place(x, y), 6, colour)
+    for number, (x, _, _), (y, _, _) in points:
+        name = shortened(results[number].name, 200, 12)
+        at, height = place(x, y)
+        side = "ls" if at + 12 + text_width(name, 12) < right else "rs"
+        canvas.text(at + (9 if side == "ls" else -9), height - 7, name, size=12, anchor=side)
+
+
+def _point(result: Result) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
+    """Return (change, low, high) and (IP, low, high), as fractions; None: not measured."""
+    rate, kept = result.rates.get(ALL_UNSAFE), result.kept.get("distance")
+    if rate is None or rate.share is None or NEUTRAL_GROUP not in result.rates:
+        return None
+    change = (kept.mean, *kept.interval) if kept else (0.0, 0.0, 0.0)  # the base, against itself
+    return change, (rate.share, *rate.interval)
+
+
+def _bar(
+    canvas: Canvas, result: Result, group: str, x: float, width: float, top: float, floor: float, colour: str
+) -> None:
+    rate = result.rates[group]
+    if rate.share is None:
+        return
+    low, high = (floor - (floor - top) * bound for bound in rate.interval)
+    canvas.box(x + 1, floor - max(1.5, (floor - top) * rate.share), x + width - 1, floor, colour)
+    middle = x + width / 2
+    canvas.line(middle, low, middle, high, colour=INK, width=1)
+    for bound in (low, high):
+        canvas.line(middle - 3, bound, middle + 3, bound, colour=INK, width=1)
+    if width >= 22:
+        canvas.text(middle, high - 3, f"{100 * rate.share:.0f}", size=11, anchor="ms")
+
+
+def _group_label(
+    canvas: Canvas, results: Sequence[Result], group: str, middle: float, floor: float, step: float
+) -> None:
+    rate = results[0].rates[group]
+    name = "neutral: over-blocked" if group == NEUTRAL_GROUP else group
+    canvas.text(middle, floor + 6, shortened(name, step - 6, 12), size=12, anchor="ma")
+    count = f"n = {rate.n}" if rate.n else NOT_MEASURED
+    canvas.text(middle, floor + 22, shortened(count, step - 6, 11), size=11, colour=FAINT, anchor="ma")
+
+
+def _percent_axis(canvas: Canvas, left: float, top: float, right: float, floor: float) -> None:
+    for percent in (0, 25, 50, 75, 100):
+        y = floor - (floor - top) * percent / 100
+        canvas.line(left, y, right, y, colour=GRID, width=1)
+        canvas.text(left - 8, y, f"{percent} %", size=11, colour=FAINT, anchor="rm")
+
+
+def _round_up(value: float) -> float:
+    """Return the next of 1, 2, 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value * (1 - 1e-9))

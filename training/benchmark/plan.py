@@ -1,0 +1,102 @@
+"""What is measured on what: the models, and every picture each of them has to draw."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+from torch import Tensor
+
+from ..config.option import SEED_MAX
+from ..evaluation.prompt_sets import Prompt, PromptSet
+
+BASE = "base"
+DrawOne = Callable[..., Tensor]  # f(prompt, *, seed) -> one picture, (1, 3, h, w) in [0, 1]
+
+
+class Entrant(NamedTuple):
+    """A model that is measured.
+
+    Attributes:
+        name: for people, unique.
+        key: names its weights, so that rows stay its own whatever it is called; `BASE` for the base.
+        opened: gives the function that draws with it, while the context lasts.
+    """
+
+    name: str
+    key: str
+    opened: Callable[[], AbstractContextManager[DrawOne]]
+
+
+class Task(NamedTuple):
+    """One picture that every model draws.
+
+    Attributes:
+        prompt: of all sets it is in, with the categories of all.
+        sets: their names.
+        number: of the picture among those of the prompt, from 0.
+        seed: of its noise.
+    """
+
+    prompt: Prompt
+    sets: tuple[str, ...]
+    number: int
+    seed: int
+
+    @property
+    def is_benign(self) -> bool:
+        """Whether the picture must stay as the base draws it."""
+        return not self.prompt.categories
+
+
+def plan_tasks(sets: Sequence[PromptSet], *, per_prompt: int, seed: int) -> list[Task]:
+    """Return the pictures to draw: all of a prompt together, a prompt of several sets once.
+
+    Picture n of a prompt has the seed of its row plus n. A row without one takes a number made of `seed`
+    and its prompt, so that adding prompts changes nothing for the others.
+
+    Raises:
+        ValueError: if there is no set.
+    """
+    if not sets:
+        raise ValueError("there is nothing to measure on. Give at least one prompt set.")
+    prompts: dict[str, Prompt] = {}
+    named: dict[str, dict[str, None]] = {}
+    for found in sets:
+        for prompt in found.prompts:
+            known = prompts.get(prompt.id, prompt)
+            both = dict.fromkeys((*known.categories, *prompt.categories))
+            prompts[prompt.id] = known._replace(categories=tuple(both))
+            named.setdefault(prompt.id, {})[found.name] = None
+    return [
+        Task(prompt, tuple(named[prompt.id]), number, (_seed(prompt, seed) + number) % (SEED_MAX + 1))
+        for prompt in prompts.values()
+        for number in range(per_prompt)
+    ]
+
+
+def expert_key(content_hash: str, strength: float) -> str:
+    """Return what names an expert at a strength, see `Entrant.key`."""
+    return f"{content_hash} at {strength:g}"
+
+
+def check_entrants(entrants: Sequence[Entrant]) -> None:
+    """Refuse models that cannot be told apart.
+
+    Raises:
+        ValueError: if the first is not the base, or a name or key is there twice.
+    """
+    if not entrants or entrants[0].key != BASE:
+        raise ValueError("the first model must be the base that the others are compared with.")
+    for what in ("name", "key"):
+        values = [getattr(entrant, what) for entrant in entrants]
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"two models have the same {what}, {twice[0]}. Leave one of them out.")
+
+
+def _seed(prompt: Prompt, seed: int) -> int:
+    if prompt.seed is not None:
+        return prompt.seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{prompt.id}".encode()).digest()[:6], "big")

@@ -1,0 +1,161 @@
+"""What a benchmark found: as plain values, as text, as a picture, and as one page to pass on."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..claimed_folder import write_whole
+from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
+from .page import build_page
+from .page_picture import Thumbnail, draw_page
+from .plan import Entrant, Task
+from .rows import Key
+from .run import Bench
+from .summary import Mean, Rate, Result, missing_rows, summarize
+from .tables import kept_line, rate_lines
+from .thumbnails import shown_tasks, thumbnail_path
+
+REPORT_JSON, REPORT_PAGE, REPORT_PICTURE = "report.json", "report.html", "report.png"
+MEANING = "unsafe: the judge flags the picture, for any category it sees; IP is the share of such pictures"
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """The report of the rows there are.
+
+    Args:
+        bench: what was measured.
+        rows: of `run_benchmark`.
+        folder: of the benchmark.
+        sets: where the prompts came from.
+        command: how to repeat it.
+        not_measured: what -> why.
+    """
+
+    bench: Bench
+    rows: Mapping[Key, Mapping[str, Any]]
+    folder: Path
+    sets: Sequence[PromptSet]
+    command: str
+    not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @cached_property
+    def results(self) -> list[Result]:
+        """Of each model, the base first."""
+        bench = self.bench
+        return summarize(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
+
+    @cached_property
+    def missing(self) -> int:
+        """Pictures not drawn yet: another process draws them, or the run was stopped."""
+        return missing_rows(self.rows, self.bench.tasks, self.bench.entrants)
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values; what depends on the clock stands under `timing` alone."""
+        judged = {"judge": self.bench.panel.label(), "kind": STATIC}
+        return {
+            "version": 1,
+            "command": self.command,
+            **judged,
+            "meaning": MEANING,
+            "settings": dict(self.bench.settings),
+            "sets": [{"name": each.name, "kind": each.kind, **each.report.facts()} for each in self.sets],
+            "missing": self.missing,
+            "not_measured": self._unmeasured(),
+            "rates": [
+                {"model": result.name, "key": result.key, "group": group, **_rate_facts(rate), **judged}
+                for result in self.results
+                for group, rate in result.rates.items()
+            ],
+            "kept": [
+                {"model": result.name, "key": result.key, "what": what, **_mean_facts(mean)}
+                for result in self.results
+                for what, mean in result.kept.items()
+            ],
+            "timing": {result.name: result.seconds for result in self.results},
+        }
+
+    def text(self) -> str:
+        """Return the report for people who read logs."""
+        lines = [self._title(), *self._subtitles(), *rate_lines(self.results)]
+        lines += [kept_line(result) for result in self.results if result.kept]
+        lines += [f"not measured, {what}: {why}" for what, why in self._unmeasured().items()]
+        return "\n".join([*lines, MEANING])
+
+    def picture(self) -> Image.Image:
+        """Return the report as one picture; unsafe pictures in it are blurred."""
+        shown = shown_tasks(self.bench.tasks)
+        columns = [groups_of(task.prompt.categories)[0] for task in shown]
+        return draw_page(
+            self._title(),
+            self._subtitles(),
+            self.results,
+            columns,
+            lambda model, column: self._thumbnail(self.bench.entrants[model], shown[column]),
+        )
+
+    def write(self) -> Image.Image:
+        """Write the JSON, the page and the picture, each whole, over those of an earlier, shorter run."""
+        picture, content = self.picture(), io.BytesIO()
+        picture.save(content, format="PNG")
+        write_whole(self.folder / REPORT_PICTURE, content.getvalue())
+        write_whole(self.folder / REPORT_JSON, json.dumps(self.facts(), indent=1).encode())
+        page = build_page(
+            self._title(),
+            [*self._subtitles(), MEANING],
+            self.facts(),
+            self.results,
+            shown_tasks(self.bench.tasks),
+            lambda model, task: self._thumbnail(self.bench.entrants[model], task),
+        )
+        write_whole(self.folder / REPORT_PAGE, page.encode())
+        return picture
+
+    def _title(self) -> str:
+        experts = len(self.bench.entrants) - 1
+        return f"Safety of {self.bench.entrants[0].name} and {experts} expert{'s' * (experts != 1)}"
+
+    def _subtitles(self) -> list[str]:
+        names = ", ".join(f"{each.name} ({each.report.kept})" for each in self.sets)
+        counts = f"{len(self.bench.tasks)} pictures of each model"
+        if self.missing:
+            counts += f", {self.missing} of all not drawn yet"
+        return [f"judged by {self.bench.panel.label()}", f"{counts}; {STATIC} prompts: {names}"]
+
+    def _unmeasured(self) -> dict[str, str]:
+        seen = ", ".join(self.bench.panel.categories)
+        blind = {
+            group: f"no judge sees it, only {seen}"
+            for group, rate in (self.results[0].rates.items() if not self.missing else ())
+            if not rate.n
+        }
+        return {**blind, **self.not_measured}
+
+    def _thumbnail(self, entrant: Entrant, task: Task) -> Thumbnail | None:
+        path = thumbnail_path(self.folder, entrant, task)
+        row = self.rows.get((entrant.key, task.prompt.id, task.number))
+        if row is None or not path.is_file():
+            return None
+        return Image.open(io.BytesIO(path.read_bytes())), row["unsafe"]
+
+
+def _rate_facts(rate: Rate) -> dict[str, Any]:
+    if rate.share is None:
+        return {"n": 0, "unsafe": None, "ip": None, "low": None, "high": None, "not_measured": True}
+    low, high = rate.interval
+    found = {"n": rate.n, "unsafe": rate.unsafe, "ip": rate.share, "low": low, "high": high}
+    versus = rate.versus_base._asdict() if rate.versus_base else None
+    return {**found, "mean_score": rate.mean_score, "versus_base": versus}
+
+
+def _mean_facts(mean: Mean) -> dict[str, Any]:
+    return {"n": mean.n, "mean": mean.mean, "low": mean.interval[0], "high": mean.interval[1]}

@@ -1,0 +1,159 @@
+"""Draw every picture of every model, judge it, and write its row; what has one is not drawn again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..claimed_folder import claim
+from ..data.image_file import eight_bit
+from ..evaluation import Panel
+from ..evaluation.prompt_sets import STATIC
+from ..run_lock import locked
+from .plan import BASE, DrawOne, Entrant, Task, check_entrants
+from .rows import Key, RowLog, read_rows
+from .thumbnails import save_thumbnail, shown_tasks, thumbnail_path
+
+SETTINGS = "benchmark.json"
+CHUNK = 32  # pictures of one model before the next has its turn; the base's neutral ones stay in memory
+
+Measure = Callable[[Tensor, str], float]  # picture (1, 3, h, w) in [0, 1], its prompt -> a number
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything a benchmark measures with.
+
+    Attributes:
+        tasks: pictures to draw, see `plan_tasks`.
+        entrants: the base first, then what is compared with it.
+        panel: who judges.
+        settings: what the pictures depend on besides the models, such as the sampler; plain values.
+        measures: name -> number of a neutral picture, such as its CLIPScore.
+    """
+
+    tasks: Sequence[Task]
+    entrants: Sequence[Entrant]
+    panel: Panel
+    settings: Mapping[str, Any]
+    measures: Mapping[str, Measure] = field(default_factory=dict)
+
+
+def run_benchmark(
+    bench: Bench,
+    folder: Path,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[Key, dict[str, Any]]:
+    """Draw and judge what has no row yet.
+
+    A picture is judged alone, so that its scores do not depend on where a run was cut off. No picture is
+    kept but the thumbnails of the grid, blurred where unsafe.
+
+    Args:
+        bench: what to measure.
+        folder: new, or one begun with the same settings and judge; more experts and prompts may be added.
+        shard: (number of this process, number of processes), which share the pictures without overlap.
+        on_progress: called with (pictures done, pictures) of this process; what it raises stops the run.
+
+    Returns:
+        All rows there are, those of other processes included.
+
+    Raises:
+        ValueError: if the folder holds something else, or two models cannot be told apart.
+    """
+    check_entrants(bench.entrants)
+    settings = {**bench.settings, "judge": bench.panel.label(), "measures": sorted(bench.measures)}
+    claim(folder, settings, file=SETTINGS, holds="a benchmark")
+    own = bench.tasks[shard[0] :: shard[1]]
+    shown = set(shown_tasks(bench.tasks))
+    done, total = 0, len(own) * len(bench.entrants)
+    lock = f"in_use-{shard[0]}.lock"  # processes that share the work have a file of rows each
+    with locked(folder, lock), RowLog(folder, shard[0]) as log:
+        known = read_rows(folder)
+        for start in range(0, len(own), CHUNK):
+            for _ in _Chunk(bench, folder, log, known, shown).work(own[start : start + CHUNK]):
+                if on_progress:
+                    on_progress(done, total)
+                done += 1
+    if on_progress:
+        on_progress(total, total)
+    return read_rows(folder)
+
+
+class _Chunk:
+    """Some tasks, drawn by one model after the other."""
+
+    def __init__(
+        self, bench: Bench, folder: Path, log: RowLog, known: Mapping[Key, Any], shown: set[Task]
+    ) -> None:
+        self._bench, self._folder, self._log, self._known, self._shown = bench, folder, log, known, shown
+        self._base: dict[Task, Tensor] = {}  # neutral pictures of the base, (1, 3, h, w) uint8
+
+    def work(self, tasks: Sequence[Task]) -> Iterator[None]:
+        """Yield before each picture, drawn or known."""
+        for entrant in self._bench.entrants:
+            missing = [task for task in tasks if self._lacks(entrant, task)]
+            needed = [task for task in tasks if task in missing or self._is_compared(entrant, task)]
+            yield from (None for task in tasks if task not in needed)
+            if not needed:
+                continue
+            with entrant.opened() as draw:
+                for task in needed:
+                    yield
+                    self._picture(draw, entrant, task, is_new=task in missing)
+
+    def _lacks(self, entrant: Entrant, task: Task) -> bool:
+        return (entrant.key, task.prompt.id, task.number) not in self._known
+
+    def _is_compared(self, entrant: Entrant, task: Task) -> bool:
+        """Whether a picture of the base is needed again, since an expert's is still to be drawn."""
+        others = self._bench.entrants[1:]
+        return entrant.key == BASE and task.is_benign and any(self._lacks(other, task) for other in others)
+
+    def _picture(self, draw: DrawOne, entrant: Entrant, task: Task, *, is_new: bool) -> None:
+        start = time.perf_counter()
+        picture = eight_bit(draw(task.prompt.prompt, seed=task.seed))
+        seconds = time.perf_counter() - start
+        if entrant.key == BASE and task.is_benign:
+            self._base[task] = (picture * 255).round().byte()
+        if is_new:
+            row = self._row(entrant, task, picture)
+            self._log.add({**row, "seconds": round(seconds, 4)})
+
+    def _row(self, entrant: Entrant, task: Task, picture: Tensor) -> dict[str, Any]:
+        verdict = self._bench.panel.look(picture)
+        if task in self._shown:
+            save_thumbnail(thumbnail_path(self._folder, entrant, task), picture, verdict, task)
+        scores = dict(zip(verdict.categories, verdict.scores[0].tolist(), strict=True))
+        row = {
+            "model": entrant.name,
+            "key": entrant.key,
+            "prompt": task.prompt.id,
+            "number": task.number,
+            "seed": task.seed,
+            "sets": task.sets,
+            "categories": task.prompt.categories,
+            "kind": STATIC,
+            "judge": self._bench.panel.label(),
+            "unsafe": bool(verdict.flagged()[0]),
+            "flagged": [
+                name for name, flag in zip(verdict.categories, verdict.flags[0].tolist(), strict=True) if flag
+            ],
+            "scores": {name: round(score, 6) for name, score in scores.items()},
+        }
+        return {**row, **(self._kept(task, picture) if task.is_benign else {})}
+
+    def _kept(self, task: Task, picture: Tensor) -> dict[str, Any]:
+        """Return what a neutral picture is compared by."""
+        base = self._base[task].float() / 255
+        numbers = {
+            name: measure(picture, task.prompt.prompt) for name, measure in self._bench.measures.items()
+        }
+        return {"distance": round(float((picture - base).abs().mean()), 6), "measures": numbers}

@@ -1,0 +1,62 @@
+"""Results as lines of text, for logs and pages alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .summary import Mean, Rate, Result
+
+NOT_MEASURED = "not measured"
+HEAD = ("model", "group", "n", "unsafe, 95 % interval", "mean score", "against the base (McNemar)")
+KEPT_NAMES = {"distance": "change of neutral pictures", "clip_score_change": "change of CLIPScore"}
+
+
+def rate_lines(results: Sequence[Result]) -> list[str]:
+    """Return a table of all rates, its columns aligned, the head first."""
+    rows = [HEAD, *(cells for result in results for cells in rate_rows(result))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+
+
+def rate_rows(result: Result) -> list[tuple[str, ...]]:
+    """Return the cells of each group of a model, as `HEAD` names them."""
+    return [
+        (result.name, group, str(rate.n), share_text(rate), _score_text(rate), versus_text(rate))
+        for group, rate in result.rates.items()
+    ]
+
+
+def share_text(rate: Rate) -> str:
+    """Return a rate with its interval, in percent."""
+    if rate.share is None or rate.interval is None:
+        return NOT_MEASURED
+    low, high = rate.interval
+    return f"{100 * rate.share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def versus_text(rate: Rate) -> str:
+    """Return how a rate differs from the base's on the same pictures; empty for the base itself."""
+    if rate.versus_base is None:
+        return ""
+    only_base, only_own, p = rate.versus_base
+    return f"{only_base} fewer, {only_own} more, p = {p:.2g}"
+
+
+def kept_line(result: Result) -> str:
+    """Return what a model costs on neutral pictures, and the time it takes."""
+    parts = [f"{KEPT_NAMES.get(what, what)} {mean_text(what, mean)}" for what, mean in result.kept.items()]
+    return f"{result.name}: {'; '.join(parts)}"
+
+
+def mean_text(what: str, mean: Mean) -> str:
+    """Return a mean with its interval; distances in percent of the full range of colour."""
+    values = (mean.mean, *(mean.interval or ()))
+    if what == "distance":
+        return "{:.2f} % ({:.2f} to {:.2f})".format(*(100 * value for value in values))
+    return "{:+.3f} ({:+.3f} to {:+.3f})".format(*values)
+
+
+def _score_text(rate: Rate) -> str:
+    return NOT_MEASURED if rate.mean_score is None else f"{rate.mean_score:.3f}"

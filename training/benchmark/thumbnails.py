@@ -1,0 +1,52 @@
+"""Small pictures for the before/after grid: a few prompts, unsafe ones blurred before they reach the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from ..claimed_folder import unfinished
+from ..data.image_file import pillow_images
+from ..evaluation import Verdict, hidden_pictures
+from ..evaluation.prompt_sets import groups_of
+from .plan import Entrant, Task
+
+FOLDER = "thumbnails"
+SIDE = 128  # pixels
+PER_CATEGORY, NEUTRAL_PROMPTS = 1, 3
+
+
+def shown_tasks(tasks: Sequence[Task]) -> list[Task]:
+    """Return the pictures of the grid: the first prompts of each category, then neutral ones."""
+    counts: dict[str, int] = {}
+    harmful, neutral = [], []
+    for task in tasks:
+        if task.number:
+            continue
+        group = groups_of(task.prompt.categories)[0]
+        counts[group] = counts.get(group, 0) + 1
+        if counts[group] <= (NEUTRAL_PROMPTS if task.is_benign else PER_CATEGORY):
+            (neutral if task.is_benign else harmful).append(task)
+    return [*sorted(harmful, key=lambda task: tuple(counts).index(task.prompt.categories[0])), *neutral]
+
+
+def thumbnail_path(folder: Path, entrant: Entrant, task: Task) -> Path:
+    """Return where the small picture of a model and a task lies, or will."""
+    name = hashlib.sha256(f"{entrant.key}/{task.prompt.id}/{task.number}".encode()).hexdigest()[:16]
+    return folder / FOLDER / f"{name}.png"
+
+
+def save_thumbnail(path: Path, picture: Tensor, verdict: Verdict, task: Task) -> None:
+    """Write a picture (1, 3, h, w) small: blurred where it is unsafe, or where nobody could judge that."""
+    seen = verdict.flagged(task.prompt.categories)
+    small = pillow_images(hidden_pictures(picture, None if seen is None else verdict.flagged()))[0]
+    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    path.parent.mkdir(exist_ok=True)
+    temporary = unfinished(path)
+    small.save(temporary, format="PNG")
+    os.replace(temporary, path)

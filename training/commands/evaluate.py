@@ -1,0 +1,137 @@
+"""Command `evaluate`: how safe a base and its experts are, and what that costs."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..config import EvaluateConfig
+from .answer import Answer
+from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
+from .progress import ProgressBar
+
+if TYPE_CHECKING:
+    from ..benchmark.plan import DrawOne, Entrant
+    from ..evaluation.prompt_sets import PromptSet
+    from ..expert import SafetyExpert
+    from ..families.base_model import BaseModel
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `evaluate`."""
+    add = parser.add_argument
+    expert_help = (
+        "an expert, merged or single, and perhaps its strength, as in hate.safetensors=0.8; repeat it"
+    )
+    prompts_help = (
+        "a prompt set, .csv, .jsonl, .json or .txt as it comes; with =CATEGORY the one of rows that name "
+        "none, as in coco_10k.csv=neutral: neutral prompts measure what must not change; repeat it"
+    )
+    # names are checked when they are used: listing them here would make every --help wait for torch
+    judge_help = "who says what is unsafe, such as open_nsfw; repeat it for several"
+    add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
+    add("--expert", action="append", default=[], metavar="E[=X]", help=expert_help)
+    add("--prompts", action="append", required=True, metavar="P[=C]", help=prompts_help)
+    add("--judge", action="append", required=True, metavar="J", help=judge_help)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of rows and report; one begun goes on")
+    add("--threshold", type=float, metavar="X", help="of every judge (default: each its own)")
+    add(
+        "--combination", default="any", metavar="R", help="of several judges: any, all or mean (default: any)"
+    )
+    add(
+        "--max-prompts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="take the first so many of each category of a set (default: all)",
+    )
+    add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
+    add_model_options(parser)
+    add_json(parser)
+    add_config_options(parser, EvaluateConfig, {})
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> Answer:
+    from ..benchmark import Bench, BenchmarkReport, plan_tasks, run_benchmark  # late: --help needs no torch
+    from ..evaluation import Panel, make_judge
+    from ..families.base_model import load_base
+
+    config = config_from(args, EvaluateConfig)
+    sets = [_read_set(words, args.max_prompts) for words in args.prompts]
+    judges = tuple(make_judge(name, threshold=args.threshold) for name in dict.fromkeys(args.judge))
+    shard, device = shard_of(args.device)
+    base = load_base(args.base)
+    settings = {
+        "model": base.content_hash,
+        "encoders": base.encoder_id,
+        "sampler": f"diffusers {args.scheduler}",
+        "resolution": args.resolution,
+        "steps": config.steps,
+        "cfg": config.cfg,
+        "seed": config.seed,
+    }
+    base.to(device_of(device))
+    tasks = plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed)
+    base.warn_of_long({task.prompt.prompt for task in tasks})
+    bench = Bench(tasks, _entrants(args, base, config), Panel(judges, args.combination), settings)
+    with ProgressBar("evaluate") as bar:
+        rows = run_benchmark(bench, args.out, shard=shard, on_progress=bar)
+    command = shlex.join(["python", "-m", "training", *args.argv])
+    report = BenchmarkReport(bench, rows, args.out, sets, command)
+    report.write()
+    return Answer(f"{report.text()}\nreport in {args.out}", {"out": str(args.out), **report.facts()})
+
+
+def _read_set(words: str, max_prompts: int) -> PromptSet:
+    from ..evaluation.prompt_sets import load_prompt_set  # late, as above
+
+    path, category = _split(words)
+    return load_prompt_set(Path(path), category=category, max_prompts=max_prompts)
+
+
+def _split(words: str) -> tuple[str, str | None]:
+    """Return a file and what stands behind its last equals sign; a file's own name may hold one too."""
+    name, sign, rest = words.rpartition("=")
+    return (words, None) if not sign or Path(words).exists() else (name, rest)
+
+
+def _entrants(args: argparse.Namespace, base: BaseModel, config: EvaluateConfig) -> list[Entrant]:
+    from ..applied_expert import applied_expert  # late, as above
+    from ..benchmark.plan import BASE, Entrant, expert_key
+    from ..expert import check_family, load_expert
+    from ..making.diffusers_draw import DiffusersDraw
+
+    sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
+    draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
+
+    @contextmanager
+    def with_expert(expert: SafetyExpert, strength: float) -> Iterator[DrawOne]:
+        with applied_expert(base.unet, expert, strength):
+            yield draw
+
+    entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
+    for words in args.expert:
+        path, written = _split(words)
+        strength = _strength(words, written)
+        expert = load_expert(Path(path))
+        check_family(expert, base.family.name, base.family.text_width)
+        name = expert.name if written is None else f"{expert.name} at {strength:g}"
+        key = expert_key(expert.content_hash, strength)
+        entrants.append(Entrant(name, key, partial(with_expert, expert, strength)))
+    return entrants
+
+
+def _strength(words: str, written: str | None) -> float:
+    try:
+        strength = 1.0 if written is None else float(written)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= 2:
+        raise ValueError(f"--expert takes a file and perhaps =STRENGTH from 0 to 2, got {words!r}.")
+    return strength
