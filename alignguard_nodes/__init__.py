@@ -7,8 +7,10 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .apply_safety_expert import ApplySafetyExpert
+from .check_safety_stack import CheckSafetyStack
 from .concept_stress import ConceptStress
 from .concept_vector import ConceptVector
+from .erasure_depth import ErasureDepth
 from .extract_safety_expert import ExtractSafetyExpert
 from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
@@ -34,6 +36,8 @@ NODES: list[type[io.ComfyNode]] = [
     RewritePrompts,
     ConceptVector,
     ConceptStress,
+    ErasureDepth,
+    CheckSafetyStack,
 ]
 
 

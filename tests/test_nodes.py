@@ -12,6 +12,7 @@ import torch
 from PIL import ImageColor
 
 from training.config import (
+    DepthConfig,
     ExtractConfig,
     MakeConfig,
     MergeConfig,
@@ -55,6 +56,8 @@ def test_the_nodes_of_the_design_are_recorded():
         "Rewrite Prompts",
         "Concept Vector",
         "Concept Stress",
+        "Erasure Depth",
+        "Check Safety Stack",
     }
 
 
@@ -70,6 +73,7 @@ OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # 
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
         ("AlignGuardRewritePrompts", RewriteConfig, set(), {}),
         ("AlignGuardConceptStress", StressConfig, set(), {}),
+        ("AlignGuardErasureDepth", DepthConfig, set(), {}),
     ],
 )
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):

@@ -60,5 +60,18 @@ def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
     return _any(_SEXUAL_PATTERN, found) and _any(_MINOR_PATTERN, found)
 
 
+def refuse_minors(*prompts: str) -> None:
+    """Refuse single prompts as `joins_minor_and_sexual` drops rows; the message quotes none of them.
+
+    Raises:
+        ValueError: if they join sexual content with a word for a minor.
+    """
+    if joins_minor_and_sexual((), *prompts):
+        raise ValueError(
+            "the prompts join sexual content with a word for a minor. They are not used, and there is no "
+            "switch for that."
+        )
+
+
 def _any(pattern: re.Pattern[str], found: tuple[str, ...]) -> bool:
     return any(pattern.search(text) for text in found)

@@ -71,6 +71,15 @@ class LowRank:
         squared = ((up.T @ up) * (down @ down.T)).sum()
         return float(squared.clamp(min=0).sqrt())
 
+    def inner(self, other: "LowRank") -> float:
+        """Return the inner product of two updates of one Linear, sum(delta * other's delta), from factors.
+
+        <B1 A1, B2 A2> = sum((B1^T B2) * (A1 A2^T)), in fp64 as in `norm`.
+        """
+        up = self.up.double().T @ other.up.double()  # (rank, other's rank)
+        down = self.down.double() @ other.down.double().T
+        return float((up * down).sum())
+
     def truncated(self, rank: int) -> tuple["LowRank", float]:
         """Return the best approximation of at most `rank`, by QR of both factors and a small SVD.
 

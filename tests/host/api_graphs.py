@@ -74,6 +74,7 @@ def shipped_prompt(name: str, **train_settings) -> dict:
         "AlignGuardMergeSafetyExperts": {"timesteps": 1},
         "KSampler": {"steps": 2},
         "EmptyLatentImage": {"batch_size": 1},
+        "AlignGuardErasureDepth": {"timesteps": 2, "noises": 1},
     }
     for each in graph.values():
         each["inputs"] |= short.get(each["class_type"], {})

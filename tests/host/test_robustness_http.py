@@ -1,10 +1,12 @@
 """Stress tests of the mini model in the real server."""
 
 import json
+import re
 
 import pytest
 
 from api_graphs import API, text_of
+from comfy_server import ComfyError
 
 pytestmark = pytest.mark.host
 
@@ -21,3 +23,24 @@ def test_the_base_draws_the_concept_without_its_word_and_the_expert_does_not(com
     before, after = (text_of(entry, name) for name in by_class(graph, "AlignGuardSafetyJudge"))
     assert before.startswith("4 of 4 pictures unsafe")
     assert after.startswith("0 of 4 pictures unsafe")
+
+
+def test_erasure_depth_and_the_stack_are_measured_without_a_picture_of_the_concept(comfy):
+    graph = json.loads((API / "alignguard_stress_test.json").read_text(encoding="utf-8"))
+    (depth,) = by_class(graph, "AlignGuardErasureDepth")
+    (stack,) = by_class(graph, "AlignGuardCheckSafetyStack")
+    judges = by_class(graph, "AlignGuardSafetyJudge") + by_class(graph, "SaveImage")
+    entry = comfy.run({name: each for name, each in graph.items() if name not in judges})
+    report = text_of(entry, depth)
+    assert float(re.search(r"own measure\): (-?[\d.]+) \(", report)[1]) > 0.5
+    assert 0.5 < float(re.search(r"direction: ([\d.]+) in all", text_of(entry, stack))[1]) < 1.5
+    shown = {name for name, output in entry["outputs"].items() if output.get("images")}
+    assert shown == {stack}  # its chart
+
+
+def test_a_base_model_that_carries_an_expert_is_no_base_to_measure_depth_on(comfy):
+    graph = json.loads((API / "alignguard_stress_test.json").read_text(encoding="utf-8"))
+    (depth,) = by_class(graph, "AlignGuardErasureDepth")
+    graph[depth]["inputs"]["model"] = list(graph[depth]["inputs"]["expert"][:1]) + [0]
+    with pytest.raises(ComfyError, match="carries a LoRA or an expert already"):
+        comfy.run({name: each for name, each in graph.items() if each["class_type"] != "SaveImage"})

@@ -4,6 +4,7 @@ Nodes and the command line make their widgets and flags from these classes. Fiel
 saved graphs store widgets by position.
 """
 
+from .depth import DepthConfig
 from .evaluate import EvaluateConfig
 from .extract import ExtractConfig
 from .make import MakeConfig
@@ -15,6 +16,7 @@ from .stress import StressConfig
 from .train import TrainConfig
 
 __all__ = [
+    "DepthConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "MakeConfig",

@@ -5,6 +5,8 @@ No function here returns, keeps or logs a prompt that it made.
 
 from .concept import ConceptDirection, concept_direction, stressed
 from .concept_pairs import ConceptPair, ConceptPairs, parse_concept_pairs, read_concept_pairs
+from .erasure_depth import ErasureDepth, erasure_depth, loss_gaps, measure_depth
+from .safety_stack import SafetyStack, StackedLayer, safety_stack
 from .stress_curve import ETAS, StressCurve, StressPoint, stress_curve
 
 __all__ = [
@@ -12,11 +14,18 @@ __all__ = [
     "ConceptDirection",
     "ConceptPair",
     "ConceptPairs",
+    "ErasureDepth",
+    "SafetyStack",
+    "StackedLayer",
     "StressCurve",
     "StressPoint",
     "concept_direction",
+    "erasure_depth",
+    "loss_gaps",
+    "measure_depth",
     "parse_concept_pairs",
     "read_concept_pairs",
+    "safety_stack",
     "stress_curve",
     "stressed",
 ]

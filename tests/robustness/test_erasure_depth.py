@@ -1,0 +1,143 @@
+"""Erasure depth on denoisers whose gaps are known in closed form."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny import TOKENS, WIDTH, random_layers, tiny_unet
+from torch import nn
+
+from training.conditioning import Conditioning
+from training.config import DepthConfig
+from training.expert import SafetyExpert
+from training.hard_rules import refuse_minors
+from training.noise import NoiseSchedule
+from training.robustness import erasure_depth, loss_gaps, measure_depth
+
+SCHEDULE = NoiseSchedule.scaled_linear()
+CONFIG = DepthConfig(timesteps=3, noises=2)
+LATENTS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Told(nn.Module):
+    """Predicts a constant: the one number its prompt holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, noisy, timesteps, encoder_hidden_states, added_cond_kwargs):
+        value = encoder_hidden_states[:, 0, 0]
+        return SimpleNamespace(sample=value[:, None, None, None].expand_as(noisy))
+
+
+def prompt(value):
+    return Conditioning(torch.full((1, 1, 1), float(value)))
+
+
+def test_the_gaps_of_a_constant_denoiser_are_those_computed_by_hand():
+    gaps = loss_gaps(Told(), LATENTS, prompt(0.5), prompt(0.0), SCHEDULE, CONFIG)
+    assert gaps.shape == (2 * 3 * 2,)
+    # mean (n - 0)^2 - mean (n - 0.5)^2 = mean n - 0.25, and the noise is the first the generator gives
+    from training.noise import named_generator
+
+    generator = named_generator("erasure depth/0")
+    noise = [torch.randn(4, 8, 8, generator=generator).mean() for _ in range(12)]
+    torch.testing.assert_close(gaps, torch.stack(noise) - 0.25)
+
+
+def test_a_velocity_model_is_measured_on_its_own_target():
+    schedule = NoiseSchedule.scaled_linear("v_prediction")
+    gaps = loss_gaps(
+        Told(), LATENTS[:1], prompt(0.5), prompt(0.0), schedule, DepthConfig(timesteps=1, noises=1)
+    )
+    from training.noise import named_generator
+
+    noise = torch.randn(4, 8, 8, generator=named_generator("erasure depth/0"))
+    target = schedule.target(LATENTS[:1], noise[None], torch.tensor([500]))
+    assert gaps.item() == pytest.approx(target.mean().item() - 0.25, abs=1e-6)
+
+
+def test_a_model_that_did_not_change_has_depth_zero_exactly():
+    gaps = torch.tensor([0.3, 0.1, 0.2, 0.4])
+    found = erasure_depth(gaps, gaps.clone())
+    assert found.depth == 0
+    assert found.interval == (0, 0)
+
+
+def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_worse_one_less_than_zero():
+    base = torch.tensor([0.3, 0.1, 0.2, 0.4])
+    assert erasure_depth(base, torch.zeros(4)).depth == 1
+    assert erasure_depth(base, 0.25 * base).depth == pytest.approx(0.75)
+    assert erasure_depth(base, 1.5 * base).depth == pytest.approx(-0.5)
+    assert erasure_depth(base, -3 * base).depth == 1  # clipped: naming the concept even hurts
+
+
+def test_without_a_clear_gap_of_the_base_the_depth_is_undetermined_and_no_number():
+    found = erasure_depth(torch.tensor([0.3, -0.2, 0.1, -0.3]), torch.zeros(4))
+    assert found.depth is None
+    assert found.interval is None
+    assert "undetermined" in found.report()
+
+
+def test_the_interval_holds_the_depth_and_narrows_with_more_draws():
+    generator = torch.Generator().manual_seed(0)
+    base = 1 + 0.3 * torch.randn(400, generator=generator)
+    safe = 0.4 * base + 0.1 * torch.randn(400, generator=generator)
+    few, many = erasure_depth(base[:20], safe[:20]), erasure_depth(base, safe)
+    for found in (few, many):
+        assert found.interval[0] < found.depth < found.interval[1]
+    assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
+    assert many.depth == pytest.approx(0.6, abs=0.03)
+
+
+def test_measuring_an_expert_puts_the_same_weights_back_and_reports_every_pass():
+    unet = tiny_unet()
+    before = {name: weight.clone() for name, weight in unet.state_dict().items()}
+    expert = SafetyExpert(random_layers(unet), ("shocking",), "sd15", {}, "e")
+    told = [
+        Conditioning(torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(s)))
+        for s in (1, 2)
+    ]
+    seen = []
+    found = measure_depth(
+        unet, expert, LATENTS[:1], *told, SCHEDULE, CONFIG, on_progress=lambda *step: seen.append(step)
+    )
+    assert seen == [(number, 12) for number in range(1, 13)]
+    assert found.num_draws == 6
+    assert all(torch.equal(before[name], weight) for name, weight in unet.state_dict().items())
+    off = measure_depth(unet, expert, LATENTS[:1], *told, SCHEDULE, CONFIG, strength=0.0)
+    assert off.base_gap == off.safe_gap == found.base_gap != found.safe_gap
+
+
+def test_prompts_that_join_sexual_content_and_a_minor_are_refused_without_being_quoted():
+    refuse_minors("a white skull", "a child")
+    with pytest.raises(ValueError, match="word for a minor") as error:
+        refuse_minors("nude", "a child")
+    assert "nude" not in str(error.value)
+
+
+@pytest.mark.slow  # encodes two prompts and asks the mini model 48 times
+def test_the_mini_models_expert_takes_away_what_naming_the_icon_tells_the_base():
+    import random
+
+    from training.mini import shipped
+    from training.mini.scenes import Scene, draw
+    from training.mini.text_encoder import embed
+
+    scene = Scene("skull", "white", "black")
+    picture = torch.tensor(draw(scene, random.Random(0))).permute(2, 0, 1)[None].float() / 127.5 - 1
+    concept, neutral = (
+        Conditioning(own[None]) for own in embed([scene.prompt(), Scene("star", "white", "black").prompt()])
+    )
+    layers = shipped.load_expert_layers()
+    latents = shipped.load_autoencoder().encode(picture).latents
+    config = DepthConfig(timesteps=6, noises=2)
+
+    def depth(category):
+        expert = SafetyExpert(layers[category], (category,), "sd15", {}, category)
+        return measure_depth(shipped.load_unet(), expert, latents, concept, neutral, SCHEDULE, config)
+
+    own, other = depth("shocking"), depth("hate")
+    assert own.base_interval[0] > 0
+    assert own.depth > 0.5 > other.depth
