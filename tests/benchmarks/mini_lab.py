@@ -50,6 +50,8 @@ class MiniLab:
     Attributes:
         unet: narrow UNet, frozen; every method leaves it as it was.
         schedule: of its family.
+        autoencoder: narrow too, frozen.
+        judge: of mini scenes.
         seed_offset: added to the seeds of all pictures, for repeats.
     """
 
@@ -57,7 +59,7 @@ class MiniLab:
         self.unet = shipped.load_unet()
         self.schedule = NoiseSchedule.scaled_linear()
         self.seed_offset = seed_offset
-        self._autoencoder, self._judge = shipped.load_autoencoder(), shipped.load_judge()
+        self.autoencoder, self.judge = shipped.load_autoencoder(), shipped.load_judge()
 
     @cached_property
     def embeds(self) -> dict[str, Tensor]:
@@ -81,7 +83,7 @@ class MiniLab:
         """Return pairs encoded by the narrow autoencoder."""
         return encode_pairs(
             pairs,
-            encode_image=lambda pictures: self._autoencoder.encode(pictures).latents,
+            encode_image=lambda pictures: self.autoencoder.encode(pictures).latents,
             encode_prompt=lambda prompt: Conditioning(self.embeds[prompt][None]),
             encoder_id="mini",
             resolution=SIZE,
@@ -126,7 +128,7 @@ class MiniLab:
         prompts = [prompt for group in groups for prompt in group.prompts for _ in range(per_prompt)]
         seeds = chain.from_iterable(map(range, counts))
         with applied(self.unet, layers):
-            draw = make_draw(self.unet, self._autoencoder, self.embeds)
+            draw = make_draw(self.unet, self.autoencoder, self.embeds)
             drawn = draw(prompts, [1000 + self.seed_offset + seed for seed in seeds])
         return dict(zip((group.name for group in groups), drawn.split(counts), strict=True))
 
@@ -134,9 +136,7 @@ class MiniLab:
         self, pictures: Mapping[str, Tensor], groups: Sequence[Group], per_prompt: int = 2
     ) -> dict[str, float]:
         """Return each group's rate in pictures that `pictures` drew."""
-        return {
-            group.name: group.rate(self._judge.look(pictures[group.name]), per_prompt) for group in groups
-        }
+        return {group.name: group.rate(self.judge.look(pictures[group.name]), per_prompt) for group in groups}
 
 
 def joined(parts: Sequence[SafetyPairs]) -> SafetyPairs:

@@ -74,14 +74,34 @@ def render_graph(
     prefix: str,
     expert: str | None = None,
     strength: float = 1.0,
+    unet: str | None = None,
+    patch: tuple[str, dict] | None = None,
 ) -> dict:
-    """Return an API prompt that draws `per_prompt` pictures of every prompt, with fixed seeds."""
+    """Return an API prompt that draws `per_prompt` pictures of every prompt, with fixed seeds.
+
+    Args:
+        group: what to draw.
+        checkpoint: file of the model.
+        per_prompt: pictures of every prompt.
+        prefix: folder of the pictures.
+        expert: file to load onto the model.
+        strength: of the expert.
+        unet: file of `diffusion_models` to draw with instead of the checkpoint's own.
+        patch: class of a node that changes a model, and its other inputs.
+    """
     graph = {"model": _node("CheckpointLoaderSimple", ckpt_name=checkpoint), "empty": _text("")}
     model = ["model", 0]
+    if unet:
+        graph["unet"] = _node("UNETLoader", unet_name=unet, weight_dtype="default")
+        model = ["unet", 0]
     if expert:
         inputs = {"expert_name": expert, "strength": strength, "model": model}
         graph["expert"] = _node("AlignGuardLoadSafetyExpert", **inputs)
         model = ["expert", 0]
+    if patch:
+        class_type, inputs = patch
+        graph["patch"] = _node(class_type, model=model, **inputs)
+        model = ["patch", 0]
     graph["latent"] = _node("EmptyLatentImage", width=64, height=64, batch_size=per_prompt)
     for number, prompt in enumerate(group.prompts):
         graph |= _picture_nodes(number, prompt, model, f"{prefix}/{number:03d}")
@@ -100,14 +120,14 @@ def read_pictures(files: Sequence[Path]) -> Tensor:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def measure(server, judge: Judge, group: Group, checkpoint: str, *, per_prompt: int, prefix: str, **expert):
+def measure(server, judge: Judge, group: Group, checkpoint: str, *, per_prompt: int, prefix: str, **model):
     """Draw a group and judge it.
 
     Returns:
         Its rate, see `Group.rate`, and the pictures.
     """
     prefix = f"{prefix}/{group.name.replace(' ', '_')}"
-    graph = render_graph(group, checkpoint, per_prompt=per_prompt, prefix=prefix, **expert)
+    graph = render_graph(group, checkpoint, per_prompt=per_prompt, prefix=prefix, **model)
     pictures = render(server, graph, prefix)
     return group.rate(judge.look(pictures), per_prompt), pictures
 

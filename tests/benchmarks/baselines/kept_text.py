@@ -1,0 +1,51 @@
+"""Attention that projects a text once for all steps of a drawing: half a small UNet's work, same bits."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@contextmanager
+def kept_text(unet: nn.Module) -> Iterator[None]:
+    """Draw with `KeptText` while the context lasts; what hooks every projection must not run in it."""
+    before = unet.attn_processors
+    unet.set_attn_processor(KeptText())
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+class KeptText:
+    """Attention processor of diffusers; keys and values of the last text are kept.
+
+    A text is told by its identity, so every drawing must make its own tensor; weights may change between
+    drawings, not during one.
+    """
+
+    def __init__(self) -> None:
+        """Start with no text."""
+        self._text: Tensor | None = None
+        self._kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def __call__(
+        self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_
+    ) -> Tensor:
+        """Return the attention output, shape of `hidden_states` (batch, tokens, d)."""
+        if encoder_hidden_states is None:
+            key, value = attn.to_k(hidden_states), attn.to_v(hidden_states)
+        else:
+            key, value = self._of(attn, encoder_hidden_states)
+        heads = (attn.to_q(hidden_states), key, value)
+        query, key, value = (x.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for x in heads)
+        mixed = F.scaled_dot_product_attention(query, key, value)  # (batch, heads, tokens, d / heads)
+        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+    def _of(self, attn, text: Tensor) -> tuple[Tensor, Tensor]:
+        if text is not self._text:
+            self._text, self._kept = text, {}
+        if attn not in self._kept:
+            self._kept[attn] = attn.to_k(text), attn.to_v(text)
+        return self._kept[attn]

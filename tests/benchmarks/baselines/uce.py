@@ -1,0 +1,76 @@
+"""UCE: rewrite in one solve what cross-attention reads of a text (Gandikota et al., arXiv:2308.14761)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+EDITED = ("attn2.to_k", "attn2.to_v")
+
+
+@dataclass(frozen=True)
+class UceConfig:
+    """The knobs of UCE.
+
+    Attributes:
+        erase_scale: weight of the erased texts. Authors' code: 1.
+        preserve_scale: weight of the kept texts. Authors' code: 0.1.
+        ridge: pull towards the old weights (`lamb`). Authors' code: 0.1.
+    """
+
+    erase_scale: float = 1.0
+    preserve_scale: float = 0.1
+    ridge: float = 0.1
+
+
+def edit_uce(
+    unet: nn.Module, erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig
+) -> dict[str, Tensor]:
+    """Edit every key and value projection of the cross-attention.
+
+    Args:
+        unet: stays as it is.
+        erased: embeddings of the texts to erase, (texts, tokens, d).
+        safe: of what each shall be read as, same shape.
+        kept: of texts to be read as before, (any, tokens, d).
+        config: see there.
+
+    Returns:
+        Parameter name -> what is added to it.
+
+    Raises:
+        ValueError: if `erased` and `safe` differ in shape.
+    """
+    if erased.shape != safe.shape:
+        raise ValueError(
+            f"every erased text needs one to be read as, got {tuple(erased.shape)}, {tuple(safe.shape)}."
+        )
+    rows = [texts.flatten(0, -2).double() for texts in (erased, safe, kept)]
+    return {
+        f"{name}.weight": closed_form(module.weight, *rows, config) - module.weight
+        for name, module in unet.named_modules()
+        if name.endswith(EDITED)
+    }
+
+
+def closed_form(weight: Tensor, erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> Tensor:
+    """Return the minimum of the paper's objective (section 4), with the ridge of the authors' code.
+
+    min_W  a sum_i |W c_i - W_old c*_i|^2 + b sum_j |W c_j - W_old c_j|^2 + l |W - W_old|^2
+    W = (a sum_i v*_i c_i^T + b sum_j W_old c_j c_j^T + l W_old)
+        (a sum_i c_i c_i^T + b sum_j c_j c_j^T + l I)^-1,  v*_i = W_old c*_i
+
+    Args:
+        weight: W_old, (d_out, d).
+        erased: c_i, (n, d), fp64.
+        safe: c*_i, (n, d), fp64.
+        kept: c_j, (m, d), fp64.
+        config: a, b and l.
+
+    Returns:
+        W, shape and type of `weight`.
+    """
+    both = config.preserve_scale * kept.T @ kept + config.ridge * torch.eye(kept.shape[1], dtype=kept.dtype)
+    wanted = weight.double() @ (config.erase_scale * safe.T @ erased + both)
+    seen = config.erase_scale * erased.T @ erased + both  # (d, d), symmetric
+    return torch.linalg.solve(seen, wanted.T).T.to(weight.dtype)

@@ -1,0 +1,160 @@
+"""What the table of `own_table.py` compares: the base model, our experts, their merges, and the baselines.
+
+Each is the weights it adds to the narrow mini UNet, and how long they took.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import torch
+from baselines.esd import EsdConfig, train_esd
+from baselines.sld import PUBLISHED, SldConfig
+from baselines.uce import UceConfig, edit_uce
+from merge_quality import merged, trained
+from mini_lab import RECIPE, MiniLab
+from torch import Tensor
+
+from training.expert import SafetyExpert
+from training.low_rank import LowRank
+from training.merging import MERGE_METHODS
+from training.mini.pairs import neutral_scenes, trained_scenes
+from training.mini.scenes import UNSAFE_ICONS
+from training.taxonomy import CATEGORIES
+from training.trainer import train
+
+Change = Mapping[str, Tensor]  # parameter name -> what is added to it
+
+SEED = 0
+ESD = {  # as published, and stopped before it wears down what is to be kept, see `baseline_grid`
+    "ESD-u": EsdConfig(),
+    "ESD-u, 40 steps": EsdConfig(steps=40, eta=3.0),
+}
+UCE = UceConfig()
+PACE_STEPS = 20  # timed, for experts that were trained before this run
+UNSAFE_TEXT = ", ".join(UNSAFE_ICONS.values())  # as the papers list concepts in one text
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to measure.
+
+    Attributes:
+        changes: what it adds to the base model; one for all, or one of each category's own prompts.
+        train_s: processor seconds it takes to make.
+        guidance: of SLD.
+        layers: the same as LoRA, for the server; empty for what is none.
+    """
+
+    changes: Mapping[str, Change]
+    train_s: float = 0.0
+    guidance: SldConfig | None = None
+    layers: Mapping[str, LowRank] = field(default_factory=dict)
+
+    def change(self, category: str) -> Change:
+        """Return what acts on a category's prompts."""
+        return self.changes.get(category, self.changes.get("", {}))
+
+
+def candidates(lab: MiniLab) -> dict[str, Callable[[], Candidate]]:
+    """Return the makers of all candidates by name, in the order of the table."""
+    return {
+        "base": lambda: Candidate({}),
+        "single experts": lambda: _single(lab),
+        "all-in-one": lambda: _all_in_one(lab),
+        **{method: lambda method=method: _merge(lab, method) for method in MERGE_METHODS},
+        **{name: lambda config=config: timed(lambda: esd(lab, config)) for name, config in ESD.items()},
+        "UCE": lambda: timed(lambda: uce(lab, UCE)),
+        **{f"SLD {name}": lambda name=name: Candidate({}, 0.0, PUBLISHED[name]) for name in PUBLISHED},
+    }
+
+
+def esd(lab: MiniLab, config: EsdConfig) -> Change:
+    """Erase the unsafe prompts of all pairs by ESD-u."""
+    return train_esd(lab.unet, texts(lab, unsafe_prompts()), lab.embeds[""][None], config)
+
+
+def uce(lab: MiniLab, config: UceConfig) -> Change:
+    """Have the unsafe prompts of all pairs read as their safe ones, and keep what experts must keep."""
+    scenes = [scene for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
+    safe = texts(lab, [scene.safe_twin().prompt() for scene in scenes])
+    kept = texts(lab, ["", *(scene.prompt() for scene in neutral_scenes())])
+    return edit_uce(lab.unet, texts(lab, unsafe_prompts()), safe, kept, config)
+
+
+def unsafe_prompts() -> list[str]:
+    """Return the unsafe prompts of the pairs of all categories."""
+    return [scene.prompt() for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
+
+
+def texts(lab: MiniLab, prompts: list[str]) -> Tensor:
+    """Return embeddings of prompts of the mini world, (prompts, 77, 768)."""
+    return torch.stack([lab.embeds[prompt] for prompt in prompts])
+
+
+def timed(make: Callable[[], Change]) -> Candidate:
+    """Make a change and note the processor time: the machine may be shared."""
+    start = time.process_time()
+    change = make()
+    return Candidate({"": change}, time.process_time() - start)
+
+
+def as_change(layers: Mapping[str, LowRank], unet: torch.nn.Module) -> Change:
+    """Return a LoRA as what it adds to the weights."""
+    shapes = {name: unet.get_submodule(name).weight.shape for name in layers}
+    return {f"{name}.weight": layer.delta().reshape(shapes[name]) for name, layer in layers.items()}
+
+
+@contextmanager
+def changed(unet: torch.nn.Module, *changes: Change) -> Iterator[None]:
+    """Add changes to the weights while the context lasts; afterwards they are the same bits as before."""
+    weights = {name: unet.get_parameter(name) for change in changes for name in change}
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        with torch.no_grad():
+            for change in changes:
+                for name, delta in change.items():
+                    weights[name].add_(delta)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name])
+
+
+def _single(lab: MiniLab) -> Candidate:
+    experts = _experts(lab)
+    changes = {expert.categories[0]: as_change(expert.layers, lab.unet) for expert in experts}
+    return Candidate(changes, training_s(lab))
+
+
+def _all_in_one(lab: MiniLab) -> Candidate:
+    expert = trained(lab, CATEGORIES, SEED)
+    return Candidate({"": as_change(expert.layers, lab.unet)}, training_s(lab), layers=expert.layers)
+
+
+def _merge(lab: MiniLab, method: str) -> Candidate:
+    experts, start = _experts(lab), time.process_time()
+    layers = merged(lab, experts, method, 0, SEED).layers
+    merge_s = time.process_time() - start
+    return Candidate({"": as_change(layers, lab.unet)}, training_s(lab) + merge_s, layers=layers)
+
+
+def _experts(lab: MiniLab) -> list[SafetyExpert]:
+    return [trained(lab, (category,), SEED) for category in CATEGORIES]
+
+
+@cache
+def training_s(lab: MiniLab) -> float:
+    """Return the processor seconds of training all experts, which is that of one LoRA for all categories.
+
+    A few steps are timed: the experts themselves may come from an earlier run, or a busy machine.
+    """
+    data = lab.encode(lab.pairs(CATEGORIES[0]))
+    start = time.process_time()
+    train(lab.unet, data, lab.schedule, replace(RECIPE, steps=PACE_STEPS))
+    return (time.process_time() - start) / PACE_STEPS * RECIPE.steps * len(CATEGORIES)

@@ -1,0 +1,157 @@
+"""The base model, our experts and merges, and ESD-u, UCE and SLD: how safe, at what cost, on the mini model.
+
+All attacks are static: prompts, directions and the style are the same for every model. It proves the
+machinery, not a claim about Stable Diffusion.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import candidates
+import columns
+import style_lora
+from baselines import ddim, esd, kept_text, sld, uce
+from columns import COLUMNS, ETA, Drawer
+from kept_trials import run_kept
+from merge_quality import train_one
+from mini_lab import FOLDER, MiniLab, code_hash
+from scatter import scatter
+from tqdm import tqdm
+from workers import run_all
+
+import dev
+import measurement
+from training.evaluation.statistics import wilson
+from training.mini.build import version
+from training.taxonomy import CATEGORIES
+
+OUT = dev.ROOT / "demo_output"
+MARKDOWN, PLOT = "own_table.md", "own_table.png"
+SAFETY = [name for name, column in COLUMNS.items() if CATEGORIES[0] in column.groups]
+KEPT = "kept"
+MODULES = (candidates, columns, style_lora, ddim, esd, kept_text, sld, uce, measurement)
+FILES = (Path(__file__), *(Path(module.__file__) for module in MODULES))
+log = logging.getLogger("bench")
+
+Counts = Mapping[str, Sequence[int]]  # group -> pictures that count, pictures
+
+
+def measure() -> dict:
+    """Measure every candidate in every column; a killed run goes on where it was.
+
+    Writes the table as Markdown and the trade-off as a picture into `demo_output/`.
+
+    Returns:
+        Row -> `train_s` and, by column, group -> [pictures that count, pictures].
+    """
+    lab = MiniLab()
+    lab.embeds  # noqa: B018  # made once, before the processes want it at the same time
+    needed = [((name,), candidates.SEED) for name in CATEGORIES] + [(CATEGORIES, candidates.SEED)]
+    for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
+        pass
+    calls = [(row,) for row in candidates.candidates(lab)]
+    file = FOLDER / f"mini-{version()}" / "trials" / f"own_table-{code_hash(*FILES)[:16]}.jsonl"
+    found = {}
+    for (row,), result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="rows", file=sys.stdout):
+        found[row] = result
+        tqdm.write(f"{row}: {[summary(result, column) for column in COLUMNS]}")
+    table = {row: found[row] for (row,) in calls}
+    publish(table, OUT)
+    return table
+
+
+def trial(row: str) -> dict:
+    """Make a candidate and measure it in every column."""
+    drawer, candidate = _drawer(), candidates.candidates(_drawer().lab)[row]()
+    counts = {
+        name: {group: drawer.hits(candidate, column, group) for group in column.groups}
+        for name, column in COLUMNS.items()
+    }
+    return {"train_s": candidate.train_s, **counts}
+
+
+def publish(table: Mapping[str, Mapping], folder: Path) -> None:
+    """Write the table as Markdown and the trade-off plot, each whole or not at all, and log the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = markdown(table)
+    log.info("%s", text)
+    temporary = folder / f".{os.getpid()}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, folder / MARKDOWN)
+    points = {row: (mean_ip(result), rate(*total(result[KEPT]))) for row, result in table.items()}
+    picture = scatter(
+        points,
+        title="Mini model: safety against what is kept",
+        x_name=f"mean of {len(SAFETY)} IP columns (less is safer)",
+        y_name="share of harmless prompts drawn as asked (more is better)",
+    )
+    picture.save(temporary, "PNG")
+    os.replace(temporary, folder / PLOT)
+
+
+def markdown(table: Mapping[str, Mapping]) -> str:
+    """Return the rows as Markdown: shares with 95 % Wilson intervals, worst category, training time."""
+    heads = [
+        "model",
+        *(f"{_head(column)} | worst" for column in SAFETY),
+        "safe counterparts",
+        "neutral",
+        "CPU s to make",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * (len(heads) + len(SAFETY))]
+    for row, result in table.items():
+        cells = [f"{_share(total(result[column]))} | {worst(result[column])}" for column in SAFETY]
+        kept = [_share(result[KEPT][group]) for group in COLUMNS[KEPT].groups]
+        lines.append(f"| {' | '.join([row, *cells, *kept, format(result['train_s'], '.0f')])} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(result: Mapping, column: str) -> str:
+    """Return a column of a row in a few letters."""
+    return f"{column} {_share(total(result[column]))}"
+
+
+def total(counts: Counts) -> tuple[int, int]:
+    """Return the pictures that count and all pictures, over the groups of a column."""
+    hits, n = map(sum, zip(*counts.values(), strict=True))
+    return hits, n
+
+
+def mean_ip(result: Mapping) -> float:
+    """Return the mean IP of a row over its safety columns."""
+    return sum(rate(*total(result[column])) for column in SAFETY) / len(SAFETY)
+
+
+def rate(hits: int, n: int) -> float:
+    """Return a share, a fraction in [0, 1]."""
+    return hits / n
+
+
+def worst(counts: Counts) -> str:
+    """Return the highest share of a category and whose it is; no name where several share it."""
+    rates = {name: rate(*count) for name, count in counts.items()}
+    highest = max(rates.values())
+    names = [name for name, value in rates.items() if value == highest]
+    return f"{highest:.2f} {names[0]}" if len(names) == 1 else f"{highest:.2f}"
+
+
+def _head(column: str) -> str:
+    return f"{column} (eta {ETA:g})" if COLUMNS[column].eta else column
+
+
+def _share(count: Sequence[int]) -> str:
+    hits, n = count
+    low, high = wilson(hits, n)
+    return f"{rate(hits, n):.3f} ({low:.2f}-{high:.2f}) of {n}"
+
+
+@cache
+def _drawer() -> Drawer:
+    lab = MiniLab()
+    return Drawer(lab, candidates.as_change(style_lora.train_style(lab.unet, lab), lab.unet))

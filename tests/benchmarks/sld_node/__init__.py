@@ -1,0 +1,64 @@
+"""A node for the benchmark's own server: Safe Latent Diffusion in ComfyUI. It is no part of the pack."""
+
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+sys.path += [str(BENCHMARKS), str(BENCHMARKS.parents[1])]  # for `baselines` and `training`
+
+import comfy.sampler_helpers
+import comfy.samplers
+from baselines.sld import PUBLISHED, SafetyGuidance
+
+
+class BenchSafeLatentDiffusion:
+    """MODEL with the guidance of SLD away from what `unsafe` says."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "AlignGuard/benchmark", ("MODEL",), "patch"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802  # the host's name
+        """Return the inputs as the host asks for them."""
+        inputs = {"model": ("MODEL",), "clip": ("CLIP",), "unsafe": ("STRING",), "preset": (list(PUBLISHED),)}
+        return {"required": inputs}
+
+    def patch(self, model, clip, unsafe, preset):
+        """Return a clone that is guided in every sampling."""
+        encoded = clip.encode_from_tokens_scheduled(clip.tokenize(unsafe))
+        patched = model.clone()
+        patched.set_model_sampler_cfg_function(_Guide(comfy.sampler_helpers.convert_cond(encoded), preset))
+        return (patched,)
+
+
+class _Guide:
+    """Guidance of one sampling after the other; noise that rises again tells that a new one began."""
+
+    def __init__(self, unsafe, preset: str) -> None:
+        self.unsafe, self.preset = unsafe, preset
+        self.sigma, self.number, self.guidance = 0.0, 0, None
+
+    def __call__(self, args: dict):
+        """Return sigma times the guided noise, as the host wants it."""
+        sigma = args["sigma"].reshape(-1, 1, 1, 1)
+        if self.guidance is None or float(sigma[0]) > self.sigma:
+            self.guidance, self.number = SafetyGuidance(PUBLISHED[self.preset]), 0
+        self.sigma = float(sigma[0])
+        plain, prompted, unsafe = (
+            each / sigma for each in (args["uncond"], args["cond"], self._unsafe(args))
+        )
+        gamma = self.guidance.gamma(plain, prompted, unsafe, self.number)
+        self.number += 1
+        return sigma * (plain + args["cond_scale"] * (prompted - plain - gamma))
+
+    def _unsafe(self, args: dict):
+        model, latents = args["model"], args["input"]
+        encoded = comfy.samplers.encode_model_conds(
+            model.extra_conds, self.unsafe, latents, latents.device, "negative"
+        )
+        (denoised,) = comfy.samplers.calc_cond_batch(
+            model, [encoded], latents, args["timestep"], args["model_options"]
+        )
+        return latents - denoised
+
+
+NODE_CLASS_MAPPINGS = {"BenchSafeLatentDiffusion": BenchSafeLatentDiffusion}

@@ -1,0 +1,141 @@
+"""What a style LoRA does to a safety expert, by how the two were trained (Modular LoRA, arXiv:2412.00357).
+
+The style draws everything yellow on purple, whatever the prompt says. It learns from harmless pictures only.
+It proves the machinery, not a claim about Stable Diffusion.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from candidates import SEED, Candidate, Change, as_change, candidates, changed
+from columns import COLUMNS, Drawer
+from mini_lab import MiniLab
+from torch import Tensor, nn
+
+from training import adapter
+from training.config import MergeConfig
+from training.evaluation.statistics import wilson
+from training.low_rank import LowRank
+from training.mini.pairs import neutral_scenes
+from training.mini.recipe.autoencoder import scene_batch_of
+from training.mini.scenes import Scene
+from training.taxonomy import CATEGORIES
+
+COLOUR, GROUND = "yellow", "purple"
+RANK, STEPS, BATCH, LEARNING_RATE = 4, 250, 8, 2e-3
+DRAWINGS = 4  # of every prompt
+
+
+def measure() -> dict:
+    """Train the style in every way beside the default merge; measure IP, how much is kept, how styled it is.
+
+    modular: trained on the base model and added to the expert when drawing. sequential: trained with the
+    expert in the base model's weights. joint: the expert's own factors are trained on.
+
+    Returns:
+        Way -> IP over all categories, share of harmless prompts drawn with the icon asked for, share of them
+        drawn in the style, each with its 95 % interval and n.
+    """
+    lab = MiniLab()
+    expert = candidates(lab)[MergeConfig().method]().layers
+    changes = {"no style": as_change(expert, lab.unet), **styles(lab, expert)}
+    drawer = Drawer(lab, {})
+    return {way: _row(drawer, Candidate({"": change})) for way, change in changes.items()}
+
+
+def styles(lab: MiniLab, expert: Mapping[str, LowRank]) -> dict[str, Change]:
+    """Return what expert and style add to the base model together, by way of training."""
+    safe = as_change(expert, lab.unet)
+    modular = as_change(train_style(lab.unet, lab), lab.unet)
+    with changed(lab.unet, safe):
+        sequential = as_change(train_style(lab.unet, lab), lab.unet)
+    joint = as_change(train_style(lab.unet, lab, expert), lab.unet)
+    return {"modular": _sum(safe, modular), "sequential": _sum(safe, sequential), "joint": joint}
+
+
+def train_style(
+    unet: nn.Module, lab: MiniLab, start: Mapping[str, LowRank] | None = None
+) -> dict[str, LowRank]:
+    """Train a style LoRA by the plain denoising loss on harmless pictures drawn in the style.
+
+    Args:
+        unet: frozen; comes back as it was.
+        lab: its autoencoder, embeddings and schedule.
+        start: factors to go on with (`joint`); None starts a LoRA of `RANK` from nothing.
+
+    Returns:
+        Module path -> LoRA; with `start`, that LoRA and the style in one.
+    """
+    scenes = neutral_scenes()
+    latents = _drawings(lab, scenes)  # (scenes, DRAWINGS, 4, 8, 8)
+    texts = torch.stack([lab.embeds[scene.prompt()] for scene in scenes])
+    generator = torch.Generator().manual_seed(SEED)
+    with _attached(unet, start), torch.enable_grad():
+        parameters = list(adapter.adapter_parameters(unet).values())
+        optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
+        for _ in range(STEPS):
+            picked = torch.randint(len(scenes), (BATCH,), generator=generator)
+            which = torch.randint(DRAWINGS, (BATCH,), generator=generator)
+            timesteps = torch.randint(1000, (BATCH,), generator=generator)
+            clean = latents[picked, which]
+            noise = torch.randn(clean.shape, generator=generator)
+            noisy = lab.schedule.add_noise(clean, noise, timesteps)
+            loss = F.mse_loss(unet(noisy, timesteps, texts[picked]).sample, noise)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return adapter.read_adapter(unet)
+
+
+@contextmanager
+def _attached(unet: nn.Module, start: Mapping[str, LowRank] | None) -> Iterator[None]:
+    rank = max((layer.rank for layer in start.values()), default=RANK) if start else RANK
+    adapter.attach_adapter(unet, rank=rank, alpha=0, targets="attention", seed=SEED)
+    try:
+        if start:
+            adapter.load_adapter(unet, {name: _of_rank(layer, rank) for name, layer in start.items()})
+        yield
+    finally:
+        adapter.detach_adapter(unet)
+
+
+def _of_rank(layer: LowRank, rank: int) -> LowRank:
+    """Return the same update with empty directions up to a rank: an adapter has one rank everywhere."""
+    missing = rank - layer.rank
+    return LowRank(F.pad(layer.up, (0, missing)), F.pad(layer.down, (0, 0, 0, missing)))
+
+
+@torch.no_grad()
+def _drawings(lab: MiniLab, scenes: Sequence[Scene]) -> Tensor:
+    rng = random.Random(SEED)
+    styled = [Scene(scene.icon, COLOUR, GROUND) for scene in scenes for _ in range(DRAWINGS)]
+    encoded = lab.autoencoder.encode(scene_batch_of(styled, rng)).latents
+    return encoded.unflatten(0, (len(scenes), DRAWINGS))
+
+
+def _sum(*changes: Change) -> Change:
+    names = {name for change in changes for name in change}
+    return {name: sum(change[name] for change in changes if name in change) for name in names}
+
+
+def _row(drawer: Drawer, candidate: Candidate) -> dict[str, str]:
+    unsafe = [drawer.hits(candidate, COLUMNS["IP"], category) for category in CATEGORIES]
+    seen = [look for name in COLUMNS["kept"].groups for look in drawer.look(candidate, COLUMNS["kept"], name)]
+    icons = sum(verdict.icon == scene.icon for verdict, scene in seen)
+    styled = sum((verdict.colour, verdict.ground) == (COLOUR, GROUND) for verdict, _ in seen)
+    return {
+        "ip": share(*map(sum, zip(*unsafe, strict=True))),
+        "icon_kept": share(icons, len(seen)),
+        "in_style": share(styled, len(seen)),
+    }
+
+
+def share(hits: int, n: int) -> str:
+    """Return a share with its 95 % interval and n, for tables."""
+    low, high = wilson(hits, n)
+    return f"{hits / n:.3f} ({low:.2f}-{high:.2f}) of {n}"
