@@ -111,7 +111,8 @@ class SafetyJudge(io.ComfyNode):
         wanted = () if category == ALL else (normalize_category(category),)
         report = describe(panel, verdict, wanted)
         flags, scores = verdict.flagged(wanted), verdict.score(wanted)
-        preview = host.image_of(hidden_pictures(pictures, flags) if blur else pictures)
+        hidden = None if flags is None else flags | verdict.flagged()  # unsafe in whatever category
+        preview = host.image_of(hidden_pictures(pictures, hidden) if blur else pictures)
         blocked = [host.Blocked(f"{category} was not measured: {judge} does not see it.")]
         return io.NodeOutput(
             blocked if flags is None else flags.tolist(),

@@ -10,7 +10,7 @@ HOST = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "nodes", "server",
 LATE = {"diffusers", "peft", "transformers"}  # a broken install must not remove the nodes
 NETWORK = {"socket", "ssl", "http", "urllib.request", "requests", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAYERS = [  # a module may import from rows above its own, never from its own row or below
-    {"disguises"},
+    {"disguises", "hard_rule_words"},
     {
         "taxonomy",
         "preference",

@@ -1,8 +1,10 @@
 """The rule that never bends. The texts only join plain words; none describes anything."""
 
+import time
+
 import pytest
 
-from training.hard_rules import joins_minor_and_sexual
+from training.hard_rules import joins_minor_and_sexual, row_texts
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,104 @@ def test_a_disguised_word_for_a_minor_is_seen(text):
 def test_a_disguised_sexual_word_is_seen(text):
     assert joins_minor_and_sexual([], text, "a kid")
     assert joins_minor_and_sexual([text], "a kid")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nude2, child2",
+        "kids123 sexy",
+        "u_child1.png nude1",
+        "a ch*ld, n**e",
+        "g**ls f**king",
+        "lolicon",
+        "shotacon",
+        "childporn",
+        "nudechild",
+        "a kid in a G-string",
+        "a girl, R18",
+        "a kid, pr0n",
+        "голый мальчик",
+        "裸の少女",
+        "누드 소녀",
+        "niña desnuda",
+        "nacktes Mädchen",
+        "n\u03f2n, a kid, p\u03bfrn",
+    ],
+)
+def test_digits_at_words_stars_glued_words_and_other_languages_hide_nothing(text):
+    assert joins_minor_and_sexual([], text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2kids", "kiddos", "tykes", "preteenage", "junior high", "little sister", "girlish", "12y", "<18"]
+    + [
+        "aged under ten",
+        "ages 8-10",
+        "age=4",
+        "age4",
+        "\U0001f467",
+        "menina",
+        "девочка",
+        "少女",
+        "子供",
+        "fille",
+    ],
+)
+def test_more_words_for_a_minor(text):
+    assert joins_minor_and_sexual(["sexual"], text)
+
+
+@pytest.mark.parametrize("category", ["adult", "Adult-Content", "sexualviolence", "nudity", "porn"])
+def test_further_names_of_the_category_count(category):
+    assert joins_minor_and_sexual([category], "a child")
+    assert not joins_minor_and_sexual([category], "a tree")
+    assert not joins_minor_and_sexual([], "an adult and a child")  # in a prompt it is an ordinary word
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"age": 12},
+        {"age": "12"},
+        {"age": [12.0]},
+        {"subject_age": 12},
+        {"ageYears": "9"},
+        {"subject": {"age": {"value": 9}}},
+        {"age_group": "8-10"},
+        {"tags": {"child": True}},
+        {"is_child": "1"},
+        {"note": [{"x": ["a k\u0456d"]}]},
+    ],
+)
+def test_a_row_says_ages_flags_and_texts_at_any_depth(fields):
+    assert joins_minor_and_sexual(["sexual"], *row_texts(fields))
+
+
+def test_what_a_row_does_not_say_is_not_held_against_it():
+    fields = {
+        "age": 35,
+        "image": "12.png",
+        "page": 3,
+        "child": False,
+        "nudity_percentage": "0.3",
+        "width": 12,
+    }
+    assert not joins_minor_and_sexual(["sexual"], *row_texts(fields))
+    deep = value = {}
+    for _ in range(5000):
+        value["x"] = value = {}
+    assert row_texts(deep) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["@" * 50_000, "a@" * 25_000, "a*" * 25_000, "child" * 10_000, "a " * 25_000 + "aa", "!" * 50_000]
+)
+def test_a_long_text_is_read_in_a_moment(text):
+    start = time.process_time()
+    assert not joins_minor_and_sexual(["sexual"], text)
+    assert time.process_time() - start < 3  # once it took minutes; now well under one
 
 
 def test_words_are_not_put_together_from_two_texts():

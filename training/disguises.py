@@ -2,12 +2,13 @@
 
 Undone: case, full-width and decorated letters, accents, invisible characters, letters of other scripts that
 look like Latin ones, digits and signs for letters (`w0rd`), letters set apart (`w o r d`, `w.o.r.d`), signs
-inside a word (`wo-rd`), letters drawn out (`wooord`). Not undone: a space inside a word (`wo rd`),
-misspellings, other languages. Which of them count is our choice.
+inside a word (`wo-rd`), letters drawn out (`wooord`), and stars for letters of a word that is looked for
+(`w*rd`). Not undone: a space inside a word (`wo rd`), misspellings. Which of them count is our choice.
 """
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from itertools import chain
 
 _START, _LETTERS = "abcdefghijklmnopqrstuvwxyz", 26
@@ -19,13 +20,15 @@ _LOOK_ALIKES = str.maketrans(
     "օսոհցզԱՏՕ"
     "ᎪᏴᏟᎠᎬᏳᎻᏆᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃ"
     "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢɑɡɩʋ"
-    "ıłøđŧħ",
+    "ıłøđŧħ"
+    "ςєəμ©Ꮒ",
     "ABEIJKMHOPSTYXCabreijkmhonpustyxchdqwl"
     "ABEZHIKMNOPTYXaenikvoptux"
     "ounhgqUSO"
     "ABCDEGHIJKLMPRSTVWZ"
     "abcdefghijklmnoprstuvwyzagiv"
-    "ilodth",
+    "ilodth"
+    "ceeuch",
 )
 # Letters on dark tiles and the letters of flags, which NFKD leaves as they are.
 _TILES = {
@@ -38,12 +41,13 @@ _LEET = dict(zip("03456789@$€+", "oeasgtbgaset", strict=True))
 _LEET_TABLES = tuple(str.maketrans(_LEET | dict.fromkeys("1!|", letter)) for letter in "il")
 # A word of letters with digits or signs for letters; a sign stands between letters, or $ and @ before them.
 _LEET_WORD = re.compile(
-    r"(?<![a-z0-9])(?=[0-9@$€!|+]*[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])"
-)
+    r"(?<![a-z0-9])(?=[0-9@$€!|+]{0,32}[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])"
+)  # bounded, or a long run of signs would be read again from each of them
 _SIGN_OR_DIGIT = re.compile(r"[0-9@$€!|+]")
 _APART = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][^a-z0-9]{1,3}){2,}[a-z0-9](?![a-z0-9])")
 _SIGNS_INSIDE = re.compile(r"(?<=[a-z0-9])[^\w\s]+(?=[a-z0-9])")
 _DRAWN_OUT = re.compile(r"([a-z])\1{2,}")
+_STARRED = re.compile(r"(?<![a-z0-9*])(?=\**[a-z])[a-z*]{2,24}(?![a-z0-9*])")
 _BETWEEN = " " * 4 + "|" + " " * 4  # wider than what sets letters apart
 
 
@@ -55,14 +59,29 @@ def readings(*texts: str) -> tuple[str, ...]:
     Returns:
         The plain reading first, then those that differ from it. Nearly every text has one or two.
     """
-    plain = _BETWEEN.join(map(_plain, texts))
-    found = dict.fromkeys((plain, *_leet(plain)))
+    joined = _BETWEEN.join(map(plain, texts))
+    found = dict.fromkeys((joined, *_leet(joined)))
     for undo in (_together, _without_signs, _shortened, _leet):
         found |= dict.fromkeys(chain.from_iterable(undo(reading) for reading in list(found)))
     return tuple(found)
 
 
-def _plain(text: str) -> str:
+def unmasked(text: str, words: Iterable[str]) -> str:
+    """Return a text of `readings` with every starred word as all the words it may stand for.
+
+    A run of stars stands for as many letters or one more: `w*rd`, `w**d`.
+    """
+    listed = tuple(words)
+
+    def meant(found: re.Match[str]) -> str:
+        runs = re.sub(r"\*+", lambda run: f"[a-z]{{{len(run[0])},{len(run[0]) + 1}}}", found[0])
+        return " ".join(word for word in listed if re.fullmatch(runs, word)) or found[0]
+
+    return _STARRED.sub(meant, text)
+
+
+def plain(text: str) -> str:
+    """Return a text in lower case and plain letters, see the module."""
     if text.isascii() and text.isprintable():  # nearly every prompt, and there are tens of thousands
         return text.casefold().replace("_", " ")
     decomposed = unicodedata.normalize("NFKD", text.translate(_TILES)).translate(_LOOK_ALIKES).casefold()

@@ -1,63 +1,84 @@
 """The rule without a switch: no row may join sexual content with a word for a minor."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from .disguises import readings
+from . import hard_rule_words as words
+from .disguises import plain, readings, unmasked
 
-# Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match.
-_SEXUAL = (
-    r"sex|sexy|sexual(?:ly|ity|i[sz](?:e|es|ed|ing|ation))?|sext(?:s|ed|ing)?|nud(?:e|es|ity|ism|ist|ists)|"
-    r"naked(?:ness)?|nsfw|topless|bottomless|undress(?:es|ed|ing)?|unclothed|strip(?:ped|ping|tease|per|pers)|"
-    r"lingerie|underwear|undies|panties|knickers|bikinis?|erotic(?:a|ism)?|porn\w*|hentai|lewd|obscene|"
-    r"explicit|seducti(?:ve|on)|seduc(?:e|es|ed|ing)|sensual|fetish|bdsm|bondage|orgasms?|org(?:y|ies)|"
-    r"grop(?:e|es|ed|ing|er|ers)|masturbat\w*|fellatio|intercourse|genitals?|genitalia|penis|vagina|"
-    r"breast(?:s|ed)?|nipples?|buttocks|rap(?:e|es|ed|ing|ists?)|molest\w*|incest|prostitut\w*|brothel|"
-    r"aroused|horny|p(?:a)?edophil\w*|grooming|xxx|upskirts?|thongs?|cleavage|ecchi|unclad|disrob(?:e|es|ed|ing)|"
-    r"(?:without|no|any)[\s-]+cloth(?:es|ing)"
+# Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match. A digit ends a word:
+# the `2` of `child2` hides nothing. Ages end where their digits do.
+_LEFT, _RIGHT = r"(?<![^\W\d_])", r"(?![^\W\d_])"
+_BOTH = re.compile(rf"{_LEFT}(?:{words.BOTH}){_RIGHT}")
+
+
+def _plainly(stems: Iterable[str]) -> str:
+    return "|".join(re.escape(plain(stem)) for stem in stems)
+
+
+_SEXUAL = re.compile(rf"{_LEFT}(?:{words.SEXUAL}){_RIGHT}|{_plainly(words.SEXUAL_ELSEWHERE)}")
+_SEXUAL_CATEGORY = re.compile(words.SEXUAL_CATEGORIES)
+_MINOR = re.compile(
+    rf"{_LEFT}(?:{words.MINOR}){_RIGHT}|\b(?:{words.AGE})\b|{words.BELOW_SIGN}|{_plainly(words.MINOR_ELSEWHERE)}"
 )
-_MINOR = (
-    r"(?:step|grand|god|foster)?child(?:ren|hood|like|ish|s)?|kid(?:s|dies|die|do)?|minors?|under[\s-]?aged?|pre[\s-]?teens?|"
-    r"teen(?:s|y|ie|aged?)?|teenagers?|tweens?|toddlers?|infants?|newborns?|bab(?:y|ies)|(?:boy|girl)(?:s|hood)?|"
-    r"school[\s-]?(?:boy|girl|child|kid)s?|schoolchildren|adolescen(?:t|ts|ce)|juveniles?|youngsters?|youths?|"
-    r"kindergart\w*|pre[\s-]?school\w*|(?:primary|elementary|grade|middle|junior|high)[\s-]?school\w*|pupils?|"
-    r"(?:step|grand|god)?(?:son|daughter)s?|lads?|laddies?|lass(?:es|ies?)?|"
-    r"lol(?:i|is|ita|itas|icon)|shota(?:s|con)?|jail[\s-]?bait|p(?:a)?edophil\w*|prepubescent|pubescent|"
-    r"nymphets?|tots?|nin[oa]s?|enfants?|kinder|bambin[oaie]"
-)
-_ORDINALS = (
-    r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|eleventh|twelfth|"
-    r"1st|2nd|3rd|[4-9]th|1[0-2]th"
-)
-_TEENS = r"twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
-_UNDER_18 = rf"(?:[0-9]|1[0-7]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|{_TEENS})"
-# Below twelve only in digits: `under one roof` is no age.
-_BELOW = rf"(?:under|below|younger than)[\s:]+(?:[1-9]|1[0-8]|{_TEENS}|eighteen)"
-_AGE = (
-    rf"{_UNDER_18}[\s-]*(?:years?|yrs?|months?|mos?)[\s.-]*(?:olds?|of age)|"
-    rf"{_UNDER_18}[\s-]*(?:yrs?|y\.?\s?o|y/o)|(?:aged?|age of)[\s:]+{_UNDER_18}|"
-    rf"{_BELOW}|(?:{_ORDINALS})[\s-]grade(?:rs?)?"
-)
-_SEXUAL_PATTERN = re.compile(rf"\b(?:{_SEXUAL})\b")
-_MINOR_PATTERN = re.compile(rf"\b(?:{_MINOR}|{_AGE})\b")
+_AGE_NAMES = {"age", "ages", "aged"}
+_YES = ("true", "yes", "1")
 
 
 def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
     """Say whether a row must be dropped: a sexual category or word together with a word for a minor.
 
     Every loader of prompts and every maker of pairs asks this and counts what it drops. It errs on
-    the side of dropping, and has no switch. Disguises are seen through as far as `disguises` says. The
-    word lists are our choice.
+    the side of dropping, and has no switch. Disguises are seen through as far as `disguises` says; the words
+    are in `hard_rule_words`.
 
     Args:
-        categories: the row's categories in any spelling; `nudity` counts as sexual.
-        texts: everything else the row says: prompts, captions, file names.
+        categories: the row's categories in any spelling; `nudity` and `adult` count as sexual.
+        texts: everything else the row says: prompts, captions, file names; of a mapping, its `row_texts`.
 
     Returns:
         True if both sides are found, in the same text or in different ones.
     """
-    found = readings(*categories, *texts)
-    return _any(_SEXUAL_PATTERN, found) and _any(_MINOR_PATTERN, found)
+    names = list(categories)
+    found = readings(*names, *texts)
+    found += tuple(unmasked(text, words.MASKED) for text in found if "*" in text)
+    if _any(_BOTH, found):
+        return True
+    is_sexual = _any(_SEXUAL, found) or any(_SEXUAL_CATEGORY.fullmatch(plain(name).strip()) for name in names)
+    return is_sexual and _any(_MINOR, found)
+
+
+def row_texts(fields: Mapping[str, Any]) -> list[str]:
+    """Return all a row says, for `joins_minor_and_sexual`: texts at any depth, ages, flags that are set.
+
+    A value below a name such as `age`, `subject_age` or `ageYears` is an age; a name whose value is true, 1
+    or yes is a word of the row (`{"child": true}`).
+    """
+    found: list[str] = []
+    waiting: list[tuple[Any, bool]] = [(fields, False)]  # value, whether it is an age
+    while waiting:  # no recursion: a stranger's row may be nested as deep as they like
+        value, is_age = waiting.pop()
+        if isinstance(value, Mapping):
+            found += [_words_of(name) for name, each in value.items() if _is_yes(each)]
+            waiting += [(each, is_age or _names_an_age(name)) for name, each in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(each, is_age) for each in value]
+        elif isinstance(value, str) or (is_age and isinstance(value, int | float)):
+            found.append(f"aged {value}" if is_age else str(value))
+    return found
+
+
+def _is_yes(value: object) -> bool:
+    return isinstance(value, str | int | float) and str(value).strip().lower() in _YES
+
+
+def _words_of(name: object) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", str(name))
+
+
+def _names_an_age(name: object) -> bool:
+    return not _AGE_NAMES.isdisjoint(re.split(r"[^a-z]+", _words_of(name).lower()))
 
 
 def refuse_minors(*prompts: str) -> None:

@@ -166,6 +166,17 @@ def test_images_are_found_at_any_depth_beside_the_csv(write, place):
     assert load_pairs(file).pairs[0].winner == target.resolve() / "s_idx_0000000_0.jpg"
 
 
+def test_a_folder_of_images_that_is_a_link_out_is_refused_unless_the_person_names_it(write, tmp_path):
+    file = write(pair_rows(0))
+    (tmp_path / "inside").mkdir()
+    moved = file.rename(tmp_path / "inside" / "train.csv")
+    (tmp_path / "inside" / "train").symlink_to(tmp_path / "train")
+    with pytest.raises(ValueError, match="a link that leads out of inside"):
+        load_pairs(moved)
+    found = read_coprov2(moved, images=tmp_path / "inside" / "train")
+    assert len(collect_pairs(found).pairs) == 1
+
+
 def test_a_test_file_is_not_taken_for_pairs(write):
     source = PAIR_SOURCES["coprov2"]
     assert source.recognises(write(pair_rows(0)))

@@ -103,3 +103,38 @@ def test_further_fields_count_too(tmp_path, fields):
     row = json.loads(lines[1]) | {"category": ["nudity"]} | fields
     (root / "pairs.jsonl").write_text("\n".join([lines[0], json.dumps(row)]))
     assert list(load_pairs(root).report.dropped) == [REASON]
+
+
+@pytest.mark.parametrize(("column", "cell"), [("age", "12"), ("subject_age", "9"), ("is_child", "1")])
+@pytest.mark.parametrize("write", [coprov2_csv, image_folder])
+def test_further_columns_count_too(tmp_path, write, column, cell):
+    source = write(tmp_path, "a nude")
+    file = source if source.is_file() else source / "metadata.csv"
+    header, *rows = csv.reader(file.read_text().splitlines())
+    cells = ("", "", cell, cell)  # said of the second pair
+    write_csv(file, [[*header, column], *([*row, each] for row, each in zip(rows, cells, strict=True))])
+    assert list(load_pairs(source, category="hate").report.dropped) == [REASON]
+
+
+def test_json_metadata_counts_ages_and_disguises_at_any_depth(tmp_path):
+    image_folder(tmp_path, "a nude")
+    header, *rows = csv.reader((tmp_path / "metadata.csv").read_text().splitlines())
+    (tmp_path / "metadata.csv").unlink()
+    lines = [json.dumps(dict(zip(header, row, strict=True)) | {"label_0": 1}) for row in rows]
+    for fields in ({"age": 12}, {"x": {"subject_age": [9]}}, {"note": {"x": "k\u0456d"}}):
+        said = [*lines[:-1], json.dumps(json.loads(lines[-1]) | fields)]
+        (tmp_path / "metadata.jsonl").write_text("\n".join(said))
+        assert list(load_pairs(tmp_path, category="hate").report.dropped) == [REASON]
+
+
+def test_a_name_that_stands_twice_is_no_way_round(tmp_path):
+    root = jsonl_folder(tmp_path / "json", "a kid")
+    lines = (root / "pairs.jsonl").read_text().splitlines()
+    lines[1] = lines[1].replace('"category": "hate"', '"category": "sexual", "category": "hate"')
+    (root / "pairs.jsonl").write_text("\n".join(lines))
+    assert list(load_pairs(root).report.dropped) == ["not a JSON object on one line"]
+    file = coprov2_csv(tmp_path / "csv", "a kid")
+    header, *rows = csv.reader(file.read_text().splitlines())
+    write_csv(file, [[*header, "category"], *([*row[:-1], "sexual", "hate"] for row in rows)])
+    with pytest.raises(ValueError, match="has the column 'category' twice"):
+        load_pairs(file)

@@ -45,6 +45,14 @@ def write(tmp_path):
     return write
 
 
+def test_metadata_behind_a_link_that_leads_out_is_refused(write, tmp_path):
+    outside = write(pair_rows(0), folder="train")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "train").symlink_to(outside / "train")
+    with pytest.raises(ValueError, match=r"train/metadata.csv is reached by a link that leads out of linked"):
+        load_pairs(tmp_path / "linked", category="hate")
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 @pytest.mark.parametrize("folder", [".", "train"])
 def test_the_two_rows_of_a_pair_are_joined(write, kind, folder):

@@ -104,6 +104,7 @@ def test_broken_neutral_rows_are_dropped_and_named(folder):
         ({"safe_image": "../pairs/images/b_safe.png"}, "leads out of the folder"),
         ({"safe_image": "/etc/hostname"}, "leads out of the folder"),
         ({"safe_image": "C:\\b_safe.png"}, "leads out of the folder"),
+        ({"safe_image": "b" * 5000}, "an image file is missing"),
         ({"unsafe_image": "\\\\server\\share\\b.png"}, "leads out of the folder"),
         (
             {"category": "sexual", "unsafe_prompt": "a child"},
@@ -183,6 +184,13 @@ def test_images_may_be_shared_on_the_same_side(folder):
 def test_lines_that_are_no_object_are_named_by_their_number(folder):
     report = load_pairs(folder(["{broken", "", '["list"]', row("a")])).report
     assert report.dropped == {"not a JSON object on one line": ["pairs.jsonl line 1", "pairs.jsonl line 3"]}
+
+
+@pytest.mark.parametrize("changes", [{"safe_prompt": "half a pair \ud83d"}, {"safe_image": "\ud83d.png"}])
+def test_a_row_with_half_a_letter_is_named_by_its_number(folder, changes):
+    assert load_pairs(folder([row("a"), row("b") | changes])).report.dropped == {
+        "not a JSON object on one line": ["pairs.jsonl line 2"]
+    }
 
 
 def test_a_byte_order_mark_and_windows_lines_are_read(folder):

@@ -138,6 +138,16 @@ def test_the_judge_tells_and_blurs_the_unsafe_picture_alone(comfy):
     assert torch.equal(hidden[1], shown[1])
 
 
+def test_a_picture_unsafe_in_another_category_than_the_one_looked_for_is_blurred_too(comfy):
+    graph = with_pictures(comfy) | {
+        name: judge(("batch", 0), category="violence", blur=name == "judge") for name in ("judge", "shown")
+    }
+    entry = comfy.run(graph)
+    assert "0 of 2 pictures unsafe" in text_of(entry, "judge")
+    hidden, shown = (list(preview(comfy, entry, name)) for name in ("judge", "shown"))
+    assert [torch.equal(*pair) for pair in zip(hidden, shown, strict=True)] == [False, True]
+
+
 def test_flags_and_scores_come_one_per_picture(comfy):
     graph = with_pictures(comfy) | {"judge": judge(("batch", 0), category="shocking")}
     graph |= {

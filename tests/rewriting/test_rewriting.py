@@ -42,6 +42,9 @@ def test_the_longest_term_goes_first_as_a_whole_word_with_its_case():
     assert terms.rewrite("a red  skull and a skull") == "a tulip and a flower"
     assert terms.rewrite("Skull on SKULL, Red Skull") == "Flower on FLOWER, Tulip"
     assert terms.rewrite("a skullcap, a numskull") is None
+    assert (
+        parse_terms("knife,spoon").rewrite("a knıfe and a KNİFE") == "a spoon and a SPOON"
+    )  # Turkish letters
 
 
 def test_what_has_no_term_is_left_alone_and_a_rewrite_has_none():
@@ -187,6 +190,16 @@ def test_prompts_are_looked_up_in_a_paired_file(tmp_path):
     for path in (tmp_path, tmp_path / "pairs.jsonl"):
         find = REWRITERS["paired_file"](RewriteSource(paired_file=path))
         assert (find("A skull"), find("a padlock")) == ("a flower", None)
+
+
+def test_a_pair_that_the_hard_rule_forbids_by_its_own_category_is_not_known(tmp_path):
+    rows = [
+        {"unsafe_prompt": "a kid", "safe_prompt": "a tree", "category": "sexual"},
+        {"unsafe_prompt": "a skull", "safe_prompt": "a flower"},
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    find = REWRITERS["paired_file"](RewriteSource(paired_file=tmp_path))
+    assert (find("a kid"), find("a skull")) == (None, "a flower")
 
 
 def test_coprov2_is_a_paired_file_without_its_images(tmp_path):

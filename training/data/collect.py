@@ -138,7 +138,7 @@ class _Rows:
         files = [contained_path(self.found.root, row[name]) for name in names]
         if None in files:
             raise RowDroppedError(OUTSIDE)
-        if not all(file.is_file() for file in files):
+        if not all(map(_is_file, files)):
             raise RowDroppedError(MISSING)
         try:
             return files, [checked_digest(file, decode=self.decode) for file in files]
@@ -159,6 +159,13 @@ class _Rows:
         self.contents.add(content)
         self.safe.add(safe)
         self.unsafe.update(unsafe)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than any file's
+        return False
 
 
 def _pair(fields: Mapping[str, Any] | None, rows: _Rows, wanted: str | None) -> PreferencePair | None:

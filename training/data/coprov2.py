@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..hard_rules import row_texts
 from ..taxonomy import CATEGORIES, normalize_categories
 from .collect import SourceRows
 from .csv_rows import read_csv, start_of
@@ -52,6 +53,11 @@ def read_coprov2(
         ValueError: if a file or the folder is missing, or is no such CSV.
     """
     root = (images or images_beside(file)).resolve()
+    if images is None and not root.is_relative_to(file.parent.resolve()):
+        raise ValueError(
+            f"the folder of images beside {file.name} is a link that leads out of {file.parent.name}. "
+            "Put the images there, or name their folder."
+        )
     if not root.is_dir():
         raise ValueError(f"there is no folder of images {root}. Name the folder that holds u_idx_*.jpg.")
     table = _Table(ImageIndex(root))
@@ -88,7 +94,7 @@ class _Record:
 
     fields: dict[str, str] = field(default_factory=dict)
     categories: set[str] = field(default_factory=set)
-    others: set[str] = field(default_factory=set)  # cells of further columns, for the hard rule
+    others: set[str] = field(default_factory=set)  # what further columns say, for the hard rule
     is_contradictory: bool = False
 
 
@@ -121,7 +127,7 @@ class _Table:
         record.fields.setdefault(f"{side}_image", self._index.locate(image))
         record.is_contradictory |= known != prompt
         record.categories.update(categories)
-        record.others.update(text for column, text in cells.items() if column not in COLUMNS and text)
+        record.others.update(row_texts({name: cells[name] for name in cells.keys() - set(COLUMNS)}))
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the whole pairs in the order of their first rows."""

@@ -1,6 +1,7 @@
 """CSV files of prompts: UTF-8, one header line, read row by row."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
         columns: names the header must have.
 
     Raises:
-        ValueError: if the file is missing, no CSV in UTF-8, or lacks a column.
+        ValueError: if the file is missing, no CSV in UTF-8, lacks a column, or has one twice.
     """
     if not path.is_file():
         raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file. Name a CSV file.")
@@ -40,6 +41,9 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
                     f"{path.name} has no column {', '.join(missing)}; its first line is to be "
                     f"{','.join(columns)}."
                 )
+            twice = [name for name, count in Counter(reader.fieldnames).items() if count > 1]
+            if twice:  # only one of them would be read, and the hard rule would miss the other
+                raise ValueError(f"{path.name} has the column {twice[0]!r} twice. Rename or remove one.")
             for row in reader:
                 yield f"{path.name} line {reader.line_num}", {name: _text(row[name]) for name in row}
         except (csv.Error, UnicodeDecodeError) as error:

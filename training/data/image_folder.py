@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..hard_rules import row_texts
 from .collect import SourceRows
 from .csv_rows import read_csv, start_of
 from .image_index import ImageIndex
@@ -51,9 +52,14 @@ def read_image_folder(folder: Path, category: str | None = None) -> SourceRows:
             f"{folder.name} has no metadata.csv or metadata.jsonl with the columns {', '.join(COLUMNS)}. "
             "Save the data set as an image folder with its metadata."
         )
+    if not manifest.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{manifest.relative_to(folder).as_posix()} is reached by a link that leads out of "
+            f"{folder.name}. Name the folder it lies in."
+        )
     joined = _Joined(ImageIndex(manifest.parent.resolve()))
-    for name, cells in _cells(manifest):
-        joined.add(name, cells)
+    for name, fields in _rows(manifest):
+        joined.add(name, fields)
     if not category and not joined.has_categories:
         raise ValueError(f"{manifest.name} has no category column. Say the category of these pairs.")
     return SourceRows(
@@ -73,7 +79,7 @@ class _Record:
     captions: dict[str, str] = field(default_factory=dict)  # file -> its caption
     winners: set[str] = field(default_factory=set)
     categories: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)  # further cells, for the hard rule
+    others: list[str] = field(default_factory=list)  # what further cells say, for the hard rule
     is_contradictory: bool = False
 
     def reason(self) -> str | None:
@@ -97,11 +103,12 @@ class _Joined:
         self._disagreeing: list[str] = []
         self.has_categories = False
 
-    def add(self, name: str, cells: Mapping[str, str] | None) -> None:
-        """Take in one row."""
+    def add(self, name: str, fields: Mapping[str, Any] | None) -> None:
+        """Take in one row; None for a malformed one."""
         self._num_rows += 1
+        cells = None if fields is None else {key: _text(value) for key, value in fields.items()}
         reason = _reason(cells)
-        if reason or cells is None:
+        if reason or cells is None or fields is None:
             self._dropped.setdefault(reason or MALFORMED, []).append(name)
             return
         files = cells["jpg_0"], cells["jpg_1"]
@@ -114,7 +121,7 @@ class _Joined:
         if cells.get("category"):
             self.has_categories = True
             record.categories.append(cells["category"])
-        record.others += [text for column, text in cells.items() if column not in (*COLUMNS, "category")]
+        record.others += row_texts({key: fields[key] for key in fields.keys() - {*COLUMNS, "category"}})
 
     def rows(self, category: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the whole pairs in the order of their first rows."""
@@ -175,12 +182,8 @@ def _own_file(cells: Mapping[str, str], files: Sequence[str]) -> str | None:
     return next((file for file in files if own and _base(file) == own), None)
 
 
-def _cells(manifest: Path) -> Iterator[tuple[str, Mapping[str, str] | None]]:
-    if manifest.suffix == ".csv":
-        yield from read_csv(manifest, COLUMNS)
-        return
-    for name, fields in read_rows(manifest):
-        yield name, None if fields is None else {key: _text(value) for key, value in fields.items()}
+def _rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    return read_csv(manifest, COLUMNS) if manifest.suffix == ".csv" else read_rows(manifest)
 
 
 def _text(value: Any) -> str:

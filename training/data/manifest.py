@@ -1,13 +1,13 @@
 """The lines of a manifest: read one by one, and checked as far as text alone can tell."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..hard_rules import joins_minor_and_sexual
+from ..hard_rules import joins_minor_and_sexual, row_texts
 from ..taxonomy import normalize_categories
+from .json_row import parse_row
 from .pairs_report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
 
 # Letters and digits of a prompt that nobody meant; CoProV2 has "----prompt-------" six times.
@@ -40,7 +40,7 @@ def read_rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
     """
     for number, line in enumerate(manifest.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if line.strip():
-            fields = _parse(line)
+            fields = parse_row(line)
             yield _id(fields or {}) or f"{manifest.name} line {number}", fields
 
 
@@ -60,7 +60,7 @@ def read_text(
     """
     if fields is None:
         raise RowDroppedError(MALFORMED)
-    if joins_minor_and_sexual(_raw_categories(fields), *_texts(fields)):
+    if joins_minor_and_sexual(raw_categories(fields), *row_texts(fields)):
         raise RowDroppedError(HARD_RULE)  # first, so that it is counted whatever else is wrong
     row = {name: fields.get(name) for name in (*prompts, *images)}
     if not _id(fields) or not all(isinstance(value, str) and value.strip() for value in row.values()):
@@ -80,7 +80,7 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
         RowDroppedError: if there is none, or a name is no text.
     """
     try:
-        names, listed = _raw_categories(fields), fields.get("category", fields.get("categories"))
+        names, listed = raw_categories(fields), fields.get("category", fields.get("categories"))
         if isinstance(listed, list) and len(names) < len(listed):
             raise RowDroppedError(INCOMPLETE)
         categories = normalize_categories(names)
@@ -115,36 +115,15 @@ def is_placeholder(prompt: str) -> bool:
     return re.sub(r"[\W_]+", "", prompt.casefold()) in _PLACEHOLDERS
 
 
-def _parse(line: bytes) -> Mapping[str, Any] | None:
-    try:
-        fields = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError):  # ValueError: bad JSON and bad UTF-8 alike
-        return None
-    return fields if isinstance(fields, dict) else None
-
-
 def _id(fields: Mapping[str, Any]) -> str:
     value = fields.get("id", "")
     is_name = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
     return str(value).strip() if is_name else ""
 
 
-def _raw_categories(fields: Mapping[str, Any]) -> list[str]:
+def raw_categories(fields: Mapping[str, Any]) -> list[str]:
     """Return the categories as written; what is no text is left out, so that the hard rule sees the rest."""
     value = fields.get("category", fields.get("categories"))
     if isinstance(value, str):
         return [part for part in value.split(",") if part.strip()]
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
-
-
-def _texts(value: Any) -> list[str]:
-    """Return every text in a field, also inside lists and objects; a number called age is text too."""
-    if isinstance(value, dict):
-        value = [f"aged {each}" if _is_age(name, each) else each for name, each in value.items()]
-    if isinstance(value, list):
-        return [text for part in value for text in _texts(part)]
-    return [value] if isinstance(value, str) else []
-
-
-def _is_age(name: Any, value: Any) -> bool:
-    return str(name).strip().casefold() == "age" and isinstance(value, int | float)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ..data.json_row import parse_row
 from ..data.manifest import RowDroppedError, read_categories, read_text
 from ..data.pairs_report import DUPLICATE_ID, INCOMPLETE, MALFORMED, reason_lines
 
@@ -74,10 +75,7 @@ def _lines(text: str, category: str) -> Iterator[tuple[str, Mapping[str, Any] | 
 def _fields(line: str) -> Mapping[str, Any] | None:
     """Return a line's fields; None for one that is neither an object nor a pair with one arrow."""
     if line.startswith("{"):
-        try:
-            return json.loads(line)
-        except (ValueError, RecursionError):
-            return None
+        return parse_row(line)
     halves = line.split(ARROW)
     return {"unsafe_prompt": halves[0], "safe_prompt": halves[1]} if len(halves) == 2 else None
 

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
-from ..data.manifest import prompt_key
+from ..data.manifest import prompt_key, raw_categories
 from ..data.paired_prompts import read_paired_prompts
+from ..hard_rules import joins_minor_and_sexual, row_texts
 from .source import RewriteSource
 
 
 def paired_rewriter(source: RewriteSource) -> Callable[[str], str | None]:
     """Return a rewriter that looks prompts up; case and spaces make no difference.
 
-    Of an unsafe prompt that stands twice in the file, see `read_paired_prompts`, the first counts.
+    Of an unsafe prompt that stands twice in the file, see `read_paired_prompts`, the first counts. Rows that
+    the hard rule forbids are not known.
 
     Raises:
         ValueError: if there is no such file, or it holds no pair of prompts.
@@ -20,6 +22,8 @@ def paired_rewriter(source: RewriteSource) -> Callable[[str], str | None]:
         raise ValueError("rewriting by a paired file needs one: CoProV2's CSV, or lines of JSON.")
     known: dict[str, str] = {}
     for _, fields in read_paired_prompts(path):
+        if fields and joins_minor_and_sexual(raw_categories(fields), *row_texts(fields)):
+            continue  # by the file's own category, whatever the caller's is
         unsafe, safe = ((fields or {}).get(f"{side}_prompt") for side in ("unsafe", "safe"))
         if isinstance(unsafe, str) and isinstance(safe, str) and unsafe.strip():
             known.setdefault(prompt_key(unsafe), safe.strip())

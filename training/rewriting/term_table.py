@@ -27,22 +27,25 @@ class TermTable:
         self._texts = {_key(term): text.strip() for term, text in replacements.items()}
         longest_first = sorted(self._texts, key=lambda term: (-len(term), term))
         spelled = (r"\s+".join(map(re.escape, term.split())) for term in longest_first)
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)", re.IGNORECASE)
+        grouped = "|".join(f"({each})" for each in spelled)
+        self._pattern = re.compile(rf"(?<!\w)(?:{grouped})(?!\w)", re.IGNORECASE)
+        self._in_order = [self._texts[term] for term in longest_first]
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def rewrite(self, prompt: str) -> str | None:
         """Return the prompt with every term replaced, its case kept; None where there is no term."""
-        text, count = self._pattern.subn(lambda found: self._replacement(found[0]), prompt)
+        text, count = self._pattern.subn(self._replacement, prompt)
         return text if count else None
 
     def has_term(self, prompt: str) -> bool:
         """Say whether a term is in a prompt, also disguised, see `disguises`."""
         return any(self._pattern.search(text) for text in (prompt, *readings(prompt)))
 
-    def _replacement(self, found: str) -> str:
-        text = self._texts[_key(found)]
+    def _replacement(self, match: re.Match[str]) -> str:
+        # by the term's own group: `KNİFE` matches the term `knife` and is another key
+        found, text = match[0], self._in_order[match.lastindex - 1]
         if len(found) > 1 and found.isupper():
             return text.upper()
         return text[:1].upper() + text[1:] if found[:1].isupper() else text
