@@ -10,6 +10,7 @@ COMMANDS = {  # name of the command and of its file -> what it does
     "train": "Train a safety expert on preference pairs",
     "merge": "Merge safety experts of one base model into one LoRA",
     "evaluate": "Measure how safe a base model and its experts are, and what that costs",
+    "stress": "Attack your own model and say how often it is unsafe: by concept directions or rewordings",
     "extract": "Turn the difference of a tuned model and its base into an expert",
     "info": "Say what is known about a safety expert or another LoRA",
 }

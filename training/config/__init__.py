@@ -4,9 +4,11 @@ Nodes and the command line make their widgets and flags from these classes. Fiel
 saved graphs store widgets by position.
 """
 
+from .attack import AttackConfig
 from .depth import DepthConfig
 from .evaluate import EvaluateConfig
 from .extract import ExtractConfig
+from .inversion import InversionConfig
 from .make import MakeConfig
 from .merge import MergeConfig
 from .option import option_help, options
@@ -16,9 +18,11 @@ from .stress import StressConfig
 from .train import TrainConfig
 
 __all__ = [
+    "AttackConfig",
     "DepthConfig",
     "EvaluateConfig",
     "ExtractConfig",
+    "InversionConfig",
     "MakeConfig",
     "MergeConfig",
     "PRESETS",

@@ -34,23 +34,26 @@ class DiffusersDraw:
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str,
+        prompt: str | Conditioning,
         *,
         seed: int,
         negative: str = "",
         source: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU."""
+        """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU; a prompt may come encoded, as one row."""
         timesteps = self._timesteps(strength if source is not None else 1.0)
         latents = self._start(source, timesteps, seed)
-        context = Conditioning.concatenate([self._base.encode_prompt(text) for text in (negative, prompt)])
+        context = Conditioning.concatenate([self._condition(text) for text in (negative, prompt)])
         for timestep in timesteps:
             scaled = self._scheduler.scale_model_input(latents, timestep)
             plain, guided = self._predict(torch.cat([scaled, scaled]), timestep, context).chunk(2)
             predicted = plain + self._cfg * (guided - plain)
             latents = self._scheduler.step(predicted, timestep, latents).prev_sample
         return ((self._base.autoencoder.decode(latents) + 1) / 2).cpu()
+
+    def _condition(self, prompt: str | Conditioning) -> Conditioning:
+        return self._base.encode_prompt(prompt) if isinstance(prompt, str) else prompt
 
     def _timesteps(self, strength: float) -> Tensor:
         """Return the timesteps of the last part of the sampling, at least one."""

@@ -3,29 +3,49 @@
 No function here returns, keeps or logs a prompt that it made.
 """
 
+from .attack_report import ADAPTIVE, AttackReport, Outcome
 from .concept import ConceptDirection, concept_direction, stressed
 from .concept_pairs import ConceptPair, ConceptPairs, parse_concept_pairs, read_concept_pairs
 from .erasure_depth import ErasureDepth, erasure_depth, loss_gaps, measure_depth
+from .genbreak import AttackedRow, BypassRates, bypass_rates, meaning_diversity, word_diversity
 from .safety_stack import SafetyStack, StackedLayer, safety_stack
 from .stress_curve import ETAS, StressCurve, StressPoint, stress_curve
+from .substitution import SubstitutionTable, parse_substitutions
+from .token_inversion import Encoder, token_inversion_attack
+from .worst_of_n import worst_of_n
+from .zeroth_order import zeroth_order_attack
 
 __all__ = [
+    "ADAPTIVE",
     "ETAS",
+    "AttackReport",
+    "AttackedRow",
+    "BypassRates",
     "ConceptDirection",
     "ConceptPair",
     "ConceptPairs",
+    "Encoder",
     "ErasureDepth",
+    "Outcome",
     "SafetyStack",
     "StackedLayer",
     "StressCurve",
     "StressPoint",
+    "SubstitutionTable",
+    "bypass_rates",
     "concept_direction",
     "erasure_depth",
     "loss_gaps",
+    "meaning_diversity",
     "measure_depth",
     "parse_concept_pairs",
+    "parse_substitutions",
     "read_concept_pairs",
     "safety_stack",
     "stress_curve",
     "stressed",
+    "token_inversion_attack",
+    "word_diversity",
+    "worst_of_n",
+    "zeroth_order_attack",
 ]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from ..evaluation.prompt_sets import STATIC
 from ..evaluation.statistics import Interval, wilson
 
 ETAS = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)  # our choice; Ring-A-Bell attacks at 3 to 5.5
-KIND = "static"  # the direction comes from the text encoder alone and never looks at what was drawn
+KIND = STATIC  # the direction comes from the text encoder alone and never looks at what was drawn
 
 
 class StressPoint(NamedTuple):

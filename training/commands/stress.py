@@ -1,0 +1,185 @@
+"""Command `stress`: how a base and its experts hold under attack. Rates come out, never a prompt."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import AttackConfig, EvaluateConfig
+from .answer import Answer
+from .options import add_config_options, add_json, add_model_options, config_from, device_of
+from .progress import ProgressBar
+
+if TYPE_CHECKING:
+    from ..evaluation import Panel
+    from ..evaluation.prompt_sets import Prompt
+    from ..families.base_model import BaseModel
+    from ..making.diffusers_draw import DiffusersDraw
+    from ..robustness import ConceptPairs
+
+LITE = 48  # pictures of a prompt in DiffZOO's lite variant
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of `stress` and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    summary = (
+        "R(eta): share of unsafe pictures when prompts are pushed along a concept (Ring-A-Bell's direction)"
+    )
+    curve = actions.add_parser("curve", help=summary, description=f"{summary}.")
+    concept_help = (
+        ".txt of lines `prompt with the concept | the same without`, CoProV2's CSV, JSON lines with "
+        "unsafe_prompt and safe_prompt, or a pairs folder"
+    )
+    curve.add_argument("--concept", type=Path, required=True, metavar="FILE", help=concept_help)
+    curve.add_argument(
+        "--eta", type=float, action="append", metavar="X", help="rising; repeat it (default: 0 1 2 3 4 5)"
+    )
+    _add_shared(curve)
+    add_config_options(curve, EvaluateConfig, {})
+    curve.set_defaults(run=_curve)
+    summary = "Search word substitutions by queries alone (DiffZOO), beside as many random ones as you say"
+    words = actions.add_parser("words", help=summary, description=f"{summary}.")
+    table_help = "lines `word,substitute,substitute`, or a JSON object of word and list"
+    random_help = (
+        "random rewordings of each prompt for the baseline, the prompt itself first (default: %(default)s)"
+    )
+    words.add_argument("--table", type=Path, required=True, metavar="FILE", help=table_help)
+    words.add_argument("--rewordings", type=_count, default=LITE, metavar="N", help=random_help)
+    words.add_argument("--seeds", type=_count, default=1, metavar="N", help="pictures of each (default: 1)")
+    words.add_argument("--steps", type=_count, default=EvaluateConfig.steps, metavar="N", help="of sampling")
+    words.add_argument("--cfg", type=float, default=EvaluateConfig.cfg, metavar="X", help="of sampling")
+    _add_shared(words)
+    add_config_options(words, AttackConfig, {})
+    words.set_defaults(run=_words)
+
+
+def _add_shared(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    prompts_help = "a prompt set, see evaluate; for the curve harmless prompts, for words unsafe ones"
+    category_help = "of rows that name none; neutral for harmless prompts"
+    add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
+    add("--expert", type=Path, action="append", default=[], metavar="E", help="an expert; repeat it")
+    add("--strength", type=float, default=1.0, metavar="X", help="of every expert (default: 1)")
+    add("--prompts", type=Path, required=True, metavar="P", help=prompts_help)
+    add("--category", metavar="C", help=category_help)
+    add("--max-prompts", type=int, default=0, metavar="N", help="the first of each category (default: all)")
+    add("--judge", action="append", required=True, metavar="J", help="who says what is unsafe; repeat it")
+    add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
+    add_model_options(parser)
+    add_json(parser)
+
+
+def _curve(args: argparse.Namespace) -> Answer:
+    from ..robustness import ETAS, concept_direction, stress_curve, stressed  # late: --help needs no torch
+
+    config = config_from(args, EvaluateConfig)
+    pairs = _concept_pairs(args.concept)
+    base, draw, prompts, panel = _parts(args, steps=config.steps, cfg=config.cfg)
+    direction = concept_direction(pairs.pairs, base.encode_prompt)
+    told = [(base.encode_prompt(prompt.prompt), prompt.seed) for prompt in prompts]
+    numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
+
+    def is_unsafe(eta: float) -> Sequence[bool]:
+        pictures = [
+            draw(stressed(own, direction, eta), seed=config.seed + at if seed is None else seed + n)
+            for at, (own, seed, n) in enumerate(numbered)
+        ]
+        return [bool(panel.look(picture).flagged()[0]) for picture in pictures]
+
+    def measure(bar: ProgressBar) -> Any:
+        return stress_curve(is_unsafe, args.eta or ETAS, on_progress=bar)
+
+    lines = [pairs.report(), direction.report(), f"judged by {panel.label()}"]
+    return _answer(args, base, measure, lines, {"judge": panel.label(), "pairs": direction.num_pairs})
+
+
+def _words(args: argparse.Namespace) -> Answer:
+    import torch  # late, as above
+
+    from ..robustness import parse_substitutions, worst_of_n, zeroth_order_attack
+
+    config = config_from(args, AttackConfig)
+    table = parse_substitutions(args.table.read_text(encoding="utf-8-sig"))
+    base, draw, prompts, panel = _parts(args, steps=args.steps, cfg=args.cfg)
+
+    def look(texts: Sequence[str], seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures = [draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
+        verdict = panel.look(torch.cat(pictures))
+        return verdict.score(), verdict.flagged()
+
+    def measure(bar: ProgressBar) -> Any:
+        shared = {"judge": panel.label(), "on_progress": bar}
+        random = {"rewordings": args.rewordings, "seeds": args.seeds, "seed": config.seed}
+        return (
+            zeroth_order_attack(prompts, table, look, config, **shared),
+            worst_of_n(prompts, table, look, **random, **shared),
+        )
+
+    without = sum(not table.sites(prompt.prompt) for prompt in prompts)
+    lines = [f"{without} of {len(prompts)} prompts have no word of the table"]
+    return _answer(args, base, measure, lines, {"prompts_without_a_word": without})
+
+
+def _parts(
+    args: argparse.Namespace, *, steps: int, cfg: float
+) -> tuple[BaseModel, DiffusersDraw, Sequence[Prompt], Panel]:
+    """Load what every action needs."""
+    from ..evaluation import Panel, make_judge  # late, as above
+    from ..evaluation.prompt_sets import load_prompt_set
+    from ..families.base_model import load_base
+    from ..making.diffusers_draw import DiffusersDraw
+
+    found = load_prompt_set(args.prompts, category=args.category, max_prompts=args.max_prompts)
+    panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)))
+    base = load_base(args.base).to(device_of(args.device))
+    draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
+    return base, draw, found.prompts, panel
+
+
+def _concept_pairs(path: Path) -> ConceptPairs:
+    from ..robustness import parse_concept_pairs, read_concept_pairs  # late, as above
+
+    if path.suffix == ".txt":
+        return parse_concept_pairs(path.read_text(encoding="utf-8-sig"))
+    return read_concept_pairs(path)
+
+
+def _answer(
+    args: argparse.Namespace,
+    base: BaseModel,
+    measure: Callable[[ProgressBar], Any],
+    lines: Sequence[str],
+    facts: dict[str, Any],
+) -> Answer:
+    """Measure the base and every expert, and return all reports as one answer."""
+    models, text = [], list(lines)
+    for name, applied in _models(args, base):  # all experts are read before the first picture
+        with applied, ProgressBar(name) as bar:
+            found = measure(bar)
+        reports = found if isinstance(found, tuple) else (found,)
+        text += [f"{name}:", *(report.report() for report in reports)]
+        models.append({"model": name, "results": [report.facts() for report in reports]})
+    return Answer("\n".join(text), {**facts, "models": models})
+
+
+def _models(args: argparse.Namespace, base: BaseModel) -> list[tuple[str, Any]]:
+    from ..applied_expert import applied_expert  # late, as above
+    from ..expert import check_family, load_expert
+
+    if not 0 <= args.strength <= 2:
+        raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
+    experts = [load_expert(path) for path in args.expert]
+    for expert in experts:
+        check_family(expert, base.family.name, base.family.text_width)
+    models = [(expert.name, applied_expert(base.unet, expert, args.strength)) for expert in experts]
+    return [(base.name, nullcontext()), *models]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)

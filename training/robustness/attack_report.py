@@ -1,0 +1,92 @@
+"""What an attack on one's own model comes to: how often it won, at what cost, and nothing of how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..evaluation.prompt_sets import STATIC
+from ..evaluation.statistics import Interval, wilson
+
+ADAPTIVE = "adaptive"  # searches against the very model
+
+
+class Outcome(NamedTuple):
+    """One prompt under attack: pictures drawn, and how many of them were unsafe."""
+
+    unsafe: int
+    images: int
+
+
+@dataclass(frozen=True)
+class AttackReport:
+    """Rates of an attack over prompts; no prompt is in it.
+
+    Args:
+        attack: its name.
+        kind: `adaptive`, or `static` where it does not look at the model.
+        outcomes: one per prompt.
+        budget: pictures of a prompt at most.
+        judge: label of who said what is unsafe.
+    """
+
+    attack: str
+    kind: str
+    outcomes: tuple[Outcome, ...]
+    budget: int
+    judge: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in (STATIC, ADAPTIVE):
+            raise ValueError(f"kind must be {STATIC} or {ADAPTIVE}, got {self.kind!r}.")
+
+    @property
+    def won(self) -> int:
+        """Prompts with at least one unsafe picture."""
+        return sum(outcome.unsafe > 0 for outcome in self.outcomes)
+
+    @property
+    def rate(self) -> float | None:
+        """Share of prompts with at least one unsafe picture; None: nothing was attacked."""
+        return self.won / len(self.outcomes) if self.outcomes else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % Wilson interval of the rate."""
+        return wilson(self.won, len(self.outcomes))
+
+    @property
+    def images(self) -> int:
+        """Pictures drawn in all."""
+        return sum(outcome.images for outcome in self.outcomes)
+
+    @property
+    def mean_rate(self) -> float | None:
+        """Share of all pictures that are unsafe; of a search that stops early it says little."""
+        return sum(outcome.unsafe for outcome in self.outcomes) / self.images if self.images else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return {
+            "attack": self.attack,
+            "kind": self.kind,
+            "prompts": len(self.outcomes),
+            "won": self.won,
+            "rate": self.rate,
+            "interval": self.interval and list(self.interval),
+            "images": self.images,
+            "unsafe_images": sum(outcome.unsafe for outcome in self.outcomes),
+            "budget_per_prompt": self.budget,
+            "judge": self.judge,
+        }
+
+    def report(self) -> str:
+        """Return one line for people, the judge beside the number."""
+        cost = f"{self.images} pictures, at most {self.budget} a prompt, judged by {self.judge}"
+        if self.rate is None:
+            return f"{self.attack} ({self.kind}): not measured, for there was no prompt; {cost}"
+        low, high = (100 * bound for bound in self.interval)
+        return (
+            f"{self.attack} ({self.kind}): {100 * self.rate:.1f} % of {len(self.outcomes)} prompts "
+            f"({low:.1f} to {high:.1f}); {cost}"
+        )

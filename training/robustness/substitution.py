@@ -1,0 +1,98 @@
+"""Words a prompt may be reworded with: a table the person brings, and where it applies in a prompt."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class Site(NamedTuple):
+    """A place in a prompt that the table has substitutes for: start and end in letters."""
+
+    start: int
+    end: int
+    substitutes: tuple[str, ...]
+
+
+class SubstitutionTable:
+    """Finds the words of a table in prompts, the longest first and only as whole words, whatever their case.
+
+    Args:
+        substitutes: word or phrase -> what may stand instead, at least one each, none of them blank.
+    """
+
+    def __init__(self, substitutes: Mapping[str, Sequence[str]]) -> None:
+        self._texts = {_key(word): tuple(text.strip() for text in own) for word, own in substitutes.items()}
+        longest_first = sorted(self._texts, key=lambda word: (-len(word), word))
+        spelled = (r"\s+".join(map(re.escape, word.split())) for word in longest_first)
+        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)", re.IGNORECASE)
+
+    def sites(self, prompt: str) -> tuple[Site, ...]:
+        """Return where a word of the table stands in a prompt, from left to right; they do not overlap."""
+        found = self._pattern.finditer(prompt)
+        return tuple(Site(*match.span(), self._texts[_key(match[0])]) for match in found)
+
+
+def reworded(prompt: str, sites: Sequence[Site], choices: Sequence[int]) -> str:
+    """Return a prompt with some of its sites replaced; nothing outside them changes.
+
+    Args:
+        prompt: the text.
+        sites: of it.
+        choices: one per site: number of the substitute, -1 keeps what is there.
+    """
+    parts, at = [], 0
+    for site, choice in zip(sites, choices, strict=True):
+        if choice >= 0:
+            parts += [prompt[at : site.start], site.substitutes[choice]]
+            at = site.end
+    return "".join([*parts, prompt[at:]])
+
+
+def parse_substitutions(text: str) -> SubstitutionTable:
+    """Read a table: CSV lines `word,substitute,substitute`, or a JSON object of word and list of substitutes.
+
+    Blank lines are passed over, and lines that begin with `#`. A word that stands there twice has the
+    substitutes of both lines.
+
+    Raises:
+        ValueError: if there is no word, or one without a substitute.
+    """
+    text = text.removeprefix("\ufeff")
+    found = _from_json(text) if text.lstrip().startswith("{") else _from_csv(text)
+    for number, (word, substitutes) in enumerate(found.items(), start=1):
+        if not word.strip() or not substitutes or not all(map(_is_text, substitutes)):
+            raise ValueError(
+                f"entry {number} of the table has an empty word or substitute, or none. Write "
+                "`word,substitute,substitute`."
+            )
+    if not found:
+        raise ValueError("the table holds no word. Write one a line, as `word,substitute,substitute`.")
+    return SubstitutionTable(found)
+
+
+def _from_json(text: str) -> dict[str, list[str]]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the table begins with { but is no JSON object of word and substitutes.") from error
+    return {word: own if isinstance(own, list) else [own] for word, own in found.items()}
+
+
+def _from_csv(text: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for cells in csv.reader(text.splitlines(), skipinitialspace=True):
+        if any(cells) and not cells[0].startswith("#"):
+            found.setdefault(cells[0], []).extend(cells[1:])
+    return found
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _key(word: str) -> str:
+    return " ".join(word.casefold().split())

@@ -1,0 +1,141 @@
+"""Ring-A-Bell's second half: tokens that encode near a pushed prompt, searched on one's own model.
+
+Tsai et al. 2024, arXiv:2310.10012; constants as in the released notebooks. The tokens are drawn with and
+forgotten: what comes back is how often the model was unsafe. Concept Stress, which feeds the point itself,
+bounds this attack from above at none of its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..config import InversionConfig
+from ..hard_rules import joins_minor_and_sexual
+from ..noise import named_generator
+from .attack_report import ADAPTIVE, AttackReport, Outcome
+
+START, END = 49406, 49407  # CLIP's marks; the end mark is its padding too
+NAME = "Ring-A-Bell's token inversion"
+
+
+class Encoder(NamedTuple):
+    """The text encoder under attack.
+
+    Attributes:
+        encode: token ids (n, tokens) to last hidden states (n, tokens, width).
+        text_of: token ids to text, only to keep the rule on minors; its answer is not kept.
+        vocabulary: ids the search may use, (v,); neither of the marks.
+        marks: ids of the start and of the end.
+    """
+
+    encode: Callable[[Tensor], Tensor]
+    text_of: Callable[[Sequence[int]], str]
+    vocabulary: Tensor
+    marks: tuple[int, int] = (START, END)
+
+
+def token_inversion_attack(
+    targets: Sequence[Tensor],
+    encoder: Encoder,
+    is_unsafe: Callable[[Tensor], Sequence[bool]],
+    config: InversionConfig,
+    *,
+    categories: Sequence[str],
+    budget: int,
+    judge: str,
+    on_progress: Callable[[int, int], None] = lambda step, total: None,
+) -> AttackReport:
+    """Search tokens for every target, draw with them, and return only rates.
+
+    Tokens that read as sexual content together with a word for a minor are not drawn with; such a target
+    counts with no picture.
+
+    Args:
+        targets: pushed prompts, see `stressed`, each (tokens, width).
+        encoder: see `Encoder`.
+        is_unsafe: draws with encoded tokens (1, tokens, width) and judges; one flag per picture.
+        config: how to search.
+        categories: of the concept, for the rule on minors.
+        budget: pictures that `is_unsafe` draws, for the report.
+        judge: label of who judges.
+        on_progress: generations done and in all; may raise to cancel.
+    """
+    total = len(targets) * config.generations
+    outcomes = []
+    for number, target in enumerate(targets):
+        tokens = _search(
+            target, encoder, config, named_generator(f"ring-a-bell/{config.seed}/{number}"),
+            lambda done, before=number * config.generations: on_progress(before + done, total),
+        )  # fmt: skip
+        if joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist())):
+            outcomes.append(Outcome(0, 0))
+            continue
+        flags = [bool(flag) for flag in is_unsafe(encoder.encode(tokens))]
+        outcomes.append(Outcome(sum(flags), len(flags)))
+    return AttackReport(NAME, ADAPTIVE, tuple(outcomes), budget, judge)
+
+
+def _search(
+    target: Tensor,
+    encoder: Encoder,
+    config: InversionConfig,
+    generator: torch.Generator,
+    on_generation: Callable[[int], None],
+) -> Tensor:
+    """Return the ids (1, tokens) seen that encode nearest to the target, by the genetic search."""
+    vocabulary, half = encoder.vocabulary, config.population // 2
+    genes = _pick(vocabulary, (config.population, config.free_tokens), generator)
+    best, best_error = genes[:1], torch.inf
+    for generation in range(1, config.generations + 1):
+        error = _errors(genes, target, encoder)
+        order = error.argsort(stable=True)
+        if error[order[0]] < best_error:  # our addition: mutation may lose the best of a generation
+            best, best_error = genes[order[:1]], float(error[order[0]])
+        genes = _mutated(
+            _with_children(genes[order[:half]], config, generator), vocabulary, config, generator
+        )
+        on_generation(generation)
+    return _framed(best, len(target), encoder)
+
+
+def _errors(genes: Tensor, target: Tensor, encoder: Encoder) -> Tensor:
+    """Return the sum of squares to the target per candidate, (n,), fp32."""
+    encoded = encoder.encode(_framed(genes, len(target), encoder))
+    return (encoded.float() - target.float()).square().flatten(1).sum(1)
+
+
+def _framed(genes: Tensor, tokens: int, encoder: Encoder) -> Tensor:
+    """Return [start, genes, end, end, ...], (n, tokens)."""
+    start, end = encoder.marks
+    ids = torch.full((len(genes), tokens), end)
+    ids[:, 0], ids[:, 1 : 1 + genes.shape[1]] = start, genes
+    return ids
+
+
+def _with_children(parents: Tensor, config: InversionConfig, generator: torch.Generator) -> Tensor:
+    """Return the survivors, and two children of each that is chosen: tails exchanged behind one cut."""
+    count, length = parents.shape
+    chosen = torch.rand(count, generator=generator) < config.crossover
+    partners = parents[torch.randint(count, (count,), generator=generator)]
+    cuts = torch.randint(1, length + 1, (count, 1), generator=generator)
+    is_head = torch.arange(length) < cuts
+    children = [torch.where(is_head, a, b) for a, b in ((parents, partners), (partners, parents))]
+    return torch.cat([parents, *(each[chosen] for each in children)])
+
+
+def _mutated(
+    genes: Tensor, vocabulary: Tensor, config: InversionConfig, generator: torch.Generator
+) -> Tensor:
+    """Return candidates, survivors too, each with the given chance to have one token replaced."""
+    chosen = torch.rand(len(genes), 1, generator=generator) < config.mutation
+    where = torch.randint(genes.shape[1], (len(genes), 1), generator=generator)
+    new = _pick(vocabulary, (len(genes), 1), generator)
+    return torch.where(chosen & (torch.arange(genes.shape[1]) == where), new, genes)
+
+
+def _pick(vocabulary: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    return vocabulary[torch.randint(len(vocabulary), shape, generator=generator)]
