@@ -112,6 +112,24 @@ def source_fingerprint(path: Path, images: Path | None) -> str:
     return f"{file_fingerprint(path)} {folder_fingerprint(images)}"
 
 
+class FolderWatch:
+    """Counts the changes of folders that a node writes, but for its own, which must not make it run again."""
+
+    def __init__(self) -> None:
+        self._left: dict[Path, tuple[str, int]] = {}  # fingerprint as last seen or left, changes since
+
+    def changes(self, folder: Path) -> int:
+        """Return how often others were seen to change a folder; for a folder that is new here, 0."""
+        now = folder_fingerprint(folder)
+        left, count = self._left.get(folder, (now, 0))
+        self._left[folder] = now, count + (now != left)
+        return self._left[folder][1]
+
+    def leave(self, folder: Path) -> None:
+        """Take a folder as it is now for the node's own work."""
+        self._left[folder] = folder_fingerprint(folder), self._left.get(folder, ("", 0))[1]
+
+
 def _unnumbered(root: Path, prefix: str) -> Path:
     target = _inside(root / SAVED, prefix)
     if target is None:

@@ -11,10 +11,12 @@ from ..training.evaluation import RULES
 from ..training.making import make_pairs, parse_prompt_pairs
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host
-from .files import new_pairs_path
+from .files import FolderWatch, new_pairs_path
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, SafetyPairs, resolution_input
 from .widgets import config_inputs
+
+_WATCH = FolderWatch()  # of this session, as the host's cache is
 
 
 class MakeSafetyPairs(io.ComfyNode):
@@ -96,6 +98,10 @@ class MakeSafetyPairs(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, **_: object) -> int:
+        return _WATCH.changes(new_pairs_path(host.input_folder(), folder)) if folder else 0
+
+    @classmethod
     def execute(
         cls,
         model: Any,
@@ -118,20 +124,17 @@ class MakeSafetyPairs(io.ComfyNode):
         target = new_pairs_path(host.input_folder(), folder)
         sampling = {"sampler": sampler_name, "scheduler": scheduler, "resolution": resolution}
         draw = host.HostDraw(model, clip, vae, steps=config.steps, cfg=config.cfg, **sampling)
+        on_progress = host.progress(cls.hidden.unique_id)
+        facts = {**host.drawing_facts(model, clip, vae, on_progress), **sampling}
         report = make_pairs(
-            read.pairs,
-            draw,
-            target,
-            config,
-            panel=panel,
-            facts={**host.drawing_facts(model, clip, vae), **sampling},
-            on_progress=host.progress(cls.hidden.unique_id),
+            read.pairs, draw, target, config, panel=panel, facts=facts, on_progress=on_progress
         )
+        _WATCH.leave(target)
         text = dataclasses.replace(report, dropped=read.dropped).text()
         if not report.made:
             raise ValueError(
                 f"no pair was made in {folder}. Change the prompts, the judge or attempts.\n{text}"
             )
-        pairs = load_pairs(target)
+        pairs = load_pairs(target, on_progress=on_progress)
         text += f"\nin input/{target.relative_to(host.input_folder()).as_posix()}: {pairs.report.text()}"
         return io.NodeOutput(pairs, text, ui=ui.PreviewText(text))

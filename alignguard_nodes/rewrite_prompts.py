@@ -8,7 +8,7 @@ from ..training.config import RewriteConfig
 from ..training.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host
-from .files import pairs_path
+from .files import entry_fingerprint, pairs_path
 from .sockets import CATEGORY
 from .widgets import config_inputs
 
@@ -90,6 +90,10 @@ class RewritePrompts(io.ComfyNode):
         except (FileNotFoundError, ValueError) as error:
             return str(error)
         return True
+
+    @classmethod
+    def fingerprint_inputs(cls, paired_file: str | None = None, **_: object) -> str:
+        return entry_fingerprint(pairs_path(host.input_folder(), paired_file)) if paired_file else ""
 
     @classmethod
     def execute(

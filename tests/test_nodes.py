@@ -193,6 +193,29 @@ def test_a_fingerprint_changes_with_any_file_and_only_then(tmp_path):
     assert files.folder_fingerprint(tmp_path) != first
 
 
+def test_only_what_others_do_to_a_folder_counts(tmp_path):
+    watch, folder = files.FolderWatch(), tmp_path / "pairs"
+    assert watch.changes(folder) == 0  # before the first run there is none
+    folder.mkdir()
+    (folder / "pairs.jsonl").write_text("one")
+    watch.leave(folder)
+    assert watch.changes(folder) == watch.changes(folder) == 0  # the node's own work
+    (folder / "pairs.jsonl").write_text("edited")
+    assert watch.changes(folder) == 1
+    watch.leave(folder)  # the run that followed
+    assert watch.changes(folder) == 1
+    (folder / "pairs.jsonl").unlink()
+    folder.rmdir()
+    assert watch.changes(folder) == 2
+    watch.leave(folder)
+    assert watch.changes(tmp_path / "another") == 0
+
+
+def test_what_lies_in_a_folder_at_first_sight_is_no_change(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("of an earlier session")
+    assert files.FolderWatch().changes(tmp_path) == 0
+
+
 def test_the_fingerprint_of_a_csv_changes_with_it_and_with_its_images(tmp_path):
     csv, images = tmp_path / "a.csv", tmp_path / "a"
     csv.write_text("one")

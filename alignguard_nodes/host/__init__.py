@@ -5,6 +5,7 @@ mode, names from widgets. What leaves this package is what `training` expects.
 """
 
 from .apply import apply_expert
+from .drawing_facts import drawing_facts
 from .encoders import (
     Encoders,
     changed_conditioning,
@@ -27,7 +28,7 @@ from .folders import (
     register_folders,
 )
 from .pictures import clip_embed, image_of, pictures_of
-from .sampling import SAMPLERS, SCHEDULERS, HostDraw, drawing_facts
+from .sampling import SAMPLERS, SCHEDULERS, HostDraw
 from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
 
 __all__ = [

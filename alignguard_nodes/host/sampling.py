@@ -8,20 +8,9 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...training.families.weights_hash import weights_hash
 from .pictures import image_of, pictures_of
 
 SAMPLERS, SCHEDULERS = list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
-
-
-def drawing_facts(model: Any, clip: Any, vae: Any) -> dict[str, str]:
-    """Return what names the weights that draw: hashes, and the session's own name for a LoRA on them."""
-    names = {
-        "model": weights_hash(model.model.diffusion_model),
-        "encoders": weights_hash(clip.cond_stage_model, vae.first_stage_model),
-    }
-    patched = [each.patches_uuid for each in (model, clip.patcher) if each.patches]
-    return names | ({"patches": " ".join(map(str, patched))} if patched else {})
 
 
 class HostDraw:

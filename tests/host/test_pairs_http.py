@@ -1,6 +1,7 @@
 """Making and judging inside a real ComfyUI: what is kept and shown, and where no unsafe picture is."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -73,6 +74,26 @@ def test_the_same_call_draws_the_same_pictures_and_a_begun_folder_goes_on(comfy)
         for name in (row["unsafe_image"], row["safe_image"]):
             pair = [(comfy.input_dir / "made" / n / name).read_bytes() for n in ("first", "again")]
             assert pair[0] == pair[1]
+
+
+def test_the_node_runs_again_only_after_somebody_else_changed_its_folder(comfy):
+    graph = make("made/watched", prompts=PROMPTS.splitlines()[0], judge="none")
+    entries = [comfy.run(graph), comfy.run(graph)]
+    shutil.rmtree(comfy.input_dir / "made" / "watched")
+    entries += [comfy.run(graph), comfy.run(graph)]
+    messages = [dict(entry["status"]["messages"]) for entry in entries]
+    assert ["made" in each["execution_cached"]["nodes"] for each in messages] == [False, True, False, True]
+    assert len(rows(comfy.input_dir / "made" / "watched")) == 1
+
+
+def test_an_edited_paired_file_is_looked_up_again(comfy):
+    file = comfy.input_dir / "rewritten.jsonl"
+    settings = {"method": "paired_file", "paired_file": file.name, "table": "", "category": "hate"}
+    graph = {"rewrite": node("AlignGuardRewritePrompts", prompts="a skull by a road", **settings)}
+    graph["shown"] = node("PreviewAny", source=("rewrite", 1))
+    for safe in ("a flower by a road", "a red flower by a road"):
+        file.write_text(json.dumps({"unsafe_prompt": "a skull by a road", "safe_prompt": safe}))
+        assert text_of(comfy.run(graph), "shown") == safe
 
 
 def test_the_hard_rule_and_a_folder_elsewhere_are_refused_before_anything_is_drawn(comfy):
