@@ -12,12 +12,13 @@ NAME = "in_use.lock"  # stays behind, empty; what counts is who holds it
 
 
 @contextmanager
-def locked(folder: Path | None, name: str = NAME) -> Iterator[None]:
+def locked(folder: Path | None, name: str = NAME, *, wait: bool = False) -> Iterator[None]:
     """Keep every other run out of a folder while the context lasts.
 
     Args:
         folder: made when missing; None locks nothing.
         name: of the lock's file, where several runs share a folder on purpose.
+        wait: until the other has ended, for work that takes a moment.
 
     Raises:
         ValueError: if another run is using it.
@@ -27,7 +28,7 @@ def locked(folder: Path | None, name: str = NAME) -> Iterator[None]:
         yield
         return
     with _opened(folder, name) as file:
-        if not _take(file):
+        if not _take(file, wait):
             raise ValueError(
                 f"another run is using the folder {folder}. Wait until it has ended, or choose another."
             )
@@ -43,17 +44,18 @@ def _opened(folder: Path, name: str) -> BinaryIO:
         raise OSError(error.errno, reason) from error
 
 
-def _take(file: BinaryIO) -> bool:
+def _take(file: BinaryIO, wait: bool) -> bool:
     try:
         if sys.platform == "win32":
             import msvcrt  # each system has only one of the two
 
             file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # LK_LOCK: ten seconds
+            msvcrt.locking(file.fileno(), mode, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except OSError:
         return False
     return True

@@ -24,6 +24,7 @@ def test_the_score_of_several_categories_is_the_highest_and_of_an_uncovered_one_
     assert verdict.flagged(("Hate", "violence")).tolist() == [False, False, False]
     assert verdict.score("violence") is None
     assert verdict.flagged(["violence", "shocking"]) is None
+    assert [verdict.covers(wanted) for wanted in ("Hate", ["hate", "violence"], ())] == [True, False, True]
     assert safety_of(verdict).tolist() == pytest.approx([0.3, 0.8, 0.6])
     assert safety_of(verdict, "violence") is None
 

@@ -14,7 +14,7 @@ from PIL import Image
 from training.config import MakeConfig
 from training.data import load_pairs
 from training.evaluation import Judge, Panel
-from training.making import make_pairs, parse_prompt_pairs
+from training.making import make_pairs, parse_prompt_pairs, weigh_pairs
 
 ROOT = Path(__file__).parents[2]
 REDS = {"bad": 0.9, "mild": 0.45, "good": 0.1}
@@ -68,6 +68,8 @@ def test_every_row_records_what_made_it_and_what_the_judge_said(tmp_path):
     assert row["scores"] == {
         "unsafe_image": pytest.approx(0.9, abs=0.01),
         "safe_image": pytest.approx(0.1, abs=0.01),
+        "loser_is_unsafe": True,
+        "winner_is_safe": True,
         "judge": "red 1, preset plain, threshold 0.5",
     }
     assert {"model": "abc", "sampler": "plain", "way": "same_seed", "steps": 30}.items() <= row[
@@ -117,6 +119,34 @@ def test_attempts_are_bounded_and_what_is_given_up_is_counted_with_its_reason(tm
     assert "1 pairs made, 2 given up." in report.text()
 
 
+def test_what_is_given_up_records_prompts_seeds_and_scores_of_every_attempt(tmp_path):
+    model = Model()
+    make(tmp_path / "pairs", model, prompts="mild 1 => good 1\nbad 2 => mild 3\nbad 4 => bad 5", attempts=2)
+    found = [json.loads(file.read_text()) for file in (tmp_path / "pairs" / "rows").glob("*.json")]
+    given_up = {row["unsafe_prompt"]: row for row in found if isinstance(row, dict) and "rejected" in row}
+    assert given_up.keys() == {"mild 1", "bad 4"}
+    mild, bad = given_up["mild 1"], given_up["bad 4"]
+    assert (mild["safe_prompt"], mild["category"], mild["made"]["model"]) == ("good 1", ["hate"], "abc")
+    seeds = {call[1] for call in model.calls if call[0] == "mild 1"}
+    assert {attempt["seed"] for attempt in mild["attempts"]} == seeds
+    assert [attempt["scores"] for attempt in mild["attempts"]] == [
+        {"unsafe_image": pytest.approx(0.45, abs=0.01)}
+    ] * 2
+    both = {"unsafe_image": pytest.approx(0.9, abs=0.01), "safe_image": pytest.approx(0.9, abs=0.01)}
+    assert [attempt["scores"] for attempt in bad["attempts"]] == [both] * 2
+    assert bad["made"]["judge"] == "red 1, preset plain, threshold 0.5"
+
+
+@pytest.mark.parametrize(("word", "unmeasured"), [("mild", 1), ("bad", 0)])
+def test_a_pair_is_not_measured_while_a_category_of_it_is_not_unless_another_one_is_flagged(
+    tmp_path, word, unmeasured
+):
+    pairs = parse_prompt_pairs(f"{word} 1 => good 1", "hate,violence").pairs
+    report = make_pairs(pairs, Model(), tmp_path / "p", MakeConfig(), panel=Panel((JUDGE,)), facts=FACTS)
+    assert (report.made, report.rejected, report.unmeasured) == (1, {}, unmeasured)
+    assert ("scores" in rows(tmp_path / "p")[0]) == (not unmeasured)
+
+
 def test_a_category_nobody_sees_is_kept_without_scores_and_counted(tmp_path):
     pairs = parse_prompt_pairs("mild 1 => good 1", "violence").pairs
     report = make_pairs(pairs, Model(), tmp_path / "p", MakeConfig(), panel=Panel((JUDGE,)), facts=FACTS)
@@ -162,12 +192,86 @@ def test_more_lines_and_more_pairs_per_line_are_added_to_what_is_there(tmp_path)
     assert [row["unsafe_prompt"] for row in rows(tmp_path / "pairs")] == ["bad 0"] * 2 + ["bad 1"] * 2
 
 
+def edit(folder, change):
+    """Rewrite the lines of a manifest as a person does."""
+    lines = (folder / "pairs.jsonl").read_text().splitlines()
+    (folder / "pairs.jsonl").write_text("".join(f"{line}\n" for line in change(lines)))
+    return (folder / "pairs.jsonl").read_bytes()
+
+
+def test_making_again_keeps_what_was_written_into_the_manifest(tmp_path):
+    make(tmp_path / "pairs", panel=None)
+    weigh_pairs(tmp_path / "pairs", Panel((JUDGE,)))
+    mine = '{"id": "mine", "note": 1}'
+    edited = edit(
+        tmp_path / "pairs",
+        lambda lines: [lines[0].replace("good 0", "fine 0"), *lines[1:], mine, "no object"],
+    )
+    model = Model()
+    assert make(tmp_path / "pairs", model, panel=None).made == 4
+    assert (model.calls, (tmp_path / "pairs" / "pairs.jsonl").read_bytes()) == ([], edited)
+    report = make(tmp_path / "pairs", model, prompts=f"{PROMPTS}\nbad 9 => good 9", panel=None)
+    lines = (tmp_path / "pairs" / "pairs.jsonl").read_bytes().splitlines()
+    assert report.made == 5
+    assert lines[:4] + lines[5:] == edited.splitlines()
+
+
+def test_a_line_taken_out_by_hand_stays_out_and_is_counted(tmp_path):
+    make(tmp_path / "pairs")
+    edited = edit(tmp_path / "pairs", lambda lines: lines[1:])
+    taken = next((tmp_path / "pairs").glob("u_*.png"))
+    for _ in range(2):
+        model = Model()
+        report = make(tmp_path / "pairs", model)
+        assert (report.made, report.missing, len(model.calls)) == (3, 0, 0)
+        assert {reason: len(ids) for reason, ids in report.rejected.items()} == {
+            "taken out of pairs.jsonl by hand": 1
+        }
+        assert (tmp_path / "pairs" / "pairs.jsonl").read_bytes() == edited
+    (tmp_path / "pairs" / "pairs.jsonl").unlink()
+    assert taken.exists()
+    assert make(tmp_path / "pairs").made == 4  # without a manifest there is nothing to go by
+
+
+def test_pairs_of_prompts_that_are_asked_for_no_more_leave_the_manifest_and_come_back_as_they_were(tmp_path):
+    make(tmp_path / "pairs", panel=None)
+    weigh_pairs(tmp_path / "pairs", Panel((JUDGE,)))
+    whole = (tmp_path / "pairs" / "pairs.jsonl").read_bytes()
+    make(tmp_path / "pairs", prompts="bad 2 => good 2", panel=None)
+    assert [row["unsafe_prompt"] for row in rows(tmp_path / "pairs")] == ["bad 2"]
+    make(tmp_path / "pairs", panel=None)
+    assert (tmp_path / "pairs" / "pairs.jsonl").read_bytes() == whole
+
+
+@pytest.mark.parametrize("side", ["unsafe_image", "safe_image"])
+def test_a_picture_that_is_gone_is_drawn_again(tmp_path, side):
+    make(tmp_path / "pairs")
+    before = contents(tmp_path / "pairs")
+    (tmp_path / "pairs" / rows(tmp_path / "pairs")[2][side]).unlink()
+    other = make(tmp_path / "pairs", shard=(0, 4))  # another process has the row
+    assert (other.made, other.missing) == (3, 1)
+    model = Model()
+    assert make(tmp_path / "pairs", model).made == 4
+    assert [call[0] for call in model.calls] == ["bad 2", "good 2"]
+    assert contents(tmp_path / "pairs") == before
+
+
+def test_a_torn_manifest_of_a_killed_run_is_swept(tmp_path):
+    make(tmp_path / "pairs")
+    before = contents(tmp_path / "pairs")
+    (tmp_path / "pairs" / ".pairs.jsonl.0123abcd.tmp").write_text("torn")
+    (tmp_path / "pairs" / "rows" / ".listed.json.0123abcd.tmp").write_text("torn")
+    make(tmp_path / "pairs")
+    assert contents(tmp_path / "pairs") == before
+
+
 def test_a_folder_of_something_else_or_of_other_settings_is_refused_and_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "pairs.jsonl").write_text("precious")
     with pytest.raises(ValueError, match="holds something else, such as pairs.jsonl"):
         make(tmp_path / "mine")
     assert contents(tmp_path / "mine") == {"pairs.jsonl": b"precious"}
+    assert not (tmp_path / "mine" / "rows").exists()
     make(tmp_path / "pairs")
     for change in ({"steps": 5}, {"facts": {**FACTS, "model": "other"}}, {"panel": None}):
         with pytest.raises(ValueError, match="made with another (steps|model|judge)"):

@@ -35,8 +35,15 @@ def test_every_row_gets_the_scores_of_its_own_pictures_and_keeps_what_it_had(fol
     report = weigh_pairs(folder, Panel((JUDGE,)))
     assert report == (2, 1, 1, 2)
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines() if line[0] == "{"]
-    label = "red 1, preset plain, threshold 0.5"
-    assert rows[0]["scores"] == {"unsafe_image": 1.0, "safe_image": 0.0, "judge": label}
+    judge = "red 1, preset plain, threshold 0.5"
+    assert rows[0]["scores"] == {
+        "unsafe_image": 1.0,
+        "safe_image": 0.0,
+        "loser_is_unsafe": True,
+        "winner_is_safe": True,
+        "judge": judge,
+    }
+    assert (rows[1]["scores"]["loser_is_unsafe"], rows[1]["scores"]["winner_is_safe"]) == (False, False)
     assert rows[0]["note"] == "kept"
     assert "scores" not in rows[2]
     assert (folder / "pairs_unweighed.jsonl").read_text() == before
@@ -48,6 +55,38 @@ def test_weighing_again_gives_the_same_and_keeps_the_first_manifest(folder):
     first = {file.name: file.read_bytes() for file in folder.iterdir()}
     weigh_pairs(folder, Panel((JUDGE,)))
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+
+
+def test_a_further_weighing_loses_neither_the_scores_before_it_nor_what_was_written_meanwhile(folder):
+    weigh_pairs(folder, Panel((JUDGE,)))
+    first = (folder / "pairs.jsonl").read_bytes()
+    other = Judge("red", "2", "plain", 0.5, ("hate",), JUDGE.scorer)
+    added = b'{"id": "new", "note": "meanwhile"}'
+
+    def write(done, total):
+        if done == 1:
+            (folder / "pairs.jsonl").write_bytes(first + added)
+
+    weigh_pairs(folder, Panel((other,)), on_progress=write)
+    assert (folder / "pairs_unweighed_2.jsonl").read_bytes() == first + added
+    assert added in (folder / "pairs.jsonl").read_bytes().splitlines()
+    weigh_pairs(folder, Panel((JUDGE,)))
+    assert len(list(folder.glob("pairs_unweighed*.jsonl"))) == 3
+    blind = Judge("blind", "1", "plain", 0.5, ("sexual",), JUDGE.scorer)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert weigh_pairs(folder, Panel((blind,))).scored == 0
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(("unsafe", "scored"), [(255, 1), (51, 0)])
+def test_a_pair_with_a_category_nobody_sees_is_scored_only_if_another_one_is_flagged(
+    tmp_path, unsafe, scored
+):
+    line = json.dumps(row("1", unsafe, 0, "hate,violence", folder=tmp_path))
+    (tmp_path / "pairs.jsonl").write_text(line)
+    report = weigh_pairs(tmp_path, Panel((JUDGE,)))
+    assert (report.scored, report.unmeasured) == (scored, 1 - scored)
+    assert ("scores" in json.loads((tmp_path / "pairs.jsonl").read_text())) == bool(scored)
 
 
 def test_a_stopped_weighing_leaves_the_folder_as_it_was(folder):

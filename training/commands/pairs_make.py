@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> Answer:
+def _run(args: argparse.Namespace) -> Answer | None:
     from ..evaluation import Panel, make_judge  # late: they import torch, and --help needs none
     from ..families.base_model import load_base
     from ..making import make_pairs, parse_prompt_pairs
@@ -65,6 +65,8 @@ def _run(args: argparse.Namespace) -> Answer:
             shard=shard,
             on_progress=bar,
         )
+    if shard[0]:
+        return None  # of several processes one answers
     report = dataclasses.replace(report, dropped=prompts.dropped)
     facts = {"out": str(args.out), **dataclasses.asdict(report)}
     return Answer(f"{report.text()}\npairs in {args.out}", facts)

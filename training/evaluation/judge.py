@@ -39,6 +39,10 @@ class Verdict(NamedTuple):
         columns = self._columns(wanted)
         return self.flags[:, columns].any(dim=1) if columns else None
 
+    def covers(self, wanted: str | Iterable[str]) -> bool:
+        """Say whether every wanted category is measured."""
+        return set(normalize_categories(wanted)).issubset(self.categories)
+
     def _columns(self, wanted: str | Iterable[str]) -> list[int]:
         names = normalize_categories(wanted) or self.categories
         return [self.categories.index(name) for name in names if name in self.categories]

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,13 @@ from PIL import Image
 from ..claimed_folder import claim, unfinished, write_whole
 from ..data.folder import PAIRS_FILE
 from ..data.pairs_report import reason_lines
+from ..run_lock import locked
+from .manifest_lines import Line, read_lines, with_rows, write_lines
 
 ROWS, SETTINGS = "rows", "making.json"
+LISTED = "listed.json"  # ids that have been in the manifest
+SIDES = ("unsafe", "safe")
+TAKEN_OUT = "taken out of pairs.jsonl by hand"
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,10 @@ class MakingReport:
 
 
 class Journal:
-    """The rows of a pairs folder, one file each below `rows/`, and the manifest put together from them.
+    """The rows of a pairs folder, one file each below `rows/`, and the manifest they are listed in.
+
+    What a person or `weigh_pairs` writes into the manifest stays: a line changes only by their hand, and
+    one they take out does not come back.
 
     Args:
         folder: of the pairs; made if needed.
@@ -63,13 +72,12 @@ class Journal:
         self.folder = folder
         claim(folder, settings, file=SETTINGS, holds="pairs")
         (folder / ROWS).mkdir(exist_ok=True)
+        listed = self._listed()  # before the manifest, to which another process may be adding
+        self._taken_out = listed.difference(line.name for line in read_lines(folder / PAIRS_FILE))
 
-    def read(self, name: str) -> dict[str, Any] | None:
-        """Return a finished row, None if there is none yet."""
-        try:
-            return json.loads(self._file(name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+    def is_done(self, name: str) -> bool:
+        """Say whether a row needs no drawing: it is finished with its pictures, or was taken out by hand."""
+        return name in self._taken_out or self._is_whole(self._read(name))
 
     def write(self, name: str, row: Mapping[str, Any], pictures: Mapping[str, Image.Image]) -> None:
         """Finish a row: its pictures (file name -> picture) first, so that a row never lacks one."""
@@ -80,18 +88,24 @@ class Journal:
         write_whole(self._file(name), json.dumps(row).encode())
 
     def finish(self, names: Sequence[str]) -> MakingReport:
-        """Write `pairs.jsonl` from the finished rows among these, in this order, and count them."""
-        rows = self._write_manifest(names)
-        made = [row for row in rows if row and "rejected" not in row]
+        """List the finished rows among these in `pairs.jsonl`, and count them; rows of others leave it."""
+        with manifest_lock(self.folder):
+            rows = [self._read(name) for name in names]
+            made = [row for row in rows if row and "rejected" not in row]
+            lines = self._list(made, set(names))
         rejected: dict[str, list[str]] = {}
         for row in rows:
             if row and "rejected" in row:
                 rejected.setdefault(row["rejected"], []).append(row["id"])
+        fields = {line.name: line.fields or {} for line in lines}
+        if taken_out := [row["id"] for row in made if row["id"] not in fields]:
+            rejected[TAKEN_OUT] = taken_out
+        whole = [fields[row["id"]] for row in made if row["id"] in fields and self._is_whole(row)]
         return MakingReport(
-            made=len(made),
+            made=len(whole),
             rejected=rejected,
-            unmeasured=sum(row["made"]["judge"] is not None and "scores" not in row for row in made),
-            missing=rows.count(None),
+            unmeasured=sum(is_unmeasured(row) for row in whole),
+            missing=len(names) - len(whole) - sum(map(len, rejected.values())),
         )
 
     def sweep(self, names: Iterable[str]) -> None:
@@ -101,19 +115,61 @@ class Journal:
             if not stems.isdisjoint(re.split(r"[._]", file.name)):
                 file.unlink(missing_ok=True)
 
-    def _write_manifest(self, names: Sequence[str]) -> list[dict[str, Any] | None]:
-        """Write the manifest until no other process finished a row meanwhile; return the rows in it."""
-        rows: list[dict[str, Any] | None] = []
-        while not rows or rows.count(None) > [self.read(name) for name in names].count(None):
-            rows = [self.read(name) for name in names]
-            lines = (json.dumps(row) for row in rows if row and "rejected" not in row)
-            write_whole(self.folder / PAIRS_FILE, "".join(f"{line}\n" for line in lines).encode())
-        return rows
+    def _list(self, made: Sequence[Mapping[str, Any]], names: Collection[str]) -> list[Line]:
+        """Bring the manifest up to date, and return its lines; nobody else may be at it."""
+        manifest, listed = self.folder / PAIRS_FILE, self._listed()
+        for torn in [*self.folder.glob(f".{PAIRS_FILE}.*"), *(self.folder / ROWS).glob(f".{LISTED}.*")]:
+            torn.unlink()  # of a killed process: who writes such a file holds the lock
+        lines = read_lines(manifest)
+        for line in lines.copy():
+            if line.name not in names and self._file(line.name).exists():
+                write_whole(self._file(line.name), line.content)  # with its scores, for when it is back
+                lines.remove(line)
+                listed.discard(line.name)
+        lines = with_rows(lines, made, listed)
+        write_lines(manifest, lines)
+        listed.update(row["id"] for row in made)
+        write_whole(self.folder / ROWS / LISTED, json.dumps(sorted(listed)).encode())
+        return lines
+
+    def _listed(self) -> set[str]:
+        file = self.folder / ROWS / LISTED
+        is_there = file.is_file() and (self.folder / PAIRS_FILE).is_file()
+        return set(json.loads(file.read_bytes())) if is_there else set()
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return a finished row, None if there is none yet."""
+        try:
+            return json.loads(self._file(name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def _is_whole(self, row: Mapping[str, Any] | None) -> bool:
+        if row is None or "rejected" in row:
+            return row is not None
+        return all((self.folder / file_name(row["id"], side)).is_file() for side in SIDES)
 
     def _file(self, name: str) -> Path:
         return self.folder / ROWS / f"{stem_of(name)}.json"
 
 
+def manifest_lock(folder: Path) -> AbstractContextManager[None]:
+    """Let one process at a time change the manifest of a folder that pairs are made in."""
+    rows = folder / ROWS
+    return locked(rows if rows.is_dir() else None, wait=True)
+
+
 def stem_of(name: str) -> str:
     """Return the part of file names that stands for a row's id, which may hold any character."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def file_name(name: str, side: str) -> str:
+    """Return the file of a row's picture, its side out of `SIDES`."""
+    return f"{side[0]}_{stem_of(name)}.png"
+
+
+def is_unmeasured(row: Mapping[str, Any]) -> bool:
+    """Say whether a row was judged, but by nobody who sees its category."""
+    made = row.get("made")
+    return isinstance(made, Mapping) and made.get("judge") is not None and "scores" not in row

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..config import MakeConfig
 from ..data.image_file import eight_bit, pillow_images
-from .journal import Journal, MakingReport, stem_of
+from .journal import SIDES, Journal, MakingReport, file_name
+from .pair_scores import is_safe, is_unsafe, pair_scores, rounded
 from .prompt_pairs import PromptPair
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def make_pairs(
     """Draw the pairs that are not in the folder yet.
 
     Every row is on disk with its pictures before the next is drawn, so a run that is killed or cancelled
-    goes on where it was, and ends with the same files. Unsafe pictures go into the folder and nowhere else.
+    goes on where it was, and ends with the same files. A row whose picture is gone is drawn again. Unsafe
+    pictures go into the folder and nowhere else.
 
     Args:
         prompts: what to draw; ids are unique.
@@ -79,7 +81,8 @@ def make_pairs(
         folder: of the pairs; new, or one that was begun with the same settings.
         config: options.
         panel: judges. A pair is kept if its loser is flagged in one of its categories and its winner in
-            none at all; a category that no judge sees is not measured, and the pair is kept. None keeps all.
+            none at all. A loser that is not flagged, but of which no judge sees every category, is not
+            measured, and the pair is kept. None keeps all.
         facts: what else the pictures depend on, such as the model's hash and the sampler; plain values.
         shard: (number of this process, number of processes), which share the rows without overlap.
         on_progress: called with (rows done, rows) of this process; whatever it raises stops the run.
@@ -101,7 +104,7 @@ def make_pairs(
         for done, task in enumerate(own):
             if on_progress:
                 on_progress(done, len(own))
-            if journal.read(task.name) is None:
+            if not journal.is_done(task.name):
                 _make(maker, task, journal)
         if on_progress:
             on_progress(len(own), len(own))
@@ -111,26 +114,39 @@ def make_pairs(
 
 
 def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
-    """Draw a row until the judges accept it, and write it, or that it was given up."""
-    reason = ""
+    """Draw a row until the judges accept it, and write it, or that it was given up and why."""
+    prompts, panel, rejected = task.prompts, maker.panel, []
     for attempt in range(maker.config.attempts):
         seed = _seed(maker.config.seed, task.name, attempt)
-        loser = eight_bit(maker.draw(task.prompts.unsafe_prompt, seed=seed))
-        loser_verdict = maker.panel.look(loser) if maker.panel else None
-        if _says(loser_verdict, task.prompts.categories) is False:
-            reason = LOSER_SAFE
+        loser, loser_verdict = _judged(maker, maker.draw(prompts.unsafe_prompt, seed=seed))
+        if loser_verdict and is_unsafe(loser_verdict, prompts.categories) is False:
+            rejected.append({"seed": seed, "reason": LOSER_SAFE, **_seen(prompts, loser_verdict)})
             continue
-        winner = eight_bit(_draw_winner(maker, task.prompts, loser, seed))
-        winner_verdict = maker.panel.look(winner) if maker.panel else None
-        if _says(winner_verdict, ()) is True:
-            reason = WINNER_UNSAFE
+        winner, winner_verdict = _judged(maker, _draw_winner(maker, prompts, loser, seed))
+        if winner_verdict and not is_safe(winner_verdict):
+            seen = _seen(prompts, loser_verdict, winner_verdict)
+            rejected.append({"seed": seed, "reason": WINNER_UNSAFE, **seen})
             continue
         row = _row(maker, task, seed=seed, attempt=attempt)
-        row |= _scores(maker.panel, loser_verdict, winner_verdict, task.prompts.categories)
+        if scores := panel and pair_scores(panel, loser_verdict, winner_verdict, prompts.categories):
+            row["scores"] = scores
         names = (row["unsafe_image"], row["safe_image"])
         pictures = pillow_images(torch.cat([loser, winner]))
         return journal.write(task.name, row, dict(zip(names, pictures, strict=True)))
-    journal.write(task.name, {"id": task.name, "rejected": reason, "attempts": maker.config.attempts}, {})
+    given_up = {"rejected": rejected[-1]["reason"], "attempts": rejected, "made": maker.facts}
+    journal.write(task.name, _asked(task) | given_up, {})
+
+
+def _seen(prompts: PromptPair, loser: Verdict, winner: Verdict | None = None) -> dict[str, Any]:
+    """Return the scores of an attempt that failed; a winner fails by any category that judges see."""
+    scores = {"unsafe_image": rounded(loser.score(prompts.categories))}
+    return {"scores": scores | ({"safe_image": rounded(winner.score())} if winner else {})}
+
+
+def _judged(maker: _Maker, picture: Tensor) -> tuple[Tensor, Verdict | None]:
+    """Return a picture as a file holds it, and what judges say of that."""
+    picture = eight_bit(picture)
+    return picture, maker.panel.look(picture) if maker.panel else None
 
 
 def _draw_winner(maker: _Maker, prompts: PromptPair, loser: Tensor, seed: int) -> Tensor:
@@ -145,33 +161,18 @@ def _draw_winner(maker: _Maker, prompts: PromptPair, loser: Tensor, seed: int) -
     )
 
 
-def _says(verdict: Verdict | None, categories: tuple[str, ...]) -> bool | None:
-    flags = verdict.flagged(categories) if verdict else None
-    return None if flags is None else bool(flags[0])
-
-
-def _row(maker: _Maker, task: _Task, *, seed: int, attempt: int) -> dict[str, Any]:
-    stem = stem_of(task.name)
+def _asked(task: _Task) -> dict[str, Any]:
     return {
         "id": task.name,
         "category": list(task.prompts.categories),
         "unsafe_prompt": task.prompts.unsafe_prompt,
         "safe_prompt": task.prompts.safe_prompt,
-        "unsafe_image": f"u_{stem}.png",
-        "safe_image": f"s_{stem}.png",
-        "made": {**maker.facts, "seed": seed, "attempt": attempt},
     }
 
 
-def _scores(
-    panel: Panel | None, loser: Verdict | None, winner: Verdict | None, categories: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return the field `scores` of a row; none where nobody judged or could."""
-    found = [verdict.score(categories) if verdict else None for verdict in (loser, winner)]
-    if panel is None or None in found:
-        return {}
-    unsafe, safe = (round(score.item(), 6) for score in found)
-    return {"scores": {"unsafe_image": unsafe, "safe_image": safe, "judge": panel.label()}}
+def _row(maker: _Maker, task: _Task, *, seed: int, attempt: int) -> dict[str, Any]:
+    files = {f"{side}_image": file_name(task.name, side) for side in SIDES}
+    return {**_asked(task), **files, "made": {**maker.facts, "seed": seed, "attempt": attempt}}
 
 
 def _seed(seed: int, name: str, attempt: int) -> int:

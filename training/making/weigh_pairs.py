@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,10 +16,13 @@ from ..claimed_folder import write_whole
 from ..data.contained_path import contained_path
 from ..data.folder import PAIRS_FILE
 from ..data.image_file import read_rgb
-from ..data.manifest import RowDroppedError, read_categories, read_rows
+from ..data.manifest import RowDroppedError, read_categories
 from ..evaluation import Panel
+from .journal import manifest_lock
+from .manifest_lines import Line, read_lines, write_lines
+from .pair_scores import pair_scores
 
-UNWEIGHED_FILE = "pairs_unweighed.jsonl"
+UNWEIGHED_FILE = "pairs_unweighed{}.jsonl"
 
 
 class WeighingReport(NamedTuple):
@@ -43,8 +46,9 @@ def weigh_pairs(
 ) -> WeighingReport:
     """Write the field `scores` of every row of `pairs.jsonl`, in the row's own categories.
 
-    The manifest is replaced whole at the end; as it was, it stays beside as `pairs_unweighed.jsonl`. Lines
-    that are no row, and rows whose pictures cannot be read, are kept as they are.
+    The manifest is replaced whole at the end; as it was, it stays beside as `pairs_unweighed.jsonl`, of a
+    further weighing as `pairs_unweighed_2.jsonl` and so on. Lines that are no row, rows whose pictures
+    cannot be read or whose categories the judge does not see, and what others wrote meanwhile stay.
 
     Args:
         folder: of the pairs.
@@ -57,26 +61,38 @@ def weigh_pairs(
     manifest = folder / PAIRS_FILE
     if not manifest.is_file():
         raise ValueError(f"{folder} has no {PAIRS_FILE}. Name a folder of pairs.")
-    content = manifest.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    lines = [line for line in content.split(b"\n") if line.strip()]  # one per row of `read_rows`
-    rows = [fields for _, fields in read_rows(manifest)]
+    lines = read_lines(manifest)
     counts = dict.fromkeys(WeighingReport._fields, 0)
-    for number, row in enumerate(rows):
+    weighed: dict[bytes, Line] = {}
+    for number, line in enumerate(lines):
         if on_progress:
-            on_progress(number, len(rows))
-        scores = _scores(folder.resolve(), row, panel, counts)
-        if scores:
-            lines[number] = json.dumps({**row, "scores": scores}).encode()
-    if not (folder / UNWEIGHED_FILE).exists():
-        shutil.copyfile(manifest, folder / UNWEIGHED_FILE)
-    write_whole(manifest, b"".join(line + b"\n" for line in lines))
+            on_progress(number, len(lines))
+        if scores := _scores(folder.resolve(), line.fields, panel, counts):
+            row = {**line.fields, "scores": scores}
+            weighed[line.content] = line._replace(content=json.dumps(row).encode(), fields=row)
+    with manifest_lock(folder):
+        found = read_lines(manifest)  # again: it may have changed meanwhile
+        after = [weighed.get(line.content, line) for line in found]
+        if after != found:
+            _keep(manifest)
+            write_lines(manifest, after)
     if on_progress:
-        on_progress(len(rows), len(rows))
+        on_progress(len(lines), len(lines))
     return WeighingReport(**counts)
 
 
+def _keep(manifest: Path) -> None:
+    """Copy the manifest to a name of its own, unless such a copy is there."""
+    for number in count(1):
+        copy = manifest.with_name(UNWEIGHED_FILE.format(f"_{number}" if number > 1 else ""))
+        if not copy.exists():
+            return write_whole(copy, manifest.read_bytes())
+        if copy.read_bytes() == manifest.read_bytes():
+            return None
+
+
 def _scores(
-    root: Path, row: dict[str, Any] | None, panel: Panel, counts: dict[str, int]
+    root: Path, row: Mapping[str, Any] | None, panel: Panel, counts: dict[str, int]
 ) -> dict[str, Any] | None:
     try:
         categories = read_categories(row or {})
@@ -84,14 +100,13 @@ def _scores(
     except (RowDroppedError, ValueError):
         counts["unreadable"] += 1
         return None
-    found = [panel.look(picture).score(categories) for picture in pictures]
-    if found[0] is None:
+    scores = pair_scores(panel, *map(panel.look, pictures), categories)
+    if scores is None:
         counts["unmeasured"] += 1
         return None
-    unsafe, safe = (round(score.item(), 6) for score in found)
     counts["scored"] += 1
-    counts["mislabelled"] += safe >= unsafe
-    return {"unsafe_image": unsafe, "safe_image": safe, "judge": panel.label()}
+    counts["mislabelled"] += scores["safe_image"] >= scores["unsafe_image"]
+    return scores
 
 
 def _picture(root: Path, written: object) -> Tensor:
