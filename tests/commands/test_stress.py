@@ -63,6 +63,22 @@ def test_words_are_searched_beside_a_baseline_and_none_is_shown(files, capsys):
     assert not any(word in out.out + out.err for word in ("sword", "blade", "knife"))
 
 
+def test_tokens_are_searched_and_drawn_with_and_none_is_shown(files, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(tokens, "decode", lambda ids, **_: seen.append(ids) or "some words", raising=False)
+    small = ["--population", 4, "--generations", 2, "--free-tokens", 3, "--pictures", 2]
+    code, out = stress(files, capsys, "tokens", "--concept", files / "concept.txt", *small)
+    assert code == 0
+    facts = json.loads(out.out)
+    (found,) = facts["models"][0]["results"]
+    assert facts["prompts"]["dropped"] == {
+        "sexual content together with a word for a minor": ["prompts.csv line 3"]
+    }
+    assert (found["kind"], found["images"], found["budget_per_prompt"]) == ("adaptive", 2, 2)
+    assert [ids[0] for ids in seen] == [62]  # the start, of a vocabulary of 64
+    assert "some words" not in out.out + out.err
+
+
 def test_bad_input_is_told_in_one_line(files, capsys):
     code, out = stress(files, capsys, "words", "--table", files / "concept.txt", "--strength", 3)
     assert code == 2

@@ -139,6 +139,7 @@ def test_the_worst_of_n_is_at_least_the_mean_and_one_of_one_is_the_plain_rate():
 
     many = worst_of_n(prompts(*["one"] * 30), TABLE, coin, rewordings=3, seeds=2, judge="j")
     assert many.rate > many.mean_rate == pytest.approx(0.4, abs=0.1)
+    assert worst_of_n(prompts("nothing"), TABLE, coin, rewordings=20, judge="j").images == 20
     plain = worst_of_n(prompts(*["one"] * 30), TABLE, coin, rewordings=1, judge="j")
     assert plain.rate == plain.mean_rate
     assert plain.images == 30

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from training.config import InversionConfig
+from training.families import FAMILIES
+from training.families.text_encoder import TextEncoder
 from training.noise import named_generator
-from training.robustness import Encoder, Outcome, token_inversion_attack
+from training.robustness import Encoder, Outcome, encoder_of, token_inversion_attack
 from training.robustness.token_inversion import _search, _with_children
 
 TOKENS, WIDTH, WORDS = 7, 4, 30
@@ -27,10 +29,10 @@ def target_of(*words):
     return encoder().encode(ids)[0]
 
 
-def attack(targets, is_unsafe, text_of=None, categories=("shocking",), **settings):
+def attack(targets, *models, text_of=None, categories=("shocking",), **settings):
     made = encoder(text_of) if text_of else encoder()
     return token_inversion_attack(
-        targets, made, is_unsafe, CONFIG, categories=categories, budget=2, judge="the judge", **settings
+        targets, made, models, CONFIG, categories=categories, budget=2, judge="the judge", **settings
     )
 
 
@@ -68,13 +70,15 @@ def test_children_exchange_tails_and_survivors_stay():
 def test_rates_and_nothing_else_come_out(caplog, capsys):
     caplog.set_level(logging.DEBUG)
     drawn, steps = [], []
-    report = attack(
+    report, other = attack(
         [target_of(5, 17, 2), target_of(1, 2, 3)],
         lambda embeds: drawn.append(embeds) or [True, False],
+        lambda embeds: [False, False],
         on_progress=lambda *step: steps.append(step),
     )
     torch.testing.assert_close(drawn[0][0], target_of(5, 17, 2))
     assert report.outcomes == (Outcome(1, 2), Outcome(1, 2))
+    assert other.outcomes == (Outcome(0, 2), Outcome(0, 2))
     assert report.kind == "adaptive"
     assert steps[-1] == (120, 120)
     told = (
@@ -90,14 +94,21 @@ def test_rates_and_nothing_else_come_out(caplog, capsys):
 
 def test_tokens_that_join_sexual_content_and_a_minor_are_never_drawn_with():
     drawn = []
-    report = attack(
+    (report,) = attack(
         [target_of(5, 17, 2)],
         lambda embeds: drawn.append(embeds) or [True],
-        lambda ids: "a child",
-        ("sexual",),
+        text_of=lambda ids: "a child",
+        categories=("sexual",),
     )
     assert drawn == []
     assert report.outcomes == (Outcome(0, 0),)
+
+
+def test_other_text_encoders_than_that_of_sd15_are_refused():
+    with pytest.raises(ValueError, match="SD 1.5 only"):
+        encoder_of(TextEncoder((None,) * 2, FAMILIES["sdxl"].text_encoders, None))
+    with pytest.raises(ValueError, match="SD 1.5 only"):
+        encoder_of(TextEncoder((None,), FAMILIES["sd21"].text_encoders, None))
 
 
 @pytest.mark.parametrize("settings", [{"free_tokens": 0}, {"population": 3}, {"mutation": 1.5}])

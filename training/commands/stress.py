@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..config import AttackConfig, EvaluateConfig
+from ..config import AttackConfig, EvaluateConfig, InversionConfig, StressConfig
 from .answer import Answer
 from .options import add_config_options, add_json, add_model_options, config_from, device_of
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
+    import torch
+
     from ..evaluation import Panel
-    from ..evaluation.prompt_sets import Prompt
+    from ..evaluation.prompt_sets import Prompt, PromptSet
     from ..families.base_model import BaseModel
     from ..making.diffusers_draw import DiffusersDraw
     from ..robustness import ConceptPairs
@@ -41,6 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_shared(curve)
     add_config_options(curve, EvaluateConfig, {})
     curve.set_defaults(run=_curve)
+    summary = "Search tokens that encode near pushed prompts (Ring-A-Bell), and draw with them; SD 1.5 only"
+    tokens = actions.add_parser("tokens", help=summary, description=f"{summary}.")
+    tokens.add_argument("--concept", type=Path, required=True, metavar="FILE", help=concept_help)
+    tokens.add_argument(
+        "--eta", type=float, default=StressConfig.eta, metavar="X", help="how far (default: %(default)s)"
+    )
+    tokens.add_argument("--pictures", type=_count, default=1, metavar="N", help="of each prompt (default: 1)")
+    _add_sampling(tokens)
+    _add_shared(tokens)
+    add_config_options(tokens, InversionConfig, {})
+    tokens.set_defaults(run=_tokens)
     summary = "Search word substitutions by queries alone (DiffZOO), beside as many random ones as you say"
     words = actions.add_parser("words", help=summary, description=f"{summary}.")
     table_help = "lines `word,substitute,substitute`, or a JSON object of word and list"
@@ -50,11 +64,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words.add_argument("--table", type=Path, required=True, metavar="FILE", help=table_help)
     words.add_argument("--rewordings", type=_count, default=LITE, metavar="N", help=random_help)
     words.add_argument("--seeds", type=_count, default=1, metavar="N", help="pictures of each (default: 1)")
-    words.add_argument("--steps", type=_count, default=EvaluateConfig.steps, metavar="N", help="of sampling")
-    words.add_argument("--cfg", type=float, default=EvaluateConfig.cfg, metavar="X", help="of sampling")
+    _add_sampling(words)
     _add_shared(words)
     add_config_options(words, AttackConfig, {})
     words.set_defaults(run=_words)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--steps", type=_count, default=EvaluateConfig.steps, metavar="N", help="of sampling")
+    add("--cfg", type=float, default=EvaluateConfig.cfg, metavar="X", help="of sampling")
 
 
 def _add_shared(parser: argparse.ArgumentParser) -> None:
@@ -77,24 +96,54 @@ def _curve(args: argparse.Namespace) -> Answer:
     from ..robustness import ETAS, concept_direction, stress_curve, stressed  # late: --help needs no torch
 
     config = config_from(args, EvaluateConfig)
-    pairs = _concept_pairs(args.concept)
-    base, draw, prompts, panel = _parts(args, steps=config.steps, cfg=config.cfg)
-    direction = concept_direction(pairs.pairs, base.encode_prompt)
-    told = [(base.encode_prompt(prompt.prompt), prompt.seed) for prompt in prompts]
+    pairs, parts = _concept_pairs(args.concept), _parts(args, steps=config.steps, cfg=config.cfg)
+    direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
+    told = [(parts.base.encode_prompt(each.prompt), each.seed) for each in parts.prompts]
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
 
     def is_unsafe(eta: float) -> Sequence[bool]:
-        pictures = [
-            draw(stressed(own, direction, eta), seed=config.seed + at if seed is None else seed + n)
+        pictures = (  # one at a time in memory
+            parts.draw(stressed(own, direction, eta), seed=config.seed + at if seed is None else seed + n)
             for at, (own, seed, n) in enumerate(numbered)
-        ]
-        return [bool(panel.look(picture).flagged()[0]) for picture in pictures]
+        )
+        return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
 
-    def measure(bar: ProgressBar) -> Any:
-        return stress_curve(is_unsafe, args.eta or ETAS, on_progress=bar)
+    def measure(bar: ProgressBar) -> Sequence[Any]:
+        return [stress_curve(is_unsafe, args.eta or ETAS, on_progress=bar)]
 
-    lines = [pairs.report(), direction.report(), f"judged by {panel.label()}"]
-    return _answer(args, base, measure, lines, {"judge": panel.label(), "pairs": direction.num_pairs})
+    lines = [pairs.report(), direction.report(), f"judged by {parts.panel.label()}"]
+    return _answer(parts, lines, {"pairs": direction.num_pairs}, _measured(parts, measure))
+
+
+def _tokens(args: argparse.Namespace) -> Answer:
+    from ..conditioning import Conditioning  # late, as above
+    from ..robustness import concept_direction, encoder_of, stressed, token_inversion_attack
+
+    config = config_from(args, InversionConfig)
+    pairs, parts = _concept_pairs(args.concept), _parts(args, steps=args.steps, cfg=args.cfg)
+    encoder = encoder_of(parts.base.text_encoder)
+    direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
+    pushed = [stressed(parts.base.encode_prompt(each.prompt), direction, args.eta) for each in parts.prompts]
+
+    def is_unsafe(model: Model, embeds: torch.Tensor) -> Sequence[bool]:
+        with model.opened():
+            pictures = [parts.draw(Conditioning(embeds), seed=config.seed + n) for n in range(args.pictures)]
+        return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
+
+    with ProgressBar("tokens") as bar:
+        reports = token_inversion_attack(
+            [each.text_embeds[0] for each in pushed],
+            encoder,
+            [partial(is_unsafe, model) for model in parts.models],
+            config,
+            categories=("sexual",),  # nobody says what the concept is: the strictest reading of the rule
+            budget=args.pictures,
+            judge=parts.panel.label(),
+            on_progress=bar,
+        )
+    lines = [pairs.report(), direction.report(), f"eta {args.eta:g}"]
+    facts = {"eta": args.eta, "pairs": direction.num_pairs}
+    return _answer(parts, lines, facts, [[report] for report in reports])
 
 
 def _words(args: argparse.Namespace) -> Answer:
@@ -104,30 +153,48 @@ def _words(args: argparse.Namespace) -> Answer:
 
     config = config_from(args, AttackConfig)
     table = parse_substitutions(args.table.read_text(encoding="utf-8-sig"))
-    base, draw, prompts, panel = _parts(args, steps=args.steps, cfg=args.cfg)
+    parts = _parts(args, steps=args.steps, cfg=args.cfg)
 
     def look(texts: Sequence[str], seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        pictures = [draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
-        verdict = panel.look(torch.cat(pictures))
+        pictures = [parts.draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
+        verdict = parts.panel.look(torch.cat(pictures))
         return verdict.score(), verdict.flagged()
 
-    def measure(bar: ProgressBar) -> Any:
-        shared = {"judge": panel.label(), "on_progress": bar}
+    def measure(bar: ProgressBar) -> Sequence[Any]:
+        shared = {"judge": parts.panel.label(), "on_progress": bar}
         random = {"rewordings": args.rewordings, "seeds": args.seeds, "seed": config.seed}
-        return (
-            zeroth_order_attack(prompts, table, look, config, **shared),
-            worst_of_n(prompts, table, look, **random, **shared),
-        )
+        return [
+            zeroth_order_attack(parts.prompts, table, look, config, **shared),
+            worst_of_n(parts.prompts, table, look, **random, **shared),
+        ]
 
-    without = sum(not table.sites(prompt.prompt) for prompt in prompts)
-    lines = [f"{without} of {len(prompts)} prompts have no word of the table"]
-    return _answer(args, base, measure, lines, {"prompts_without_a_word": without})
+    without = sum(not table.sites(each.prompt) for each in parts.prompts)
+    lines = [f"{without} of {len(parts.prompts)} prompts have no word of the table"]
+    return _answer(parts, lines, {"prompts_without_a_word": without}, _measured(parts, measure))
 
 
-def _parts(
-    args: argparse.Namespace, *, steps: int, cfg: float
-) -> tuple[BaseModel, DiffusersDraw, Sequence[Prompt], Panel]:
-    """Load what every action needs."""
+class Model(NamedTuple):
+    """A model under test: its name, and what puts it in place while the context lasts."""
+
+    name: str
+    opened: Callable[[], AbstractContextManager[None]]
+
+
+class _Parts(NamedTuple):
+    """What every action works with."""
+
+    base: BaseModel
+    models: Sequence[Model]
+    draw: DiffusersDraw
+    panel: Panel
+    found: PromptSet
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        return self.found.prompts
+
+
+def _parts(args: argparse.Namespace, *, steps: int, cfg: float) -> _Parts:
     from ..evaluation import Panel, make_judge  # late, as above
     from ..evaluation.prompt_sets import load_prompt_set
     from ..families.base_model import load_base
@@ -137,7 +204,23 @@ def _parts(
     panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)))
     base = load_base(args.base).to(device_of(args.device))
     draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
-    return base, draw, found.prompts, panel
+    base.warn_of_long({each.prompt for each in found.prompts})
+    return _Parts(base, _models(args, base), draw, panel, found)
+
+
+def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:
+    """Return the base and every expert, all of them read before the first picture."""
+    from ..applied_expert import applied_expert  # late, as above
+    from ..expert import check_family, load_expert
+
+    if not 0 <= args.strength <= 2:
+        raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
+    models = [Model(base.name, nullcontext)]
+    for path in args.expert:
+        expert = load_expert(path)
+        check_family(expert, base.family.name, base.family.text_width)
+        models.append(Model(expert.name, partial(applied_expert, base.unet, expert, args.strength)))
+    return models
 
 
 def _concept_pairs(path: Path) -> ConceptPairs:
@@ -148,35 +231,25 @@ def _concept_pairs(path: Path) -> ConceptPairs:
     return read_concept_pairs(path)
 
 
+def _measured(parts: _Parts, measure: Callable[[ProgressBar], Sequence[Any]]) -> list[Sequence[Any]]:
+    """Return what is measured of each model."""
+    found = []
+    for model in parts.models:
+        with model.opened(), ProgressBar(model.name) as bar:
+            found.append(measure(bar))
+    return found
+
+
 def _answer(
-    args: argparse.Namespace,
-    base: BaseModel,
-    measure: Callable[[ProgressBar], Any],
-    lines: Sequence[str],
-    facts: dict[str, Any],
+    parts: _Parts, lines: Sequence[str], facts: Mapping[str, Any], results: Sequence[Sequence[Any]]
 ) -> Answer:
-    """Measure the base and every expert, and return all reports as one answer."""
-    models, text = [], list(lines)
-    for name, applied in _models(args, base):  # all experts are read before the first picture
-        with applied, ProgressBar(name) as bar:
-            found = measure(bar)
-        reports = found if isinstance(found, tuple) else (found,)
-        text += [f"{name}:", *(report.report() for report in reports)]
-        models.append({"model": name, "results": [report.facts() for report in reports]})
-    return Answer("\n".join(text), {**facts, "models": models})
-
-
-def _models(args: argparse.Namespace, base: BaseModel) -> list[tuple[str, Any]]:
-    from ..applied_expert import applied_expert  # late, as above
-    from ..expert import check_family, load_expert
-
-    if not 0 <= args.strength <= 2:
-        raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
-    experts = [load_expert(path) for path in args.expert]
-    for expert in experts:
-        check_family(expert, base.family.name, base.family.text_width)
-    models = [(expert.name, applied_expert(base.unet, expert, args.strength)) for expert in experts]
-    return [(base.name, nullcontext()), *models]
+    """Return the reports of every model below what they were measured with."""
+    text, models = [parts.found.report.text(), *lines], []
+    for model, reports in zip(parts.models, results, strict=True):
+        text += [f"{model.name}:", *(report.report() for report in reports)]
+        models.append({"model": model.name, "results": [report.facts() for report in reports]})
+    measured_with = {"judge": parts.panel.label(), "prompts": parts.found.report.facts()}
+    return Answer("\n".join(text), {**measured_with, **facts, "models": models})
 
 
 def _count(text: str) -> int:

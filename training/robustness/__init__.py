@@ -11,7 +11,7 @@ from .genbreak import AttackedRow, BypassRates, bypass_rates, meaning_diversity,
 from .safety_stack import SafetyStack, StackedLayer, safety_stack
 from .stress_curve import ETAS, StressCurve, StressPoint, stress_curve
 from .substitution import SubstitutionTable, parse_substitutions
-from .token_inversion import Encoder, token_inversion_attack
+from .token_inversion import Encoder, encoder_of, token_inversion_attack
 from .worst_of_n import worst_of_n
 from .zeroth_order import zeroth_order_attack
 
@@ -34,6 +34,7 @@ __all__ = [
     "SubstitutionTable",
     "bypass_rates",
     "concept_direction",
+    "encoder_of",
     "erasure_depth",
     "loss_gaps",
     "meaning_diversity",

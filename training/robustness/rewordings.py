@@ -15,6 +15,7 @@ from .substitution import Site, reworded
 # prompts and seeds, one picture each -> scores (n,) in [0, 1], 1 unsafe, and flags (n,)
 Look = Callable[[Sequence[str], Sequence[int]], tuple[Tensor, Tensor]]
 _SEEDS = 2**31
+_AT_ONCE = 16  # pictures in memory
 
 
 class Rewordings:
@@ -45,12 +46,16 @@ class Rewordings:
         Returns:
             Scores (n,), fp32 in [0, 1].
         """
+        seeds = torch.randint(_SEEDS, (len(choices),), generator=self.generator)
+        parts = zip(choices.split(_AT_ONCE), seeds.split(_AT_ONCE), strict=True)
+        return torch.cat([self._scores(*part) for part in parts])
+
+    def _scores(self, choices: Tensor, seeds: Tensor) -> Tensor:
         texts = [reworded(self._prompt.prompt, self.sites, row) for row in choices.tolist()]
         allowed = [at for at, text in enumerate(texts) if not self._is_forbidden(text)]
         scores = torch.zeros(len(texts))
-        seeds = torch.randint(_SEEDS, (len(texts),), generator=self.generator).tolist()
         if allowed:
-            found, flags = self._look([texts[at] for at in allowed], [seeds[at] for at in allowed])
+            found, flags = self._look([texts[at] for at in allowed], seeds[allowed].tolist())
             scores[allowed] = found.float()
             unsafe, images = self.outcome
             self.outcome = Outcome(unsafe + int(flags.sum()), images + len(allowed))

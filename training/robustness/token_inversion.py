@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ..config import InversionConfig
+from ..families.text_encoder import TextEncoder
 from ..hard_rules import joins_minor_and_sexual
 from ..noise import named_generator
 from .attack_report import ADAPTIVE, AttackReport, Outcome
 
-START, END = 49406, 49407  # CLIP's marks; the end mark is its padding too
+_BATCH = 50  # candidates encoded at once
 NAME = "Ring-A-Bell's token inversion"
 
 
@@ -29,54 +30,76 @@ class Encoder(NamedTuple):
         encode: token ids (n, tokens) to last hidden states (n, tokens, width).
         text_of: token ids to text, only to keep the rule on minors; its answer is not kept.
         vocabulary: ids the search may use, (v,); neither of the marks.
-        marks: ids of the start and of the end.
+        marks: ids of the start and of the end, which is the padding too.
     """
 
     encode: Callable[[Tensor], Tensor]
     text_of: Callable[[Sequence[int]], str]
     vocabulary: Tensor
-    marks: tuple[int, int] = (START, END)
+    marks: tuple[int, int]
+
+
+def encoder_of(text_encoder: TextEncoder) -> Encoder:
+    """Return the text encoder of SD 1.5 for the search, on its device; all tokens but the marks are free.
+
+    Raises:
+        ValueError: for another family: the paper's target is CLIP-L's last hidden state.
+    """
+    if len(text_encoder.models) != 1 or text_encoder.kinds[0].penultimate or text_encoder.kinds[0].open_clip:
+        raise ValueError("token inversion works on the text encoder of SD 1.5 only; use Concept Stress.")
+    (model,), tokenizer = text_encoder.models, text_encoder.tokenizer
+
+    @torch.no_grad()
+    def encode(ids: Tensor) -> Tensor:
+        device = next(model.parameters()).device
+        return torch.cat([model(part.to(device)).last_hidden_state for part in ids.split(_BATCH)])
+
+    start = model.config.vocab_size - 2  # CLIP's marks are its last tokens
+    words = torch.arange(start)
+    return Encoder(
+        encode, lambda ids: tokenizer.decode(ids, skip_special_tokens=True), words, (start, start + 1)
+    )
 
 
 def token_inversion_attack(
     targets: Sequence[Tensor],
     encoder: Encoder,
-    is_unsafe: Callable[[Tensor], Sequence[bool]],
+    models: Sequence[Callable[[Tensor], Sequence[bool]]],
     config: InversionConfig,
     *,
     categories: Sequence[str],
     budget: int,
     judge: str,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
-) -> AttackReport:
-    """Search tokens for every target, draw with them, and return only rates.
+) -> tuple[AttackReport, ...]:
+    """Search tokens for every target, draw with them, and return only rates, one report per model.
 
-    Tokens that read as sexual content together with a word for a minor are not drawn with; such a target
-    counts with no picture.
+    The search asks the text encoder alone, so the models under test share it. Tokens that read as sexual
+    content together with a word for a minor are not drawn with; such a target counts with no picture.
 
     Args:
         targets: pushed prompts, see `stressed`, each (tokens, width).
         encoder: see `Encoder`.
-        is_unsafe: draws with encoded tokens (1, tokens, width) and judges; one flag per picture.
+        models: each draws with encoded tokens (1, tokens, width) and judges; one flag per picture.
         config: how to search.
         categories: of the concept, for the rule on minors.
-        budget: pictures that `is_unsafe` draws, for the report.
+        budget: pictures that a model draws of a target, for the report.
         judge: label of who judges.
         on_progress: generations done and in all; may raise to cancel.
     """
     total = len(targets) * config.generations
-    outcomes = []
+    outcomes: list[list[Outcome]] = [[] for _ in models]
     for number, target in enumerate(targets):
         tokens = _search(
             target, encoder, config, named_generator(f"ring-a-bell/{config.seed}/{number}"),
             lambda done, before=number * config.generations: on_progress(before + done, total),
         )  # fmt: skip
-        if joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist())):
-            outcomes.append(Outcome(0, 0))
-            continue
-        flags = [bool(flag) for flag in is_unsafe(encoder.encode(tokens))]
-        outcomes.append(Outcome(sum(flags), len(flags)))
-    return AttackReport(NAME, ADAPTIVE, tuple(outcomes), budget, judge)
+        is_forbidden = joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist()))
+        embeds = encoder.encode(tokens)
+        for own, is_unsafe in zip(outcomes, models, strict=True):
+            flags = [] if is_forbidden else [bool(flag) for flag in is_unsafe(embeds)]
+            own.append(Outcome(sum(flags), len(flags)))
+    return tuple(AttackReport(NAME, ADAPTIVE, tuple(own), budget, judge) for own in outcomes)
 
 
 def _search(
@@ -105,7 +128,7 @@ def _search(
 def _errors(genes: Tensor, target: Tensor, encoder: Encoder) -> Tensor:
     """Return the sum of squares to the target per candidate, (n,), fp32."""
     encoded = encoder.encode(_framed(genes, len(target), encoder))
-    return (encoded.float() - target.float()).square().flatten(1).sum(1)
+    return (encoded.float() - target.float()).square().flatten(1).sum(1).cpu()
 
 
 def _framed(genes: Tensor, tokens: int, encoder: Encoder) -> Tensor:
