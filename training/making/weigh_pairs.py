@@ -16,12 +16,13 @@ from ..claimed_folder import write_whole
 from ..data.contained_path import contained_path
 from ..data.folder import PAIRS_FILE
 from ..data.image_file import read_rgb
-from ..data.manifest import RowDroppedError, read_categories
+from ..data.manifest import RowDroppedError, read_categories, read_text
 from ..evaluation import Panel
 from .journal import manifest_lock
 from .manifest_lines import Line, read_lines, write_lines
 from .pair_scores import pair_scores
 
+_PROMPTS, _IMAGES = ("unsafe_prompt", "safe_prompt"), ("unsafe_image", "safe_image")
 UNWEIGHED_FILE = "pairs_unweighed{}.jsonl"
 
 
@@ -37,7 +38,7 @@ class WeighingReport(NamedTuple):
         """Return the report for people."""
         return (
             f"{self.scored} pairs scored, {self.mislabelled} of them with a winner no safer than its loser, "
-            f"{self.unmeasured} not measured by the judge, {self.unreadable} that cannot be read."
+            f"{self.unmeasured} not measured by the judge, {self.unreadable} that cannot be read or used."
         )
 
 
@@ -47,8 +48,9 @@ def weigh_pairs(
     """Write the field `scores` of every row of `pairs.jsonl`, in the row's own categories.
 
     The manifest is replaced whole at the end; as it was, it stays beside as `pairs_unweighed.jsonl`, of a
-    further weighing as `pairs_unweighed_2.jsonl` and so on. Lines that are no row, rows whose pictures
-    cannot be read or whose categories the judge does not see, and what others wrote meanwhile stay.
+    further weighing as `pairs_unweighed_2.jsonl` and so on. Lines that are no row, rows that no loader takes,
+    whose pictures cannot be read or whose categories the judge does not see, and what others wrote meanwhile
+    stay.
 
     Args:
         folder: of the pairs.
@@ -95,8 +97,9 @@ def _scores(
     root: Path, row: Mapping[str, Any] | None, panel: Panel, counts: dict[str, int]
 ) -> dict[str, Any] | None:
     try:
-        categories = read_categories(row or {})
-        pictures = [_picture(root, row.get(name)) for name in ("unsafe_image", "safe_image")]
+        written = read_text(row, _PROMPTS, _IMAGES)  # what no loader takes is not looked at
+        categories = read_categories(row)
+        pictures = [_picture(root, written[name]) for name in _IMAGES]
     except (RowDroppedError, ValueError):
         counts["unreadable"] += 1
         return None
@@ -109,9 +112,9 @@ def _scores(
     return scores
 
 
-def _picture(root: Path, written: object) -> Tensor:
+def _picture(root: Path, written: str) -> Tensor:
     """Return a picture of the folder, (1, 3, h, w) in [0, 1]."""
-    path = contained_path(root, written) if isinstance(written, str) else None
+    path = contained_path(root, written)
     if path is None:
         raise ValueError(f"{written!r} is no file of {root.name}.")
     pixels = torch.from_numpy(np.array(read_rgb(path)))  # (h, w, 3)
