@@ -1,20 +1,23 @@
 """A picture of a training run: loss and accuracy over the steps. Curves only, never images of pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 
 WIDTH, HEIGHT, MARGIN = 512, 256, 32
 PAPER, GRID, RAW, SMOOTH, INK = "#1b1b1f", "#3a3a42", "#4a5a78", "#7ab8ff", "#d0d0d8"
-SURE = "#8fce6a"  # the accuracy, on a scale of its own from 0 to 1
+SURE, HELD = "#8fce6a", "#f0b050"  # the accuracies, on a scale of their own from 0 to 1
 
 
-def draw_loss_curve(losses: Sequence[float], accuracies: Sequence[float] = ()) -> Image.Image:
+def draw_loss_curve(
+    losses: Sequence[float], accuracies: Sequence[float] = (), held_out: Mapping[int, float] | None = None
+) -> Image.Image:
     """Draw the loss of every step, and its running mean over a twentieth of the run; likewise the accuracy.
 
     Args:
         losses: at least one finite number.
         accuracies: share of pairs, in [0, 1], whose safe image won in a step; drawn as its mean alone.
+        held_out: after which of these steps -> the same share, of pairs that are not trained on.
 
     Returns:
         A picture of 512 x 256 pixels.
@@ -24,26 +27,30 @@ def draw_loss_curve(losses: Sequence[float], accuracies: Sequence[float] = ()) -
     low, high = min(0.0, *losses), max(*losses, 1e-12)
     bottom, right = HEIGHT - MARGIN, WIDTH - MARGIN // 2
 
-    def places(values: Sequence[float], low: float, high: float) -> list[tuple[float, float]]:
-        step = (right - MARGIN) / max(1, len(values) - 1)
+    def draw(values: Mapping[int, float], low: float, high: float, colour: str, width: int) -> None:
+        step = (right - MARGIN) / max(1, len(losses) - 1)
         scale = (bottom - MARGIN / 2) / (high - low)
-        return [(MARGIN + i * step, bottom - (value - low) * scale) for i, value in enumerate(values)]
-
-    def draw(values: Sequence[float], low: float, high: float, colour: str, width: int) -> None:
-        if values:
-            line = places(values, low, high)
+        line = [(MARGIN + (i - 1) * step, bottom - (value - low) * scale) for i, value in values.items()]
+        if line:
             pen.line([*line, line[-1]], fill=colour, width=width)  # one point must be a line too
 
     pen.line([(MARGIN, MARGIN // 2), (MARGIN, bottom), (right, bottom)], fill=GRID)
-    draw(_running_mean(accuracies), 0.0, 1.0, SURE, 1)
-    draw(losses, low, high, RAW, 1)
-    draw(_running_mean(losses), low, high, SMOOTH, 2)
+    draw(_by_step(_running_mean(accuracies)), 0.0, 1.0, SURE, 1)
+    draw(held_out or {}, 0.0, 1.0, HELD, 2)
+    draw(_by_step(losses), low, high, RAW, 1)
+    draw(_by_step(_running_mean(losses)), low, high, SMOOTH, 2)
     pen.text((MARGIN + 4, 4), f"loss {losses[0]:.4g} -> {losses[-1]:.4g}", fill=INK)
     if accuracies:
         shown = f"accuracy {_running_mean(accuracies)[-1]:.0%}"
         pen.text((right - 100, 4), shown, fill=SURE)
+    if held_out:
+        pen.text((right - 100, 18), f"held out {list(held_out.values())[-1]:.0%}", fill=HELD)
     pen.text((MARGIN, bottom + 8), f"{len(losses)} steps", fill=INK)
     return picture
+
+
+def _by_step(values: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(values, start=1))
 
 
 def _running_mean(losses: Sequence[float]) -> list[float]:

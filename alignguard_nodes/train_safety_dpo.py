@@ -17,7 +17,7 @@ from . import host, sockets
 from .files import new_expert_path, run_name
 from .loss_curve import draw_loss_curve
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
-from .training_watch import TrainingWatch
+from .training_watch import TrainingWatch, held_out_accuracies
 from .widgets import config_inputs
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,10 @@ _APPENDED = (
     "bake_patches",
     "flip",
     "buckets",
+    "bank",
+    "validation",
+    "validate_every",
+    "patience",
 )
 
 
@@ -140,7 +144,7 @@ class TrainSafetyDPO(io.ComfyNode):
             cache_dir=host.private_folder("cache"),
             on_progress=report,
         )
-        expert, result = _train(
+        expert, result, num_baked = _train(
             model,
             data,
             config,
@@ -152,8 +156,9 @@ class TrainSafetyDPO(io.ComfyNode):
             on_progress=TrainingWatch(report),
             check_cancel=host.check_cancel,
         )
-        text = _report(expert, result, pairs, out.with_name(expert.name), preset)
-        curve = ui.PreviewImage(host.image_tensor(draw_loss_curve(result.losses)))
+        text = _report(expert, result, pairs, out.with_name(expert.name), preset, num_baked)
+        picture = draw_loss_curve(result.losses, held_out=held_out_accuracies(result.validations))
+        curve = ui.PreviewImage(host.image_tensor(picture))
         return io.NodeOutput(
             expert, {"loss": result.losses}, text, ui={**curve.as_dict(), **ui.PreviewText(text).as_dict()}
         )
@@ -177,9 +182,7 @@ def _appended() -> list[io.Input]:
 def _train(model: Any, data: TrainingData, config: TrainConfig, bake_patches: bool, **options: Any) -> tuple:
     lent = host.borrowed_unet(model, config.precision, bake_patches=bake_patches)
     with host.outside_inference_mode(), lent as base:
-        if base.num_baked:
-            log.info("%d weights carry the patches of the MODEL; they are the base model now", base.num_baked)
-        return train_expert(
+        expert, result = train_expert(
             base.unet,
             data,
             base.family.schedule(),
@@ -188,6 +191,7 @@ def _train(model: Any, data: TrainingData, config: TrainConfig, bake_patches: bo
             base_hash=base.weights_hash,
             **options,  # the others of train_expert
         )
+        return expert, result, base.num_baked
 
 
 def _category_of(pairs: Any, category: str) -> str:
@@ -203,16 +207,19 @@ def _category_of(pairs: Any, category: str) -> str:
     return category
 
 
-def _report(expert: Any, result: Any, pairs: Any, out: Path, preset: str) -> str:
-    shown = {name: value for name, value in result.metrics.items() if name not in ("step", "loss")}
+def _report(expert: Any, result: Any, pairs: Any, out: Path, preset: str, num_baked: int) -> str:
+    measured = {name for name in result.metrics if name.startswith("validation_")} | {"step", "loss"}
+    shown = {name: value for name, value in result.metrics.items() if name not in measured}
     figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
     losses = f"loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}"
     lines = [
         f"saved as {out.relative_to(host.output_folder()).as_posix()}",
         preset_text(preset),
-        f"{result.steps_done} steps in {duration(result.seconds)}, {losses}",
+        f"{num_baked} weights carry the patches of the MODEL; they are the base model" if num_baked else "",
+        f"{len(result.losses)} steps in {duration(result.seconds)}, {losses}",
         f"plan: {result.plan.text()}",
-        f"last step: {figures}",
+        f"step {result.steps_done}: {figures}",
+        f"held-out pairs: {result.validation_text()}",
         f"pairs: {pairs.report.text()}",
         expert.report(),
     ]

@@ -1,12 +1,13 @@
 """What a person sees while an expert is trained: its curve, how sure it is by now, and the time left."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..training.duration import duration
 from .loss_curve import draw_loss_curve
 
+HELD_OUT = "validation_implicit_accuracy"  # among the figures of a step that was followed by a measurement
 INTERVAL_S = 1.0  # between two pictures; a browser needs no more, and drawing one costs milliseconds
 
 
@@ -22,12 +23,15 @@ class TrainingWatch:
         self._show, self._clock = show, clock
         self._losses: list[float] = []
         self._accuracies: list[float] = []
+        self._held_out: dict[int, float] = {}
         self._start = self._shown = clock()
 
     def __call__(self, step: int, total: int, figures: Mapping[str, Any]) -> None:
         """Show a step that was done."""
         self._losses.append(figures["loss"])
         self._accuracies.append(figures["implicit_accuracy"])
+        if HELD_OUT in figures:
+            self._held_out[len(self._losses)] = figures[HELD_OUT]
         now = self._clock()
         if now - self._shown < INTERVAL_S and step < total:
             self._show(step, total)
@@ -35,4 +39,9 @@ class TrainingWatch:
         self._shown = now
         left = (now - self._start) / len(self._losses) * (total - step)
         text = f"step {step} of {total}, loss {figures['loss']:.4g}, {duration(left)} left"
-        self._show(step, total, draw_loss_curve(self._losses, self._accuracies), text)
+        self._show(step, total, draw_loss_curve(self._losses, self._accuracies, self._held_out), text)
+
+
+def held_out_accuracies(validations: Iterable[Mapping[str, float]]) -> dict[int, float]:
+    """Return step -> accuracy on held-out pairs, out of the measurements of a `TrainResult`."""
+    return {int(figures["step"]): figures["implicit_accuracy"] for figures in validations}

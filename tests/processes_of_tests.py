@@ -17,7 +17,7 @@ from training.run import train_expert
 from training.trainer import train
 
 HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-CONFIG = TrainConfig(steps=24, batch_size=2, rank=2, learning_rate=1e-2, seed=3, save_every=1)
+CONFIG = TrainConfig(steps=24, batch_size=2, rank=2, learning_rate=1e-2, seed=3, save_every=1, bank=2)
 
 
 def forking_context():

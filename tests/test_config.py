@@ -83,7 +83,7 @@ def test_the_objective_names_the_three_parts_of_our_own():
 def test_options_keep_the_order_saved_graphs_rely_on():
     names = [field.name for field in options(TrainConfig)]
     assert names[:6] == ["objective", "steps", "batch_size", "grad_accumulation", "learning_rate", "beta"]
-    assert names[17:26] == [
+    assert names[17:30] == [
         "anchor_weight",
         "preserve_weight",
         "row_dropout",
@@ -93,6 +93,10 @@ def test_options_keep_the_order_saved_graphs_rely_on():
         "checkpointing",
         "flip",
         "buckets",
+        "bank",
+        "validation",
+        "validate_every",
+        "patience",
     ]
     assert [field.name for field in options(MergeConfig)][:3] == ["method", "output_rank", "statistic"]
 

@@ -6,16 +6,24 @@ import pytest
 import torch
 from tiny import tiny_data, tiny_unet
 
+from training import adapter
 from training.config import TrainConfig
+from training.losses import resolved
 from training.measured_beta import measured_beta
 from training.noise import NoiseSchedule, squared_error
+from training.step import Run
 
 SCHEDULE = NoiseSchedule.scaled_linear()
-CONFIG = TrainConfig(batch_size=8)
+CONFIG = resolved(TrainConfig(batch_size=8), lambda: 1.0)
 
 
-def beta_of(data, schedule=SCHEDULE, config=CONFIG, unet=None):
-    return measured_beta(unet or tiny_unet(), data, schedule, config)
+def beta_of(data, schedule=SCHEDULE, micro_batch=8, unet=None):
+    unet = unet or tiny_unet()
+    adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
+    try:
+        return measured_beta(Run(unet, data, schedule, CONFIG, None, micro_batch=micro_batch))
+    finally:
+        adapter.detach_adapter(unet)
 
 
 def test_it_opens_the_sigmoid_to_a_logit_of_two_and_a_half_in_the_noisiest_fifth():
@@ -38,7 +46,7 @@ def test_it_opens_the_sigmoid_to_a_logit_of_two_and_a_half_in_the_noisiest_fifth
 
 def test_it_does_not_depend_on_how_many_pairs_are_in_memory_at_once():
     data = tiny_data()
-    assert beta_of(data) == beta_of(data, config=dataclasses.replace(CONFIG, batch_size=3))
+    assert beta_of(data) == beta_of(data, micro_batch=3)
 
 
 def test_models_with_larger_errors_get_a_smaller_beta():

@@ -238,10 +238,19 @@ def test_a_loss_curve_is_a_picture_for_any_run(losses):
 
 def test_an_accuracy_is_drawn_beside_the_loss():
     draw = load("loss_curve").draw_loss_curve
-    assert draw([0.7, 0.5], [0.5, 1.0]).tobytes() != draw([0.7, 0.5]).tobytes()
+    plain = draw([0.7, 0.5], [0.5, 1.0])
+    assert plain.tobytes() != draw([0.7, 0.5]).tobytes()
+    held = ImageColor.getrgb(load("loss_curve").HELD)
+    assert held not in {colour for _, colour in plain.getcolors(maxcolors=100_000)}
+    with_held_out = draw([0.7] * 5, [0.5] * 5, {2: 0.0, 4: 1.0}).crop((32, 12, 395, 224))  # without its words
+    places = [(x, y) for x in range(363) for y in range(212) if with_held_out.getpixel((x, y)) == held]
+    # from the second step, at nothing, to the fourth, at all of them
+    assert min(places)[0] == pytest.approx(464 / 4, abs=2)
+    assert max(places)[0] == pytest.approx(3 * 464 / 4, abs=2)
+    assert min(places)[1] > 200
 
 
-def watched(monkeypatch, seconds):
+def watched(monkeypatch, seconds, held_out=types.MappingProxyType({})):
     """Return what a watch shows of 4 steps; `seconds` is what its clock says when made and after each."""
     for name, path in (("pack", ROOT), ("pack.alignguard_nodes", NODES)):
         package = types.ModuleType(name)
@@ -251,7 +260,7 @@ def watched(monkeypatch, seconds):
     shown, times = [], iter(seconds)
     watch = module.TrainingWatch(lambda *what: shown.append(what), clock=lambda: next(times))
     for step in range(1, 5):
-        watch(step, 4, {"loss": 1 / step, "implicit_accuracy": 0.5})
+        watch(step, 4, {"loss": 1 / step, "implicit_accuracy": 0.5, **(held_out if step == 2 else {})})
     return shown
 
 
@@ -262,6 +271,12 @@ def test_a_training_is_shown_once_a_second_and_at_its_end_with_the_time_left(mon
     assert three == (3, 4)
     assert four[3] == "step 4 of 4, loss 0.25, 0.0 s left"
     assert two[2].size == four[2].size == (512, 256)
+
+
+def test_the_accuracy_on_held_out_pairs_is_in_the_live_picture(monkeypatch):
+    seconds = [0.0, 0.4, 2.0, 2.4, 2.8]
+    plain, held = (watched(monkeypatch, seconds, own) for own in ({}, {"validation_implicit_accuracy": 1.0}))
+    assert plain[3][2].tobytes() != held[3][2].tobytes()
 
 
 @pytest.mark.parametrize("num_layers", [1, 7, 1500])

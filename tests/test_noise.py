@@ -74,31 +74,31 @@ def test_squared_error_of_half_predictions_is_formed_in_fp32():
 
 
 def test_pair_errors_split_winners_from_losers():
-    target = torch.zeros(4, 1, 1, 1)
-    policy, reference = (torch.tensor(v).reshape(4, 1, 1, 1) for v in ([1.0, 2, 3, 4], [5.0, 6, 7, 8]))
-    errors = pair_errors(policy, reference, target)
-    assert [part.tolist() for part in errors] == [[1, 4], [9, 16], [25, 36], [49, 64]]
+    errors = pair_errors(torch.tensor([1.0, 2, 3, 4]), torch.tensor([5.0, 6, 7, 8]))
+    assert [part.tolist() for part in errors] == [[1, 2], [3, 4], [5, 6], [7, 8]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_equal_predictions_give_a_logit_of_exactly_zero(dtype):
     prediction, target = latents_and_noise(6)
-    errors = pair_errors(prediction.to(dtype), prediction.to(dtype).clone(), target)
+    own = prediction.to(dtype)
+    errors = pair_errors(squared_error(own, target), squared_error(own.clone(), target))
     margin = (errors.winner - errors.loser) - (errors.ref_winner - errors.ref_loser)
     assert margin.count_nonzero() == 0
 
 
 def test_gradients_flow_to_the_policy():
     policy = torch.zeros(2, 1, 1, 1, requires_grad=True)
-    pair_errors(policy, torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1)).winner.sum().backward()
+    own = squared_error(policy, torch.ones(2, 1, 1, 1))
+    pair_errors(own, torch.zeros(2)).winner.sum().backward()
     assert policy.grad.flatten().tolist() == [-2.0, 0.0]
 
 
 def test_mismatching_shapes_are_refused():
     with pytest.raises(ValueError, match="must have one shape"):
         squared_error(torch.zeros(2, 4, 8, 8), torch.zeros(1, 4, 8, 8))
-    with pytest.raises(ValueError, match="stacked in equal number, got 3"):
-        pair_errors(*[torch.zeros(3, 1, 1, 1)] * 3)
+    with pytest.raises(ValueError, match="stacked in equal number, and alike for the reference, got 3"):
+        pair_errors(torch.zeros(3), torch.zeros(3))
 
 
 @pytest.mark.parametrize(

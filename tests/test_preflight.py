@@ -122,6 +122,18 @@ def test_what_cannot_fit_is_refused_with_the_numbers(prepared):
     assert not hasattr(unet, "peft_config")  # it comes back as it was
 
 
+def test_beta_is_measured_on_no_more_pairs_at_once_than_fit(prepared):
+    needed, fixed = bytes_of_one_pair(prepared)
+    adapter.detach_adapter(prepared.unet)
+    sizes = []
+    prepared.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    free = int((fixed + needed["none"]) / USABLE) + 1
+    run(dataclasses.replace(CONFIG, beta=0.0, steps=1), unet=prepared.unet, free_bytes=free)
+    first_step = sizes.index(5)  # rows of one pair, after the one that was computed without memory
+    after = sizes.index(5, first_step + 1)
+    assert set(sizes[first_step + 1 : after]) == {1}
+
+
 def test_an_asked_for_mode_is_kept(prepared):
     prepared.config = dataclasses.replace(CONFIG, checkpointing="full")
     assert plan_run(prepared, PLENTY)[:2] == (4, "full")

@@ -66,6 +66,17 @@ def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
     assert metadata["ss_steps"] == "2"
 
 
+def test_the_file_and_the_report_say_what_was_measured_on_held_out_pairs(tmp_path):
+    config = dataclasses.replace(SMALL, validation=0.34, validate_every=1)
+    expert, result = make(tmp_path / "x.safetensors", config)
+    stated = json.loads(expert.metadata["alignguard.validation"])
+    assert stated == result.validation
+    assert stated.keys() == {"step", "margin", "implicit_accuracy", "distance"}
+    said = f"on held-out pairs: margin {stated['margin']:.4g}, implicit_accuracy "
+    assert said in expert.report()
+    assert "on held-out pairs: not measured" in make(tmp_path / "y.safetensors")[0].report()
+
+
 def stated_by(out, **options):
     metadata = make(out, dataclasses.replace(SMALL, steps=1, **options))[0].metadata
     return {key.removeprefix("alignguard."): value for key, value in metadata.items()}

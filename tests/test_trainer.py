@@ -10,10 +10,10 @@ from tiny import predict, tiny_data, tiny_unet
 
 from training import adapter, checkpoint
 from training.config import TrainConfig
-from training.losses import LOSSES
+from training.losses import LOSSES, resolved
 from training.measured_beta import measured_beta
 from training.noise import NoiseSchedule
-from training.step import autocast_dtype, learning_rate
+from training.step import Run, autocast_dtype, learning_rate
 from training.trainer import train
 
 SMALL = TrainConfig(
@@ -184,8 +184,9 @@ def test_progress_is_reported_after_every_step():
 
 
 def test_a_beta_that_is_left_open_is_the_objectives_own_or_measured_before_the_first_step():
-    left_open = dataclasses.replace(SMALL, steps=1, beta=0.0)
-    measured = measured_beta(SHARED_UNET, tiny_data(), SCHEDULE, left_open)
+    left_open, unet = dataclasses.replace(SMALL, steps=1, beta=0.0), tiny_unet()
+    adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
+    measured = measured_beta(Run(unet, tiny_data(), SCHEDULE, resolved(left_open, lambda: 1.0), None))
     assert run(left_open).config.beta == measured
     assert run(dataclasses.replace(left_open, objective="alignguard")).config.beta == 5000
 

@@ -10,10 +10,10 @@ from training import adapter
 from training.batch import Batch
 from training.conditioning import Conditioning
 from training.config import TrainConfig
-from training.figures import batch_figures
+from training.figures import Reference, batch_figures
 from training.losses import resolved
 from training.losses.star import STRENGTH, star_anchor
-from training.noise import NoiseSchedule
+from training.noise import NoiseSchedule, squared_error
 from training.trainer import train
 
 PAIRS = 2
@@ -36,7 +36,10 @@ def figures(weights, policy=None, **options):
         weights=None if weights is None else torch.tensor(weights),
     )
     config = resolved(TrainConfig(**{"objective": "alignguard", "beta": 3.0, **options}))
-    return batch_figures(own if policy is None else policy, reference, batch, config)
+    end = 4 * PAIRS
+    errors = squared_error(reference[:end], target[:end])
+    ours = Reference(errors, kept=reference[end:], pairs=reference[:end])
+    return batch_figures(own if policy is None else policy, ours, batch, config)
 
 
 @pytest.mark.parametrize("objective", ["alignguard", "anchored"])

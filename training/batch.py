@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .bank import FixedDraws, fixed_draws
 from .conditioning import Conditioning
 from .noise import NoiseSchedule, named_generator
 from .order import Bucket, bucket_of, shuffled
@@ -31,6 +32,7 @@ class Draw(NamedTuple):
         rows_seed: of the choice of adapter neurons, one for the whole step, (batch,) int64.
         flipped: whether both images of a pair are mirrored, (batch,) bool.
         neutral_flipped: likewise of the neutral rows, (batch,) bool.
+        bank_rows: the fixed draw of the `Bank` that a pair has, -1 where it has none, (batch,) int64.
     """
 
     pairs: Tensor
@@ -43,6 +45,7 @@ class Draw(NamedTuple):
     rows_seed: Tensor
     flipped: Tensor
     neutral_flipped: Tensor
+    bank_rows: Tensor
 
     def split(self, num_parts: int) -> list[Draw]:
         """Cut into micro-batches that differ by at most one pair."""
@@ -79,6 +82,11 @@ class Batch(NamedTuple):
     num_rows: int
     weights: Tensor | None = None
 
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Conditioning]:
+        """What the UNet is given."""
+        return self.noisy, self.timesteps, self.conditioning
+
 
 def draw_step(
     step: int,
@@ -89,6 +97,7 @@ def draw_step(
     num_timesteps: int,
     caption_dropout: float,
     flip: float,
+    bank: int = 0,
 ) -> Draw:
     """Draw pairs (by shuffled epochs), timesteps, noise and dropped captions of one optimizer step.
 
@@ -100,29 +109,46 @@ def draw_step(
         num_timesteps: pairs are noised at the first so many timesteps.
         caption_dropout: share of prompts to replace by the empty one, in [0, 1].
         flip: share of pairs and of neutral rows to mirror, in [0, 1].
+        bank: fixed draws of each pair, met in turn, one in each epoch; 0 draws anew in every step. Neutral
+            rows are always drawn anew.
     """
     sizes = [len(bucket.pairs) for bucket in buckets]
     number, turn = bucket_of(step, seed=seed, batch_size=batch_size, sizes=sizes)
     shape, pairs, neutral = buckets[number]
     of_pairs, of_neutral = _generator(seed, "pairs", step), _generator(seed, "neutral", step)
-    shape = (batch_size, *shape)
     place = {"seed": seed, "start": turn * batch_size, "count": batch_size}
-    return Draw(
+    draw = Draw(
         pairs=shuffled(pairs, name="pair order", **place),
         timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_pairs),
-        noise=torch.randn(shape, generator=of_pairs),
+        noise=torch.randn(batch_size, *shape, generator=of_pairs),
         dropped=torch.rand(batch_size, 2, generator=of_pairs) < caption_dropout,
         neutral=shuffled(neutral, name="neutral order", **place),
         neutral_timesteps=torch.randint(num_timesteps, (batch_size,), generator=of_neutral),
-        neutral_noise=torch.randn(shape, generator=of_neutral),
+        neutral_noise=torch.randn(batch_size, *shape, generator=of_neutral),
         rows_seed=torch.randint(2**31, (1,), generator=_generator(seed, "rows", step)).expand(batch_size),
         flipped=torch.rand(batch_size, generator=_generator(seed, "flip", step)) < flip,
         neutral_flipped=torch.rand(batch_size, generator=_generator(seed, "neutral flip", step)) < flip,
+        bank_rows=torch.full((batch_size,), -1),
     )
+    if not bank:
+        return draw
+    epochs = (turn * batch_size + torch.arange(batch_size)) // len(pairs)
+    numbers = epochs % bank
+    fixed = fixed_draws(
+        draw.pairs,
+        numbers,
+        seed=seed,
+        num_draws=bank,
+        latent_shape=shape,
+        num_timesteps=num_timesteps,
+        caption_dropout=caption_dropout,
+        flip=flip,
+    )
+    return draw._replace(**fixed._asdict(), bank_rows=draw.pairs * bank + numbers)
 
 
 def pair_rows(
-    draw: Draw, winner: Tensor, loser: Tensor, captions: list[Conditioning], empty: Conditioning
+    draw: Draw | FixedDraws, winner: Tensor, loser: Tensor, captions: list[Conditioning], empty: Conditioning
 ) -> tuple[Rows, Rows]:
     """Lay out the winners and the losers: same noise, timestep and (dropped) caption for both.
 

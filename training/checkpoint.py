@@ -110,8 +110,8 @@ def unpack(
     index = {name: number for number, name in enumerate(parameters)}  # an optimizer knows numbers only
     entries: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
-        kind, entry, name = key.split(".", 2)
-        if kind == "optimizer":
+        if key.startswith("optimizer."):
+            _, entry, name = key.split(".", 2)
             entries.setdefault(index[name], {})[entry] = tensor.clone()
     optimizer.load_state_dict({**optimizer.state_dict(), "state": entries})
 

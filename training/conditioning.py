@@ -27,8 +27,8 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.text_embeds)
 
-    def __getitem__(self, rows: Tensor | slice) -> Conditioning:
-        """Return the chosen rows, by numbers or by a slice."""
+    def __getitem__(self, rows: Tensor | slice | list[int]) -> Conditioning:
+        """Return the chosen rows, by numbers or as a slice."""
         return self._each(lambda own: own[rows])
 
     def to(self, *args: Any, **kwargs: Any) -> Conditioning:

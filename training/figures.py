@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,28 @@ from .config import TrainConfig
 from .losses import LOSSES
 from .losses.star import star_anchor
 from .losses.terms import preservation, winner_anchor
-from .noise import pair_errors
+from .noise import pair_errors, squared_error
 from .preference import PairErrors
 
 
-def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: TrainConfig) -> dict[str, Tensor]:
+class Reference(NamedTuple):
+    """What the base model, the adapter off, makes of a batch.
+
+    Attributes:
+        errors: of the winners, then the losers, (2 * rows,) fp32.
+        kept: prediction for the rows to keep, (kept, 4, h, w) fp32.
+        pairs: prediction for winners and losers, (2 * rows, 4, h, w) fp32; None where the errors are known
+            from before.
+    """
+
+    errors: Tensor
+    kept: Tensor
+    pairs: Tensor | None
+
+
+def batch_figures(
+    policy: Tensor, reference: Reference, batch: Batch, config: TrainConfig
+) -> dict[str, Tensor]:
     """Turn the predictions of a batch into the loss, its parts, and what is watched.
 
     loss = (preference(unsafe) + w * preference(safe)) / (1 + w) + the terms that weigh something
@@ -24,26 +43,27 @@ def batch_figures(policy: Tensor, reference: Tensor, batch: Batch, config: Train
 
     Args:
         policy: prediction with the adapter on, shape of batch.noisy, fp32.
-        reference: prediction with the adapter off, same shape.
+        reference: of the same batch.
         batch: what was predicted.
         config: options of the run, resolved.
 
     Returns:
         Scalars: loss, preference and each term of the objective (weights applied, so that they add up to the
-        loss), margin, implicit_accuracy, distance (mean squared difference to the reference on pairs).
+        loss), margin, implicit_accuracy, and, where the reference was run on the pairs, distance (mean
+        squared difference to it there).
         Only the loss and its parts carry gradients. Where row dropout acts, all of it describes the
         adapter as thinned in this step: margin and distance are smaller than those of the whole one.
         A pair whose caption was dropped counts under the empty prompt in each figure, the winner anchor
         included.
     """
     end = 2 * batch.num_rows
-    errors = pair_errors(policy[:end], reference[:end], batch.target[:end])
+    errors = pair_errors(squared_error(policy[:end], batch.target[:end]), reference.errors)
     weights = errors.winner.new_ones(batch.num_pairs) if batch.weights is None else batch.weights
-    terms = _terms(errors, policy[end:], reference[end:], weights, config)
+    terms = _terms(errors, policy[end:], reference.kept, weights, config)
     if config.pair_weighting == "star":
         pairs = [start + row for start in (0, batch.num_rows) for row in range(batch.num_pairs)]
-        terms["star_anchor"] = star_anchor(policy[pairs], reference[pairs], weights)
-    return {"loss": sum(terms.values()), **terms, **_watched(errors, policy[:end], reference[:end])}
+        terms["star_anchor"] = star_anchor(policy[pairs], reference.pairs[pairs], weights)
+    return {"loss": sum(terms.values()), **terms, **watched(errors, policy[:end], reference.pairs)}
 
 
 def _terms(
@@ -66,10 +86,14 @@ def _terms(
 
 
 @torch.no_grad()
-def _watched(errors: PairErrors, policy: Tensor, reference: Tensor) -> dict[str, Tensor]:
+def watched(errors: PairErrors, policy: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
+    """Return what is watched of pairs beside the loss, as scalars.
+
+    Args:
+        errors: of the pairs.
+        policy: prediction with the adapter on for winners and losers.
+        reference: prediction with it off; without it there is no distance.
+    """
     margin = (errors.ref_winner - errors.winner) - (errors.ref_loser - errors.loser)
-    return {
-        "margin": margin.mean(),
-        "implicit_accuracy": (margin > 0).float().mean(),
-        "distance": preservation(policy, reference),
-    }
+    values = {"margin": margin.mean(), "implicit_accuracy": (margin > 0).float().mean()}
+    return values if reference is None else values | {"distance": preservation(policy, reference)}

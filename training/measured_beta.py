@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from . import adapter
 from .conditioning import predict
-from .config import TrainConfig
-from .data.training_data import TrainingData
-from .noise import NoiseSchedule, named_generator, squared_error
+from .noise import named_generator, squared_error
+from .step import Run
 
 NUM_DRAWS = 64
 NOISIEST = 0.2  # share of the timesteps: there the picture's content is decided
@@ -18,7 +17,7 @@ OPEN_LOGIT = (
 
 
 @torch.no_grad()
-def measured_beta(unet: nn.Module, data: TrainingData, schedule: NoiseSchedule, config: TrainConfig) -> float:
+def measured_beta(run: Run) -> float:
     """Return the beta at which the sigmoid is still open where the base model decides what to draw.
 
     beta / 2 * mean |e_w - e_l| = OPEN_LOGIT, with errors of the base model under the unsafe prompt, in the
@@ -27,10 +26,7 @@ def measured_beta(unet: nn.Module, data: TrainingData, schedule: NoiseSchedule, 
     gives about 500, where a search by hand had ended.
 
     Args:
-        unet: the base model, no adapter on.
-        data: of the run; the first pairs of its fullest bucket are used.
-        schedule: of the family.
-        config: seed and batch_size are used.
+        run: before its first step; the first pairs of its fullest bucket are used, `micro_batch` at once.
 
     Returns:
         beta in AlignGuard's convention, to two digits: rounding must not make another run of it.
@@ -38,15 +34,16 @@ def measured_beta(unet: nn.Module, data: TrainingData, schedule: NoiseSchedule, 
     Raises:
         ValueError: if winners and losers are the same to the model, so that there is nothing to learn.
     """
-    weight = next(unet.parameters())
+    data, schedule, weight = run.data, run.schedule, run.unet.conv_in.weight
     steps = len(schedule.alphas_cumprod)
     bucket = max(data.buckets, key=lambda each: len(each.pairs))  # pictures of one size can be stacked
     pairs = bucket.pairs[torch.arange(NUM_DRAWS) % len(bucket.pairs)]
     timesteps = steps - 1 - torch.arange(NUM_DRAWS) * round(NOISIEST * steps) // NUM_DRAWS
-    generator = named_generator(f"{config.seed}/measured beta")
+    generator = named_generator(f"{run.config.seed}/measured beta")
     noise = torch.randn(NUM_DRAWS, *bucket.latent_shape, generator=generator)
     gaps = []
-    for rows in torch.arange(NUM_DRAWS).split(config.batch_size):
+    for rows in torch.arange(NUM_DRAWS).split(run.micro_batch):
+        run.check_cancel()
         captions = data.prompts[data.unsafe_prompt[pairs[rows]]].to(weight)
         own, times = noise[rows].to(weight.device), timesteps[rows].to(weight.device)
         errors = []
@@ -54,7 +51,8 @@ def measured_beta(unet: nn.Module, data: TrainingData, schedule: NoiseSchedule, 
             latents = table[pairs[rows]].to(weight.device, torch.float32)
             noisy = schedule.add_noise(latents, own, times).to(weight)
             target = schedule.target(latents, own, times)
-            errors.append(squared_error(predict(unet, noisy, times, captions), target))
+            with adapter.reference(run.unet):
+                errors.append(squared_error(predict(run.unet, noisy, times, captions), target))
         gaps.append((errors[0] - errors[1]).abs())
     gap = float(torch.cat(gaps).double().mean())
     if not gap > 0:

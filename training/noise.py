@@ -105,25 +105,25 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction.float() - target.float()).square().flatten(1).mean(1)  # (batch,)
 
 
-def pair_errors(policy: Tensor, reference: Tensor, target: Tensor) -> PairErrors:
-    """Split the errors of a batch stacked as [winners; losers] into the four a loss needs.
+def pair_errors(errors: Tensor, ref_errors: Tensor) -> PairErrors:
+    """Split errors stacked as [winners; losers] into the four a loss needs.
 
     Args:
-        policy: prediction with the adapter on, shape (2 * batch, c, h, w).
-        reference: prediction with the adapter off, same shape.
-        target: see `NoiseSchedule.target`, same shape.
+        errors: see `squared_error`, with the adapter on, shape (2 * batch,).
+        ref_errors: likewise with the adapter off.
 
     Returns:
-        Four tensors of shape (batch,), fp32. Policy equal to reference gives equal errors, bit for bit.
+        Four tensors of shape (batch,), fp32.
 
     Raises:
         ValueError: if the shapes differ or the number of images is odd.
     """
-    if policy.shape[0] % 2:
-        raise ValueError(f"winners and losers must be stacked in equal number, got {policy.shape[0]} images.")
-    winner, loser = squared_error(policy, target).chunk(2)
-    ref_winner, ref_loser = squared_error(reference, target).chunk(2)
-    return PairErrors(winner, loser, ref_winner, ref_loser)
+    if errors.shape != ref_errors.shape or len(errors) % 2:
+        raise ValueError(
+            "winners and losers must be stacked in equal number, and alike for the reference, got "
+            f"{len(errors)} and {len(ref_errors)} errors."
+        )
+    return PairErrors(*errors.chunk(2), *ref_errors.chunk(2))
 
 
 def named_generator(name: str) -> torch.Generator:

@@ -114,5 +114,4 @@ def _chosen(run: Run, plan: Plan) -> Plan:
         )
     set_checkpointing(run.unet, plan.checkpointing)
     run.micro_batch = plan.micro_batch
-    log.info("plan: %s", plan.text())
     return plan

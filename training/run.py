@@ -24,7 +24,8 @@ from .resume import EXPERT
 from .run_folder import warned_of_a_full_disk
 from .taxonomy import normalize_categories, normalize_category
 from .tensor_file import refuse_existing
-from .trainer import TrainResult, train
+from .train_result import TrainResult
+from .trainer import train
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def training_metadata(
         "alignguard.pairs_hash": pairs_hash,
         "alignguard.initial_a_hash": result.initial_a_hash,
         "alignguard.training_figures": json.dumps(result.metrics, sort_keys=True),
-        "alignguard.validation": "not measured",
+        "alignguard.validation": _validation(result),
         "modelspec.title": title,
         "modelspec.prediction_type": _PREDICTION_TYPES[schedule.prediction_type],
         "ss_output_name": title,
@@ -167,6 +168,10 @@ def training_metadata(
     }
 
 
+def _validation(result: TrainResult) -> str:
+    return json.dumps(result.validation, sort_keys=True) if result.validation else "not measured"
+
+
 def _applies(option: str, config: TrainConfig) -> bool:
     """Say whether an option changes anything under resolved options; a file states no other."""
     objective = LOSSES[config.objective]
@@ -174,6 +179,8 @@ def _applies(option: str, config: TrainConfig) -> bool:
         return objective.merge_ready
     if option in TERM_OPTIONS.values():  # a term left out is stated where the objective has it by itself
         return max(getattr(config, option), objective.own_weight(option, config.beta)) > 0
+    if option in ("validate_every", "patience"):
+        return config.validation > 0
     return True
 
 

@@ -9,19 +9,24 @@ from contextlib import contextmanager
 from . import checkpoint
 from .checkpoint import State
 from .resume import open_run_folder, run_identity
-from .step import Run, restore_state
+from .step import BANK, Run, restore_state
 
 log = logging.getLogger(__name__)
 
+BEST = "best."  # before the names of an adapter's factors, among the tensors of a state
 
-def open_run(run: Run, *, resume: bool) -> None:
+
+def open_run(run: Run, *, resume: bool) -> bool:
     """Prepare the folder of a run, and set the run to the state to go on from.
+
+    Returns:
+        Whether there was one.
 
     Raises:
         ValueError: if the state belongs to another run, or is further than the run is to go.
     """
     if run.run_dir is None:
-        return
+        return False
     base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
     chosen = (run.weights, *(bucket.pairs for bucket in run.data.buckets))
     run.identity = run_identity(run.config, run.data.encoding_hash, chosen=chosen, base=base)
@@ -31,27 +36,43 @@ def open_run(run: Run, *, resume: bool) -> None:
         else:  # the folder is on a disk that all processes see
             state = checkpoint.load_newest(run.run_dir / "state") if resume else None
     if state is None:
-        return
+        return False
     if state.step > run.config.steps:
         raise ValueError(
             f"the run in {run.run_dir} has {state.step} steps behind it, more than the {run.config.steps} "
             "asked for. Ask for more steps, or choose a new run folder."
         )
-    run.losses = list(state.values["losses"])
+    run.losses, run.validations = (list(state.values[name]) for name in ("losses", "validations"))
+    run.best = _best_of(state)
     run.scaler.load_state_dict(state.values["scaler"])
     run.micro_batch = state.values["micro_batch"]  # another one would round the sums differently
     restore_state(run, state)
+    return True
 
 
 def save_run(run: Run) -> None:
     """Write the resume state; what the disk cannot take is a warning in the log, for the run has it still."""
     if run.run_dir is None or not run.processes.is_first:
         return
-    values = {name: getattr(run, name) for name in ("losses", "metrics", "micro_batch")}
+    values = {name: getattr(run, name) for name in ("losses", "metrics", "validations", "micro_batch")}
     values |= {"scaler": run.scaler.state_dict(), **run.identity}
-    state = State(run.step, checkpoint.pack(run.parameters, run.optimizer), values)
+    tensors = checkpoint.pack(run.parameters, run.optimizer)
+    if run.config.bank:
+        tensors[BANK] = run.bank.errors
+    if run.best:
+        tensors |= {f"{BEST}{name}": tensor for name, tensor in run.best.tensors.items()}
+        values["best"] = {"step": run.best.step, **run.best.values}
+    state = State(run.step, tensors, values)
     with warned_of_a_full_disk(f"the state after step {run.step}"):
         checkpoint.save_state(run.run_dir / "state", state)
+
+
+def _best_of(state: State) -> State | None:
+    if "best" not in state.values:
+        return None
+    values = dict(state.values["best"])
+    own = {name.removeprefix(BEST): state.tensors[name] for name in state.tensors if name.startswith(BEST)}
+    return State(values.pop("step"), own, values)
 
 
 def write_figures(run: Run) -> None:

@@ -13,19 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from . import adapter, checkpoint
+from .bank import Bank, FixedDraws
 from .batch import Batch, Draw, Rows, draw_step, neutral_rows, pair_rows, pure_noise_rows, stack_rows
 from .checkpoint import State
 from .conditioning import Conditioning, predict
 from .config import TrainConfig
 from .data.pair_weighting import weighed
 from .data.training_data import TrainingData
-from .figures import batch_figures
+from .figures import Reference, batch_figures
 from .losses import LOSSES
-from .noise import NoiseSchedule
+from .noise import NoiseSchedule, squared_error
 from .order import Bucket
 from .processes import ALONE, Processes
 
 Table = TypeVar("Table", Tensor, Conditioning)
+BANK = "bank"  # among the tensors of a state
 ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # AlignGuard's launchers
 
 
@@ -41,6 +43,8 @@ class Run:
     step: int = 0
     losses: list[float] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
+    validations: list[dict[str, float]] = field(default_factory=list)  # on held-out pairs, each with its step
+    best: State | None = None  # the adapter with the largest held-out margin, where training stops by that
     identity: Mapping[str, Any] = field(default_factory=dict)
     good: State | None = None
     processes: Processes = ALONE
@@ -61,6 +65,8 @@ class Run:
         kind = self.device.type if self.device.type in ("cuda", "cpu") else "cpu"
         self.scaler = torch.amp.GradScaler(kind, enabled=self.autocast == torch.float16)
         self.micro_batch = self.micro_batch or self.config.batch_size
+        prompts = 2 if self.config.safe_prompt_weight > 0 else 1
+        self.bank = Bank(self.data.num_pairs, self.config.bank, prompts, self.device)
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -93,9 +99,13 @@ def take_step(run: Run) -> None:
     draw = whole.split(run.processes.count)[run.processes.number]
     run.optimizer.zero_grad(set_to_none=True)
     micro_batches = draw.split(math.ceil(len(draw.pairs) / run.micro_batch))
-    parts = [_backward(run, part, total) for part in micro_batches]
+    parts, errors = zip(*[_backward(run, part, total) for part in micro_batches], strict=True)
     values = {name: sum(part[name] for part in parts) for name in parts[0]}
-    run.processes.add_up([parameter.grad for parameter in run.parameters.values()] + [*values.values()])
+    found = _in_their_places(run, torch.cat(errors), total)
+    gradients = [parameter.grad for parameter in run.parameters.values()]
+    run.processes.add_up([*gradients, *values.values(), found])
+    if run.config.bank:
+        run.bank.keep(whole.bank_rows, found)
     _update(run, values)
 
 
@@ -110,20 +120,50 @@ def draw_of(run: Run, step: int, buckets: Sequence[Bucket] = ()) -> Draw:
         num_timesteps=LOSSES[config.objective].num_timesteps,
         caption_dropout=config.caption_dropout,
         flip=config.flip,
+        bank=config.bank,
     )
 
 
-def _backward(run: Run, draw: Draw, total: int) -> dict[str, Tensor]:
-    """Add the gradients of one micro-batch out of `total` pairs; return its share of the figures."""
+def _in_their_places(run: Run, errors: Tensor, total: int) -> Tensor:
+    """Return the errors of this process among those of all pairs of the step, the others' being zero."""
+    found = errors.new_zeros(total, errors.shape[1])
+    found[torch.arange(total).tensor_split(run.processes.count)[run.processes.number]] = errors
+    return found
+
+
+def _backward(run: Run, draw: Draw, total: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Add the gradients of one micro-batch out of `total` pairs.
+
+    Returns:
+        Its share of the figures, and the reference's errors on its pairs as a `Bank` has them.
+    """
     run.check_cancel()
     batch = gather(run, draw)
-    with torch.no_grad(), adapter.reference(run.unet):
-        reference = predict_batch(run, batch)  # before the policy, whose graph its workspace never meets
+    reference = refer(run, draw, batch)  # before the policy, whose graph its workspace never meets
     share = len(draw.pairs) / total
     with _thinning(run, draw):  # around the backward pass too, in which checkpointing runs blocks again
         values = batch_figures(predict_batch(run, batch), reference, batch, run.config)
         run.scaler.scale(values["loss"] * share).backward()
-    return {name: value.detach() * share for name, value in values.items()}
+    shares = {name: value.detach() * share for name, value in values.items()}
+    return shares, reference.errors.view(-1, len(draw.pairs)).T
+
+
+@torch.no_grad()
+def refer(run: Run, draw: Draw, batch: Batch) -> Reference:
+    """Run the base model on a batch, without the pairs whose errors are in the bank."""
+    end, pairs = 2 * batch.num_rows, batch.num_pairs
+    places = run.bank.unknown(draw.bank_rows) if run.config.bank else range(pairs)
+    unknown = [start + place for start in range(0, end, pairs) for place in places]
+    rows = unknown + list(range(end, len(batch.noisy)))
+    with adapter.reference(run.unet):
+        prediction = predict_batch(run, batch, rows) if rows else batch.target[:0]
+    of_pairs, kept = prediction[: len(unknown)], prediction[len(unknown) :]
+    found = squared_error(of_pairs, batch.target[unknown])
+    if not run.config.bank:
+        return Reference(found, kept, of_pairs)
+    errors = run.bank.read(draw.bank_rows)  # (pairs, 2 * prompts)
+    errors[places] = found.view(errors.shape[1], len(places)).T
+    return Reference(errors.T.reshape(-1), kept, None)
 
 
 def _thinning(run: Run, draw: Draw) -> AbstractContextManager:
@@ -138,22 +178,26 @@ def _thinning(run: Run, draw: Draw) -> AbstractContextManager:
 
 def gather(run: Run, draw: Draw) -> Batch:
     """Fetch the rows of a draw from the cached data; rows that would weigh nothing are left out."""
-    data, config = run.data, run.config
-    prompts = [data.unsafe_prompt] + ([data.safe_prompt] if config.safe_prompt_weight > 0 else [])
-    captions = [_rows(run, data.prompts, prompt[draw.pairs]) for prompt in prompts]
-    images = draw.pairs + data.num_pairs * draw.flipped  # both of a pair, or none: it shares its layout
-    winner, loser = (_rows(run, latents, images) for latents in (data.winner, data.loser))
-    empty = data.empty.to(run.device)
-    parts = [*pair_rows(draw, winner, loser, captions, empty)]
-    if config.preserve_weight > 0:
-        parts.append(_kept_rows(run, draw, empty))
+    parts = [*rows_of_pairs(run, draw.pairs, draw)]
+    if run.config.preserve_weight > 0:
+        parts.append(_kept_rows(run, draw))
     weights = run.weights[draw.pairs].to(run.device)
     return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
 
 
-def _kept_rows(run: Run, draw: Draw, empty: Conditioning) -> Rows:
-    """Fetch what must stay as the base model has it, as the objective asks."""
+def rows_of_pairs(run: Run, pairs: Tensor, draw: Draw | FixedDraws) -> tuple[Rows, Rows]:
+    """Fetch winners and losers of some pairs, under the unsafe and (where trained) the safe prompts."""
     data = run.data
+    prompts = [data.unsafe_prompt] + ([data.safe_prompt] if run.config.safe_prompt_weight > 0 else [])
+    captions = [_rows(run, data.prompts, prompt[pairs]) for prompt in prompts]
+    images = pairs + data.num_pairs * draw.flipped  # both of a pair, or none: it shares its layout
+    winner, loser = (_rows(run, latents, images) for latents in (data.winner, data.loser))
+    return pair_rows(draw, winner, loser, captions, data.empty.to(run.device))
+
+
+def _kept_rows(run: Run, draw: Draw) -> Rows:
+    """Fetch what must stay as the base model has it, as the objective asks."""
+    data, empty = run.data, run.data.empty.to(run.device)
     if "output_preservation" in LOSSES[run.config.objective].terms:
         return pure_noise_rows(draw, run.schedule, empty)
     latents = _rows(run, data.neutral, draw.neutral + data.num_neutral * draw.neutral_flipped)
@@ -164,11 +208,12 @@ def _rows(run: Run, table: Table, index: Tensor) -> Table:
     return table[index].to(run.device, torch.float32)
 
 
-def predict_batch(run: Run, batch: Batch) -> Tensor:
-    """Run the UNet as it stands, adapter on or off; the prediction comes back in fp32."""
+def predict_batch(run: Run, batch: Batch, rows: list[int] | slice = slice(None)) -> Tensor:
+    """Run the UNet as it stands, adapter on or off, on rows of a batch; the prediction comes back in fp32."""
     own = run.unet.conv_in.weight.dtype  # the base's; the adapter is fp32 whatever it is
+    noisy, timesteps, conditioning = (each[rows] for each in batch.inputs)
     with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):
-        return predict(run.unet, batch.noisy.to(own), batch.timesteps, batch.conditioning.to(own)).float()
+        return predict(run.unet, noisy.to(own), timesteps, conditioning.to(own)).float()
 
 
 def _update(run: Run, values: Mapping[str, Tensor]) -> None:
@@ -208,7 +253,12 @@ def _copies(run: Run) -> dict[str, Tensor]:
 
 
 def restore_state(run: Run, state: State) -> None:
-    """Set a run back to a state: factors, optimizer, step, and the losses up to there."""
+    """Set a run back to a state: factors, optimizer, step, and the losses and measurements up to there."""
     checkpoint.unpack(state.tensors, run.parameters, run.optimizer)
+    if BANK in state.tensors:
+        run.bank.restore(state.tensors[BANK])
     run.step, run.metrics, run.whole = state.step, dict(state.values["metrics"]), True
     del run.losses[state.step :]
+    run.validations = [figures for figures in run.validations if figures["step"] <= state.step]
+    if run.best and run.best.step > state.step:
+        run.best = None

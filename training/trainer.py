@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,46 +14,21 @@ from torch import nn
 from . import adapter
 from .checkpointing import set_checkpointing
 from .config import TrainConfig
+from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .duration import duration
 from .losses import resolved
-from .low_rank import LowRank
 from .measured_beta import measured_beta
 from .noise import NoiseSchedule
-from .preflight import Plan, plan_run
+from .preflight import plan_run
 from .processes import ALONE, Processes
 from .run_folder import open_run, save_run, warned_of_a_full_disk, write_figures
 from .run_lock import locked
 from .step import Run, restore_state, take_step
+from .train_result import TrainResult, current_result, final_result
+from .validation import Validation, is_settled
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run ends with.
-
-    Attributes:
-        layers: module path -> LowRank, alpha / rank folded in.
-        losses: total loss of every step, those before a resume included.
-        metrics: the figures of the last step, as in `metrics.jsonl`.
-        steps_done: optimizer steps behind this LoRA.
-        config: options of the run, resolved.
-        initial_a_hash: see `adapter.initial_a_hash`.
-        cancelled: whether the run ended before its last step.
-        plan: how its batches were run; None where it was cancelled.
-        seconds: what this call took for its steps; 0 where it was cancelled.
-    """
-
-    layers: dict[str, LowRank]
-    losses: list[float]
-    metrics: dict[str, float]
-    steps_done: int
-    config: TrainConfig
-    initial_a_hash: str
-    cancelled: bool = False
-    plan: Plan | None = None
-    seconds: float = 0.0
 
 
 def train(
@@ -104,20 +79,25 @@ def train(
     if resume and run_dir is None:
         raise ValueError("resume needs the run folder to resume from, got none.")
     adapter.detach_adapter(unet)
-    config = _resolved(unet, data, schedule, config, processes)
+    _check(data, config, processes)
+    weighting = config.pair_weighting
+    data, held = held_out(data, config.validation, seed=config.seed, trusted_only=weighting != "none")
     with locked(run_dir if processes.is_first else None):
         try:
             adapter.attach_adapter(
                 unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=config.seed
             )
-            run = Run(unet, data, schedule, config, run_dir, processes=processes)
+            run = Run(unet, data, schedule, resolved(config, lambda: 1.0), run_dir, processes=processes)
             run.check_cancel = check_cancel or run.check_cancel
-            open_run(run, resume=resume)
-            plan = plan_run(run, free_bytes)
+            plan = plan_run(run, free_bytes)  # before beta is measured, as that takes memory too
+            run.config = resolved(config, lambda: measured_beta(run))
+            if open_run(run, resume=resume):
+                plan = plan_run(run, free_bytes)
+            log.info("plan: %s", plan.text())
             start_s = time.perf_counter()
-            _loop(run, on_progress, on_stop)
+            _loop(run, Validation(run, held), on_progress, on_stop)
             save_run(run)
-            return replace(_result(run), plan=plan, seconds=time.perf_counter() - start_s)
+            return replace(final_result(run), plan=plan, seconds=time.perf_counter() - start_s)
         finally:
             set_checkpointing(unet, "none")
             adapter.detach_adapter(unet)
@@ -130,36 +110,39 @@ def _refuse_inference(unet: nn.Module) -> None:
         raise RuntimeError("the UNet was made in inference mode. Clone its weights outside of it to train.")
 
 
-def _resolved(
-    unet: nn.Module,
-    data: TrainingData,
-    schedule: NoiseSchedule,
-    config: TrainConfig,
-    processes: Processes,
-) -> TrainConfig:
+def _check(data: TrainingData, config: TrainConfig, processes: Processes) -> None:
+    """Refuse what does not go together, before anything is done."""
     if data.num_pairs == 0:
         raise ValueError("there is no pair to train on. Choose a folder of pairs that holds some.")
     if config.flip > 0 and not data.is_mirrored:
         raise ValueError("flip needs mirrored pictures, and there are none. Encode the pairs with mirrored.")
+    if config.bank and config.pair_weighting == "star":
+        raise ValueError(
+            "bank keeps errors, and pair_weighting star needs the base model's predictions in every step. "
+            "Set bank to 0, or choose another pair_weighting."
+        )
     batch = config.batch_size * config.grad_accumulation
     if batch < processes.count:
         raise ValueError(
             f"batch_size times grad_accumulation must be at least the number of processes, got {batch} for "
             f"{processes.count}. Raise one of the two, or start fewer processes."
         )
-    return resolved(config, lambda: measured_beta(unet, data, schedule, config))
+    if config.patience and not config.validation:
+        raise ValueError("patience needs held-out pairs to watch. Set validation above 0, or patience to 0.")
 
 
 def _loop(
     run: Run,
+    validation: Validation,
     on_progress: Callable[[int, int, Mapping[str, float]], None] | None,
     on_stop: Callable[[TrainResult], None] | None,
 ) -> None:
     begin, start_s = run.step, time.perf_counter()
     try:
         with torch.enable_grad():
-            while run.step < run.config.steps:
+            while run.step < run.config.steps and not is_settled(run):
                 take_step(run)
+                validation.after_step()
                 if run.step == begin + 1:
                     step_s, left = time.perf_counter() - start_s, run.config.steps - run.step
                     log.info(
@@ -173,12 +156,8 @@ def _loop(
             save_run(run)
             if on_stop and run.processes.is_first:
                 with warned_of_a_full_disk(f"what there is after step {run.step}"):
-                    on_stop(_result(run, cancelled=True))
+                    on_stop(current_result(run))
         raise
-
-
-def _log_pace(step_s: float, left: int) -> None:
-    log.info("a step takes %s: %s for the %d left", duration(step_s), duration(step_s * left), left)
 
 
 def _report(run: Run, on_progress: Callable[[int, int, Mapping[str, float]], None] | None) -> None:
@@ -188,10 +167,3 @@ def _report(run: Run, on_progress: Callable[[int, int, Mapping[str, float]], Non
         save_run(run)
     if on_progress:
         on_progress(run.step, config.steps, run.metrics)
-
-
-def _result(run: Run, *, cancelled: bool = False) -> TrainResult:
-    layers = adapter.read_adapter(run.unet)
-    return TrainResult(
-        layers, list(run.losses), run.metrics, run.step, run.config, run.initial_a_hash, cancelled
-    )

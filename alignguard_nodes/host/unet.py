@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...training.families import Family, identify
-from ...training.families.native_unet import unet_from_native
+from ...training.families.native_unet import check_native, unet_from_native
 from ...training.families.weights_hash import weights_hash
 from ...training.step import autocast_dtype
 
@@ -84,7 +84,7 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
 
     Raises:
         ValueError: if it carries patches that are not to be baked or cannot be, its prediction cannot be
-            trained, or it is of another family.
+            trained, it is of another family, or its UNet is not a plain one of its family.
     """
     if model.hook_patches or model.weight_wrapper_patches:
         raise ValueError(
@@ -104,7 +104,10 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
             "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL of such a loader itself."
         )
     settings = model.model.model_config.sampling_settings
-    family = identify(model.model.diffusion_model.state_dict())
+    weights = model.model.diffusion_model.state_dict()
+    family = identify(weights)
+    with torch.inference_mode(False):
+        check_native(weights, family)
     return family.predicting(_PREDICTIONS[kind.name], zero_terminal_snr=bool(settings.get("zsnr")))
 
 

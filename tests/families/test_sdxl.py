@@ -11,7 +11,7 @@ from training.adapter import ATTENTION
 from training.conditioning import Conditioning, predict
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.families import FAMILIES, identify
-from training.families.native_unet import unet_config, unet_from_native
+from training.families.native_unet import check_native, unet_config, unet_from_native
 from training.families.unet_names import Layout, module_names, native_name
 from training.lora_file import parse_lora
 from training.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
@@ -76,6 +76,21 @@ def test_sdxl_itself_gets_the_shapes_diffusers_publishes():
     assert heads == {
         name: module.heads for name, module in rebuilt.named_modules() if hasattr(module, "heads")
     }
+
+
+def test_a_pruned_sdxl_such_as_ssd_1b_is_told_apart_by_its_names_alone():
+    with torch.device("meta"):
+        native = native_names(UNet2DConditionModel(**unet_config(REAL, SDXL)), REAL)
+    check_native(native, SDXL)
+    gone = "output_blocks.1.1.transformer_blocks."  # depths that differ within a level, as SSD-1B has them
+    pruned = {
+        name: tensor for name, tensor in native.items() if not name.startswith((f"{gone}8.", f"{gone}9."))
+    }
+    assert identify(pruned) is SDXL
+    with pytest.raises(
+        ValueError, match=r"not a plain SDXL one: 40 tensors are missing, such as output_blocks.1"
+    ):
+        check_native(pruned, SDXL)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from ..losses import LOSSES
 from ..processes import Processes, launched_processes
 from ..run import train_expert
 from ..step import autocast_dtype
-from ..trainer import TrainResult
+from ..train_result import TrainResult
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .pairs import SOURCE_HELP
@@ -165,6 +165,7 @@ def _answer(
         expert.report(),
         f"plan: {result.plan.text()}",
         f"{result.steps_done} steps, loss {first:.4g} -> {last:.4g}, {duration(seconds)}",
+        f"held-out pairs: {result.validation_text()}",
         f"saved as {out}",
     ]
     facts = {
@@ -173,6 +174,7 @@ def _answer(
         "seconds": round(seconds, 3),
         "first_loss": first,
         "metrics": result.metrics,
+        "validations": result.validations,
         "plan": result.plan._asdict(),
         "pairs": pairs.report.facts(),
         "expert": expert_facts(expert),

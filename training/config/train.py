@@ -206,5 +206,42 @@ class TrainConfig:
         "are not square. Paper: off.",
     )
 
+    bank: int = option(
+        0,  # paper: none
+        "Each pair meets only so many noised versions of itself, in turn, and what the base model makes of "
+        "them is computed once: up to 30 % less work where pairs are seen more often than that. Fewer saves "
+        "more and varies less; 0 draws new noise each time. Paper: none.",
+        min=0,
+        max=1000,
+        step=1,
+    )
+
+    validation: float = option(
+        0.0,  # paper: none
+        "Share of the pairs, at most 32 of them, that are not trained on but measured: margin, accuracy and "
+        "distance to the base model, under the same noise each time. Higher measures better and teaches "
+        "less; 0 measures nothing. Paper: none.",
+        min=0.0,
+        max=0.5,
+        step=0.05,
+    )
+    validate_every: int = option(
+        25,
+        "Steps between two measurements on held-out pairs; the last step is measured too. Lower sees more "
+        "and takes more time. Only where validation is above 0. Paper: none.",
+        min=1,
+        max=100_000,
+        step=1,
+    )
+    patience: int = option(
+        0,  # paper: none
+        "Training ends after so many measurements on held-out pairs without a larger margin, and the expert "
+        "is the one with the largest. Lower ends sooner; 0 goes on to the last step and keeps that. Needs "
+        "validation. Paper: none.",
+        min=0,
+        max=1000,
+        step=1,
+    )
+
     def __post_init__(self) -> None:
         validate(self)

@@ -39,6 +39,7 @@ class Arrangement:
         loser: unsafe pictures, of the size of their winners.
         neutral: neutral pictures, then the safe ones of the pairs that stand in for missing ones.
         neutral_prompts: one per neutral picture.
+        neutral_pairs: number of the pair that each of them is the safe picture of, -1 for the neutral ones.
         buckets: every row is in one of them.
     """
 
@@ -46,6 +47,7 @@ class Arrangement:
     loser: tuple[Picture, ...]
     neutral: tuple[Picture, ...]
     neutral_prompts: tuple[str, ...]
+    neutral_pairs: tuple[int, ...]
     buckets: tuple[Bucket, ...]
 
     def pictures(self, *, mirrored: bool) -> Iterator[Picture]:
@@ -73,10 +75,11 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
     used = tuple(dict.fromkeys(of_pair))
     neutral = [(Picture(each.image, _nearest(used, each.image)), each.prompt) for each in pairs.neutral]
     bare = set(used) - {picture.size for picture, _ in neutral}
+    stand_ins = [number for number, size in enumerate(of_pair) if size in bare]
+    neutral_pairs = [-1] * len(neutral) + stand_ins
     neutral += [
-        (Picture(pair.winner, size), pair.safe_prompt)
-        for pair, size in zip(pairs.pairs, of_pair, strict=True)
-        if size in bare
+        (Picture(pairs.pairs[number].winner, of_pair[number]), pairs.pairs[number].safe_prompt)
+        for number in stand_ins
     ]
     of_neutral = [picture.size for picture, _ in neutral]
     return Arrangement(
@@ -84,6 +87,7 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
         loser=tuple(Picture(pair.loser, size) for pair, size in zip(pairs.pairs, of_pair, strict=True)),
         neutral=tuple(picture for picture, _ in neutral),
         neutral_prompts=tuple(prompt for _, prompt in neutral),
+        neutral_pairs=tuple(neutral_pairs),
         buckets=tuple(
             Bucket(latent_shape(size), _places(of_pair, size), _places(of_neutral, size)) for size in used
         ),

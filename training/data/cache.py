@@ -163,6 +163,7 @@ def _training_data(
         buckets=rows.buckets,
         pairs_hash=pairs.content_hash,
         encoding_hash=_joint_hash(entry for part in (*tables, prompts) for entry in part.entries),
+        neutral_pair=torch.tensor(rows.neutral_pairs),
         safety_gap=torch.tensor(
             [math.nan if pair.safety_gap is None else pair.safety_gap for pair in pairs.pairs]
         ),

@@ -60,6 +60,8 @@ class TrainingData:
         buckets: every pair to train on and every neutral row is in one of them.
         pairs_hash: names the images and prompts behind this, see `SafetyPairs.content_hash`.
         encoding_hash: names what they were encoded to.
+        neutral_pair: the pair whose safe image a neutral row is, -1 where it is a neutral image, (rows,)
+            int64; None where all are.
         safety_gap: `PreferencePair.safety_gap`, NaN where nobody judged, (pairs,); None likewise for all.
     """
 
@@ -74,6 +76,7 @@ class TrainingData:
     buckets: tuple[Bucket, ...]
     pairs_hash: str
     encoding_hash: str
+    neutral_pair: Tensor | None = None
     safety_gap: Tensor | None = None
 
     @property

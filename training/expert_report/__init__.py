@@ -1,5 +1,6 @@
 """The text about an expert that the Info node and the `info` command show to people."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -52,6 +53,7 @@ def report_text(
         f"layers: {len(layers)}, rank {_ranks(layers)}, {_size(layers)}",
     ]
     lines += [f"{label}: {metadata[key]}" for key, label in _STATED.items() if metadata.get(key)]
+    lines += _held_out_line(metadata.get("alignguard.validation", ""))
     lines += extraction_lines(metadata)
     merged = merge_facts(metadata, layers)
     if merged:
@@ -59,6 +61,18 @@ def report_text(
     if metadata.get("alignguard.members"):  # not the list that our merge writes
         lines += ["members:", f"  {metadata['alignguard.members']}"]
     return "\n".join([*lines, *_norm_table(layers)])
+
+
+def _held_out_line(validation: str) -> list[str]:
+    """Say what a file states of pairs that were not trained on; a file of another kind states nothing."""
+    try:
+        figures = json.loads(validation)
+        said = ", ".join(
+            f"{name} {figures[name]:.4g}" for name in ("margin", "implicit_accuracy", "distance")
+        )
+    except (ValueError, KeyError, TypeError):  # not measured, or not written by our training
+        return [f"on held-out pairs: {validation}"] if validation == "not measured" else []
+    return [f"on held-out pairs: {said}"]
 
 
 def _ranks(layers: Mapping[str, LowRank]) -> str:

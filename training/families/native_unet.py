@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .family import Family
 from .unet_names import Layout, module_names, native_name, read_layout
@@ -38,14 +38,23 @@ def unet_from_native(
     Raises:
         ValueError: if a tensor is missing, left over, quantised or of an unexpected shape; it is named.
     """
-    from diffusers import UNet2DConditionModel  # imported late: a broken install must not remove the nodes
-
-    layout = read_layout(state)
     with torch.inference_mode(False):
-        with torch.device("meta"):
-            unet = UNet2DConditionModel(**unet_config(layout, family))
-        unet.load_state_dict(_renamed(state, unet, layout, family, dtype), assign=True)
+        unet, natives = _matched(state, family)
+        renamed = {
+            name: state[native].detach().to(dtype or state[native].dtype, copy=True)
+            for name, native in natives.items()
+        }
+        unet.load_state_dict(renamed, assign=True)
         return unet.eval().requires_grad_(False)
+
+
+def check_native(state: Mapping[str, Tensor], family: Family) -> None:
+    """Refuse what `unet_from_native` would, without copying a tensor.
+
+    Raises:
+        ValueError: as there.
+    """
+    _matched(state, family)
 
 
 def unet_config(layout: Layout, family: Family) -> dict:
@@ -71,18 +80,19 @@ def unet_config(layout: Layout, family: Family) -> dict:
     }
 
 
-def _renamed(
-    state: Mapping[str, Tensor], unet: nn.Module, layout: Layout, family: Family, dtype: torch.dtype | None
-) -> dict[str, Tensor]:
+def _matched(state: Mapping[str, Tensor], family: Family) -> tuple[UNet2DConditionModel, dict[str, str]]:
+    """Return diffusers' UNet of this size without memory, and the original name of each of its tensors."""
+    from diffusers import UNet2DConditionModel  # imported late: a broken install must not remove the nodes
+
+    layout = read_layout(state)
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**unet_config(layout, family))
     table = module_names(layout)
     wanted = {name: (native_name(name, table), tensor.shape) for name, tensor in unet.state_dict().items()}
     _check_names(state, {native for native, _ in wanted.values()}, family)
-    renamed = {}
-    for name, (native, shape) in wanted.items():
-        tensor = state[native]
-        _check_tensor(native, tensor, shape, family)
-        renamed[name] = tensor.detach().to(dtype or tensor.dtype, copy=True)
-    return renamed
+    for native, shape in wanted.values():
+        _check_tensor(native, state[native], shape, family)
+    return unet, {name: native for name, (native, _) in wanted.items()}
 
 
 def _check_names(state: Mapping[str, Tensor], wanted: set[str], family: Family) -> None:

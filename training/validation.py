@@ -1,0 +1,105 @@
+"""Figures on pairs held out of training, on draws that are the same every time: only the expert differs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import adapter
+from .bank import FixedDraws, fixed_draws
+from .batch import stack_rows
+from .checkpoint import State
+from .figures import watched
+from .losses import LOSSES
+from .noise import pair_errors, squared_error
+from .order import Bucket
+from .step import Run, predict_batch, rows_of_pairs
+
+DRAWS = 4  # of each held-out pair, one from each quarter of the timesteps
+FIGURES = ("margin", "implicit_accuracy", "distance")
+
+
+class Validation:
+    """The held-out pairs of a run with their fixed draws; what the base model makes of them is kept.
+
+    Args:
+        run: with its plan made; `micro_batch` pairs are run at once.
+        buckets: of the held-out pairs, see `held_out`; may be none.
+    """
+
+    def __init__(self, run: Run, buckets: Sequence[Bucket]) -> None:
+        self._run = run
+        parts = [part for bucket in buckets for part in _parts(run, bucket)]
+        self._num_draws = sum(len(pairs) for pairs, _ in parts)
+        self._parts = parts[run.processes.number :: run.processes.count]
+        self._references: list[Tensor] = []  # predictions, on the CPU; filled at the first measurement
+
+    def after_step(self) -> None:
+        """Measure where it is time to; keep the adapter if it is the best so far and that is asked for."""
+        run, config = self._run, self._run.config
+        if not self._num_draws or (run.step % config.validate_every and run.step < config.steps):
+            return
+        run.whole = False  # a step whose figures are missing counts as not done
+        figures = self.measure()
+        run.validations.append({"step": run.step, **figures})
+        run.metrics |= {f"validation_{name}": value for name, value in figures.items()}
+        if config.patience and best_step(run) == run.step:
+            own = {name: parameter.detach().cpu().clone() for name, parameter in run.parameters.items()}
+            run.best = State(run.step, own, {"metrics": run.metrics})
+        run.whole = True
+
+    @torch.no_grad()
+    def measure(self) -> dict[str, float]:
+        """Run the whole adapter, no row dropped, on every draw of every held-out pair.
+
+        Returns:
+            margin, implicit_accuracy and distance as `figures.watched` has them, means over all draws, under
+            the unsafe and (where it is trained) the safe prompt.
+        """
+        run = self._run
+        totals = torch.zeros(len(FIGURES), device=run.device)
+        for number, (pairs, draws) in enumerate(self._parts):
+            run.check_cancel()
+            batch = stack_rows(rows_of_pairs(run, pairs, draws), run.schedule, num_pairs=len(pairs))
+            if number == len(self._references):
+                with adapter.reference(run.unet):
+                    self._references.append(predict_batch(run, batch).cpu())
+            reference, policy = self._references[number].to(run.device), predict_batch(run, batch)
+            errors = [squared_error(prediction, batch.target) for prediction in (policy, reference)]
+            figures = watched(pair_errors(*errors), policy, reference)
+            totals += torch.stack([figures[name] for name in FIGURES]) * (len(pairs) / self._num_draws)
+        run.processes.add_up([totals])
+        return dict(zip(FIGURES, totals.tolist(), strict=True))
+
+
+def best_step(run: Run) -> int:
+    """Return the step of the first measurement with the largest margin."""
+    return max(run.validations, key=lambda figures: figures["margin"])["step"]
+
+
+def is_settled(run: Run) -> bool:
+    """Say whether so many measurements passed without a larger margin that training is to end."""
+    if not run.config.patience or not run.validations:
+        return False
+    since = sum(figures["step"] > best_step(run) for figures in run.validations)
+    return since >= run.config.patience
+
+
+def _parts(run: Run, bucket: Bucket) -> list[tuple[Tensor, FixedDraws]]:
+    """Cut the draws of a bucket into batches."""
+    config = run.config
+    pairs = bucket.pairs.repeat_interleave(DRAWS)
+    draws = fixed_draws(
+        pairs,
+        torch.arange(len(pairs)) % DRAWS,
+        seed=config.seed,
+        num_draws=DRAWS,
+        latent_shape=bucket.latent_shape,
+        num_timesteps=LOSSES[config.objective].num_timesteps,
+        caption_dropout=float(config.prompts == "empty"),
+        flip=0.0,
+    )
+    cut = zip(*(field.split(run.micro_batch) for field in draws), strict=True)
+    return list(zip(pairs.split(run.micro_batch), (FixedDraws(*part) for part in cut), strict=True))
