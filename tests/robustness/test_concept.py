@@ -87,6 +87,11 @@ def test_a_prompt_of_two_blocks_of_tokens_is_refused():
         )
 
 
+def test_pairs_that_are_encoded_alike_have_no_direction():
+    with pytest.raises(ValueError, match="encoded alike"):
+        concept_direction([ConceptPair("a", "b")], lambda prompt: Conditioning(torch.ones(1, 3, 4)))
+
+
 def test_pairs_are_read_line_by_line_and_what_cannot_be_used_is_named():
     found = parse_concept_pairs("a red skull | a red star\n\nno bar\na | b | c\nsame | Same \ntodo | x")
     assert found.pairs == (ConceptPair("a red skull", "a red star"),)

@@ -27,7 +27,7 @@ class ConceptDirection:
         conditioning: one row: (1, tokens, width), and (1, pooled width) where the encoder pools.
         num_pairs: it is the mean of.
         agreement: mean cosine of a pair's own difference with the direction, in [-1, 1]; low: the pairs
-            differ in other things too. NaN for a direction of length zero.
+            differ in other things too.
     """
 
     conditioning: Conditioning
@@ -61,7 +61,8 @@ def concept_direction(
         The direction, fp32, where the encoder's rows are. Swapped pairs give its opposite.
 
     Raises:
-        ValueError: if there is no pair, or the encoder gives rows of different lengths.
+        ValueError: if there is no pair, the encoder gives rows of different lengths, or the direction is
+            zero.
     """
     if not pairs:
         raise ValueError("a concept's direction needs at least one pair of prompts, got none.")
@@ -74,6 +75,11 @@ def concept_direction(
         unit_total = unit_total + parts[0] / parts[0].norm().clamp(min=torch.finfo(torch.float32).tiny)
         on_progress(number, len(pairs))
     direction = Conditioning(*(part / len(pairs) for part in total))
+    if not direction.text_embeds.any():
+        raise ValueError(
+            "with and without the concept the prompts are encoded alike, so it has no direction. Write pairs "
+            "that differ within their first 77 tokens."
+        )
     unit = direction.text_embeds / direction.text_embeds.norm()
     agreement = float((unit * unit_total).sum()) / len(pairs)
     return ConceptDirection(direction, len(pairs), agreement)
