@@ -23,7 +23,13 @@ from measurement import Group, unseen_words_group
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
-from training.merging import MERGE_METHODS, calibration_prompts, collect_statistics, merge_experts
+from training.merging import (
+    MERGE_METHODS,
+    Statistics,
+    calibration_prompts,
+    collect_statistics,
+    merge_experts,
+)
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
 
@@ -160,26 +166,30 @@ def layers_of(lab: MiniLab, row: str, seed: int) -> Mapping[str, LowRank]:
 def merged(
     lab: MiniLab, experts: Sequence[SafetyExpert], method: str, output_rank: int, seed: int
 ) -> SafetyExpert:
-    """Return experts as one LoRA, calibrated on the pairs of all categories where the method wants it."""
+    """Return experts as one LoRA, calibrated where the method wants it."""
     config = MergeConfig(
         method=method, output_rank=output_rank, prompts_per_category=PROMPTS_PER_CATEGORY, seed=seed
     )
-    statistics = None
-    if MERGE_METHODS[method].needs_statistics:
-        pairs = joined([lab.pairs(category) for category in CATEGORIES])
-        neutral = [sample.prompt for sample in pairs.neutral]
-        chosen = calibration_prompts(pairs.pairs, config, neutral)
-        statistics = collect_statistics(
-            lab.unet,
-            lab.schedule,
-            experts,
-            lab.calibration(chosen.prompts),
-            config,
-            latent_shape=LATENT_SHAPE,
-            categories=chosen.categories,
-            batch_size=16,
-        )
-    return merge_experts(experts, config, statistics=statistics)
+    return merge_experts(experts, config, statistics=calibrated(lab, experts, config))
+
+
+def calibrated(lab: MiniLab, experts: Sequence[SafetyExpert], config: MergeConfig) -> Statistics | None:
+    """Collect what the method needs, on the pairs of the experts' categories; None if it needs nothing."""
+    if not MERGE_METHODS[config.method].needs_statistics:
+        return None
+    categories = dict.fromkeys(name for expert in experts for name in expert.categories)
+    pairs = joined([lab.pairs(category) for category in categories])
+    chosen = calibration_prompts(pairs.pairs, config, [sample.prompt for sample in pairs.neutral])
+    return collect_statistics(
+        lab.unet,
+        lab.schedule,
+        experts,
+        lab.calibration(chosen.prompts),
+        config,
+        latent_shape=LATENT_SHAPE,
+        categories=chosen.categories,
+        batch_size=16,
+    )
 
 
 @cache

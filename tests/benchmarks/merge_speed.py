@@ -22,17 +22,19 @@ from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert, open_expert, save_expert
 from training.low_rank import LowRank
-from training.merging import collect_statistics, merge_experts
+from training.merging import MERGE_METHODS, collect_statistics, merge_experts
+from training.merging.calibration import NEUTRAL
 from training.merging.drawing import calibration_timesteps, draw, starting_noise
 from training.mini import shipped
 from training.mini.architecture import load_unet
 from training.mini.expand import expand_layers, expand_unet
 from training.noise import NoiseSchedule
+from training.taxonomy import CATEGORIES
 
 NUM_EXPERTS, RANK = 7, 4
 TEXT_WIDTH = 2048
 BLOCKS = {640: 10, 1280: 60}  # SDXL's transformer blocks by width: d_out of all their attention projections
-LATENT = (4, 8, 8)
+LATENT, BATCH = (4, 32, 32), 4
 TOKENS, TEXT = 77, 768
 
 
@@ -69,30 +71,45 @@ def merging() -> dict[str, float]:
 
 
 def calibrating() -> dict[str, float]:
-    """Collect co-merge statistics of seven experts on the wide mini UNet, against the bare passes."""
+    """Collect statistics of seven experts on the wide mini UNet at 256 pixels, against the bare passes."""
     unet = load_unet(expand_unet(shipped.load_unet().state_dict()))
     experts = [
         SafetyExpert(expand_layers(layers), (category,), "sd15", {}, category)
         for category, layers in shipped.load_expert_layers().items()
     ]
-    schedule, config = NoiseSchedule.scaled_linear(), MergeConfig()
-    prompts = Conditioning(torch.randn(16, TOKENS, TEXT, generator=torch.Generator().manual_seed(0)))
+    schedule, steps = NoiseSchedule.scaled_linear(), MergeConfig.timesteps
+    categories = [*CATEGORIES, NEUTRAL]
+    prompts = Conditioning(torch.randn(len(categories), TOKENS, TEXT, generator=_generator(0)))
 
     def bare() -> None:
-        steps = calibration_timesteps(config.timesteps, len(schedule.alphas_cumprod))
+        timesteps = calibration_timesteps(steps, len(schedule.alphas_cumprod))
         with torch.no_grad():
-            for start in range(0, len(prompts), 4):
-                noise = starting_noise(range(start, start + 4), LATENT, 0)
-                for _ in draw(unet, schedule, prompts[start : start + 4], noise, steps):
+            for start in range(0, len(prompts), BATCH):
+                noise = starting_noise(range(start, start + BATCH), LATENT, 0)
+                for _ in draw(unet, schedule, prompts[start : start + BATCH], noise, timesteps):
                     pass
 
-    def collected() -> None:
-        collect_statistics(unet, schedule, experts, prompts, config, latent_shape=LATENT)
+    def collected(method: str) -> Callable[[], object]:
+        return lambda: collect_statistics(
+            unet,
+            schedule,
+            experts,
+            prompts,
+            MergeConfig(method=method),
+            latent_shape=LATENT,
+            categories=categories,
+            batch_size=BATCH,
+        )
 
+    methods = [name for name, method in MERGE_METHODS.items() if method.needs_statistics]
+    runs = [bare, *map(collected, methods)]
     bare()
-    alternating = [(_seconds(bare), _seconds(collected)) for _ in range(3)]
-    plain, counted = (min(times) for times in zip(*alternating, strict=True))
-    return {"base pass, seconds": plain, "cost of statistics over the base pass": counted / plain}
+    plain, *counted = (min(times) for times in zip(*(map(_seconds, runs) for _ in range(3)), strict=True))
+    costs = zip(methods, counted, strict=True)
+    return {
+        "base pass, seconds": plain,
+        **{f"cost of statistics for {name} over the base pass": seconds / plain for name, seconds in costs},
+    }
 
 
 def _modules_by_shape() -> dict[tuple[int, int], list[str]]:
@@ -109,7 +126,7 @@ def _modules_by_shape() -> dict[tuple[int, int], list[str]]:
 
 
 def _expert(seed: int) -> SafetyExpert:
-    generator = torch.Generator().manual_seed(seed)
+    generator = _generator(seed)
     layers = {
         module: LowRank(
             torch.randn(d_out, RANK, generator=generator), torch.randn(RANK, d_in, generator=generator)
@@ -148,6 +165,10 @@ def _merged_by_peft(parts: list[LowRank]) -> tuple[torch.Tensor, float]:
         )
     )
     return layer.get_delta_weight("merged").detach(), seconds
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def _seconds(run: Callable[[], object]) -> float:

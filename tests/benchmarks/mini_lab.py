@@ -89,13 +89,25 @@ class MiniLab:
             resolution=SIZE,
         )
 
-    def expert(self, categories: Sequence[str], config: TrainConfig) -> SafetyExpert:
-        """Return an expert trained on all pairs of some categories; trained once per state of the code."""
-        key = hashlib.sha256(f"{tuple(categories)} {config} {code_hash()}".encode()).hexdigest()[:16]
+    def expert(
+        self, categories: Sequence[str], config: TrainConfig, prompts: Sequence[str] | None = None
+    ) -> SafetyExpert:
+        """Return an expert trained on the pairs of some categories; trained once per state of the code.
+
+        Args:
+            categories: whose pairs.
+            config: of the training.
+            prompts: unsafe prompts of the pairs to use; None uses all.
+        """
+        told = f"{tuple(categories)} {config} {code_hash()}" + (f" {sorted(prompts)}" if prompts else "")
+        key = hashlib.sha256(told.encode()).hexdigest()[:16]
         file = FOLDER / f"mini-{version()}" / "trained" / f"{key}.safetensors"
         if not file.exists():
-            data = self.encode(joined([self.pairs(category) for category in categories]))
-            result = train(self.unet, data, self.schedule, config)
+            pairs = joined([self.pairs(category) for category in categories])
+            if prompts:
+                used = tuple(pair for pair in pairs.pairs if pair.unsafe_prompt in prompts)
+                pairs = replace(pairs, pairs=used)
+            result = train(self.unet, self.encode(pairs), self.schedule, config)
             facts = {"alignguard.initial_a_hash": result.initial_a_hash}
             trained = SafetyExpert(result.layers, tuple(categories), "sd15", facts, file.name)
             with suppress(FileExistsError):  # another process was faster

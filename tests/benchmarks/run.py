@@ -28,6 +28,7 @@ PARTS = {  # name, which is also that of its file -> what it measures
     "merge_speed": "merging against PEFT at SDXL's shapes, and what calibration costs",
     "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
     "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
+    "merge_scaling": "what merges keep as the number of experts grows from 2 to 28, on the mini model",
     "baseline_grid": "the published knobs of ESD-u and UCE on the mini model, and SLD as published",
     "style_lora": "what a style LoRA does to a merged expert, by how it was trained, on the mini model",
     "own_table": "the base model, our experts and merges, ESD-u, UCE and SLD: IP, retention, training time",

@@ -8,6 +8,7 @@ from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
 from training.merging import collect_statistics, merge_experts
+from training.merging.collector import tokens_of
 from training.merging.drawing import calibration_timesteps, ddim_step, starting_noise
 from training.noise import NoiseSchedule
 
@@ -374,3 +375,9 @@ def test_experts_in_a_wide_convolution_are_compared_by_what_it_would_add(unet, p
         close = dict(rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(layers_of(statistics)[module].total, torch.stack(added[module]), **close)
     assert set(merge_experts(experts, CONFIG, statistics=statistics).layers) == set(modules)
+
+
+def test_of_many_tokens_evenly_spaced_ones_are_read():
+    assert tokens_of(torch.arange(600.0).view(1, 600, 1)).flatten().tolist() == list(range(0, 600, 3))
+    assert tokens_of(torch.arange(600.0).view(1, 1, 20, 30)).shape == (1, 200, 1)
+    assert tokens_of(torch.zeros(2, 256, 5)).shape == (2, 256, 5)

@@ -9,6 +9,8 @@ from ..config import MergeConfig
 from ..low_rank import LowRank
 from .members import Member
 
+_MAX_TOKENS = 256  # of one input: neighbouring pixels say much the same
+
 
 class Collector(Protocol):
     """Reads what the base model gives to each layer, and keeps only what its methods need of it.
@@ -67,8 +69,9 @@ class Collector(Protocol):
 
 
 def tokens_of(inputs: Tensor) -> Tensor:
-    """Bring what a layer gets to (batch, tokens, d_in), fp32."""
+    """Bring what a layer gets to (batch, tokens, d_in), fp32; of many tokens, evenly spaced ones."""
     if inputs.ndim == 4:  # 1x1 convolution: (batch, d_in, h, w), a pixel is a token
-        return inputs.flatten(2).transpose(1, 2).float()
-    # the timestep embedding has no tokens
-    return (inputs[:, None] if inputs.ndim == 2 else inputs).float()
+        tokens = inputs.flatten(2).transpose(1, 2)
+    else:  # the timestep embedding has no tokens
+        tokens = inputs[:, None] if inputs.ndim == 2 else inputs
+    return tokens[:, :: -(-tokens.shape[1] // _MAX_TOKENS)].float()

@@ -12,8 +12,6 @@ from ..low_rank import LowRank
 from .collector import tokens_of
 from .members import Member
 
-_MAX_TOKENS = 256  # of one input, evenly spaced: neighbouring pixels say much the same
-
 
 class LayerResponses(NamedTuple):
     """The experts of one layer fitted to its inputs; one tensor per expert.
@@ -67,7 +65,6 @@ class ResponseCollector:
     def add(self, module: str, inputs: Tensor) -> None:
         """Add x x^T of the batch to the moments, and A_e x x^T to those of the experts that own x."""
         tokens = tokens_of(inputs)
-        tokens = tokens[:, :: -(-tokens.shape[1] // _MAX_TOKENS)]
         weights = self._weights(tokens)  # (experts + 1, batch), the last for all
         self._add_moment(module, inputs, tokens, weights[-1])
         for expert, part in enumerate(self._parts[module]):

@@ -1,0 +1,168 @@
+"""What merges keep as the number of experts grows, on the mini model outside the server: 2 to 28 experts.
+
+Up to seven there is one expert a category. Beyond, the pairs of a category are split by the look of their
+scenes and each part trains an expert of its own: by ground for 14, by ground and colour for 28.
+It proves the machinery, not a claim about Stable Diffusion.
+"""
+
+import sys
+import time
+from dataclasses import replace
+from functools import cache
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+import merge_quality
+import mini_lab
+from kept_trials import run_kept
+from merge_quality import PROMPTS_PER_CATEGORY, calibrated
+from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
+from tqdm import tqdm
+from workers import run_all
+
+from measurement import Group
+from training.config import MergeConfig
+from training.expert import SafetyExpert
+from training.merging import merge_experts
+from training.mini.build import version
+from training.mini.pairs import trained_scenes
+from training.mini.scenes import COLOURS, UNSAFE_ICONS, Scene
+from training.taxonomy import CATEGORIES
+
+SEED = 0
+BASE, ALONE = "base", "each alone"
+METHODS = (MergeConfig.method, "co_merge", "concat")
+GROUNDS = ("brown", "purple")  # those that pairs use
+WARM = ("red", "yellow")
+PARTS = {14: [(ground, tuple(COLOURS)) for ground in GROUNDS]}  # number of experts -> ground, colours
+PARTS[28] = list(product(GROUNDS, (WARM, tuple(name for name in COLOURS if name not in WARM))))
+COUNTS = {2: 4, 4: 4, 7: 4, 14: 3, 28: 2}  # number of experts -> pictures of each, in both kinds of words
+PART_STEPS = 60  # of an expert of a part of the pairs
+KEPT_SCENES = 2
+FILES = tuple(map(Path, (__file__, mini_lab.__file__, merge_quality.__file__)))
+
+
+class Concept(NamedTuple):
+    """What one expert is to suppress: scenes of a category's stand-in."""
+
+    category: str
+    scenes: tuple[Scene, ...]
+    steps: int
+
+    @property
+    def prompts(self) -> list[str]:
+        """The unsafe prompts of its pairs."""
+        return [scene.prompt() for scene in self.scenes]
+
+
+def measure() -> dict:
+    """Measure merges of more and more experts by the default, by co_merge and by adding them up; one seed.
+
+    Returns:
+        Number of experts and method -> `kept`: of what the experts alone lower the IP of their own concepts
+        by, the share that the merge lowers it by, on words of the pairs and on others (`kept_unseen`); IP of
+        both; `retention`, what must be kept and is drawn right against the base; processor seconds of the
+        calibration and of the merge.
+    """
+    lab = MiniLab()
+    lab.embeds  # noqa: B018  # made once, before the processes want it at the same time
+    needed = [(count, number) for count in COUNTS for number in range(count)]
+    for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
+        pass
+    calls = [(count, row) for count in COUNTS for row in (BASE, ALONE, *METHODS)]
+    file = FOLDER / f"mini-{version()}" / "trials" / f"merge_scaling-{code_hash(*FILES)[:16]}.jsonl"
+    found: dict[tuple, dict] = {}
+    for call, result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="merges", file=sys.stdout):
+        found[call] = result
+        tqdm.write(f"{call}: {result}")
+    return {
+        f"{count} experts, {row}": _figures(found[count, row], found[count, ALONE], found[count, BASE])
+        for count, row in calls
+    }
+
+
+def _figures(own: dict, alone: dict, base: dict) -> dict[str, float]:
+    return {
+        "kept": (base["ip"] - own["ip"]) / (base["ip"] - alone["ip"]),
+        "kept_unseen": (base["ip_unseen"] - own["ip_unseen"]) / (base["ip_unseen"] - alone["ip_unseen"]),
+        "ip": own["ip"],
+        "ip_unseen": own["ip_unseen"],
+        **({"retention": own["right"] / base["right"]} if "right" in own else {}),
+        **{name: own[name] for name in ("calibration_s", "merge_s") if name in own},
+    }
+
+
+def concepts(count: int) -> list[Concept]:
+    """Return what each of that many experts is for."""
+    if count not in PARTS:
+        whole = ((name, trained_scenes(UNSAFE_ICONS[name])) for name in CATEGORIES[:count])
+        return [Concept(name, tuple(scenes), RECIPE.steps) for name, scenes in whole]
+    return [
+        Concept(
+            name,
+            tuple(s for s in trained_scenes(icon) if s.ground == ground and s.colour in colours),
+            PART_STEPS,
+        )
+        for name, icon in UNSAFE_ICONS.items()
+        for ground, colours in PARTS[count]
+    ]
+
+
+def train_one(count: int, number: int) -> None:
+    """Train an expert that the trials will find."""
+    expert_of(_lab(), concepts(count)[number])
+
+
+def expert_of(lab: MiniLab, concept: Concept) -> SafetyExpert:
+    """Return the expert of a concept."""
+    is_whole = len(concept.scenes) == len(trained_scenes(UNSAFE_ICONS[concept.category]))
+    config = replace(RECIPE, steps=concept.steps, seed=SEED)
+    return lab.expert((concept.category,), config, None if is_whole else concept.prompts)
+
+
+def trial(count: int, row: str) -> dict[str, float]:
+    """Measure the base, the experts each on its own concept, or a merge of them on all."""
+    lab, own = _lab(), concepts(count)
+    groups = [_groups(concept, COUNTS[count]) for concept in own]
+    if row == ALONE:
+        pairs = zip(own, groups, strict=True)
+        each = [lab.rates(expert_of(lab, concept).layers, group, 1) for concept, group in pairs]
+        return _means({name: rate for rates in each for name, rate in rates.items()})
+    layers, seconds = {}, {}
+    if row != BASE:
+        experts = [expert_of(lab, concept) for concept in own]
+        config = MergeConfig(method=row, prompts_per_category=PROMPTS_PER_CATEGORY, seed=SEED)
+        start = time.process_time()
+        statistics = calibrated(lab, experts, config)
+        calibrated_at = time.process_time()
+        layers = merge_experts(experts, config, statistics=statistics).layers
+        seconds = {"calibration_s": calibrated_at - start, "merge_s": time.process_time() - calibrated_at}
+    kept = groups_of((), kept_scenes=KEPT_SCENES)
+    rates = lab.rates(layers, [*(group for both in groups for group in both), *kept], 1)
+    right = sum(rates.pop(group.name) * len(group.prompts) for group in kept)
+    return _means(rates) | {"right": right / sum(len(group.prompts) for group in kept)} | seconds
+
+
+def _groups(concept: Concept, num_pictures: int) -> tuple[Group, Group]:
+    """Return the prompts of a concept in the words of its pairs, and in others."""
+    icon, repeats = UNSAFE_ICONS[concept.category], -(-num_pictures // len(concept.scenes))
+    scenes = (concept.scenes * repeats)[:num_pictures]
+    named = f"{concept.category}, {scenes[0].colour} on {scenes[0].ground}"
+    prompts = tuple(scene.prompt(template=number % 2) for number, scene in enumerate(scenes))
+    unseen = tuple(scene.prompt(synonym=True) for scene in scenes)
+    return Group(named, scenes, prompts, icon), Group(f"{named}, unseen word", scenes, unseen, icon)
+
+
+def _means(rates: dict[str, float]) -> dict[str, float]:
+    unseen = {name for name in rates if name.endswith("unseen word")}
+    return {
+        "ip": mean(rate for name, rate in rates.items() if name not in unseen),
+        "ip_unseen": mean(rates[name] for name in unseen),
+    }
+
+
+@cache
+def _lab() -> MiniLab:
+    return MiniLab()
