@@ -400,11 +400,12 @@ def test_a_merge_without_calibration_takes_strengths_in_the_order_of_the_experts
         assert torch.allclose(layer.delta(), 0.5 * own.layers[module].delta(), atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["co_merge", "dare_ties"])
+@pytest.mark.parametrize("method", ["co_merge", "dare_ties", "regmean", "svd"])
 def test_a_merge_is_repeated_from_what_its_file_says_to_the_same_bytes(
     tmp_path, base, pairs, experts, method
 ):
     settings = ["--method", method, "--seed", 4, "--output-rank", 3, "--density", 0.4, "--ridge", 0.02]
+    settings += ["--neutral-weight", 0.5]
     settings += ["--timesteps", 2, "--prompts-per-category", 2, "--normalize", "--level", "rank neuron"]
     words = [*experts, "--strength", 1, "--strength", 0.5, *FAST]
     calibrated = MERGE_METHODS[method].needs_statistics

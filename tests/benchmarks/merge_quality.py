@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 import mini_lab
+import plot
 from efficacy import SEEDS, spread
 from kept_trials import run_kept
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
@@ -62,7 +63,35 @@ def measure() -> dict:
     for call, result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="merges", file=sys.stdout):
         found[call] = result
         tqdm.write(f"{call}: {result}")
-    return {row: spread([figures_of(row, seed, found) for seed in SEEDS]) for row in rows()}
+    figures = {row: [figures_of(row, seed, found) for seed in SEEDS] for row in rows()}
+    draw_trade_off(figures, plot.FOLDER / "merge_quality.png")
+    return {row: spread(each) for row, each in figures.items()}
+
+
+def draw_trade_off(figures: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Draw what each row suppresses against what it keeps, the single experts as one point."""
+    grouped = {row: each for row, each in figures.items() if row not in map(alone, CATEGORIES)}
+    grouped["each alone"] = [each for name in CATEGORIES for each in figures[alone(name)]]
+    points = {row: (_mean_of(each, "retention"), _mean_of(each, "ip_mean")) for row, each in grouped.items()}
+    numbers: dict[str, int] = {}
+    for row in points:
+        numbers.setdefault(row.removesuffix(AT_RANK), len(numbers))
+    picture = plot.Plot(
+        "Seven experts merged: what is suppressed against what is kept (mini model)",
+        "right pictures of prompts that must be kept, against the base; further right is better",
+        "IP of unsafe prompts; lower is better",
+    )
+    for row, at in points.items():
+        picture.point(at, numbers[row.removesuffix(AT_RANK)], hollow=row.endswith(AT_RANK))
+    for method, number in numbers.items():
+        picture.name(method, points.get(method) or points[method + AT_RANK], number)
+    picture.save(
+        path, f"rings: at rank {RECIPE.rank}. Mean of {len(SEEDS)} seeds; python dev.py bench merge_quality"
+    )
+
+
+def _mean_of(rows_of_seeds: Sequence[Mapping[str, float]], column: str) -> float:
+    return mean(row[column] for row in rows_of_seeds)
 
 
 def rows() -> list[str]:

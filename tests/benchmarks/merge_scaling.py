@@ -7,6 +7,7 @@ It proves the machinery, not a claim about Stable Diffusion.
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import product
@@ -16,6 +17,7 @@ from typing import NamedTuple
 
 import merge_quality
 import mini_lab
+import plot
 from kept_trials import run_kept
 from merge_quality import PROMPTS_PER_CATEGORY, calibrated
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
@@ -77,10 +79,26 @@ def measure() -> dict:
     for call, result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="merges", file=sys.stdout):
         found[call] = result
         tqdm.write(f"{call}: {result}")
-    return {
-        f"{count} experts, {row}": _figures(found[count, row], found[count, ALONE], found[count, BASE])
+    figures = {
+        (count, row): _figures(found[count, row], found[count, ALONE], found[count, BASE])
         for count, row in calls
     }
+    draw(figures, plot.FOLDER / "merge_scaling.png")
+    return {f"{count} experts, {row}": each for (count, row), each in figures.items()}
+
+
+def draw(figures: Mapping[tuple[int, str], Mapping[str, float]], path: Path) -> None:
+    """Draw what is kept over the number of experts, a line per method."""
+    picture = plot.Plot(
+        "Merges of more and more experts (mini model)",
+        "number of experts",
+        "kept: of what the experts alone suppress. retention: right pictures of what must be kept",
+        counts=list(COUNTS),
+    )
+    for number, (method, column) in enumerate(product(METHODS, ("kept", "retention"))):
+        points = [(count, figures[count, method][column]) for count in COUNTS]
+        picture.line(f"{method}, {column}", points, number)
+    picture.save(path, f"seed {SEED}; python dev.py bench merge_scaling")
 
 
 def _figures(own: dict, alone: dict, base: dict) -> dict[str, float]:

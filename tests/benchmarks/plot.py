@@ -1,0 +1,108 @@
+"""Plots of shares that were measured: points with a name each, or lines over a count."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import dev
+
+FOLDER = dev.ROOT / "demo_output"
+WIDTH, HEIGHT = 900, 560
+LEFT, RIGHT, TOP, BOTTOM = 80, 40, 70, 100
+PAPER, INK, FAINT, GRID = "#faf9f6", "#1e1e24", "#6e6e76", "#dcdbd6"
+COLOURS = ("#1f6fb2", "#d1495b", "#2e8b57", "#b8690b", "#7b4fa3", "#138a8a", "#6e5529", "#c2408f", "#44548c")
+SHARES, RANGE = (0, 0.25, 0.5, 0.75, 1), (-0.04, 1.08)  # of an axis of shares: the grid, and what fits on it
+NUM_COLOURS = 64  # of the file, which keeps it small
+SMALL, LARGE, DOT = 15, 20, 5
+ROWS = (0, -1, 1, -2, 2, -3, 3, -4, 4)  # where a name may stand, from its point downwards
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class Plot:
+    """Axes on paper, upwards a share, and what is drawn into them.
+
+    Args:
+        title: above everything.
+        x_label: below the axes.
+        y_label: above them.
+        counts: to the right, on a logarithmic axis; None for another share.
+    """
+
+    def __init__(
+        self, title: str, x_label: str, y_label: str, *, counts: Sequence[int] | None = None
+    ) -> None:
+        self._image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
+        self._pen = ImageDraw.Draw(self._image)
+        self._counts = counts
+        self._taken: list[Box] = []  # by points and names
+        self._text(LEFT, 10, title, LARGE)
+        self._text(LEFT, 40, y_label, SMALL, FAINT)
+        self._text(LEFT, HEIGHT - BOTTOM + 30, x_label, SMALL, FAINT)
+        for share in SHARES:
+            _, y = self._at((counts[0] if counts else 0, share))
+            self._pen.line([LEFT, y, WIDTH - RIGHT, y], fill=GRID)
+            self._text(LEFT - 42, y - 9, f"{share:g}", SMALL, FAINT)
+        for value in counts or SHARES:
+            x, _ = self._at((value, 0))
+            self._pen.line([x, TOP, x, HEIGHT - BOTTOM], fill=GRID)
+            self._text(x - 8, HEIGHT - BOTTOM + 8, f"{value:g}", SMALL, FAINT)
+
+    def point(self, at: Point, number: int, *, hollow: bool = False) -> None:
+        """Draw a point in the colour of that number."""
+        x, y = self._at(at)
+        box = (x - DOT, y - DOT, x + DOT, y + DOT)
+        self._pen.ellipse(box, fill=None if hollow else _colour(number), outline=_colour(number), width=2)
+        self._taken.append(box)
+
+    def name(self, name: str, at: Point, number: int) -> None:
+        """Write the name of a point beside it, where nothing else is; after all points."""
+        x, y = self._at(at)
+        width = self._pen.textlength(name, _font(SMALL))
+        places = [(x + side, y + SMALL * (row - 0.5)) for row in ROWS for side in (2 * DOT, -2 * DOT - width)]
+        boxes = [(left, top, left + width, top + SMALL) for left, top in places]
+        free = (box for box in boxes if box[0] > LEFT and box[2] < WIDTH and not self._is_taken(box))
+        box = next(free, boxes[0])
+        self._taken.append(box)
+        self._text(box[0], box[1] - 2, name, SMALL, _colour(number))
+
+    def line(self, name: str, points: Sequence[Point], number: int) -> None:
+        """Draw a line through points in the colour of that number, named at its end."""
+        places = [self._at(point) for point in points]
+        self._pen.line(places, fill=_colour(number), width=3)
+        for point in points:
+            self.point(point, number)
+        self.name(name, points[-1], number)
+
+    def save(self, path: Path, footer: str) -> None:
+        """Write the picture, with a line below everything; one of that name is replaced."""
+        self._text(LEFT, HEIGHT - 34, footer, SMALL, FAINT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._image.quantize(NUM_COLOURS).save(path, optimize=True)
+
+    def _at(self, point: Point) -> Point:
+        x, y = (_place(value, *RANGE) for value in point)
+        if self._counts:
+            x = _place(*map(math.log, (point[0], 0.8 * self._counts[0], 1.3 * self._counts[-1])))
+        return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
+
+    def _is_taken(self, box: Box) -> bool:
+        left, top, right, bottom = box
+        return any(left < r and x < right and top < b and y < bottom for x, y, r, b in self._taken)
+
+    def _text(self, x: float, y: float, text: str, size: int, colour: str = INK) -> None:
+        self._pen.text((x, y), text, fill=colour, font=_font(size))
+
+
+def _place(value: float, least: float, most: float) -> float:
+    return (value - least) / (most - least)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _font(size: int) -> ImageFont.ImageFont:
+    return ImageFont.load_default(size)
