@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def comfy(mini, tmp_path_factory):
     place_mini(base, mini)
     with ComfyServer(base) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_event_files(monkeypatch):
+    """Write no files for TensorBoard, so that it does not matter to a test whether that is installed."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
 
 
 def pytest_collection_modifyitems(items):

@@ -29,6 +29,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"lora_file"},
     {"expert", "adapter", "families", "checkpointing", "live_bytes", "order", "bank"},
     {"losses", "merging", "extraction", "data", "checkpoint", "batch", "applied_expert"},
+    {"event_file"},
     {"figures", "resume"},
     {"step"},
     {"preflight", "run_folder", "measured_beta", "validation"},

@@ -13,6 +13,7 @@ from torch import Tensor
 from . import checkpoint
 from .checkpoint import State
 from .config import TrainConfig
+from .event_file import EVENTS
 
 EXPERT = "expert.safetensors"  # what the run ended with, beside `state` and `metrics.jsonl`
 _FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still the same run
@@ -54,7 +55,7 @@ def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) 
     states, metrics = folder / "state", folder / "metrics.jsonl"
     state = checkpoint.load_newest(states) if resume else None
     if state is None:
-        for earlier in (states, metrics, folder / EXPERT):
+        for earlier in (states, metrics, folder / EXPERT, folder / EVENTS):
             checkpoint.set_aside(earlier)
         return None
     differences = _differences(state.values, identity)

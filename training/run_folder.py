@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from . import checkpoint
 from .checkpoint import State
+from .event_file import open_event_file
 from .resume import open_run_folder, run_identity
 from .step import BANK, Run, restore_state
 
@@ -35,6 +36,8 @@ def open_run(run: Run, *, resume: bool) -> bool:
             state = open_run_folder(run.run_dir, run.identity, resume=resume)
         else:  # the folder is on a disk that all processes see
             state = checkpoint.load_newest(run.run_dir / "state") if resume else None
+    if run.processes.is_first:
+        run.events = open_event_file(run.run_dir, run.config, done=state.step if state else 0)
     if state is None:
         return False
     if state.step > run.config.steps:
@@ -85,6 +88,8 @@ def write_figures(run: Run) -> None:
         if not run.lacks_figures:
             log.warning("the figures from step %s on could not be saved: %s", run.step, error)
         run.lacks_figures = True
+    if run.events:
+        run.events.write(run.metrics)
 
 
 @contextmanager

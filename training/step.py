@@ -20,6 +20,7 @@ from .conditioning import Conditioning, predict
 from .config import TrainConfig
 from .data.pair_weighting import weighed
 from .data.training_data import TrainingData
+from .event_file import EventFile
 from .figures import Reference, batch_figures
 from .losses import LOSSES
 from .noise import NoiseSchedule, squared_error
@@ -51,6 +52,7 @@ class Run:
     micro_batch: int = 0  # pairs in memory at once, at most; 0: as config.batch_size says
     check_cancel: Callable[[], None] = lambda: None  # called before every micro-batch; may raise
     lacks_figures: bool = False  # the disk could not take some
+    events: EventFile | None = None  # for TensorBoard, where that is installed
     whole: bool = True  # False from a loss that is not finite, or while the optimizer writes
 
     def __post_init__(self) -> None:

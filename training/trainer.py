@@ -83,6 +83,7 @@ def train(
     weighting = config.pair_weighting
     data, held = held_out(data, config.validation, seed=config.seed, trusted_only=weighting != "none")
     with locked(run_dir if processes.is_first else None):
+        run = None
         try:
             adapter.attach_adapter(
                 unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=config.seed
@@ -99,6 +100,8 @@ def train(
             save_run(run)
             return replace(final_result(run), plan=plan, seconds=time.perf_counter() - start_s)
         finally:
+            if run and run.events:
+                run.events.close()
             set_checkpointing(unet, "none")
             adapter.detach_adapter(unet)
 

@@ -1,0 +1,138 @@
+"""What Train Safety DPO does when it is executed, with tiny inputs; a real host does the same in tests/host.
+
+The host's modules cannot be here, so its border (`alignguard_nodes.host`) and the classes its API gives nodes
+are stand-ins; the training itself is real.
+"""
+
+import importlib
+import sys
+import types
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
+import pytest
+import torch
+from tiny_checkpoint import SD15, SIDE, tiny_models, write_pairs
+
+ROOT = Path(__file__).resolve().parents[1]
+BRIEF = {"steps": 2, "batch_size": 2, "rank": 2, "resolution": SIDE, "category": "auto"}
+
+
+class Output(SimpleNamespace):
+    """What a node hands back."""
+
+    def __init__(self, *values, ui):
+        super().__init__(values=values, ui=ui)
+
+
+@pytest.fixture
+def pack(monkeypatch):
+    """Return the importer of the pack's modules, without running the `__init__.py` that needs the host."""
+    for name, path in (("pack", ROOT), ("pack.alignguard_nodes", ROOT / "alignguard_nodes")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(path)]
+        monkeypatch.setitem(sys.modules, name, package)
+    io = MagicMock(
+        ComfyNode=type("ComfyNode", (), {"hidden": SimpleNamespace(unique_id="7")}), NodeOutput=Output
+    )
+    api = SimpleNamespace(io=io, ui=MagicMock())
+    api.ui.PreviewText = lambda text: SimpleNamespace(as_dict=lambda: {"text": (text,)})
+    api.ui.PreviewImage = lambda picture: SimpleNamespace(as_dict=lambda: {"images": picture})
+    monkeypatch.setitem(sys.modules, "comfy_api", SimpleNamespace(latest=api))
+    monkeypatch.setitem(sys.modules, "comfy_api.latest", api)
+    yield lambda name: importlib.import_module(f"pack.{name}")
+    for name in [name for name in sys.modules if name.startswith("pack.")]:
+        del sys.modules[name]  # each test has modules of its own, bound to its own border
+
+
+def stand_in(pack, folder, num_baked=0):
+    """Return the border to a host whose MODEL is the tiny UNet, and what it showed."""
+    family = pack("training.families").FAMILIES["sd15"]
+    conditioning = pack("training.conditioning").Conditioning
+    unet = tiny_models()["unet"].requires_grad_(False)
+    host = types.ModuleType("pack.alignguard_nodes.host")
+    shown = []
+
+    @contextmanager
+    def borrowed_unet(model, precision, *, bake_patches):
+        yield SimpleNamespace(unet=unet, family=family, weights_hash="b" * 64, num_baked=num_baked)
+
+    host.borrowed_unet = borrowed_unet
+    host.check_trainable = lambda model, *, bake_patches: family
+    host.encoders = lambda *_: SimpleNamespace(
+        image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
+        prompt=lambda text: conditioning(torch.full((1, 77, SD15.text_width), len(text) / 50)),
+        id="tiny",
+    )
+    host.output_folder = lambda: folder / "output"
+    host.private_folder = lambda name: folder / "user" / name
+    host.progress = lambda node_id: lambda *what: shown.append(what)
+    host.check_cancel = lambda: None
+    host.outside_inference_mode = nullcontext
+    host.image_tensor = lambda picture: picture
+    return host, shown
+
+
+@pytest.fixture
+def execute(pack, monkeypatch, tmp_path):
+    """Return `execute` of the node, and its host's border to change things on."""
+
+    def run(num_baked=0, change=lambda host: None, **settings):
+        host, shown = stand_in(pack, tmp_path, num_baked)
+        change(host)
+        monkeypatch.setitem(sys.modules, host.__name__, host)
+        pack("alignguard_nodes").host = host
+        folder = tmp_path / "pairs"
+        pairs = pack("training.data").load_pairs(
+            folder if folder.exists() else write_pairs(folder, "hate", 4)
+        )
+        node = pack("alignguard_nodes.train_safety_dpo").TrainSafetyDPO
+        return node.execute(None, None, None, pairs, **{**BRIEF, **settings}), shown
+
+    return run
+
+
+def test_it_trains_saves_and_reports(execute, tmp_path):
+    done, shown = execute(num_baked=3, bake_patches=True, validation=0.25, validate_every=1, save_every=1)
+    expert, losses, report = done.values
+    (file,) = (tmp_path / "output" / "loras" / "alignguard").iterdir()
+    assert file.name == expert.name == "alignguard_hate_00001_.safetensors"
+    assert len(losses["loss"]) == 2
+    for line in (
+        f"saved as loras/alignguard/{file.name}",
+        "3 weights carry the patches of the MODEL; they are the base model",
+        "2 steps in ",
+        "plan: 2 pairs at once, checkpointing none",
+        "step 2: preference ",
+        "held-out pairs: margin ",
+        "on held-out pairs: margin ",
+    ):
+        assert line in report
+    assert done.ui["text"] == (report,)
+    assert done.ui["images"].size == (512, 256)
+    assert shown[-1][:2] == (2, 2)
+    run_folder = tmp_path / "user" / "runs" / "alignguard_hate"
+    assert (run_folder / "expert.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_it_says_what_a_preset_set_and_nothing_of_patches_that_are_not_there(execute, pack, monkeypatch):
+    monkeypatch.setitem(pack("training.config").PRESETS, "quick", {"steps": 1, "batch_size": 3})
+    report = execute(preset="quick")[0].values[2]
+    assert "preset quick: steps 1, batch_size 3" in report
+    assert "1 steps in " in report
+    assert "patches of the MODEL" not in report
+    assert "held-out pairs: not measured" in report
+
+
+def test_a_model_that_cannot_be_trained_is_refused_before_anything_is_encoded(execute):
+    def refuse(host):
+        def check(model, *, bake_patches):
+            raise ValueError("not a plain one")
+
+        host.check_trainable = check
+        host.encoders = lambda *_: pytest.fail("it encoded")
+
+    with pytest.raises(ValueError, match="not a plain one"):
+        execute(change=refuse)

@@ -1,0 +1,73 @@
+"""What TensorBoard shows of a run, written where its package is installed; it is never needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import TrainConfig
+from .losses import LOSSES
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
+
+EVENTS = "tensorboard"  # folder beside `metrics.jsonl`
+NAMES = {"margin": "rewards/margins", "implicit_accuracy": "rewards/accuracies"}  # as trl names them
+HELD_OUT = "validation_"  # before the figures on held-out pairs, which trl calls eval_
+
+
+class EventFile:
+    """The figures of a run, under the names that users of trl know.
+
+    Args:
+        writer: of TensorBoard.
+        scale: what a margin is multiplied by to be the argument of the sigmoid; trl's margins are that.
+    """
+
+    def __init__(self, writer: SummaryWriter, scale: float) -> None:
+        self._writer: SummaryWriter | None = writer
+        self._scale = scale
+
+    def write(self, figures: Mapping[str, float]) -> None:
+        """Add the figures of a step, as in `metrics.jsonl`; what the disk cannot take ends the file."""
+        if self._writer is None:
+            return
+        try:
+            for name, value in figures.items():
+                if name != "step":
+                    scaled = value * self._scale if name.endswith("margin") else value
+                    self._writer.add_scalar(_tag(name), scaled, int(figures["step"]))
+        except OSError as error:
+            log.warning("TensorBoard's file could not be written from step %s on: %s", figures["step"], error)
+            self._writer = None
+
+    def close(self) -> None:
+        """Write what is left."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def open_event_file(folder: Path, config: TrainConfig, *, done: int) -> EventFile | None:
+    """Return the file to write to, None where TensorBoard is not installed.
+
+    Args:
+        folder: of the run.
+        config: options of the run, resolved.
+        done: steps behind the run; what an earlier part of it wrote of later ones is hidden.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # late: it is optional, and slow to import
+    except ImportError:
+        return None
+    scale = config.beta / 2 if LOSSES[config.objective].beta_halved else config.beta
+    return EventFile(SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None), scale)
+
+
+def _tag(name: str) -> str:
+    held_out = name.startswith(HELD_OUT)
+    plain = name.removeprefix(HELD_OUT)
+    return ("eval_" if held_out else "") + NAMES.get(plain, plain)
