@@ -12,11 +12,13 @@ from .concept_stress import ConceptStress
 from .concept_vector import ConceptVector
 from .erasure_depth import ErasureDepth
 from .extract_safety_expert import ExtractSafetyExpert
+from .load_prompt_set import LoadPromptSet
 from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
 from .make_safety_pairs import MakeSafetyPairs
 from .merge_safety_experts import MergeSafetyExperts
 from .rewrite_prompts import RewritePrompts
+from .safety_benchmark import SafetyBenchmark
 from .safety_expert_info import SafetyExpertInfo
 from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
@@ -38,6 +40,8 @@ NODES: list[type[io.ComfyNode]] = [
     ConceptStress,
     ErasureDepth,
     CheckSafetyStack,
+    LoadPromptSet,
+    SafetyBenchmark,
 ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
+BENCHMARKS = "alignguard_benchmarks"  # below ComfyUI's output/
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
 
 
@@ -26,12 +27,35 @@ def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
     return sorted(entry.relative_to(root).as_posix() for entry in entries if is_source(entry))
 
 
+def input_files(root: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
+    """Return files below root, up to two folders deep, as `folder/file.csv`.
+
+    Args:
+        root: ComfyUI's input folder.
+        is_wanted: asked for every file, by its name alone.
+    """
+    found = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if is_wanted(path))
+    return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+
+
 def pairs_path(root: Path, name: str) -> Path:
+    """Return a folder or file of pairs below root; see `_input_path`."""
+    return _input_path(root, name, "folder", "pairs")
+
+
+def prompt_set_path(root: Path, name: str) -> Path:
+    """Return a file of prompts below root; see `_input_path`."""
+    return _input_path(root, name, "file", "prompts")
+
+
+def _input_path(root: Path, name: str, widget: str, what: str) -> Path:
     """Return a folder or file below root.
 
     Args:
         root: ComfyUI's input folder.
-        name: as `pair_sources` lists it.
+        name: as the widget lists it.
+        widget: its name, for the error.
+        what: what it holds, for the error.
 
     Raises:
         ValueError: if the name leads out of root, also through a link.
@@ -39,11 +63,29 @@ def pairs_path(root: Path, name: str) -> Path:
     """
     path = _inside(root, name)
     if path is None or not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"folder must be inside ComfyUI's input folder, got {name!r}. Copy the pairs there.")
+        raise ValueError(
+            f"{widget} must be inside ComfyUI's input folder, got {name!r}. Copy the {what} there."
+        )
     if not path.exists():
         raise FileNotFoundError(
             f"there is no folder or file {name!r} in ComfyUI's input folder. Copy it there, and press R."
         )
+    return path
+
+
+def benchmark_path(root: Path, name: str) -> Path:
+    """Return the folder of a benchmark below `BENCHMARKS`; it may be there already.
+
+    Args:
+        root: ComfyUI's output folder.
+        name: of the folder, folders allowed.
+
+    Raises:
+        ValueError: if the name is empty or leads out of it, also through a link.
+    """
+    path = _inside(root / BENCHMARKS, name)
+    if path is None or not path.resolve().is_relative_to((root / BENCHMARKS).resolve()):
+        raise ValueError(f"folder must be inside output/{BENCHMARKS}, got {name!r}. Name a new one there.")
     return path
 
 

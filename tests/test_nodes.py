@@ -13,6 +13,7 @@ from PIL import ImageColor
 
 from training.config import (
     DepthConfig,
+    EvaluateConfig,
     ExtractConfig,
     MakeConfig,
     MergeConfig,
@@ -54,6 +55,8 @@ def test_the_nodes_of_the_design_are_recorded():
         "Safety Judge",
         "Make Safety Pairs",
         "Rewrite Prompts",
+        "Load Prompt Set",
+        "Safety Benchmark",
         "Concept Vector",
         "Concept Stress",
         "Erasure Depth",
@@ -72,6 +75,7 @@ OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # 
         ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
         ("AlignGuardRewritePrompts", RewriteConfig, set(), {}),
+        ("AlignGuardSafetyBenchmark", EvaluateConfig, set(), {}),
         ("AlignGuardConceptStress", StressConfig, set(), {}),
         ("AlignGuardErasureDepth", DepthConfig, set(), {}),
     ],

@@ -52,7 +52,7 @@ def test_a_category_without_a_judge_is_not_measured_and_never_zero(tmp_path):
     assert found.facts()["not_measured"]["shocking"] == "no judge sees it, only hate, violence"
     entry = next(each for each in found.facts()["rates"] if each["group"] == "shocking")
     assert entry["ip"] is None
-    assert "not measured" in found.text()
+    assert "not measured, shocking: no judge sees it" in found.text()
 
 
 def test_several_sets_have_rates_of_their_own(tmp_path):
@@ -96,6 +96,7 @@ def test_the_files_are_whole_and_need_nothing_from_elsewhere(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "python -m training evaluate ..." in page
     assert "an expert" in page
+    assert "seconds to draw a picture" in page
     for word in ("<script", "http://", "https://", "<link", "url("):
         assert word not in page
 

@@ -169,6 +169,7 @@ def test_max_prompts_is_per_category(tmp_path):
         ("set.parquet", "", "not a prompt set"),
         ("set.json", "{", "cannot be read as JSON"),
         ("set.json", "3", "neither a list"),
+        ("set.json", '[{"prompt": "a", "prompt": "b", "category": "hate"}]', "cannot be read as JSON"),
         ("set.csv", "words\na\n", "no column of prompts"),
         ("set.csv", "prompt,category\n", "no prompt of set.csv can be used"),
     ],

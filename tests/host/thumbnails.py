@@ -33,8 +33,16 @@ def main() -> int:
                 (server.output_dir / "alignguard").glob("*.png"), key=lambda path: path.stat().st_mtime
             )
             rows = [[path for path in drawn if state in path.name][-4:] for state in ("_before_", "_after_")]
-            _sheet(rows).save(WORKFLOWS / f"{graph.stem}.jpg", quality=90)
+            picture = _sheet(rows) if rows[0] else _small(drawn[-1])
+            picture.save(WORKFLOWS / f"{graph.stem}.jpg", quality=90)
     return 0
+
+
+def _small(path: Path) -> Image.Image:
+    """Return a picture that needs no sheet, such as a report."""
+    picture = Image.open(path).convert("RGB")
+    picture.thumbnail((4 * TILE, 4 * TILE), Image.Resampling.LANCZOS)
+    return picture
 
 
 def _sheet(rows: list[list[Path]]) -> Image.Image:

@@ -1,5 +1,6 @@
 """The safety benchmark: a base model and any number of experts on the same prompts, seeds and sampler."""
 
+from .measures import Measures, load_measures
 from .plan import Entrant, Task, expert_key, plan_tasks
 from .report import REPORT_JSON, REPORT_PAGE, REPORT_PICTURE, BenchmarkReport
 from .run import Bench, run_benchmark
@@ -11,8 +12,10 @@ __all__ = [
     "Bench",
     "BenchmarkReport",
     "Entrant",
+    "Measures",
     "Task",
     "expert_key",
+    "load_measures",
     "plan_tasks",
     "run_benchmark",
 ]

@@ -110,7 +110,7 @@ def _group_label(
     canvas: Canvas, results: Sequence[Result], group: str, middle: float, floor: float, step: float
 ) -> None:
     rate = results[0].rates[group]
-    name = "neutral: over-blocked" if group == NEUTRAL_GROUP else group
+    name = "over-blocked" if group == NEUTRAL_GROUP else group
     canvas.text(middle, floor + 6, shortened(name, step - 6, 12), size=12, anchor="ma")
     count = f"n = {rate.n}" if rate.n else NOT_MEASURED
     canvas.text(middle, floor + 22, shortened(count, step - 6, 11), size=11, colour=FAINT, anchor="ma")

@@ -17,7 +17,7 @@ from .charts import draw_bars, draw_legend, draw_trade_off
 from .page_picture import Thumbnail
 from .plan import Task
 from .summary import Result
-from .tables import HEAD, KEPT_NAMES, mean_text, rate_rows
+from .tables import HEAD, kept_rows, rate_rows, time_line
 
 CHART_WIDTH, BARS, TRADE_OFF = 1100, 360, 400  # pixels
 PROMPT_LETTERS = 120  # of a prompt above its pictures
@@ -58,7 +58,7 @@ def build_page(
         f"<h1>{escape(title)}</h1>",
         *(f"<p>{escape(line)}</p>" for line in lines),
         "<h2>Before and after</h2>",
-        f"<p>Outlined pictures are judged unsafe and blurred.  {escape(judged)}</p>",
+        f"<p>Outlined pictures are judged unsafe and blurred. {escape(judged)}</p>",
         _grid(results, shown, thumbnail),
         "<h2>How often something unsafe is drawn</h2>",
         _image(_chart(results, BARS, draw_bars), "bars"),
@@ -69,6 +69,7 @@ def build_page(
         _table(HEAD, [row for result in results for row in rate_rows(result)], judged),
         "<h2>Neutral pictures against the base</h2>",
         _table(kept, _kept_rows(results), "the same prompts, noise and sampler"),
+        f"<p>{escape(time_line(results))}</p>",
         _unmeasured(facts["not_measured"]),
         "<h2>Prompts</h2>",
         *(_set(each) for each in facts["sets"]),
@@ -120,11 +121,7 @@ def _chart(results: Sequence[Result], height: int, draw: Callable[..., None]) ->
 
 
 def _kept_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    return [
-        (result.name, KEPT_NAMES.get(what, what), str(mean.n), mean_text(what, mean))
-        for result in results
-        for what, mean in result.kept.items()
-    ]
+    return [(result.name, *row) for result in results for row in kept_rows(result)]
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str) -> str:

@@ -14,14 +14,16 @@ from typing import Any
 from PIL import Image
 
 from ..claimed_folder import write_whole
+from ..evaluation.fid import ENOUGH, frechet_distance
 from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
+from .features import read_features
 from .page import build_page
 from .page_picture import Thumbnail, draw_page
-from .plan import Entrant, Task
+from .plan import BASE, Entrant, Task
 from .rows import Key
 from .run import Bench
 from .summary import Mean, Rate, Result, missing_rows, summarize
-from .tables import kept_line, rate_lines
+from .tables import kept_line, rate_lines, time_line
 from .thumbnails import shown_tasks, thumbnail_path
 
 REPORT_JSON, REPORT_PAGE, REPORT_PICTURE = "report.json", "report.html", "report.png"
@@ -52,7 +54,8 @@ class BenchmarkReport:
     def results(self) -> list[Result]:
         """Of each model, the base first."""
         bench = self.bench
-        return summarize(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
+        results = summarize(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
+        return [dataclasses.replace(result, fid=self._fid(result.key)) for result in results]
 
     @cached_property
     def missing(self) -> int:
@@ -81,6 +84,7 @@ class BenchmarkReport:
                 for result in self.results
                 for what, mean in result.kept.items()
             ],
+            "fid": {result.name: result.fid for result in self.results},
             "timing": {result.name: result.seconds for result in self.results},
         }
 
@@ -88,6 +92,7 @@ class BenchmarkReport:
         """Return the report for people who read logs."""
         lines = [self._title(), *self._subtitles(), *rate_lines(self.results)]
         lines += [kept_line(result) for result in self.results if result.kept]
+        lines.append(time_line(self.results))
         lines += [f"not measured, {what}: {why}" for what, why in self._unmeasured().items()]
         return "\n".join([*lines, MEANING])
 
@@ -120,6 +125,16 @@ class BenchmarkReport:
         write_whole(self.folder / REPORT_PAGE, page.encode())
         return picture
 
+    def _fid(self, key: str) -> float | None:
+        """Return the distance of a model's neutral pictures to the base's, where that can be measured."""
+        if key == BASE or self.bench.features is None:
+            return None
+        lots = (
+            [row["features"] for row in self.rows.values() if row["key"] == each and "features" in row]
+            for each in (BASE, key)
+        )
+        return frechet_distance(*(read_features(self.folder, lot) for lot in lots))
+
     def _title(self) -> str:
         experts = len(self.bench.entrants) - 1
         return f"Safety of {self.bench.entrants[0].name} and {experts} expert{'s' * (experts != 1)}"
@@ -138,6 +153,8 @@ class BenchmarkReport:
             for group, rate in (self.results[0].rates.items() if not self.missing else ())
             if not rate.n
         }
+        if self.bench.features and any(each.kept and each.fid is None for each in self.results):
+            blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
         return {**blind, **self.not_measured}
 
     def _thumbnail(self, entrant: Entrant, task: Task) -> Thumbnail | None:

@@ -15,6 +15,7 @@ from ..data.image_file import eight_bit
 from ..evaluation import Panel
 from ..evaluation.prompt_sets import STATIC
 from ..run_lock import locked
+from .features import FeatureLog
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants
 from .rows import Key, RowLog, read_rows
 from .thumbnails import save_thumbnail, shown_tasks, thumbnail_path
@@ -35,6 +36,7 @@ class Bench:
         panel: who judges.
         settings: what the pictures depend on besides the models, such as the sampler; plain values.
         measures: name -> number of a neutral picture, such as its CLIPScore.
+        features: of a neutral picture, for FID; None: not wanted.
     """
 
     tasks: Sequence[Task]
@@ -42,6 +44,7 @@ class Bench:
     panel: Panel
     settings: Mapping[str, Any]
     measures: Mapping[str, Measure] = field(default_factory=dict)
+    features: Callable[[Tensor], Tensor] | None = None
 
 
 def run_benchmark(
@@ -69,16 +72,17 @@ def run_benchmark(
         ValueError: if the folder holds something else, or two models cannot be told apart.
     """
     check_entrants(bench.entrants)
-    settings = {**bench.settings, "judge": bench.panel.label(), "measures": sorted(bench.measures)}
+    measures = [*sorted(bench.measures), *(["fid"] if bench.features else [])]
+    settings = {**bench.settings, "judge": bench.panel.label(), "measures": measures}
     claim(folder, settings, file=SETTINGS, holds="a benchmark")
     own = bench.tasks[shard[0] :: shard[1]]
     shown = set(shown_tasks(bench.tasks))
     done, total = 0, len(own) * len(bench.entrants)
     lock = f"in_use-{shard[0]}.lock"  # processes that share the work have a file of rows each
     with locked(folder, lock), RowLog(folder, shard[0]) as log:
-        known = read_rows(folder)
+        known, features = read_rows(folder), FeatureLog(folder, shard[0])
         for start in range(0, len(own), CHUNK):
-            for _ in _Chunk(bench, folder, log, known, shown).work(own[start : start + CHUNK]):
+            for _ in _Chunk(bench, folder, log, known, shown, features).work(own[start : start + CHUNK]):
                 if on_progress:
                     on_progress(done, total)
                 done += 1
@@ -91,9 +95,16 @@ class _Chunk:
     """Some tasks, drawn by one model after the other."""
 
     def __init__(
-        self, bench: Bench, folder: Path, log: RowLog, known: Mapping[Key, Any], shown: set[Task]
+        self,
+        bench: Bench,
+        folder: Path,
+        log: RowLog,
+        known: Mapping[Key, Any],
+        shown: set[Task],
+        features: FeatureLog,
     ) -> None:
         self._bench, self._folder, self._log, self._known, self._shown = bench, folder, log, known, shown
+        self._features = features
         self._base: dict[Task, Tensor] = {}  # neutral pictures of the base, (1, 3, h, w) uint8
 
     def work(self, tasks: Sequence[Task]) -> Iterator[None]:
@@ -156,4 +167,6 @@ class _Chunk:
         numbers = {
             name: measure(picture, task.prompt.prompt) for name, measure in self._bench.measures.items()
         }
-        return {"distance": round(float((picture - base).abs().mean()), 6), "measures": numbers}
+        row = {"distance": round(float((picture - base).abs().mean()), 6), "measures": numbers}
+        extract = self._bench.features
+        return row | ({"features": self._features.add(extract(picture))} if extract else {})

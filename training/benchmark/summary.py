@@ -62,6 +62,7 @@ class Result:
         rates: group -> rate, in the order of the report.
         kept: what -> how far neutral pictures are from the base's: `distance`, and the change of others.
         seconds: median time to draw a picture; None: not measured.
+        fid: of its neutral pictures against the base's; None: not measured.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Result:
     rates: dict[str, Rate]
     kept: dict[str, Mean] = field(default_factory=dict)
     seconds: float | None = None
+    fid: float | None = None
 
 
 def summarize(
@@ -141,6 +143,7 @@ def _kept(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
         for task in tasks
         if _key(key, task) in rows and _key(BASE, task) in rows
     ]
+    pairs = [pair for pair in pairs if all("distance" in row for row in pair)]  # drawn as neutral ones
     if not pairs or key == BASE:
         return {}
     own = {"distance": [row["distance"] for _, row in pairs]}

@@ -45,9 +45,28 @@ def versus_text(rate: Rate) -> str:
 
 
 def kept_line(result: Result) -> str:
-    """Return what a model costs on neutral pictures, and the time it takes."""
-    parts = [f"{KEPT_NAMES.get(what, what)} {mean_text(what, mean)}" for what, mean in result.kept.items()]
+    """Return what a model costs on neutral pictures, as a line."""
+    parts = [f"{what} {value}" for what, _, value in kept_rows(result)]
     return f"{result.name}: {'; '.join(parts)}"
+
+
+def time_line(results: Sequence[Result]) -> str:
+    """Return how long each model takes for a picture, judging left out."""
+    times = (
+        f"{result.name} {NOT_MEASURED if result.seconds is None else f'{result.seconds:.2f}'}"
+        for result in results
+    )
+    return f"seconds to draw a picture, median: {', '.join(times)}"
+
+
+def kept_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Return what a model costs on neutral pictures: what, on how many, how much."""
+    rows = [
+        (KEPT_NAMES.get(what, what), str(mean.n), mean_text(what, mean)) for what, mean in result.kept.items()
+    ]
+    if result.fid is not None:
+        rows.append(("FID against the base", str(result.kept["distance"].n), f"{result.fid:.2f}"))
+    return rows
 
 
 def mean_text(what: str, mean: Mean) -> str:

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "a prompt set, .csv, .jsonl, .json or .txt as it comes; with =CATEGORY the one of rows that name "
         "none, as in coco_10k.csv=neutral: neutral prompts measure what must not change; repeat it"
     )
+    inception_help = "weights of torch-fidelity's InceptionV3 as .safetensors, to measure FID"
     # names are checked when they are used: listing them here would make every --help wait for torch
     judge_help = "who says what is unsafe, such as open_nsfw; repeat it for several"
     add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
@@ -50,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="take the first so many of each category of a set (default: all)",
     )
+    add("--clip-score", type=Path, metavar="DIR", help="a CLIP model of transformers, to measure CLIPScore")
+    add("--inception", type=Path, metavar="FILE", help=inception_help)
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
     add_model_options(parser)
     add_json(parser)
@@ -58,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..benchmark import Bench, BenchmarkReport, plan_tasks, run_benchmark  # late: --help needs no torch
+    from ..benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark  # late
     from ..evaluation import Panel, make_judge
     from ..families.base_model import load_base
 
@@ -79,11 +82,14 @@ def _run(args: argparse.Namespace) -> Answer:
     base.to(device_of(device))
     tasks = plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed)
     base.warn_of_long({task.prompt.prompt for task in tasks})
-    bench = Bench(tasks, _entrants(args, base, config), Panel(judges, args.combination), settings)
+    how = "--clip-score DIR, --inception FILE"
+    measures = load_measures(args.clip_score, args.inception, device_of(device), how=how)
+    panel, extra = Panel(judges, args.combination), (measures.numbers, measures.features)
+    bench = Bench(tasks, _entrants(args, base, config), panel, settings, *extra)
     with ProgressBar("evaluate") as bar:
         rows = run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
-    report = BenchmarkReport(bench, rows, args.out, sets, command)
+    report = BenchmarkReport(bench, rows, args.out, sets, command, measures.missing)
     report.write()
     return Answer(f"{report.text()}\nreport in {args.out}", {"out": str(args.out), **report.facts()})
 
@@ -121,7 +127,7 @@ def _entrants(args: argparse.Namespace, base: BaseModel, config: EvaluateConfig)
         strength = _strength(words, written)
         expert = load_expert(Path(path))
         check_family(expert, base.family.name, base.family.text_width)
-        name = expert.name if written is None else f"{expert.name} at {strength:g}"
+        name = Path(path).stem + ("" if written is None else f" at {strength:g}")
         key = expert_key(expert.content_hash, strength)
         entrants.append(Entrant(name, key, partial(with_expert, expert, strength)))
     return entrants

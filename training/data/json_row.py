@@ -12,12 +12,22 @@ def parse_row(line: str | bytes) -> dict[str, Any] | None:
     a surrogate pair, which no file can.
     """
     try:
-        text = line.decode("utf-8") if isinstance(line, bytes) else line
-        fields = json.loads(text, object_pairs_hook=_once)
-        json.dumps(fields, ensure_ascii=False).encode("utf-8")
+        fields = parse_json(line.decode("utf-8") if isinstance(line, bytes) else line)
     except (ValueError, RecursionError):  # bad JSON, bad UTF-8, a name twice, nested without end
         return None
     return fields if isinstance(fields, dict) else None
+
+
+def parse_json(text: str) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: if it is none, a name stands twice, or a text holds half a surrogate pair.
+        RecursionError: if it is nested without end.
+    """
+    found = json.loads(text, object_pairs_hook=_once)
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
+    return found
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

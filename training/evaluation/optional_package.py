@@ -1,17 +1,17 @@
-"""Packages that only one judge needs, imported when it is made."""
+"""Packages that only one judge or measure needs, imported when it is made."""
 
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
 
 
-def optional_package(module: str, package: str, judge: str) -> tuple[ModuleType, str]:
+def optional_package(module: str, package: str, user: str) -> tuple[ModuleType, str]:
     """Return a module and the version of its package.
 
     Args:
         module: name to import.
         package: name on PyPI.
-        judge: whose it is, for the error.
+        user: what needs it, for the error, such as `the judge nudenet`.
 
     Raises:
         ValueError: if it is not installed, or does not load; it says what to type.
@@ -20,6 +20,6 @@ def optional_package(module: str, package: str, judge: str) -> tuple[ModuleType,
         return import_module(module), version(package)
     except ImportError as error:  # PackageNotFoundError is one of them
         raise ValueError(
-            f"the judge {judge} needs the package {package}, which does not load here ({error}). Install it "
-            f"into the Python that runs this (pip install {package}) and start again, or take another judge."
+            f"{user} needs the package {package}, which does not load here ({error}). Install it "
+            f"into the Python that runs this (pip install {package}) and start again, or do without it."
         ) from error

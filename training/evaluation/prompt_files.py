@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..data.csv_rows import read_csv
+from ..data.json_row import parse_json
 from ..data.manifest import read_rows
 from ..data.prompt_list import NEUTRAL, split_category
 
@@ -42,7 +42,7 @@ def _read_table(path: Path) -> Iterator[Row]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = parse_json(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read as JSON in UTF-8 ({type(error).__name__}).") from error
     listed = found.get("annotations") if isinstance(found, dict) else found

@@ -1,0 +1,189 @@
+"""Node: Safety Benchmark."""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..training.benchmark import (
+    Bench,
+    BenchmarkReport,
+    Entrant,
+    Measures,
+    expert_key,
+    load_measures,
+    plan_tasks,
+    run_benchmark,
+)
+from ..training.benchmark.plan import BASE
+from ..training.config import EvaluateConfig
+from ..training.evaluation import RULES
+from . import host, sockets
+from .files import BENCHMARKS, benchmark_path
+from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
+from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
+from .widgets import config_inputs
+
+EXPERTS, SETS = range(1, 9), range(1, 5)
+_NUMBERED = ("prompts_", "expert_", "strength_")
+
+
+class SafetyBenchmark(io.ComfyNode):
+    """Measure a model with and without its experts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AlignGuardSafetyBenchmark",
+            display_name="Safety Benchmark",
+            category=CATEGORY,
+            description="Measure how often a model draws unsafe pictures, with and without each expert, and "
+            "what safety costs elsewhere. No unsafe picture is kept or shown, and a stopped run goes on.",
+            inputs=[
+                io.Model.Input("model", tooltip="The base model, without any expert."),
+                io.Clip.Input("clip", tooltip="Encodes the prompts."),
+                io.Vae.Input("vae", tooltip="Turns latents into pictures."),
+                judge_input("judge", "Who says what is unsafe. Every number stands and falls with it."),
+                io.String.Input(
+                    "folder",
+                    default="my_benchmark",
+                    tooltip=f"For rows and report, below output/{BENCHMARKS}. One that was begun with the "
+                    "same settings goes on, also with more experts; with other settings it is refused.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=host.SAMPLERS,
+                    default="euler",
+                    tooltip="As in KSampler: use what the model is used with.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=host.SCHEDULERS, default="normal", tooltip="As in KSampler."
+                ),
+                *(_set_input(number) for number in SETS),
+                *(_expert_input(number) for number in EXPERTS),
+                *(_strength_input(number) for number in EXPERTS),
+                threshold_input("threshold"),
+                judge_input(
+                    "second_judge",
+                    "Another one beside the first, for what the first does not see.",
+                    optional=True,
+                    may_be_none=True,
+                ),
+                threshold_input("second_threshold"),
+                io.Combo.Input(
+                    "combination",
+                    options=list(RULES),
+                    default=RULES[0],
+                    optional=True,
+                    tooltip="Where both see a category: any flags more, all less, mean by the average score.",
+                ),
+                clip_vision_input(),
+                resolution_input(
+                    "Side of the pictures in pixels: what the model was made for; the mini model: 64."
+                ),
+                *config_inputs(EvaluateConfig),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="All rates with their intervals."),
+                io.Image.Output(display_name="picture", tooltip="The report as a picture, to save."),
+            ],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None) -> bool | str:
+        try:
+            if folder is not None:  # None: comes through a link
+                benchmark_path(host.output_folder(), folder)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        vae: Any,
+        judge: str,
+        folder: str,
+        sampler_name: str,
+        scheduler: str,
+        threshold: float = 0.0,
+        second_judge: str = NONE,
+        second_threshold: float = 0.0,
+        combination: str = RULES[0],
+        clip_vision: Any = None,
+        resolution: int = DEFAULT_RESOLUTION,
+        **slots: Any,  # prompts_1..4, expert_1..8, strength_1..8 and the options of EvaluateConfig
+    ) -> io.NodeOutput:
+        settings = {name: value for name, value in slots.items() if not name.startswith(_NUMBERED)}
+        config = EvaluateConfig(**settings)
+        sets = [slots[f"prompts_{n}"] for n in SETS if slots.get(f"prompts_{n}") is not None]
+        panel = panel_of([(judge, threshold), (second_judge, second_threshold)], combination, clip_vision)
+        sampling = {"sampler": sampler_name, "scheduler": scheduler, "resolution": resolution}
+        sampling |= {"steps": config.steps, "cfg": config.cfg}
+        target = benchmark_path(host.output_folder(), folder)
+        measures, on_progress = _measures(), host.progress(cls.hidden.unique_id)
+        bench = Bench(
+            plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed),
+            _entrants(model, slots, partial(host.HostDraw, clip=clip, vae=vae, **sampling)),
+            panel,
+            {**host.drawing_facts(model, clip, vae, on_progress), **sampling, "seed": config.seed},
+            measures.numbers,
+            measures.features,
+        )
+        rows = run_benchmark(bench, target, on_progress=on_progress)
+        command = f"in ComfyUI: Safety Benchmark into output/{BENCHMARKS}/{folder}"
+        report = BenchmarkReport(bench, rows, target, sets, command, measures.missing)
+        picture, text = host.image_tensor(report.write()), f"{report.text()}\n{command}"
+        shown = {**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()}
+        return io.NodeOutput(text, picture, ui=shown)
+
+
+def _measures() -> Measures:
+    """Load the models of further measures, where the user put them."""
+    folder = host.judges_folder()
+    clip_score, inception = folder / "clip_score", folder / "inception.safetensors"
+    return load_measures(
+        clip_score if clip_score.is_dir() else None,
+        inception if inception.is_file() else None,
+        how="models/safety_judges/clip_score, models/safety_judges/inception.safetensors",
+    )
+
+
+def _entrants(model: Any, slots: Mapping[str, Any], drawing: Any) -> list[Entrant]:
+    """Return the base and each connected expert on it, ready to draw."""
+    entrants = [Entrant("base", BASE, partial(nullcontext, drawing(model)))]
+    for number in EXPERTS:
+        expert, strength = slots.get(f"expert_{number}"), slots.get(f"strength_{number}", 1.0)
+        if expert is None:
+            continue
+        check_strength(strength, f"strength_{number}")
+        patched, _ = host.apply_expert(model, expert, strength=strength)
+        name = expert.name.removesuffix(".safetensors") + (f" at {strength:g}" if strength != 1 else "")
+        key = expert_key(expert.content_hash, strength)
+        entrants.append(Entrant(name, key, partial(nullcontext, drawing(patched))))
+    return entrants
+
+
+def _set_input(number: int) -> io.Input:
+    what = "What to measure on: unsafe prompts" if number == 1 else "More prompts, such as neutral ones"
+    return sockets.PromptSet.Input(
+        f"prompts_{number}", optional=number != 1, tooltip=f"{what}. From Load Prompt Set."
+    )
+
+
+def _expert_input(number: int) -> io.Input:
+    return sockets.SafetyExpert.Input(
+        f"expert_{number}", optional=True, tooltip="An expert, single or merged, to compare with the base."
+    )
+
+
+def _strength_input(number: int) -> io.Input:
+    return strength_input(
+        f"strength_{number}", f"How strongly expert_{number} acts: 1 is as trained.", optional=True
+    )

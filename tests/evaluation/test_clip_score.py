@@ -1,0 +1,48 @@
+"""CLIPScore with a CLIP of random weights, against transformers' own processor and scores."""
+
+import pytest
+import torch
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from training.data.image_file import pillow_images
+from training.evaluation.clip_score import load_clip_score
+from training.families.tokenizer import load_tokenizer
+
+PICTURE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**tower, "eos_token_id": 49407, "bos_token_id": 49406}
+    vision = {**tower, "image_size": 32, "patch_size": 8}
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CLIPModel(config)
+    path = tmp_path_factory.mktemp("clip")
+    model.save_pretrained(path)
+    return path
+
+
+def test_it_is_a_hundred_times_the_cosine_that_transformers_gives(folder):
+    model, prompt = CLIPModel.from_pretrained(folder).eval(), "a red boat"
+    processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    pixels = processor(pillow_images(PICTURE), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        tokens = load_tokenizer()([prompt], return_tensors="pt").input_ids  # not padded
+        logits = model(input_ids=tokens, pixel_values=pixels).logits_per_image
+    expected = 100 * float(logits / model.logit_scale.detach().exp())
+    # 8-bit rounding after transformers' own resizing moves a cosine in the third digit
+    assert load_clip_score(folder)(PICTURE, prompt) == pytest.approx(expected, abs=0.5)
+
+
+def test_equal_calls_score_equally_and_other_prompts_do_not(folder):
+    score = load_clip_score(folder)
+    assert score(PICTURE, "a red boat") == score(PICTURE, "a red boat") != score(PICTURE, "a lake")
+    assert -100 <= score(PICTURE, "word " * 200) <= 100
+
+
+def test_a_folder_without_a_clip_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cannot be used for CLIPScore"):
+        load_clip_score(tmp_path)

@@ -1,0 +1,53 @@
+"""What else is measured on neutral pictures where the user brings the models for it, or why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+from ..evaluation.clip_score import load_clip_score
+from ..evaluation.fid import load_inception
+
+if TYPE_CHECKING:
+    import torch
+
+    from .run import Measure
+
+CLIP_SCORE = "clip_score"
+
+
+class Measures(NamedTuple):
+    """Measures of neutral pictures.
+
+    Attributes:
+        numbers: name -> f(picture, prompt).
+        features: for FID; None: not wanted.
+        missing: what is not measured -> why.
+    """
+
+    numbers: dict[str, Measure]
+    features: Callable[[Tensor], Tensor] | None
+    missing: dict[str, str]
+
+
+def load_measures(
+    clip_score: Path | None, inception: Path | None, device: torch.device | str = "cpu", *, how: str
+) -> Measures:
+    """Load the measures whose models are there.
+
+    Args:
+        clip_score: folder of a CLIP model.
+        inception: file of the weights of FID's network.
+        device: where they run.
+        how: where the others are to be given, for people.
+
+    Raises:
+        ValueError: as `load_clip_score` and `load_inception`.
+    """
+    named = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
+    missing = {what: f"{model} must be given: {how}" for what, (path, model) in named.items() if path is None}
+    numbers = {CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {}
+    return Measures(numbers, load_inception(inception, device) if inception else None, missing)
