@@ -74,11 +74,26 @@ def draw_trade_off(
         canvas.line(*place(x_low, y), *place(x_high, y), colour=colour, width=1.5)
         canvas.line(*place(x, y_low), *place(x, y_high), colour=colour, width=1.5)
         canvas.dot(*place(x, y), 6, colour)
-    for number, (x, _, _), (y, _, _) in points:
-        name = shortened(results[number].name, 200, 12)
-        at, height = place(x, y)
-        side = "ls" if at + 12 + text_width(name, 12) < right else "rs"
-        canvas.text(at + (9 if side == "ls" else -9), height - 7, name, size=12, anchor=side)
+    _name_points(canvas, [(results[number].name, *place(x[0], y[0])) for number, x, y in points], right)
+
+
+def _name_points(canvas: Canvas, points: Sequence[tuple[str, float, float]], right: float) -> None:
+    """Write each name beside its point, where it covers no other point and no other name, if it can."""
+    taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in points]
+    for name, x, y in points:
+        name = shortened(name, 200, 12)
+        width = text_width(name, 12)
+        lefts = [x + 9, x - 9 - width] if x + 9 + width < right else [x - 9 - width]
+        places = [(left, top) for top in (y - 19, y + 4, y - 34, y + 19) for left in lefts]
+        free = (place for place in places if not any(_overlap((*place, width), box) for box in taken))
+        left, top = next(free, places[0])
+        taken.append((left, top, left + width, top + 14))
+        canvas.text(left, top, name, size=12)
+
+
+def _overlap(name: tuple[float, float, float], box: tuple[float, float, float, float]) -> bool:
+    left, top, width = name
+    return left < box[2] and box[0] < left + width and top < box[3] and box[1] < top + 14
 
 
 def _point(result: Result) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
@@ -124,6 +139,6 @@ def _percent_axis(canvas: Canvas, left: float, top: float, right: float, floor: 
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 1, 2, 5 times a power of ten."""
+    """Return the next round number, so that its quarters are short."""
     power = 10.0 ** math.floor(math.log10(value))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value * (1 - 1e-9))
+    return next(factor * power for factor in (1, 2, 3, 4, 6, 8, 10) if factor * power >= value * (1 - 1e-9))
