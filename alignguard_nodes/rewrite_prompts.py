@@ -44,7 +44,8 @@ class RewritePrompts(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="Lines of term,replacement, or a JSON object. Whole words, the longest first. No "
-                    "term of it may be left in a rewrite, whatever the method.",
+                    "term of it may be left in a rewrite, whatever the method. Without a table "
+                    "nothing checks that a rewrite is safe, which the report says.",
                 ),
                 io.String.Input(
                     "paired_file",

@@ -21,6 +21,8 @@ class PreferencePair:
         winner: file of the safe image.
         loser: file of the unsafe image. It is never previewed.
         safety_gap: how much safer judges found the winner than the loser, in [-1, 1]; None: not judged.
+        judged_right: whether judges found the loser unsafe and the winner safe, each judge at its own
+            threshold; None: nobody says.
     """
 
     id: str
@@ -30,6 +32,7 @@ class PreferencePair:
     winner: Path
     loser: Path
     safety_gap: float | None = None
+    judged_right: bool | None = None
 
 
 class PairErrors(NamedTuple):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import tiny_data
 
+from training.data.judged_pair import read_judged_right
 from training.data.manifest import read_safety_gap
 from training.data.pair_weighting import weighed, weights_of
 from training.order import Bucket
@@ -47,6 +48,25 @@ def test_filter_draws_no_pair_below_half_a_weight():
     (bucket,) = left.buckets
     assert bucket.pairs.tolist() == [0, 1, 2]
     assert bucket.neutral.tolist() == given.buckets[0].neutral.tolist()
+
+
+def test_filter_draws_no_pair_that_is_wrong_at_the_judges_threshold_however_large_its_gap():
+    wrong = torch.tensor([False, True, False, False, False, False])
+    left, _ = weighed(replace(data(), judged_wrong=wrong), "filter")
+    assert left.buckets[0].pairs.tolist() == [0, 2]
+    _, weights = weighed(replace(data(), judged_wrong=wrong), "star")
+    assert torch.equal(weights, weights_of(GAPS))
+    with pytest.raises(ValueError, match="leaves no pair"):
+        weighed(replace(data(), judged_wrong=~wrong & (GAPS > 0.5) | wrong | (GAPS == GAPS[2])), "filter")
+
+
+@pytest.mark.parametrize(
+    ("loser", "winner", "right"),
+    [(True, True, True), (False, True, False), (True, False, False), (True, None, None), (1, 1, None)],
+)
+def test_what_judges_said_at_their_thresholds_is_read_or_nobody_says(loser, winner, right):
+    assert read_judged_right({"scores": {"loser_is_unsafe": loser, "winner_is_safe": winner}}) is right
+    assert read_judged_right({"scores": 0.3}) is read_judged_right({}) is None
 
 
 def test_a_bucket_without_a_pair_left_is_gone():

@@ -65,5 +65,9 @@ def test_only_hidden_pictures_are_blurred_and_their_shapes_are_gone():
     assert shown[0].mean().item() == pytest.approx(stripes[0].mean().item(), abs=0.02)
 
 
-def test_even_a_tiny_picture_can_be_blurred():
-    assert blurred(torch.rand(1, 3, 2, 3), torch.tensor([True])).shape == (1, 3, 2, 3)
+@pytest.mark.parametrize("shape", [(2, 3), (1, 40), (8, 8), (11, 300), (23, 40)])
+def test_even_in_a_small_picture_single_pixels_cannot_be_told_apart(shape):
+    checkered = (torch.arange(shape[0])[:, None] + torch.arange(shape[1])) % 2
+    shown = blurred(checkered.float().expand(1, 3, *shape), torch.tensor([True]))
+    assert shown.shape == (1, 3, *shape)
+    assert (shown - 0.5).abs().max() < 0.25

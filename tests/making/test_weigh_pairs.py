@@ -47,7 +47,9 @@ def test_every_row_gets_the_scores_of_its_own_pictures_and_keeps_what_it_had(fol
     assert rows[0]["note"] == "kept"
     assert "scores" not in rows[2]
     assert (folder / "pairs_unweighed.jsonl").read_text() == before
-    assert [pair.safety_gap for pair in load_pairs(folder).pairs] == [1.0, pytest.approx(-0.6), None]
+    pairs = load_pairs(folder).pairs
+    assert [pair.safety_gap for pair in pairs] == [1.0, pytest.approx(-0.6), None]
+    assert [pair.judged_right for pair in pairs] == [True, False, None]
 
 
 def test_what_the_hard_rule_forbids_is_not_even_looked_at(folder):

@@ -64,6 +64,14 @@ def test_an_answer_is_its_first_line_without_quotes(server):
     for said, meant in (
         ('\n "a rose" \nas you wished', "a rose"),
         ("\u201ca rose\u201d", "a rose"),
+        ("Here is the rewritten prompt:\n\na rose", "a rose"),
+        ('Sure! Here\'s a safer version: "a rose"', "a rose"),
+        ("**Rewritten prompt:** a rose", "a rose"),
+        ("<think>\na skull: no.\n</think>\n\na rose", "a rose"),
+        ("a skull: no.</think>a rose", "a rose"),
+        ("<think>\nwell, a skull", None),
+        ("a rose: a study in red", "a rose: a study in red"),
+        (None, None),
         ("\n", None),
     ):
         server.answer = lambda _, said=said: (200, chat(said))
@@ -72,7 +80,11 @@ def test_an_answer_is_its_first_line_without_quotes(server):
 
 @pytest.mark.parametrize(
     "answer",
-    [(500, b""), (302, b""), (404, b"{}"), (200, b"no json"), (200, b"{}"), (200, b'{"choices": []}')],
+    [
+        *((500, b""), (302, b""), (404, b"{}"), (200, b"no json"), (200, b"{}"), (200, b'{"choices": []}')),
+        (200, b"[" * 200_000),
+        (200, b'{"choices": [{"message": {"content": [{"type": "text", "text": "a rose"}]}}]}'),
+    ],
 )
 def test_any_other_answer_is_an_error_without_the_prompt_in_it(server, answer):
     server.answer = lambda _: answer

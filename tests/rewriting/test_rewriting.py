@@ -14,6 +14,7 @@ from training.rewriting import (
     parse_terms,
     rewrite_prompts,
 )
+from training.rewriting.inflections import other_forms
 
 TABLE = "term,replacement\nskull,flower\nred skull,tulip\npadlock,ring\n"
 
@@ -101,6 +102,7 @@ def test_a_table_that_is_none_is_refused(text, said):
         ("----prompt----", "the rewrite is a placeholder"),
         ("A white SKULL, on a black ground", "the rewrite says the same"),
         ("a white p a d l o c k on a black ground", "a term of the table is left"),
+        ("two white Padlocks on a black ground", "a term of the table is left"),
         ("two kites over blue water far away", "shares too few words"),
         ("a white", "the rewrite is too short"),
         ("a white flower on a black ground, large and bright in the early sun", "the rewrite is too long"),
@@ -117,6 +119,34 @@ def test_a_rewrite_that_fails_a_check_is_rejected_with_its_reason(safe, reason):
     assert result.rejected[found] == [1]
     assert f"- {found}: 1 (line 1)" in result.report()
     assert "skull" not in result.report()
+
+
+@pytest.mark.parametrize(
+    ("term", "found", "not_found"),
+    [
+        ("gun", ("guns", "two GUNS here", "gunned", "gunning"), ("begun", "gunwale", "gunk")),
+        ("knife", ("knives", "knifed", "knifing"), ("knight",)),
+        ("body", ("bodies",), ("bodice",)),
+        ("dead bodies", ("a dead body",), ("a dead tree",)),
+        ("red skull", ("red skulls",), ("red caps", "skulls")),
+        ("butt", ("butts",), ("butter",)),
+    ],
+)
+def test_a_term_is_found_in_its_inflections(term, found, not_found):
+    terms = TermTable({term: "tree"})
+    for text in (*found, *not_found):
+        is_there = any(map(terms.has_term, {text, *other_forms(text)}))
+        assert is_there == (text in found), text
+
+
+def test_a_report_says_that_without_a_table_unsafe_terms_are_not_checked():
+    answers = {"a skull": "a large skull"}
+    unchecked = rewrite("a skull", answers)
+    assert "unsafe terms not checked: 1, for there is no table" in unchecked.report()
+    assert unchecked.facts()["terms_checked"] is False
+    checked = rewrite("a skull", answers, terms=parse_terms("gun,tree"))
+    assert "not checked" not in checked.report()
+    assert checked.facts()["terms_checked"] is True
 
 
 def test_a_rewrite_longer_than_clip_reads_is_rejected():

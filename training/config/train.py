@@ -178,9 +178,9 @@ class TrainConfig:
     )
     pair_weighting: str = option(
         "none",  # paper: none
-        "What the judge's scores of the pairs do. filter leaves out pairs whose winner is hardly safer than "
-        "their loser; star lets a pair teach the less, the less safer it is, and holds the rest to the base "
-        "model. Both need judged pairs. Paper: none.",
+        "What the judge's scores of the pairs do. filter leaves out pairs whose loser is not unsafe or whose "
+        "winner is not safe; star lets a pair teach the less, the less safer it is, and holds the rest to "
+        "the base model. Both need judged pairs. Paper: none.",
         choices=("none", "filter", "star"),
     )
     checkpointing: str = option(

@@ -167,6 +167,7 @@ def _training_data(
         safety_gap=torch.tensor(
             [math.nan if pair.safety_gap is None else pair.safety_gap for pair in pairs.pairs]
         ),
+        judged_wrong=torch.tensor([pair.judged_right is False for pair in pairs.pairs]),
     )
 
 

@@ -10,6 +10,7 @@ from ..preference import PreferencePair
 from ..taxonomy import normalize_category
 from .contained_path import contained_path
 from .image_file import checked_digest
+from .judged_pair import read_judged_right
 from .manifest import RowDroppedError, prompt_key, read_categories, read_safety_gap, read_text
 from .pairs_report import (
     CONTRADICTORY,
@@ -186,7 +187,8 @@ def _pair(fields: Mapping[str, Any] | None, rows: _Rows, wanted: str | None) -> 
     rows.note(row, _PAIR_PROMPTS, hashes)
     rows.unsafe_prompts.add(unsafe_prompt)
     prompts = (row["unsafe_prompt"], row["safe_prompt"])
-    return PreferencePair(row["id"], categories, *prompts, winner, loser, read_safety_gap(fields))
+    judged = read_safety_gap(fields), read_judged_right(fields)
+    return PreferencePair(row["id"], categories, *prompts, winner, loser, *judged)
 
 
 def _neutral(fields: Mapping[str, Any] | None, rows: _Rows) -> NeutralSample:

@@ -2,10 +2,12 @@
 
     a = clip((s_winner - s_loser) / 0.5, 0, 1),  s = 1 - score of the judges
 
-`filter` leaves out pairs with a < 1/2; `star` weighs every pair by a, and holds what is left of it to the
-base model. After STAR-DSS (arXiv:2505.17196), which mixes cross-entropy and a divergence to the reference
-by a guard's score of each piece of a text; for pictures and DPO this is our own derivation. A mislabelled
-pair (the winner no safer than the loser) then keeps the model as it was instead of teaching it the reverse.
+`filter` leaves out pairs with a < 1/2, and those whose loser is not unsafe or whose winner is not safe at
+the judges' own thresholds, where the manifest says so; `star` weighs every pair by a, and holds what is
+left of it to the base model. After STAR-DSS (arXiv:2505.17196), which mixes cross-entropy and a divergence
+to the reference by a guard's score of each piece of a text; for pictures and DPO this is our own
+derivation. A mislabelled pair (the winner no safer than the loser) then keeps the model as it was instead
+of teaching it the reverse.
 """
 
 import logging
@@ -43,15 +45,17 @@ def weighed(data: TrainingData, weighting: str) -> tuple[TrainingData, Tensor]:
             "weigh` on the folder, make the pairs with a judge, or choose none."
         )
     weights = weights_of(gap)
-    _tell(weights, weighting)
+    kept = weights >= FILTER_FROM
+    if data.judged_wrong is not None:
+        kept &= ~data.judged_wrong
+    _tell(weights, kept, weighting)
     if not bool((weights > 0).any()):
         raise ValueError("no judge found any winner safer than its loser. Check the pairs, or the judge.")
     if weighting == "star":
         return data, weights
-    kept = (weights >= FILTER_FROM).nonzero()[:, 0]
-    if not len(kept):
+    if not bool(kept.any()):
         raise ValueError("pair_weighting filter leaves no pair. Check the pairs, or choose star.")
-    rest = [bucket._replace(pairs=bucket.pairs[torch.isin(bucket.pairs, kept)]) for bucket in data.buckets]
+    rest = [bucket._replace(pairs=bucket.pairs[kept[bucket.pairs]]) for bucket in data.buckets]
     buckets = tuple(bucket for bucket in rest if len(bucket.pairs))
     return replace(data, buckets=buckets), torch.ones(data.num_pairs)
 
@@ -61,10 +65,10 @@ def weights_of(gap: Tensor) -> Tensor:
     return torch.where(gap.isnan(), 1.0, (gap / FULL_GAP).clamp(0, 1))
 
 
-def _tell(weights: Tensor, weighting: str) -> None:
+def _tell(weights: Tensor, kept: Tensor, weighting: str) -> None:
     whole, nothing = int((weights == 1).sum()), int((weights == 0).sum())
     log.info(
         "pair_weighting %s: of %d pairs %d count whole, %d in part, %d not at all (filter keeps %d)",
         *(weighting, len(weights), whole, len(weights) - whole - nothing, nothing),
-        int((weights >= FILTER_FROM).sum()),
+        int(kept.sum()),
     )

@@ -63,6 +63,8 @@ class TrainingData:
         neutral_pair: the pair whose safe image a neutral row is, -1 where it is a neutral image, (rows,)
             int64; None where all are.
         safety_gap: `PreferencePair.safety_gap`, NaN where nobody judged, (pairs,); None likewise for all.
+        judged_wrong: where judges found the loser not unsafe or the winner not safe, (pairs,) bool; None:
+            nowhere.
     """
 
     winner: LatentRows | Tensor
@@ -78,6 +80,7 @@ class TrainingData:
     encoding_hash: str
     neutral_pair: Tensor | None = None
     safety_gap: Tensor | None = None
+    judged_wrong: Tensor | None = None
 
     @property
     def num_pairs(self) -> int:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CELLS = 6  # along the shorter side: colours are left, shapes are not (our choice)
+LEAST = 4  # pixels of a cell, for pictures so small that fewer would leave them as they are
 
 
 def blurred(images: Tensor, hidden: Tensor) -> Tensor:
@@ -15,7 +16,7 @@ def blurred(images: Tensor, hidden: Tensor) -> Tensor:
         hidden: which to blur, (n,) bool.
     """
     h, w = images.shape[-2:]
-    cell = max(1, min(h, w) // CELLS)
+    cell = max(LEAST, min(h, w) // CELLS)
     coarse = F.interpolate(images, (max(1, h // cell), max(1, w // cell)), mode="area")
     smooth = F.interpolate(coarse, (h, w), mode="bilinear")
     return torch.where(hidden.to(images.device)[:, None, None, None], smooth, images)

@@ -7,6 +7,7 @@ that address and nowhere else: no proxy of the system is used, no redirect follo
 import http.client
 import ipaddress
 import json
+import re
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ _MAX_TOKENS = 200  # twice what CLIP reads
 _TASK = (
     "Rewrite the image prompt so that it shows nothing harmful. Change as little as possible: keep its "
     "subject, place, style and length. Answer with the rewritten prompt alone."
+)
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"  # some servers leave the first one out
+_LABEL = re.compile(  # such as `Here is the rewritten prompt:`
+    r"^(?:(?:sure|certainly|of course|okay|ok)\W+)?(?:here(?:'s|\u2019s| is| are)\b[^:]*|"
+    r"(?:(?:the|a|your) )?(?:(?:rewritten|revised|safe|safer|new|image) )+(?:prompt|version))\s*:",
+    re.IGNORECASE,
 )
 
 
@@ -73,9 +80,12 @@ class _Address:
             "stream": False,
         }
         try:
-            return str(self._post(body)["choices"][0]["message"]["content"])
-        except (LookupError, TypeError, ValueError) as error:
+            content = self._post(body)["choices"][0]["message"]["content"]
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise EndpointError("the endpoint answered something else than a chat completion.") from error
+        if not isinstance(content, str | None):
+            raise EndpointError(f"the endpoint answered a {type(content).__name__} where text was expected.")
+        return content or ""
 
     def _post(self, body: dict[str, Any]) -> Any:
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
@@ -116,6 +126,15 @@ def _reachable(parts: SplitResult, allowed_host: str) -> str:
 
 
 def _cleaned(answer: str) -> str | None:
-    """Return the first line of an answer that holds text, without quotes around it."""
-    lines = (line.strip().strip("\"'`\u201c\u201d").strip() for line in answer.splitlines())
-    return next((line for line in lines if line), None)
+    """Return the first line of an answer that is a prompt, without quotes around it.
+
+    What a model thought before, also if it was cut off in its thoughts, and a line or words that only
+    announce the prompt are left out.
+    """
+    said = answer.rpartition(_THOUGHT_ENDS)[2].partition(_THOUGHT_BEGINS)[0]
+    lines = (_LABEL.sub("", _unquoted(line)) for line in said.splitlines())
+    return next((found for line in lines if (found := _unquoted(line)) and not found.endswith(":")), None)
+
+
+def _unquoted(line: str) -> str:
+    return line.strip().strip("\"'`*\u201c\u201d").strip()

@@ -12,6 +12,7 @@ from ..data.pairs_report import HARD_RULE, NAMED
 from ..families.tokenizer import NUM_TOKENS, load_tokenizer
 from ..hard_rules import joins_minor_and_sexual
 from .endpoint import EndpointError
+from .inflections import other_forms
 from .term_table import TermTable
 
 REPEATED = "the prompt occurs before"
@@ -35,11 +36,13 @@ class Rewritten:
         pairs: unsafe and safe prompt, in the order of the lines.
         categories: what all of them are against; may be empty.
         rejected: reason -> numbers of the lines.
+        terms_checked: whether there was a table, whose terms no rewrite has left.
     """
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
     categories: tuple[str, ...] = ()
     rejected: dict[str, list[int]] = field(default_factory=dict)
+    terms_checked: bool = False
 
     @property
     def safe_prompts(self) -> str:
@@ -48,7 +51,12 @@ class Rewritten:
 
     def facts(self) -> dict[str, Any]:
         """Return the counts and line numbers as plain values, without a prompt."""
-        return {"accepted": len(self.pairs), "categories": list(self.categories), "rejected": self.rejected}
+        return {
+            "accepted": len(self.pairs),
+            "categories": list(self.categories),
+            "rejected": self.rejected,
+            "terms_checked": self.terms_checked,
+        }
 
     def jsonl(self) -> str:
         """Return both halves, one object a line, as making pairs reads them."""
@@ -60,6 +68,8 @@ class Rewritten:
         """Return the counts for people; lines are named by number, never by their text."""
         total = sum(map(len, self.rejected.values()))
         lines = [f"{len(self.pairs)} prompts rewritten, {total} rejected."]
+        if self.pairs and not self.terms_checked:
+            lines.append(f"- unsafe terms not checked: {len(self.pairs)}, for there is no table of terms")
         for reason, numbers in self.rejected.items():
             more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
             lines.append(f"- {reason}: {len(numbers)} (line {', '.join(map(str, numbers[:NAMED]))}{more})")
@@ -88,7 +98,8 @@ def rewrite_prompts(
         text: one prompt a line; blank lines are passed over.
         rewrite: gives the safe half of a prompt, None where it has none.
         config: when a rewrite is accepted.
-        terms: terms that must not be left in a rewrite.
+        terms: terms that must not be left in a rewrite, in no inflection. None leaves that unchecked, which
+            the report says.
         categories: what the prompts are against, for the rule on minors and the result.
         on_progress: called with (done, total) after each prompt; whatever it raises stops the work.
 
@@ -100,7 +111,8 @@ def rewrite_prompts(
     if not lines:
         raise ValueError("there is no prompt to rewrite. Write one a line.")
     checks = _Checks(config, terms, tuple(categories))
-    asker, result = _Asker(rewrite), Rewritten(categories=checks.categories)
+    asker = _Asker(rewrite)
+    result = Rewritten(categories=checks.categories, terms_checked=terms is not None)
     for done, (number, prompt) in enumerate(lines, start=1):
         try:
             checks.prompt(prompt)
@@ -165,7 +177,7 @@ class _Checks:
             (HARD_RULE, lambda: joins_minor_and_sexual(self.categories, prompt, safe)),
             (PLACEHOLDER, lambda: is_placeholder(safe)),
             (UNCHANGED, lambda: words == safe_words),
-            (TERM_LEFT, lambda: self._terms is not None and self._terms.has_term(safe)),
+            (TERM_LEFT, lambda: self._has_term(safe)),
             (TOO_FAR, lambda: word_overlap(prompt, safe) < self._config.min_overlap),
             (TOO_SHORT, lambda: ratio < self._config.min_length_ratio),
             (TOO_LONG, lambda: ratio > self._config.max_length_ratio),
@@ -174,6 +186,9 @@ class _Checks:
         for reason, fails in checks:
             if fails():
                 raise _RejectedError(reason)
+
+    def _has_term(self, text: str) -> bool:
+        return self._terms is not None and any(map(self._terms.has_term, (text, *other_forms(text))))
 
     def _num_tokens(self, text: str) -> int:
         return len(self._tokenizer([text], verbose=False).input_ids[0])
