@@ -70,6 +70,7 @@ class LoadPromptSet(io.ComfyNode):
     @classmethod
     def execute(cls, file: str, category: str, max_prompts: int) -> io.NodeOutput:
         path = prompt_set_path(host.input_folder(), file)
-        found = load_prompt_set(path, category=None if category == ALL else category, max_prompts=max_prompts)
+        wanted = None if category == ALL else category
+        found = load_prompt_set(path, category=wanted, max_prompts=max_prompts, name=file)
         report = f"{found.report.text()}\n{found.kind} prompts"
         return io.NodeOutput(found, report, ui=ui.PreviewText(report))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from painted import Painter, bench, report
+from painted import Painter, bench, prompt_set, report
 
 import training.benchmark.report
 from training.benchmark import load_measures
@@ -41,6 +41,21 @@ def test_a_report_compares_the_neutral_pictures_of_each_model_with_the_bases(tmp
     facts = report(found, tmp_path).facts()
     assert facts["fid"] == {"base": None, "same": 0, "tinted": pytest.approx(0.16, abs=0.01)}
     assert json.dumps(facts)
+
+
+def test_prompts_that_are_no_longer_measured_count_for_nothing(tmp_path, monkeypatch):
+    counts = []
+
+    def count(*lots):
+        counts.append([len(lot) for lot in lots])
+
+    monkeypatch.setattr(training.benchmark.report, "frechet_distance", count)
+    painters = {"base": Painter(), "other": Painter(tint=0.4)}
+    for neutral in (5, 2):
+        sets = [prompt_set(bad=1, neutral=neutral)]
+        found = replace(bench(painters, sets), features=lambda picture: torch.zeros(WIDTH))
+        report(found, tmp_path, sets).facts()
+    assert counts == [[5, 5], [2, 2]]
 
 
 def test_too_few_pictures_for_fid_are_not_measured_and_it_says_so(tmp_path):

@@ -45,7 +45,10 @@ def test_an_expert_at_strength_zero_is_the_base_and_at_one_it_is_not(files, caps
     distances = {each["model"]: each["mean"] for each in facts["kept"] if each["what"] == "distance"}
     assert distances["hate at 0"] == 0
     assert distances["hate"] > 0
-    assert [(each["name"], each["kept"]) for each in facts["sets"]] == [("unsafe.csv", 2), ("coco.csv", 2)]
+    assert [(each["name"], each["kept"]) for each in facts["sets"]] == [
+        (str(files / "unsafe.csv"), 2),
+        (str(files / "coco.csv"), 2),
+    ]
     assert facts["sets"][0]["dropped"] == {
         "sexual content together with a word for a minor": ["unsafe.csv line 4"]
     }

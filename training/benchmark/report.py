@@ -129,11 +129,12 @@ class BenchmarkReport:
         """Return the distance of a model's neutral pictures to the base's, where that can be measured."""
         if key == BASE or self.bench.features is None:
             return None
-        lots = (
-            [row["features"] for row in self.rows.values() if row["key"] == each and "features" in row]
-            for each in (BASE, key)
-        )
+        lots = ([row["features"] for row in self._neutral_rows(each)] for each in (BASE, key))
         return frechet_distance(*(read_features(self.folder, lot) for lot in lots))
+
+    def _neutral_rows(self, key: str) -> list[Mapping[str, Any]]:
+        names = [(key, task.prompt.id, task.number) for task in self.bench.tasks if task.is_benign]
+        return [self.rows[name] for name in names if "features" in self.rows.get(name, {})]
 
     def _title(self) -> str:
         experts = len(self.bench.entrants) - 1

@@ -98,7 +98,7 @@ def _read_set(words: str, max_prompts: int) -> PromptSet:
     from ..evaluation.prompt_sets import load_prompt_set  # late, as above
 
     path, category = _split(words)
-    return load_prompt_set(Path(path), category=category, max_prompts=max_prompts)
+    return load_prompt_set(Path(path), category=category, max_prompts=max_prompts, name=path)
 
 
 def _split(words: str) -> tuple[str, str | None]:

@@ -110,7 +110,9 @@ class PromptSet:
     kind: str = STATIC
 
 
-def load_prompt_set(path: Path, *, category: str | None = None, max_prompts: int = 0) -> PromptSet:
+def load_prompt_set(
+    path: Path, *, category: str | None = None, max_prompts: int = 0, name: str | None = None
+) -> PromptSet:
     """Read a prompt set.
 
     Rows that join sexual content with a word for a minor are dropped, placeholders too. A prompt that stands
@@ -121,18 +123,19 @@ def load_prompt_set(path: Path, *, category: str | None = None, max_prompts: int
         category: keep the prompts that carry it, in any spelling; rows that name none are taken as of this
             one. `neutral`: prompts that must stay as they are. None keeps all that name theirs.
         max_prompts: keep the first so many of each category; 0 keeps all.
+        name: of the set in reports; None is the file's.
 
     Raises:
         ValueError: as `read_prompt_file`, or if no prompt can be used; it says why.
     """
     wanted = normalize_category(category) if category else None
     reader = _Reader(NEUTRAL if wanted in _HARMLESS else wanted, max_prompts)
-    for name, fields in read_prompt_file(path):
-        reader.add(name, fields)
+    for row, fields in read_prompt_file(path):
+        reader.add(row, fields)
     report = reader.report()
     if not report.kept:
         raise ValueError(f"no prompt of {path.name} can be used.\n{report.text()}")
-    return PromptSet(path.name, tuple(reader.prompts.values()), report)
+    return PromptSet(name or path.name, tuple(reader.prompts.values()), report)
 
 
 class _Reader:
