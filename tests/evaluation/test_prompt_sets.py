@@ -141,6 +141,21 @@ def test_a_prompt_in_several_rows_is_one_prompt_of_all_their_categories(tmp_path
     assert found.report.per_category == {"violence": 1, "hate": 1, "neutral": 1}
 
 
+def test_a_caption_that_stands_there_twice_is_one_neutral_prompt(tmp_path):
+    found = load(tmp_path, "coco.csv", "prompt\na tree\nA tree\n", category="neutral")
+    assert rows(found) == [("a tree", (), None)]
+    assert found.report.noted == {REPEATED: ["coco.csv line 3"]}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_the_hard_rule_forbids_in_one_row_is_used_from_no_other(tmp_path, order):
+    lines = ["a kid at school,hate", "a kid at school,sexual"][::order]
+    found = load(tmp_path, "set.csv", "\n".join(["prompt,category", *lines, "a tree,hate"]))
+    assert rows(found) == [("a tree", ("hate",), None)]
+    assert sorted(found.report.dropped[HARD_RULE]) == ["set.csv line 2", "set.csv line 3"]
+    assert found.report.per_category == {"hate": 1}
+
+
 def test_equal_prompts_with_other_seeds_are_other_prompts(tmp_path):
     found = load(tmp_path, "set.csv", "prompt,category,seed\na sword,hate,1\na sword,hate,2\n")
     assert [each.seed for each in found.prompts] == [1, 2]

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from ..config.option import SEED_MAX
 from ..data.manifest import RowDroppedError, prompt_key, read_categories, read_text
-from ..data.pairs_report import MALFORMED, reason_lines
+from ..data.pairs_report import HARD_RULE, MALFORMED, reason_lines
 from ..data.prompt_list import NEUTRAL
-from ..taxonomy import normalize_category
+from ..taxonomy import normalize_categories, normalize_category
 from .prompt_files import read_prompt_file
 
 # The first column that a row has; attacks stand beside the prompt they were made from.
@@ -132,7 +132,7 @@ def load_prompt_set(
     reader = _Reader(NEUTRAL if wanted in _HARMLESS else wanted, max_prompts)
     for row, fields in read_prompt_file(path):
         reader.add(row, fields)
-    report = reader.report()
+    report = reader.finish()
     if not report.kept:
         raise ValueError(f"no prompt of {path.name} can be used.\n{report.text()}")
     return PromptSet(name or path.name, tuple(reader.prompts.values()), report)
@@ -147,13 +147,17 @@ class _Reader:
         self._noted: dict[str, list[str]] = {}
         self._others = self._beyond = 0
         self._counts: Counter[str] = Counter()
+        self._names: dict[str, str] = {}
+        self._forbidden: set[str] = set()
         self.prompts: dict[str, Prompt] = {}
 
     def add(self, name: str, fields: Mapping[str, Any] | None) -> None:
         try:
             prompt, bad_seed = _read(name, fields, self._wanted)
         except RowDroppedError as error:
-            self._dropped.setdefault(error.reason, []).append(name)
+            self._drop(error.reason, name)
+            if error.reason == HARD_RULE:
+                self._forbidden.add(_text_key(fields))
             return
         groups = groups_of(prompt.categories)
         if self._wanted and self._wanted not in groups:
@@ -164,18 +168,26 @@ class _Reader:
         elif self._limit and all(self._counts[group] >= self._limit for group in groups):
             self._beyond += 1
         else:
-            self.prompts[prompt.id] = prompt
+            self.prompts[prompt.id], self._names[prompt.id] = prompt, name
             self._counts.update(groups)
             if bad_seed:
                 self._noted.setdefault(BAD_SEED, []).append(name)
 
+    def _drop(self, reason: str, name: str) -> None:
+        self._dropped.setdefault(reason, []).append(name)
+
     def _join(self, known: Prompt, categories: Sequence[str]) -> None:
-        joined = known._replace(categories=read_categories({"category": [*known.categories, *categories]}))
+        joined = known._replace(categories=normalize_categories([*known.categories, *categories]))
         self._counts.subtract(groups_of(known.categories))
         self._counts.update(groups_of(joined.categories))
         self.prompts[known.id] = joined
 
-    def report(self) -> PromptReport:
+    def finish(self) -> PromptReport:
+        """Take out what the hard rule forbids in another row of the same prompt, and report."""
+        for prompt in list(self.prompts.values()):
+            if prompt_key(prompt.prompt) in self._forbidden:
+                self._drop(HARD_RULE, self._names[prompt.id])
+                self._counts.subtract(groups_of(self.prompts.pop(prompt.id).categories))
         return PromptReport(
             kept=len(self.prompts),
             dropped=self._dropped,
@@ -189,6 +201,11 @@ class _Reader:
 def groups_of(categories: Sequence[str]) -> tuple[str, ...]:
     """Return what a prompt counts under: its categories, `neutral` where it has none."""
     return tuple(categories) or (NEUTRAL,)
+
+
+def _text_key(fields: Mapping[str, Any] | None) -> str:
+    column = next((each for each in PROMPT_COLUMNS if each in (fields or {})), "")
+    return prompt_key(str((fields or {}).get(column)))
 
 
 def _read(name: str, fields: Mapping[str, Any] | None, default: str | None) -> tuple[Prompt, bool]:
