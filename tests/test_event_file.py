@@ -58,6 +58,18 @@ def test_a_resumed_run_shows_each_step_once(tmp_path, read_events):
     assert (tmp_path / f"{EVENTS}-1").is_dir()
 
 
+def test_a_full_disk_ends_the_file_and_not_the_training(tmp_path, read_events, monkeypatch, caplog):
+    from torch.utils.tensorboard import SummaryWriter  # late: it is optional
+
+    def add_scalar(self, tag, value, step):
+        if step == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", add_scalar)
+    assert equal_layers(run(CONFIG, run_dir=tmp_path), run(CONFIG))
+    assert caplog.text.count("no more is written for TensorBoard: [Errno 28]") == 1
+
+
 def test_without_tensorboard_training_is_the_same(tmp_path):
     assert equal_layers(run(CONFIG, run_dir=tmp_path), run(CONFIG))
     assert not (tmp_path / EVENTS).exists()

@@ -1,8 +1,12 @@
 """Several processes train the expert that one process trains, and only the first of them writes."""
 
 import dataclasses
+import json
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +15,12 @@ from safetensors.torch import load_file
 from test_trainer import SMALL
 from tiny import tiny_data, tiny_unet
 
+from training.expert import load_expert
 from training.noise import NoiseSchedule
 from training.processes import ALONE, Processes, launched_processes
 from training.trainer import train
 
+ROOT = Path(__file__).resolve().parents[1]
 CONFIG = dataclasses.replace(SMALL, batch_size=4, learning_rate=1e-3, steps=4, bank=1)
 
 
@@ -48,6 +54,28 @@ def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
     # the second process was given the same folder, and the lock of the first would have stopped it
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 4
+
+
+@pytest.mark.slow
+def test_the_command_runs_in_two_processes_that_torchrun_starts(tmp_path, mini):
+    words = [*("-m", "training", "train", "--base", mini["checkpoint"], "--pairs", mini["pairs"] / "hate")]
+    words += [*("--resolution", 64, "--device", "cpu", "--max-pairs", 4, "--steps", 3, "--batch-size", 4)]
+    words += [*("--rank", 2, "--beta", 500, "--row-dropout", 0, "--bank", 1, "--validation", 0.25)]
+    launched = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port()]
+    experts = []
+    for name, start in (("one", []), ("two", launched)):
+        out = tmp_path / f"{name}.safetensors"
+        command = [sys.executable, *start, *words, "--out", out]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        experts.append(load_expert(out))
+        lines = (tmp_path / f"{name}_run" / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]  # only the first process writes
+    one, two = experts
+    for name, layer in one.layers.items():
+        torch.testing.assert_close(two.layers[name].delta(), layer.delta(), rtol=0, atol=1e-5)
+    figures = [json.loads(expert.metadata["alignguard.validation"]) for expert in experts]
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=1e-7)
 
 
 def test_a_single_process_needs_no_group_and_adds_nothing(monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config import TrainConfig
 from .losses import LOSSES
@@ -33,22 +33,25 @@ class EventFile:
         self._scale = scale
 
     def write(self, figures: Mapping[str, float]) -> None:
-        """Add the figures of a step, as in `metrics.jsonl`; what the disk cannot take ends the file."""
-        if self._writer is None:
-            return
-        try:
-            for name, value in figures.items():
-                if name != "step":
-                    scaled = value * self._scale if name.endswith("margin") else value
-                    self._writer.add_scalar(_tag(name), scaled, int(figures["step"]))
-        except OSError as error:
-            log.warning("TensorBoard's file could not be written from step %s on: %s", figures["step"], error)
-            self._writer = None
+        """Add the figures of a step, as in `metrics.jsonl`."""
+        for name, value in figures.items():
+            if name != "step":
+                scaled = value * self._scale if name.endswith("margin") else value
+                self._do("add_scalar", _tag(name), scaled, int(figures["step"]))
 
     def close(self) -> None:
         """Write what is left."""
-        if self._writer is not None:
-            self._writer.close()
+        self._do("close")
+
+    def _do(self, method: str, *arguments: Any) -> None:
+        """Call the writer; what the disk cannot take is a warning, and the end of the file."""
+        if self._writer is None:
+            return
+        try:
+            getattr(self._writer, method)(*arguments)
+        except OSError as error:
+            log.warning("no more is written for TensorBoard: %s", error)
+            self._writer = None
 
 
 def open_event_file(folder: Path, config: TrainConfig, *, done: int) -> EventFile | None:
@@ -64,7 +67,11 @@ def open_event_file(folder: Path, config: TrainConfig, *, done: int) -> EventFil
     except ImportError:
         return None
     scale = config.beta / 2 if LOSSES[config.objective].beta_halved else config.beta
-    return EventFile(SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None), scale)
+    try:
+        return EventFile(SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None), scale)
+    except OSError as error:
+        log.warning("nothing is written for TensorBoard: %s", error)
+        return None
 
 
 def _tag(name: str) -> str:

@@ -153,13 +153,19 @@ class ComfyServer:
             process.wait()
         process.stdin.close()
 
-    def post(self, prompt: dict) -> str:
+    def post(self, prompt: dict, client_id: str = "") -> str:
         """Queue an API prompt and return its id.
+
+        Args:
+            prompt: of the API.
+            client_id: of the browser that is told how it goes.
 
         Raises:
             ComfyError: if the server refuses it; the message holds every node's errors.
         """
-        return self._json("/prompt", {"prompt": prompt, "client_id": uuid.uuid4().hex})["prompt_id"]
+        return self._json("/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex})[
+            "prompt_id"
+        ]
 
     def run(self, prompt: dict, timeout_s: float = 300) -> dict:
         """Queue an API prompt, wait for its end and return its history entry.

@@ -1,5 +1,9 @@
 """Training inside a real ComfyUI: what it writes, what it leaves alone, and how it stops."""
 
+import io
+import json
+import re
+
 import pytest
 from PIL import Image
 
@@ -17,6 +21,7 @@ from api_graphs import (
 from base_folder import place_mini
 from comfy_server import ComfyError, ComfyServer, wait_for
 from training.expert import load_expert
+from websocket import watched_run
 
 pytestmark = pytest.mark.host
 
@@ -56,6 +61,26 @@ def test_equal_settings_give_equal_experts_and_two_files(comfy):
     assert one.content_hash == other.content_hash
     _, third = train(comfy, seed=6, filename_prefix="twin_a")
     assert third == "alignguard/twin_a_00002_.safetensors"
+
+
+def test_held_out_pairs_are_measured_and_may_end_a_run(comfy):
+    entry, new = train(
+        comfy,
+        steps=8,
+        batch_size=2,
+        max_pairs=8,
+        learning_rate=1.0,  # far too high, so that the margin cannot grow for long
+        validation=0.25,
+        validate_every=1,
+        patience=1,
+        bank=2,
+        filename_prefix="held_out",
+    )
+    metadata = load_expert(loras(comfy) / new).metadata
+    figures = json.loads(metadata["alignguard.validation"])
+    assert str(figures["step"]) == metadata["alignguard.steps"]
+    assert int(metadata["alignguard.steps"]) < 8
+    assert f"held-out pairs: margin {figures['margin']:.4g}, " in text_of(entry, "train")
 
 
 def test_an_unchanged_graph_is_not_trained_again(comfy):
@@ -158,6 +183,25 @@ def test_the_only_picture_of_a_training_is_its_loss_curve(comfy):
     assert served_files(comfy) - before == {curve, loras(comfy) / new}
 
 
+def test_an_open_browser_sees_the_curve_and_the_time_left_while_it_trains(comfy):
+    steps = 6  # a step takes most of a second, and more than one second passes between two pictures
+    graph = add_training(with_model(), steps=steps, batch_size=2, seed=31, filename_prefix="watched")
+    told = watched_run(comfy, graph)
+    texts = [text for node, text in told.texts if node == "train" and text.startswith("step ")]
+    shown = [re.fullmatch(rf"step (\d+) of {steps}, loss \S+, (\S+ \S+) left", text) for text in texts]
+    assert all(shown)
+    numbers = [int(match[1]) for match in shown]
+    assert numbers == sorted(set(numbers))
+    assert (numbers[-1], shown[-1][2]) == (steps, "0.0 s")
+    pictures = [data for node, data in told.pictures if node == "train"]
+    assert len(pictures) == len(texts)  # one beside each text, and never one of a pair
+    for data in pictures:
+        with Image.open(io.BytesIO(data)) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (512, 256))
+    done = [data for kind, data in told.events if kind == "progress" and data["node"] == "train"]
+    assert [data["value"] for data in done if data["max"] == steps][-1] == steps
+
+
 def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
     before = saved_experts(comfy)
     graph = add_training(with_model(), steps=5000, save_every=1, seed=15, filename_prefix="cancelled")
@@ -205,8 +249,13 @@ def test_a_patched_model_is_the_base_of_an_expert_where_the_person_asks(comfy):
     graph["lora"] = node("AlignGuardLoadSafetyExpert", model=("ckpt", 0), expert_name=SHOCKING, strength=1.0)
     graph["train"]["inputs"]["model"] = ["lora", 0]
     before = saved_experts(comfy)
-    comfy.run(graph)
+    entry = comfy.run(graph)
     (on_top,) = saved_experts(comfy) - before
-    _, plain = train(comfy, filename_prefix="on_base")
+    plain_entry, plain = train(comfy, filename_prefix="on_base")
+    said = [line for line in text_of(entry, "train").splitlines() if "carry the patches of the MODEL" in line]
+    assert int(said[0].split()[0]) == len(
+        load_expert(loras(comfy) / on_top).layers
+    )  # those an expert changes
+    assert "carry the patches" not in text_of(plain_entry, "train")
     hashes = {load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (on_top, plain)}
     assert len(hashes) == 2  # another base model, said in the file
