@@ -28,14 +28,16 @@ def scatter(
     pen.text((LEFT, 12), title, INK, font)
     pen.text((LEFT, SIZE[1] - LINE - 6), x_name, INK, font)
     pen.text((LEFT, TOP - LINE), y_name, INK, font)
-    taken: list[tuple[float, float, float, float]] = []
-    for name, point in points.items():
-        x, y = (
-            _place(value, span, axis) for axis, (value, span) in enumerate(zip(point, spans, strict=True))
-        )
-        pen.ellipse([x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS], POINT)
+    places = {
+        name: tuple(_place(point[axis], spans[axis], axis) for axis in (0, 1))
+        for name, point in points.items()
+    }
+    dots = {name: (x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for name, (x, y) in places.items()}
+    taken = list(dots.values())
+    for name, (x, y) in places.items():
+        pen.ellipse(dots[name], POINT)
         spot = _free_spot(pen.textbbox((x + 8, y - LINE / 2), name, font), taken)
-        pen.line([(x, y), (spot[0] - 2, (spot[1] + spot[3]) / 2)], GRID)
+        pen.line([(x, y), (spot[0] - 2, (spot[1] + spot[3]) / 2)], INK)
         pen.text(spot[:2], name, INK, font, anchor="lt")
         taken.append(spot)
     return picture

@@ -21,6 +21,12 @@ def test_labels_of_equal_points_do_not_hide_each_other():
     assert rows[0] >= scatter.TOP - scatter.LINE
 
 
+def test_a_label_hides_no_point():
+    point = (340, 80, 348, 88)
+    left, top, right, bottom = _free_spot((300, 78, 380, 91), [point])
+    assert bottom <= point[1] or top >= point[3]
+
+
 @pytest.mark.parametrize("points", [{"one": (0.5, 0.5)}, {str(n): (0.0, 1.0) for n in range(16)}])
 def test_equal_values_are_drawn_too(points):
     picture = scatter.scatter(points, title="t", x_name="x", y_name="y")
