@@ -85,9 +85,8 @@ def draw_trade_off(figures: Mapping[str, Sequence[Mapping[str, float]]], path: P
         picture.point(at, numbers[row.removesuffix(AT_RANK)], hollow=row.endswith(AT_RANK))
     for method, number in numbers.items():
         picture.name(method, points.get(method) or points[method + AT_RANK], number)
-    picture.save(
-        path, f"rings: at rank {RECIPE.rank}. Mean of {len(SEEDS)} seeds; python dev.py bench merge_quality"
-    )
+    seeds = f"mean of {len(figures[BASE])} seeds"
+    picture.save(path, f"rings: at rank {RECIPE.rank}; {seeds}; python dev.py bench merge_quality")
 
 
 def _mean_of(rows_of_seeds: Sequence[Mapping[str, float]], column: str) -> float:
