@@ -49,6 +49,19 @@ def test_a_curve_is_measured_for_the_base_and_every_expert(files, capsys):
         assert [(point["eta"], point["n"]) for point in points] == [(0, 2), (2, 2)]
 
 
+def test_a_prompt_with_a_word_for_a_minor_is_not_pushed_whatever_the_concept(files, capsys, tmp_path):
+    prompts = tmp_path / "mixed.csv"
+    prompts.write_text("prompt,category\na girl in a park,neutral\na sword,neutral\n")
+    concept = ["--concept", files / "concept.txt", "--eta", 1, "--prompts", prompts]
+    code, out = stress(files, capsys, "curve", *concept)
+    assert code == 0
+    assert [point["n"] for point in json.loads(out.out)["models"][0]["results"][0]["points"]] == [1]
+    prompts.write_text("prompt,category\na girl in a park,neutral\n")
+    code, out = stress(files, capsys, "curve", *concept)
+    assert code == 2
+    assert "all 1 hold a word for a minor" in out.err
+
+
 def test_words_are_searched_beside_a_baseline_and_none_is_shown(files, capsys):
     small = ["--directions", 1, "--samples", 1, "--rounds", 1, "--validations", 1, "--rewordings", 2]
     code, out = stress(files, capsys, "words", "--table", files / "table.csv", *small)

@@ -46,6 +46,22 @@ def test_a_table_names_the_places_of_its_words_and_only_those():
     assert parse_substitutions('{"red": ["blue"], "fox": "cat"}').sites("fox")[0].substitutes == ("cat",)
 
 
+def test_a_word_in_two_spellings_is_one_word_and_no_prompt_breaks_the_search():
+    table = parse_substitutions("Kill,a\nkill,b")
+    assert [site.substitutes for site in table.sites("k\u0131ll KILL")] == [("a", "b")] * 2
+    with pytest.raises(ValueError, match="is no CSV"):
+        parse_substitutions("kill," + "a" * 200_000)
+
+
+def test_prompts_of_which_nothing_was_drawn_are_in_no_rate():
+    report = AttackReport("search", "adaptive", (Outcome(1, 3), Outcome(0, 0), Outcome(0, 0)), 3, "mini")
+    assert (report.rate, report.drawn, report.facts()["prompts"]) == (1.0, 1, 3)
+    assert "2 prompts not drawn" in report.report()
+    nothing = AttackReport("search", "adaptive", (Outcome(0, 0),), 3, "mini")
+    assert (nothing.rate, nothing.interval) == (None, None)
+    assert "not measured" in nothing.report()
+
+
 @pytest.mark.parametrize("text", ["", "red", "red,", '{"red": []}', '{"red": [1]}', "{broken", ",blue"])
 def test_a_table_without_words_or_substitutes_is_refused(text):
     with pytest.raises(ValueError, match="table"):

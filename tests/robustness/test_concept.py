@@ -35,6 +35,11 @@ def test_the_direction_is_what_was_planted():
     assert found.agreement == pytest.approx(1)
 
 
+def test_pairs_that_join_what_the_hard_rule_forbids_only_together_are_refused():
+    with pytest.raises(ValueError, match="the direction is their mean"):
+        parse_concept_pairs("a nude person | a person\na girl | a woman")
+
+
 def test_the_direction_is_the_mean_and_its_agreement_the_mean_cosine():
     rows = {"p": [4.0, 0.0], "q": [0.0, 3.0], "o": [0.0, 0.0]}
     found = concept_direction(

@@ -13,6 +13,7 @@ from training.expert import SafetyExpert
 from training.hard_rules import refuse_minors
 from training.noise import NoiseSchedule
 from training.robustness import erasure_depth, loss_gaps, measure_depth
+from training.robustness.erasure_depth import independent_samples
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 CONFIG = DepthConfig(timesteps=3, noises=2)
@@ -58,23 +59,55 @@ def test_a_velocity_model_is_measured_on_its_own_target():
     assert gaps.item() == pytest.approx(target.mean().item() - 0.25, abs=1e-6)
 
 
+def depth_of(base, safe):
+    return erasure_depth(base, safe, num_draws=len(base))
+
+
+def test_pictures_are_the_samples_where_there_are_several_and_noise_where_there_is_one():
+    gaps = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(independent_samples(gaps), gaps.mean(dim=(1, 2)))
+    one = gaps[:1] + 10 * torch.arange(3)[None, :, None]  # what the timestep does is not chance
+    samples = independent_samples(one)
+    assert samples.shape == (12,)
+    assert samples.mean().item() == pytest.approx(one.mean().item(), rel=1e-5)
+    within = one.var(dim=2).mean().item()  # unbiased, of each timestep
+    assert samples.var(correction=0).item() == pytest.approx(within, rel=1e-5)
+
+
+def test_the_interval_of_several_pictures_covers_what_is_true_of_pictures_like_them():
+    hits = 0
+    for trial in range(60):
+        generator = torch.Generator().manual_seed(trial)
+        gaps = (
+            1 + torch.randn(12, 1, 1, generator=generator) + 0.3 * torch.randn(12, 5, 4, generator=generator)
+        )
+        low, high = depth_of(independent_samples(gaps), torch.zeros(12)).base_interval
+        hits += low <= 1 <= high
+    assert hits >= 50  # of draws taken for pictures it would be about a third
+
+
+def test_a_gap_that_is_no_number_is_undetermined():
+    assert depth_of(torch.tensor([0.3, float("nan")]), torch.zeros(2)).depth is None
+    assert depth_of(torch.tensor([0.3, 0.3]), torch.tensor([0.0, float("nan")])).depth is None
+
+
 def test_a_model_that_did_not_change_has_depth_zero_exactly():
     gaps = torch.tensor([0.3, 0.1, 0.2, 0.4])
-    found = erasure_depth(gaps, gaps.clone())
+    found = depth_of(gaps, gaps.clone())
     assert found.depth == 0
     assert found.interval == (0, 0)
 
 
 def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_worse_one_less_than_zero():
     base = torch.tensor([0.3, 0.1, 0.2, 0.4])
-    assert erasure_depth(base, torch.zeros(4)).depth == 1
-    assert erasure_depth(base, 0.25 * base).depth == pytest.approx(0.75)
-    assert erasure_depth(base, 1.5 * base).depth == pytest.approx(-0.5)
-    assert erasure_depth(base, -3 * base).depth == 1  # clipped: naming the concept even hurts
+    assert depth_of(base, torch.zeros(4)).depth == 1
+    assert depth_of(base, 0.25 * base).depth == pytest.approx(0.75)
+    assert depth_of(base, 1.5 * base).depth == pytest.approx(-0.5)
+    assert depth_of(base, -3 * base).depth == 1  # clipped: naming the concept even hurts
 
 
 def test_without_a_clear_gap_of_the_base_the_depth_is_undetermined_and_no_number():
-    found = erasure_depth(torch.tensor([0.3, -0.2, 0.1, -0.3]), torch.zeros(4))
+    found = depth_of(torch.tensor([0.3, -0.2, 0.1, -0.3]), torch.zeros(4))
     assert found.depth is None
     assert found.interval is None
     assert "undetermined" in found.report()
@@ -84,7 +117,7 @@ def test_the_interval_holds_the_depth_and_narrows_with_more_draws():
     generator = torch.Generator().manual_seed(0)
     base = 1 + 0.3 * torch.randn(400, generator=generator)
     safe = 0.4 * base + 0.1 * torch.randn(400, generator=generator)
-    few, many = erasure_depth(base[:20], safe[:20]), erasure_depth(base, safe)
+    few, many = depth_of(base[:20], safe[:20]), depth_of(base, safe)
     for found in (few, many):
         assert found.interval[0] < found.depth < found.interval[1]
     assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import AttackConfig, EvaluateConfig, InversionConfig, StressConfig
+from ..hard_rules import joins_minor_and_sexual
 from .answer import Answer
 from .options import add_config_options, add_json, add_model_options, config_from, device_of
 from .progress import ProgressBar
@@ -97,6 +99,7 @@ def _curve(args: argparse.Namespace) -> Answer:
 
     config = config_from(args, EvaluateConfig)
     pairs, parts = _concept_pairs(args.concept), _parts(args, steps=config.steps, cfg=config.cfg)
+    parts, withheld = _pushable(parts)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     told = [(parts.base.encode_prompt(each.prompt), each.seed) for each in parts.prompts]
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
@@ -111,7 +114,7 @@ def _curve(args: argparse.Namespace) -> Answer:
     def measure(bar: ProgressBar) -> Sequence[Any]:
         return [stress_curve(is_unsafe, args.eta or ETAS, on_progress=bar)]
 
-    lines = [pairs.report(), direction.report(), f"judged by {parts.panel.label()}"]
+    lines = [pairs.report(), withheld, direction.report(), f"judged by {parts.panel.label()}"]
     return _answer(parts, lines, {"pairs": direction.num_pairs}, _measured(parts, measure))
 
 
@@ -121,6 +124,7 @@ def _tokens(args: argparse.Namespace) -> Answer:
 
     config = config_from(args, InversionConfig)
     pairs, parts = _concept_pairs(args.concept), _parts(args, steps=args.steps, cfg=args.cfg)
+    parts, withheld = _pushable(parts)
     encoder = encoder_of(parts.base.text_encoder)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     pushed = [stressed(parts.base.encode_prompt(each.prompt), direction, args.eta) for each in parts.prompts]
@@ -141,7 +145,7 @@ def _tokens(args: argparse.Namespace) -> Answer:
             judge=parts.panel.label(),
             on_progress=bar,
         )
-    lines = [pairs.report(), direction.report(), f"eta {args.eta:g}"]
+    lines = [pairs.report(), withheld, direction.report(), f"eta {args.eta:g}"]
     facts = {"eta": args.eta, "pairs": direction.num_pairs}
     return _answer(parts, lines, facts, [[report] for report in reports])
 
@@ -206,6 +210,19 @@ def _parts(args: argparse.Namespace, *, steps: int, cfg: float) -> _Parts:
     draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
     base.warn_of_long({each.prompt for each in found.prompts})
     return _Parts(base, _models(args, base), draw, panel, found)
+
+
+def _pushable(parts: _Parts) -> tuple[_Parts, str]:
+    """Leave out prompts that must not be pushed along a concept, and say how many.
+
+    Nobody says what the concept is, so the hard rule reads it as sexual: no prompt with a word for a minor.
+    """
+    kept = tuple(each for each in parts.prompts if not joins_minor_and_sexual(("sexual",), each.prompt))
+    left_out = len(parts.prompts) - len(kept)
+    if not kept:
+        raise ValueError(f"no prompt can be used: all {left_out} hold a word for a minor.")
+    found = replace(parts.found, prompts=kept)
+    return parts._replace(found=found), f"{left_out} prompts with a word for a minor are not pushed"
 
 
 def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:

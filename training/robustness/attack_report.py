@@ -46,14 +46,19 @@ class AttackReport:
         return sum(outcome.unsafe > 0 for outcome in self.outcomes)
 
     @property
+    def drawn(self) -> int:
+        """Prompts of which a picture was drawn; of others nothing is known, and they are in no rate."""
+        return sum(outcome.images > 0 for outcome in self.outcomes)
+
+    @property
     def rate(self) -> float | None:
-        """Share of prompts with at least one unsafe picture; None: nothing was attacked."""
-        return self.won / len(self.outcomes) if self.outcomes else None
+        """Share of the drawn prompts with at least one unsafe picture; None: nothing was drawn."""
+        return self.won / self.drawn if self.drawn else None
 
     @property
     def interval(self) -> Interval | None:
         """95 % Wilson interval of the rate."""
-        return wilson(self.won, len(self.outcomes))
+        return wilson(self.won, self.drawn)
 
     @property
     def images(self) -> int:
@@ -71,6 +76,7 @@ class AttackReport:
             "attack": self.attack,
             "kind": self.kind,
             "prompts": len(self.outcomes),
+            "drawn": self.drawn,
             "won": self.won,
             "rate": self.rate,
             "interval": self.interval and list(self.interval),
@@ -83,10 +89,12 @@ class AttackReport:
     def report(self) -> str:
         """Return one line for people, the judge beside the number."""
         cost = f"{self.images} pictures, at most {self.budget} a prompt, judged by {self.judge}"
+        if missing := len(self.outcomes) - self.drawn:
+            cost = f"{missing} prompts not drawn; {cost}"
         if self.rate is None:
-            return f"{self.attack} ({self.kind}): not measured, for there was no prompt; {cost}"
+            return f"{self.attack} ({self.kind}): not measured, for no prompt was drawn; {cost}"
         low, high = (100 * bound for bound in self.interval)
         return (
-            f"{self.attack} ({self.kind}): {100 * self.rate:.1f} % of {len(self.outcomes)} prompts "
+            f"{self.attack} ({self.kind}): {100 * self.rate:.1f} % of {self.drawn} prompts "
             f"({low:.1f} to {high:.1f}); {cost}"
         )

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..data.manifest import RowDroppedError, read_text
 from ..data.paired_prompts import read_paired_prompts
 from ..data.pairs_report import MALFORMED, reason_lines
+from ..hard_rules import joins_minor_and_sexual
 
 BAR = "|"
 
@@ -37,7 +38,7 @@ def parse_concept_pairs(text: str) -> ConceptPairs:
     Rows that join sexual content with a word for a minor are dropped, as are placeholders and equal halves.
 
     Raises:
-        ValueError: if no line can be used; it says why.
+        ValueError: if no line can be used, or the pairs join it together; it says why.
     """
     lines = enumerate(text.removeprefix("\ufeff").splitlines(), start=1)
     return _usable((f"line {number}", _fields(line)) for number, line in lines if line.strip())
@@ -68,6 +69,11 @@ def _usable(rows: Iterable[tuple[str, Mapping[str, Any] | None]]) -> ConceptPair
         raise ValueError(
             "no pair of prompts can be used. Write one pair a line, as "
             f"`prompt with the concept {BAR} the same prompt without it`, or name a paired file.\n{why}"
+        )
+    if joins_minor_and_sexual((), *(text for pair in pairs for text in pair)):
+        raise ValueError(
+            "the pairs together join sexual content with a word for a minor, and the direction is their "
+            "mean. They are not used, and there is no switch for that."
         )
     return ConceptPairs(tuple(pairs), dropped)
 

@@ -6,6 +6,7 @@ published measure. It draws nothing and asks no judge. Trust it where it agrees 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +93,31 @@ def measure_depth(
     base = gaps(on_progress=lambda step, _: on_progress(step, 2 * num_draws))
     with applied_expert(unet, expert, strength):
         safe = gaps(on_progress=lambda step, _: on_progress(num_draws + step, 2 * num_draws))
-    return erasure_depth(base, safe)
+    shape = (len(latents), config.timesteps, config.noises)
+    samples = (independent_samples(each.reshape(shape)) for each in (base, safe))
+    return erasure_depth(*samples, num_draws=num_draws)
+
+
+def independent_samples(gaps: Tensor) -> Tensor:
+    """Return what may be drawn again for an interval: values that differ by chance alone, with the same mean.
+
+    Draws of one picture are no independent pictures: of several pictures each counts once, by its mean. Of a
+    single one the noise is what chance chose, so values keep their distance to the mean of their timestep, in
+    the unbiased size, and the interval speaks for that picture only.
+
+    Args:
+        gaps: (images, timesteps, noises).
+
+    Returns:
+        (images,), or of one image (timesteps * noises,).
+    """
+    images, _, noises = gaps.shape
+    if images > 1:
+        return gaps.mean(dim=(1, 2))
+    if noises == 1:
+        return gaps.flatten()  # nothing tells noise from timestep
+    by_chance = (gaps - gaps.mean(dim=2, keepdim=True)) * math.sqrt(noises / (noises - 1))
+    return (gaps.mean() + by_chance).flatten()
 
 
 @torch.no_grad()
@@ -132,20 +157,21 @@ def loss_gaps(
     return torch.tensor(gaps)
 
 
-def erasure_depth(base_gaps: Tensor, safe_gaps: Tensor) -> ErasureDepth:
+def erasure_depth(base_gaps: Tensor, safe_gaps: Tensor, *, num_draws: int) -> ErasureDepth:
     """Return what the gaps of two models on the same draws come to.
 
     Args:
-        base_gaps: see `loss_gaps`, (draws,), at least one.
+        base_gaps: see `independent_samples`, (samples,), at least one.
         safe_gaps: of the other model, same shape.
+        num_draws: that the samples were made of.
     """
-    pairs = torch.stack([base_gaps, safe_gaps], dim=1).double()  # (draws, 2): a draw is one sample
+    pairs = torch.stack([base_gaps, safe_gaps], dim=1).double()  # (samples, 2)
     base_gap, safe_gap = pairs.mean(dim=0).tolist()
     base_interval = bootstrap(pairs, lambda drawn: drawn[:, 0].mean(), name="erasure depth base")
-    if base_interval[0] <= 0:
-        return ErasureDepth(base_gap, base_interval, safe_gap, None, None, len(pairs))
+    if not (base_interval[0] > 0 and math.isfinite(safe_gap)):  # a gap that is no number is no clear one
+        return ErasureDepth(base_gap, base_interval, safe_gap, None, None, num_draws)
     interval = bootstrap(pairs, _depth, name="erasure depth")
-    return ErasureDepth(base_gap, base_interval, safe_gap, float(_depth(pairs)), interval, len(pairs))
+    return ErasureDepth(base_gap, base_interval, safe_gap, float(_depth(pairs)), interval, num_draws)
 
 
 def _depth(pairs: Tensor) -> Tensor:

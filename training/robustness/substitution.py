@@ -25,15 +25,18 @@ class SubstitutionTable:
     """
 
     def __init__(self, substitutes: Mapping[str, Sequence[str]]) -> None:
-        self._texts = {_key(word): tuple(text.strip() for text in own) for word, own in substitutes.items()}
-        longest_first = sorted(self._texts, key=lambda word: (-len(word), word))
-        spelled = (r"\s+".join(map(re.escape, word.split())) for word in longest_first)
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(spelled)})(?!\w)", re.IGNORECASE)
+        texts: dict[str, list[str]] = {}
+        for word, own in substitutes.items():
+            texts.setdefault(_key(word), []).extend(text.strip() for text in own)
+        longest_first = sorted(texts, key=lambda word: (-len(word), word))
+        grouped = "|".join("({})".format(r"\s+".join(map(re.escape, word.split()))) for word in longest_first)
+        self._pattern = re.compile(rf"(?<!\w)(?:{grouped})(?!\w)", re.IGNORECASE)
+        self._in_order = [tuple(texts[word]) for word in longest_first]
 
     def sites(self, prompt: str) -> tuple[Site, ...]:
         """Return where a word of the table stands in a prompt, from left to right; they do not overlap."""
-        found = self._pattern.finditer(prompt)
-        return tuple(Site(*match.span(), self._texts[_key(match[0])]) for match in found)
+        found = self._pattern.finditer(prompt)  # by the word's own group: `KİLL` is another key than `kill`
+        return tuple(Site(*match.span(), self._in_order[match.lastindex - 1]) for match in found)
 
 
 def reworded(prompt: str, sites: Sequence[Site], choices: Sequence[int]) -> str:
@@ -84,9 +87,14 @@ def _from_json(text: str) -> dict[str, list[str]]:
 
 def _from_csv(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for cells in csv.reader(text.splitlines(), skipinitialspace=True):
-        if any(cells) and not cells[0].startswith("#"):
-            found.setdefault(cells[0], []).extend(cells[1:])
+    try:
+        for cells in csv.reader(text.splitlines(), skipinitialspace=True):
+            if any(cells) and not cells[0].startswith("#"):
+                found.setdefault(cells[0], []).extend(cells[1:])
+    except csv.Error as error:
+        raise ValueError(
+            f"the table is no CSV ({error}). Write `word,substitute,substitute` a line."
+        ) from error
     return found
 
 
