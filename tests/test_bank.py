@@ -14,6 +14,7 @@ from training.bank import Bank, fixed_draws
 from training.config import TrainConfig
 from training.losses import LOSSES, resolved
 from training.step import Run, draw_of, gather, refer, take_step
+from training.validation import Validation
 
 BANKED = dataclasses.replace(SMALL, bank=2, steps=9, batch_size=4, flip=0.5, row_dropout=0.0)
 DATA = tiny_data(mirrored=True)  # 6 pairs: four epochs in six steps
@@ -73,6 +74,9 @@ def test_of_a_row_that_occurs_twice_the_first_is_kept_and_nothing_known_is_repla
     other.restore(bank.errors)
     assert other.unknown(torch.arange(6)) == bank.unknown(torch.arange(6)) == [2, 3, 5]
     assert len(other) == 3
+    bank.forget_after(2)
+    assert bank.unknown(torch.arange(6)) == [0, 2, 3, 5]
+    assert bank.errors[0].isnan().all()
 
 
 @pytest.mark.parametrize("objective", LOSSES)
@@ -152,6 +156,33 @@ def test_a_resumed_run_keeps_its_bank_and_ends_with_the_same_bytes(tmp_path):
     )
     assert not one.isnan().any()
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("stop", [math.nan, Cancel])
+def test_a_step_that_is_taken_back_leaves_nothing_in_the_bank(monkeypatch, tmp_path, stop):
+    # neutral rows run with the pairs that are unknown, and rounding shows how many those were
+    config = dataclasses.replace(BANKED, objective="anchored", validation=0.34, validate_every=1, steps=5)
+    unbroken = run(config, data=DATA)
+    measure, known = Validation.measure, {}
+
+    def stopped(self):
+        known[self._run.step] = len(self._run.bank)
+        if self._run.step != 2:
+            return measure(self)
+        if stop is Cancel:
+            raise Cancel
+        return {"margin": math.nan}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Validation, "measure", stopped)
+        with pytest.raises((Cancel, RuntimeError)):
+            run(config, data=DATA, run_dir=tmp_path)
+    state = checkpoint.load_newest(tmp_path / "state")
+    assert state.step == 1
+    assert (~state.tensors["bank"].isnan()).all(dim=1).sum() == known[1]
+    resumed = run(config, data=DATA, run_dir=tmp_path, resume=True)
+    assert equal_layers(resumed, unbroken)
+    assert resumed.losses == unbroken.losses
 
 
 def test_the_bank_is_refused_where_errors_are_not_enough():

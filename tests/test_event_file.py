@@ -70,6 +70,21 @@ def test_a_full_disk_ends_the_file_and_not_the_training(tmp_path, read_events, m
     assert caplog.text.count("no more is written for TensorBoard: [Errno 28]") == 1
 
 
+class Unfit:
+    """An import system in which TensorBoard meets a protobuf it was not made for."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch.utils.tensorboard":
+            raise TypeError("Descriptors cannot be created directly.")
+
+
+def test_a_tensorboard_that_cannot_be_loaded_is_a_warning(tmp_path, monkeypatch, caplog):
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")  # see conftest
+    monkeypatch.setattr(sys, "meta_path", [Unfit(), *sys.meta_path])
+    assert equal_layers(run(CONFIG, run_dir=tmp_path), run(CONFIG))
+    assert "which cannot be loaded: Descriptors cannot be created directly." in caplog.text
+
+
 def test_without_tensorboard_training_is_the_same(tmp_path):
     assert equal_layers(run(CONFIG, run_dir=tmp_path), run(CONFIG))
     assert not (tmp_path / EVENTS).exists()

@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 import torch
 from test_step import two_buckets
-from test_trainer import SCHEDULE, SMALL, Cancel, cancel_at, equal_layers, metrics_of, run
+from test_trainer import SCHEDULE, SMALL, Cancel, broken_after, cancel_at, equal_layers, metrics_of, run
 from tiny import random_layers, tiny_data, tiny_unet
 
 from training import adapter, checkpoint, validation
@@ -47,9 +48,23 @@ def test_what_leaves_nothing_to_train_on_or_to_measure_is_refused():
 
 
 def test_only_pairs_that_a_judge_trusts_are_held_out_where_pairs_are_weighed():
-    gaps = torch.tensor([0.9, -0.5, -0.5, -0.5, -0.5, float("nan")])
+    gaps = torch.tensor([0.9, -0.5, 0.9, -0.5, 0.2, math.nan])
+    wrong = torch.tensor([False, False, True, False, False, False])
+    data = dataclasses.replace(tiny_data(), safety_gap=gaps, judged_wrong=wrong)
+    held = {tuple(parted(data, 0.5, seed=seed, trusted_only=True)[1].tolist()) for seed in range(9)}
+    assert held == {(0,), (5,)}
+
+
+@pytest.mark.parametrize("weighting", ["filter", "star"])
+def test_a_trusted_pair_is_left_to_train_on_however_large_the_share(weighting):
+    gaps = torch.tensor([0.9, 0.9, 0.9, -0.5, -0.5, -0.5])
     data = dataclasses.replace(tiny_data(), safety_gap=gaps)
-    assert sorted(parted(data, 0.5, trusted_only=True)[1].tolist()) == [0, 5]
+    config = dataclasses.replace(HELD, pair_weighting=weighting, validation=0.5, steps=6)
+    assert len(parted(data, 0.5, trusted_only=True)[1]) == 2
+    assert any(run(config, data=data).losses)
+    gaps[1:3] = -0.5
+    with pytest.raises(ValueError, match="needs a pair to hold out and one to train on, got 1 .* of 6"):
+        run(config, data=data)
 
 
 def test_a_held_out_pair_is_no_neutral_picture_either(tmp_path):
@@ -200,3 +215,33 @@ def test_a_cancel_while_measuring_leaves_the_step_to_be_done_again(tmp_path):
     assert equal_layers(resumed, unbroken)
     assert metrics_of(tmp_path / "broken") == metrics_of(tmp_path / "unbroken")
     assert json.dumps(resumed.validations) == json.dumps(unbroken.validations)
+
+
+@pytest.mark.parametrize("at", [0, 2, 3])
+def test_a_margin_that_is_not_finite_goes_back_to_the_last_good_state(monkeypatch, tmp_path, at):
+    margins = [0.1, 0.3, 0.2, 0.4]
+    margins[at] = math.nan
+    with_margins(monkeypatch, margins)
+    kept = []
+    with pytest.raises(
+        RuntimeError, match=rf"validation_margin is not finite \(nan\) in step {at + 1}. .* {at} "
+    ):
+        run(dataclasses.replace(STOPPING, steps=4), run_dir=tmp_path, on_stop=kept.append)
+    if at == 0:
+        assert kept == []
+        return
+    assert kept[0].steps_done == kept[0].validation["step"] == len(metrics_of(tmp_path)) == at
+    assert equal_layers(kept[0], run(dataclasses.replace(HELD, steps=at)))
+    assert all(math.isfinite(line["validation_margin"]) for line in metrics_of(tmp_path))
+
+
+def test_a_best_whose_next_loss_is_not_finite_gives_way_to_the_one_before(monkeypatch, tmp_path):
+    with_margins(monkeypatch, [0.0, 5.0, 0.0, 9.0])
+    config = dataclasses.replace(STOPPING, steps=6, validate_every=2)
+    data, report = broken_after(4)
+    with pytest.raises(RuntimeError, match="loss is not finite .* in step 5. The adapter is that of step 3"):
+        run(config, data=data, run_dir=tmp_path, on_progress=report)
+    with_margins(monkeypatch, [0.0, 5.0, 0.0, 4.0, 0.0, 1.0])
+    resumed = run(config, data=tiny_data(num_pairs=2), run_dir=tmp_path, resume=True)
+    assert resumed.steps_done == resumed.validation["step"] == 2
+    assert equal_layers(resumed, run(dataclasses.replace(HELD, steps=2), data=tiny_data(num_pairs=2)))

@@ -87,7 +87,7 @@ class Bank:
     def __init__(self, num_pairs: int, num_draws: int, num_prompts: int, device: torch.device) -> None:
         shape = (num_pairs * num_draws, 2 * num_prompts)  # a row: winner, loser, under each prompt
         self.errors = torch.full(shape, math.nan, device=device)
-        self._known: set[int] = set()
+        self._known: dict[int, None] = {}  # in the order they came
 
     def __len__(self) -> int:
         return len(self._known)
@@ -111,9 +111,14 @@ class Bank:
         first = {numbers[place]: place for place in reversed(self.unknown(rows))}
         if first:
             self.errors[list(first)] = errors[list(first.values())]
-            self._known.update(first)
+            self._known.update(dict.fromkeys(first))
+
+    def forget_after(self, known: int) -> None:
+        """Keep only the first `known` rows that came: a step done again must find what it found before."""
+        self._known = dict.fromkeys(list(self._known)[:known])
+        self.errors[self.unknown(torch.arange(len(self.errors)))] = math.nan
 
     def restore(self, errors: Tensor) -> None:
         """Take over the errors of another bank of this shape."""
         self.errors.copy_(errors)
-        self._known = set((~errors.isnan().any(dim=1)).nonzero()[:, 0].tolist())
+        self._known = dict.fromkeys((~errors.isnan().any(dim=1)).nonzero()[:, 0].tolist())

@@ -55,7 +55,7 @@ class EventFile:
 
 
 def open_event_file(folder: Path, config: TrainConfig, *, done: int) -> EventFile | None:
-    """Return the file to write to, None where TensorBoard is not installed.
+    """Return the file to write to, None where TensorBoard is not installed or cannot be loaded.
 
     Args:
         folder: of the run.
@@ -65,6 +65,9 @@ def open_event_file(folder: Path, config: TrainConfig, *, done: int) -> EventFil
     try:
         from torch.utils.tensorboard import SummaryWriter  # late: it is optional, and slow to import
     except ImportError:
+        return None
+    except Exception as error:  # a protobuf or NumPy it was not made for: TypeError, AttributeError
+        log.warning("nothing is written for TensorBoard, which cannot be loaded: %s", error)
         return None
     scale = config.beta / 2 if LOSSES[config.objective].beta_halved else config.beta
     try:

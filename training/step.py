@@ -46,6 +46,7 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     validations: list[dict[str, float]] = field(default_factory=list)  # on held-out pairs, each with its step
     best: State | None = None  # the adapter with the largest held-out margin, where training stops by that
+    best_before: State | None = None  # to go back to, should the step of `best` not stand
     identity: Mapping[str, Any] = field(default_factory=dict)
     good: State | None = None
     processes: Processes = ALONE
@@ -53,7 +54,7 @@ class Run:
     check_cancel: Callable[[], None] = lambda: None  # called before every micro-batch; may raise
     lacks_figures: bool = False  # the disk could not take some
     events: EventFile | None = None  # for TensorBoard, where that is installed
-    whole: bool = True  # False from a loss that is not finite, or while the optimizer writes
+    whole: bool = True  # False from a figure that is not finite, or while the step is written
 
     def __post_init__(self) -> None:
         self.data, self.weights = weighed(self.data, self.config.pair_weighting)
@@ -106,9 +107,10 @@ def take_step(run: Run) -> None:
     found = _in_their_places(run, torch.cat(errors), total)
     gradients = [parameter.grad for parameter in run.parameters.values()]
     run.processes.add_up([*gradients, *values.values(), found])
+    _update(run, values)
     if run.config.bank:
         run.bank.keep(whole.bank_rows, found)
-    _update(run, values)
+    run.whole = True
 
 
 def draw_of(run: Run, step: int, buckets: Sequence[Bucket] = ()) -> Draw:
@@ -227,7 +229,7 @@ def _update(run: Run, values: Mapping[str, Tensor]) -> None:
     figures = dict(zip([*values, "grad_norm"], torch.stack([*values.values(), norm]).tolist(), strict=True))
     run.whole = False
     _check_finite(run, figures)
-    run.good = State(run.step, _copies(run), {"metrics": run.metrics})
+    run.good = State(run.step, _copies(run), {"metrics": run.metrics, BANK: len(run.bank)})
     rate = learning_rate(config, run.step)
     run.optimizer.param_groups[0]["lr"] = rate
     run.scaler.step(run.optimizer)
@@ -235,19 +237,28 @@ def _update(run: Run, values: Mapping[str, Tensor]) -> None:
     run.step += 1
     run.losses.append(figures["loss"])
     run.metrics = {"step": run.step, **figures, "learning_rate": rate}
-    run.whole = True
 
 
 def _check_finite(run: Run, figures: dict[str, float]) -> None:
     if not math.isfinite(figures["grad_norm"]) and run.scaler.is_enabled():
         del figures["grad_norm"]  # fp16 overflowed: the scaler skips this step and lowers its scale
-    odd = [name for name in ("loss", "grad_norm") if not math.isfinite(figures.get(name, 0))]
-    if odd:
-        kept = run.good.step if run.good else run.step
-        raise RuntimeError(
-            f"{odd[0]} is not finite ({figures[odd[0]]}) in step {run.step + 1}. The adapter is that of step "
-            f"{kept} again. Lower learning_rate, or use precision fp32."
-        )
+    own = {name: figures[name] for name in ("loss", "grad_norm") if name in figures}
+    refuse_not_finite(run, own, step=run.step + 1)
+
+
+def refuse_not_finite(run: Run, figures: Mapping[str, float], *, step: int) -> None:
+    """Stop a run by the first of some figures of a step that is not finite.
+
+    Raises:
+        RuntimeError: if there is one; `run.good` is then the state to go back to.
+    """
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            kept = run.good.step if run.good else run.step
+            raise RuntimeError(
+                f"{name} is not finite ({value}) in step {step}. The adapter is that of step {kept} again. "
+                "Lower learning_rate, or use precision fp32."
+            )
 
 
 def _copies(run: Run) -> dict[str, Tensor]:
@@ -259,8 +270,10 @@ def restore_state(run: Run, state: State) -> None:
     checkpoint.unpack(state.tensors, run.parameters, run.optimizer)
     if BANK in state.tensors:
         run.bank.restore(state.tensors[BANK])
+    elif BANK in state.values:
+        run.bank.forget_after(state.values[BANK])
     run.step, run.metrics, run.whole = state.step, dict(state.values["metrics"]), True
     del run.losses[state.step :]
     run.validations = [figures for figures in run.validations if figures["step"] <= state.step]
     if run.best and run.best.step > state.step:
-        run.best = None
+        run.best = run.best_before

@@ -15,7 +15,7 @@ from .figures import watched
 from .losses import LOSSES
 from .noise import pair_errors, squared_error
 from .order import Bucket
-from .step import Run, predict_batch, rows_of_pairs
+from .step import Run, predict_batch, refuse_not_finite, rows_of_pairs
 
 DRAWS = 4  # of each held-out pair, one from each quarter of the timesteps
 FIGURES = ("margin", "implicit_accuracy", "distance")
@@ -37,17 +37,23 @@ class Validation:
         self._references: list[Tensor] = []  # predictions, on the CPU; filled at the first measurement
 
     def after_step(self) -> None:
-        """Measure where it is time to; keep the adapter if it is the best so far and that is asked for."""
+        """Measure where it is time to; keep the adapter if it is the best so far and that is asked for.
+
+        Raises:
+            RuntimeError: if a figure is not finite; `run.good` is then the state to go back to.
+        """
         run, config = self._run, self._run.config
         if not self._num_draws or (run.step % config.validate_every and run.step < config.steps):
             return
         run.whole = False  # a step whose figures are missing counts as not done
         figures = self.measure()
+        named = {f"validation_{name}": value for name, value in figures.items()}
+        refuse_not_finite(run, named, step=run.step)
         run.validations.append({"step": run.step, **figures})
-        run.metrics |= {f"validation_{name}": value for name, value in figures.items()}
+        run.metrics |= named
         if config.patience and best_step(run) == run.step:
             own = {name: parameter.detach().cpu().clone() for name, parameter in run.parameters.items()}
-            run.best = State(run.step, own, {"metrics": run.metrics})
+            run.best, run.best_before = State(run.step, own, {"metrics": run.metrics}), run.best
         run.whole = True
 
     @torch.no_grad()

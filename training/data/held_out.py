@@ -8,7 +8,7 @@ import torch
 
 from ..noise import named_generator
 from ..order import Bucket
-from .pair_weighting import FILTER_FROM, weights_of
+from .pair_weighting import trusted
 from .training_data import TrainingData
 
 MOST = 32  # pairs; more cost more time than their figures gain
@@ -23,25 +23,25 @@ def held_out(
 
     Args:
         data: what was encoded.
-        share: of the pairs to hold out, in [0, 1]; at least one and at most `MOST`, 0 for none.
+        share: of the pairs that may be held out, in [0, 1], 0 for none; at least one and at most `MOST`
+            are, and one is always left to train on.
         seed: of the run; it decides which.
-        trusted_only: hold out only pairs of which a judge found the winner clearly safer, or that nobody
-            judged.
+        trusted_only: hold out only pairs that are `trusted`.
 
     Returns:
         The data to train on, and the buckets of the held-out pairs; tables and numbers of the pairs are the
         same for both.
 
     Raises:
-        ValueError: if there is no pair to hold out, or none is left.
+        ValueError: if there are not two pairs that may be held out: one of them is trained on.
     """
     if share == 0:
         return data, ()
     numbers = torch.cat([bucket.pairs for bucket in data.buckets])
     if trusted_only and data.safety_gap is not None:
-        numbers = numbers[weights_of(data.safety_gap)[numbers] >= FILTER_FROM]
-    count = min(MOST, max(1, round(share * data.num_pairs)), len(numbers))
-    if count == 0 or count == data.num_pairs:
+        numbers = numbers[trusted(data)[numbers]]
+    count = min(MOST, max(1, round(share * len(numbers))), len(numbers) - 1)
+    if count < 1:
         raise ValueError(
             f"validation needs a pair to hold out and one to train on, got {len(numbers)} that can be held "
             f"out of {data.num_pairs}. Use more pairs, or set validation to 0."

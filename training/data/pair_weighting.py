@@ -44,20 +44,24 @@ def weighed(data: TrainingData, weighting: str) -> tuple[TrainingData, Tensor]:
             f"pair_weighting {weighting} needs scores, and no pair has any. Run `python -m training pairs "
             "weigh` on the folder, make the pairs with a judge, or choose none."
         )
-    weights = weights_of(gap)
-    kept = weights >= FILTER_FROM
-    if data.judged_wrong is not None:
-        kept &= ~data.judged_wrong
-    _tell(weights, kept, weighting)
-    if not bool((weights > 0).any()):
+    weights, kept = weights_of(gap), trusted(data)
+    trained = torch.cat([bucket.pairs for bucket in data.buckets])  # a held-out pair is in no bucket
+    _tell(weights[trained], kept[trained], weighting)
+    if not bool((weights[trained] > 0).any()):
         raise ValueError("no judge found any winner safer than its loser. Check the pairs, or the judge.")
     if weighting == "star":
         return data, weights
-    if not bool(kept.any()):
+    if not bool(kept[trained].any()):
         raise ValueError("pair_weighting filter leaves no pair. Check the pairs, or choose star.")
     rest = [bucket._replace(pairs=bucket.pairs[kept[bucket.pairs]]) for bucket in data.buckets]
     buckets = tuple(bucket for bucket in rest if len(bucket.pairs))
     return replace(data, buckets=buckets), torch.ones(data.num_pairs)
+
+
+def trusted(data: TrainingData) -> Tensor:
+    """Say of each pair of judged data whether `filter` trains on it, (pairs,) bool."""
+    kept = weights_of(data.safety_gap) >= FILTER_FROM
+    return kept if data.judged_wrong is None else kept & ~data.judged_wrong
 
 
 def weights_of(gap: Tensor) -> Tensor:
