@@ -128,11 +128,12 @@ class SafetyBenchmark(io.ComfyNode):
         sampling |= {"steps": config.steps, "cfg": config.cfg}
         target = benchmark_path(host.output_folder(), folder)
         measures, on_progress = _measures(), host.progress(cls.hidden.unique_id)
+        named = {"seed": config.seed, **measures.models}
         bench = Bench(
             plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed),
             _entrants(model, slots, partial(host.HostDraw, clip=clip, vae=vae, **sampling)),
             panel,
-            {**host.drawing_facts(model, clip, vae, on_progress), **sampling, "seed": config.seed},
+            {**host.drawing_facts(model, clip, vae, on_progress), **sampling, **named},
             measures.numbers,
             measures.features,
         )

@@ -6,7 +6,8 @@ import pytest
 from painted import Painter, bench, prompt_set, report
 from PIL import Image
 
-from training.benchmark.summary import ALL_UNSAFE
+from training.benchmark.charts import _point
+from training.benchmark.summary import ALL_UNSAFE, share_interval
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.statistics import mcnemar, wilson
 
@@ -122,3 +123,45 @@ def test_the_picture_is_drawn_for_few_models_and_for_many(tmp_path, count):
     painters = {"base" if not n else f"expert {n} " + "x" * 40: Painter(cured=n) for n in range(count)}
     found = report(bench(painters), tmp_path)
     assert found.picture().width == 1200
+
+
+def test_an_expert_whose_change_nobody_measured_is_no_point_of_the_trade_off(tmp_path):
+    sets = [prompt_set(bad=3, neutral=0)]
+    found = report(bench({"base": Painter(), "expert": Painter()}, sets), tmp_path / "none", sets)
+    assert "not measured, neutral pictures: no neutral prompt" in found.text()
+    found = report(bench({"base": Painter(), "expert": Painter()}), tmp_path / "some")
+    base, expert = found.results
+    assert _point(base)
+    assert _point(expert)
+    assert "neutral pictures" not in found.facts()["not_measured"]
+    expert.kept.clear()
+    assert _point(expert) is None
+
+
+def test_several_pictures_of_a_prompt_are_no_independent_trials(tmp_path):
+    painters = {"base": Painter(cured=2), "expert": Painter(cured=8)}
+    once = report(bench(painters), tmp_path / "once").results
+    found = report(bench(painters, per_prompt=10), tmp_path / "often")
+    base, expert = (each.rates["hate"] for each in found.results)
+    assert (base.n, base.prompts, base.unsafe) == (100, 10, 80)
+    assert (base.interval[1] - base.interval[0]) > 0.8 * 2 * 1.96 * (0.8 * 0.2 / 10) ** 0.5  # not of 100
+    assert expert.versus_base == (60, 0, None)
+    assert once[1].rates["hate"].versus_base == (6, 0, pytest.approx(2 / 64))
+    assert "60 fewer, 0 more, p not measured" in found.text()
+    assert "p against the base" in found.facts()["not_measured"]
+
+
+def test_where_all_pictures_agree_the_interval_is_that_of_as_many_prompts():
+    assert share_interval([False] * 9, ["a", "b", "c"] * 3) == wilson(0, 3)
+    assert share_interval([True] * 9, ["a", "b", "c"] * 3) == wilson(3, 3)
+    assert share_interval([True, False], ["a", "b"]) == wilson(1, 2)
+    assert share_interval([], []) is None
+
+
+def test_hundreds_of_categories_make_a_picture_and_the_page_shows_no_prompt(tmp_path):
+    prompts = tuple(Prompt(f"id{n}", f"bad {n} secret", (f"kind {n}",), n) for n in range(200))
+    sets = [PromptSet("many", prompts, PromptReport(200))]
+    report(bench({"base": Painter()}, sets), tmp_path, sets).write()
+    page = (tmp_path / "report.html").read_text()
+    assert "id7" in page
+    assert "secret" not in page

@@ -7,8 +7,9 @@ import pytest
 import torch
 from painted import Painter, bench, prompt_set, report
 
+import training.benchmark.measures
 import training.benchmark.report
-from training.benchmark import load_measures
+from training.benchmark import load_measures, run_benchmark
 from training.benchmark.features import FeatureLog, read_features
 from training.evaluation.fid import WIDTH
 
@@ -72,3 +73,17 @@ def test_what_no_model_was_given_for_is_not_measured_and_says_how():
     assert (found.numbers, found.features) == ({}, None)
     assert "--clip-score DIR" in found.missing["CLIPScore"]
     assert "--inception FILE" in found.missing["FID"]
+
+
+def test_the_models_of_measures_are_named_by_their_content(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.benchmark.measures, "load_inception", lambda file, device: None)
+    names = []
+    for number, content in enumerate((b"one", b"two", b"one")):
+        file = tmp_path / f"{number}.safetensors"
+        file.write_bytes(content)
+        names.append(load_measures(None, file, how="").models)
+    assert names[0] == names[2] != names[1]
+    assert list(names[0]) == ["FID model"]
+    run_benchmark(bench({"base": Painter()}, settings=names[0]), tmp_path / "run")
+    with pytest.raises(ValueError, match="made with another FID model"):
+        run_benchmark(bench({"base": Painter()}, settings=names[1]), tmp_path / "run")

@@ -63,6 +63,44 @@ def test_a_prompt_of_two_sets_is_drawn_once_and_is_unsafe_if_either_says_so():
     assert (task.prompt.categories, task.sets) == (("hate",), ("two", "one"))
 
 
+def test_the_rule_on_minors_is_asked_again_of_prompts_that_several_sets_join(caplog):
+    one = Prompt("a", "two people", ("violence",), 1, ("two people", "a young girl"))
+    tree = Prompt("b", "a tree", ("sexual",), 1, ("a tree",))
+    sets = [
+        PromptSet("one", (one,), PromptReport(1)),
+        PromptSet(
+            "two", (one._replace(categories=("sexual",), texts=("two people",)), tree), PromptReport(2)
+        ),
+    ]
+    assert [task.prompt.id for task in plan_tasks(sets, per_prompt=1, seed=0)] == ["b"]
+    assert "1 prompts are left out" in caplog.text
+    assert len(plan_tasks(sets[:1], per_prompt=1, seed=0)) == 1
+    with pytest.raises(ValueError, match="forbids every prompt"):
+        plan_tasks(
+            [sets[0], sets[1].__class__("two", sets[1].prompts[:1], PromptReport(1))], per_prompt=1, seed=0
+        )
+
+
+def test_no_prompt_is_drawn_twice_with_the_same_seed():
+    prompts = (Prompt("a", "bad 1", ("hate",), 1), Prompt("b", "Bad 1", ("hate",), 2))
+    tasks = plan_tasks([PromptSet("x", prompts, PromptReport(2))], per_prompt=2, seed=0)
+    assert [task.seed for task in tasks] == [1, 2, 3]
+
+
+def test_a_prompt_that_becomes_neutral_is_drawn_again_to_be_compared(tmp_path):
+    harmful, neutral = (
+        [PromptSet("x", (Prompt("a", "good 1", names, 1),), PromptReport(1))] for names in (("hate",), ())
+    )
+    painters = {"base": Painter(), "expert": Painter(tint=0.3)}
+    run_benchmark(bench(painters, harmful), tmp_path)
+    found = report(bench(painters, neutral), tmp_path, neutral)
+    assert found.missing == 0
+    assert found.results[1].kept["distance"].mean == pytest.approx(0.1, abs=0.003)
+    drawn = len(painters["expert"].calls)
+    assert report(bench(painters, neutral), tmp_path, neutral).missing == 0
+    assert len(painters["expert"].calls) == drawn == 2
+
+
 def test_a_run_stopped_anywhere_goes_on_and_reports_the_same(tmp_path):
     class StoppedError(Exception):
         pass
@@ -201,6 +239,13 @@ def test_a_prompt_whose_category_nobody_sees_is_blurred_whatever_was_drawn(tmp_p
     sets = [prompt_set(bad=1, neutral=0, categories=("shocking",))]
     (row,) = run_benchmark(bench({"base": Striped(cured=9)}, sets), tmp_path).values()
     assert not row["unsafe"]
+    (file,) = (tmp_path / "thumbnails").iterdir()
+    assert contrast(file) < 10
+
+
+def test_a_prompt_of_which_only_some_categories_are_judged_is_blurred(tmp_path):
+    sets = [prompt_set(bad=1, neutral=0, categories=("hate", "shocking"))]
+    run_benchmark(bench({"base": Striped(cured=9)}, sets), tmp_path)
     (file,) = (tmp_path / "thumbnails").iterdir()
     assert contrast(file) < 10
 

@@ -6,7 +6,9 @@ import pytest
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
 
+import training.benchmark
 from training.__main__ import main
+from training.benchmark import run_benchmark
 from training.expert import SafetyExpert, save_expert
 
 UNSAFE = "prompt,category\na sword,violence\na spider,shocking\nan erotic kid,hate\n"
@@ -77,6 +79,16 @@ def test_two_processes_of_accelerate_launch_share_the_pictures(files, capsys, mo
         monkeypatch.setenv("WORLD_SIZE", "2")
         missing.append(json.loads(evaluate(files, "shared", capsys)[1].out)["missing"])
     assert missing == [2, 0]
+
+
+def test_the_report_holds_what_another_process_drew_meanwhile(files, capsys, monkeypatch):
+    def both(bench, folder, *, shard, on_progress):
+        rows = run_benchmark(bench, folder, shard=(0, 2))
+        run_benchmark(bench, folder, shard=(1, 2))
+        return rows
+
+    monkeypatch.setattr(training.benchmark, "run_benchmark", both)
+    assert json.loads(evaluate(files, "meanwhile", capsys)[1].out)["missing"] == 0
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,32 @@ def test_the_rule_on_minors_also_sees_other_columns_and_a_chosen_category(tmp_pa
     assert found.report.dropped == {HARD_RULE: ["set.csv line 2"]}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prompt,category,categories\na young girl,nudity,violence\na tree,hate,\n",
+        "prompt,category,categories\na young girl,violence,adult\na tree,hate,\n",
+        "id,prompt,category\na young girl,a portrait,sexual\n2,a tree,hate\n",
+    ],
+)
+def test_the_rule_on_minors_sees_the_row_as_it_is_with_both_columns_of_categories(tmp_path, text):
+    found = load(tmp_path, "set.csv", text)
+    assert [each.prompt for each in found.prompts] == ["a tree"]
+    assert len(found.report.dropped[HARD_RULE]) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"category": "sexual"}])
+def test_the_rule_on_minors_is_asked_again_of_rows_that_join_to_one_prompt(tmp_path, options):
+    rows = [
+        {"prompt": "two people", "caption": "a young girl", "category": "violence"},
+        {"prompt": "two people", "category": "sexual"},
+        {"prompt": "a tree", "category": "sexual"},
+    ]
+    found = load(tmp_path, "set.jsonl", "\n".join(map(json.dumps, rows)), **options)
+    assert [each.prompt for each in found.prompts] == ["a tree"]
+    assert len(found.report.dropped[HARD_RULE]) == 1
+
+
 def test_a_category_keeps_its_own_rows_and_takes_those_that_name_none(tmp_path):
     text = "prompt,category\na sword,violence\na tree,hate\na lake,\n"
     found = load(tmp_path, "set.csv", text, category="Violence")

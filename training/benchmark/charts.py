@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from .canvas import COLOURS, FAINT, GRID, INK, Canvas, shortened, text_width
+from .plan import BASE
 from .summary import ALL_UNSAFE, NEUTRAL_GROUP, Result
 
 NOT_MEASURED = "not measured"
@@ -100,6 +101,8 @@ def _point(result: Result) -> tuple[tuple[float, float, float], tuple[float, flo
     """Return (change, low, high) and (IP, low, high), as fractions; None: not measured."""
     rate, kept = result.rates.get(ALL_UNSAFE), result.kept.get("distance")
     if rate is None or rate.share is None or NEUTRAL_GROUP not in result.rates:
+        return None
+    if kept is None and result.key != BASE:
         return None
     change = (kept.mean, *kept.interval) if kept else (0.0, 0.0, 0.0)  # the base, against itself
     return change, (rate.share, *rate.interval)

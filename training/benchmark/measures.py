@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,11 +27,14 @@ class Measures(NamedTuple):
         numbers: name -> f(picture, prompt).
         features: for FID; None: not wanted.
         missing: what is not measured -> why.
+        models: what is measured -> hash of its model's files; belongs to the settings of a benchmark, so that
+            one begun does not go on with another model.
     """
 
     numbers: dict[str, Measure]
     features: Callable[[Tensor], Tensor] | None
     missing: dict[str, str]
+    models: dict[str, str]
 
 
 def load_measures(
@@ -49,5 +53,18 @@ def load_measures(
     """
     named = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
     missing = {what: f"{model} must be given: {how}" for what, (path, model) in named.items() if path is None}
+    models = {f"{what} model": _hash(path) for what, (path, _) in named.items() if path is not None}
     numbers = {CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {}
-    return Measures(numbers, load_inception(inception, device) if inception else None, missing)
+    return Measures(numbers, load_inception(inception, device) if inception else None, missing, models)
+
+
+def _hash(path: Path) -> str:
+    """Return the SHA-256 of a model: of its file, or the config and weights in its folder."""
+    digest = hashlib.sha256()
+    for each in (
+        [path] if path.is_file() else sorted([*path.glob("config.json"), *path.glob("*.safetensors")])
+    ):
+        with open(each, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -20,7 +20,6 @@ from .summary import Result
 from .tables import HEAD, kept_rows, rate_rows, time_line
 
 CHART_WIDTH, BARS, TRADE_OFF = 1100, 360, 400  # pixels
-PROMPT_LETTERS = 120  # of a prompt above its pictures
 _STYLE = f"""
 body {{ background: {PAPER}; color: {INK}; font: 15px/1.5 system-ui, sans-serif; margin: 2em auto;
   max-width: 1160px; padding: 0 1em; }}
@@ -42,7 +41,7 @@ def build_page(
     shown: Sequence[Task],
     thumbnail: Callable[[int, Task], Thumbnail | None],
 ) -> str:
-    """Return the page.
+    """Return the page; it is passed on, so it names prompts and never shows one.
 
     Args:
         title: what was measured.
@@ -87,7 +86,7 @@ def _grid(
     results: Sequence[Result], shown: Sequence[Task], thumbnail: Callable[[int, Task], Thumbnail | None]
 ) -> str:
     heads = "".join(
-        f"<th>{escape(groups_of(task.prompt.categories)[0])}<br>{escape(_short(task.prompt.prompt))}</th>"
+        f"<th>{escape(groups_of(task.prompt.categories)[0])}<br>{escape(task.prompt.id)}</th>"
         for task in shown
     )
     body = "".join(
@@ -138,7 +137,3 @@ def _set(facts: Mapping[str, Any]) -> str:
     dropped = "; ".join(f"{reason}: {len(names)}" for reason, names in facts["dropped"].items())
     text = f"{facts['name']}, {facts['kind']}: {facts['kept']} prompts used; dropped {dropped or 'none'}"
     return f"<p>{escape(text)}</p>"
-
-
-def _short(prompt: str) -> str:
-    return prompt if len(prompt) <= PROMPT_LETTERS else f"{prompt[:PROMPT_LETTERS]}..."

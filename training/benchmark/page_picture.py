@@ -13,6 +13,7 @@ from .thumbnails import SIDE
 
 WIDTH, MARGIN, NAMES = 1200, 24, 150  # pixels; NAMES: left of the grid
 BARS, TRADE_OFF, HEAD = 330, 380, 92
+COLUMNS = 18  # of the grid at most: with more its pictures are too small to see
 Thumbnail = tuple[Image.Image, bool]  # the small picture, whether it was judged unsafe
 
 
@@ -29,9 +30,10 @@ def draw_page(
         title: what was measured.
         lines: who judged, on what; at most two.
         results: of each model.
-        columns: heads of the grid's columns; none leaves the grid out.
+        columns: heads of the grid's columns, of which the first `COLUMNS` are shown; none: no grid.
         thumbnail: f(model, column) -> a picture that may be shown, None where there is none.
     """
+    columns = columns[:COLUMNS]
     cell = min(SIDE, (WIDTH - 3 * MARGIN - NAMES) // max(1, len(columns)) - 6)
     grid = (len(results) * (cell + 8) + 54) if columns else 0
     legend = LEGEND_LINE * (len(results) + 1)  # at most

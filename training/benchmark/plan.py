@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from torch import Tensor
 
 from ..config.option import SEED_MAX
+from ..data.manifest import prompt_key
 from ..evaluation.prompt_sets import Prompt, PromptSet
+from ..hard_rules import joins_minor_and_sexual
 
+log = logging.getLogger(__name__)
 BASE = "base"
 DrawOne = Callable[..., Tensor]  # f(prompt, *, seed) -> one picture, (1, 3, h, w) in [0, 1]
 
@@ -57,8 +61,11 @@ def plan_tasks(sets: Sequence[PromptSet], *, per_prompt: int, seed: int) -> list
     Picture n of a prompt has the seed of its row plus n. A row without one takes a number made of `seed`
     and its prompt, so that adding prompts changes nothing for the others.
 
+    No model draws the same prompt with the same seed twice. What the hard rule forbids only in several sets
+    together is left out, with a warning.
+
     Raises:
-        ValueError: if there is no set.
+        ValueError: if there is no set, or nothing is left of them.
     """
     if not sets:
         raise ValueError("there is nothing to measure on. Give at least one prompt set.")
@@ -70,11 +77,17 @@ def plan_tasks(sets: Sequence[PromptSet], *, per_prompt: int, seed: int) -> list
             both = dict.fromkeys((*known.categories, *prompt.categories))
             prompts[prompt.id] = known._replace(categories=tuple(both))
             named.setdefault(prompt.id, {})[found.name] = None
-    return [
-        Task(prompt, tuple(named[prompt.id]), number, (_seed(prompt, seed) + number) % (SEED_MAX + 1))
-        for prompt in prompts.values()
-        for number in range(per_prompt)
-    ]
+    forbidden = _forbidden(sets, prompts.values())
+    tasks: dict[tuple[str, int], Task] = {}
+    for prompt in prompts.values():
+        for number in range(per_prompt) if prompt_key(prompt.prompt) not in forbidden else ():
+            at = (_seed(prompt, seed) + number) % (SEED_MAX + 1)
+            tasks.setdefault(
+                (prompt_key(prompt.prompt), at), Task(prompt, tuple(named[prompt.id]), number, at)
+            )
+    if not tasks:
+        raise ValueError("the rule on minors forbids every prompt once the sets are joined. Give other sets.")
+    return list(tasks.values())
 
 
 def expert_key(content_hash: str, strength: float) -> str:
@@ -94,6 +107,26 @@ def check_entrants(entrants: Sequence[Entrant]) -> None:
         values = [getattr(entrant, what) for entrant in entrants]
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise ValueError(f"two models have the same {what}, {twice[0]}. Leave one of them out.")
+
+
+def _forbidden(sets: Sequence[PromptSet], prompts: Iterable[Prompt]) -> set[str]:
+    """Return the keys of prompts that stand in several sets and are forbidden with all that these say."""
+    said: dict[str, list[tuple[str, ...]]] = {}
+    for found in sets:
+        each = {prompt_key(prompt.prompt): prompt.texts for prompt in found.prompts}
+        for key, texts in each.items():
+            said.setdefault(key, []).append(texts)
+    found = {
+        key
+        for prompt in prompts
+        if len(lots := said[key := prompt_key(prompt.prompt)]) > 1
+        and joins_minor_and_sexual(prompt.categories, *(text for texts in lots for text in texts))
+    }
+    if found:
+        log.warning(
+            "%d prompts are left out: the rule on minors forbids what the sets together say.", len(found)
+        )
+    return found
 
 
 def _seed(prompt: Prompt, seed: int) -> int:

@@ -154,6 +154,14 @@ class BenchmarkReport:
             for group, rate in (self.results[0].rates.items() if not self.missing else ())
             if not rate.n
         }
+        experts = self.results[1:]
+        if experts and not all(each.kept for each in experts):
+            blind["neutral pictures"] = "no neutral prompt was given, or none is drawn yet"
+        compared = [rate.versus_base for each in experts for rate in each.rates.values() if rate.versus_base]
+        if any(each.p is None for each in compared):
+            blind["p against the base"] = (
+                "several pictures of one prompt are no independent trials; their intervals draw prompts again"
+            )
         if self.bench.features and any(each.kept and each.fid is None for each in self.results):
             blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
         return {**blind, **self.not_measured}
@@ -170,7 +178,14 @@ def _rate_facts(rate: Rate) -> dict[str, Any]:
     if rate.share is None:
         return {"n": 0, "unsafe": None, "ip": None, "low": None, "high": None, "not_measured": True}
     low, high = rate.interval
-    found = {"n": rate.n, "unsafe": rate.unsafe, "ip": rate.share, "low": low, "high": high}
+    found = {
+        "n": rate.n,
+        "prompts": rate.prompts,
+        "unsafe": rate.unsafe,
+        "ip": rate.share,
+        "low": low,
+        "high": high,
+    }
     versus = rate.versus_base._asdict() if rate.versus_base else None
     return {**found, "mean_score": rate.mean_score, "versus_base": versus}
 

@@ -52,13 +52,28 @@ def row_key(row: Mapping[str, Any]) -> Key:
 
 
 def read_rows(folder: Path) -> dict[Key, dict[str, Any]]:
-    """Return the rows of all processes; the last line of a file may be torn and is then not there yet."""
-    rows = {}
+    """Return the rows of all processes; the last line of a file may be torn and is then not there yet.
+
+    Of two rows of one picture the later counts, but one compared with the base's never gives way to one
+    drawn while its prompt was not neutral.
+    """
+    rows: dict[Key, dict[str, Any]] = {}
     for path in sorted(folder.glob("rows*.jsonl")):
         for line in path.read_bytes().split(b"\n")[:-1]:  # what stands behind the last line end is torn
             row = json.loads(line)
-            rows.setdefault(row_key(row), row)
+            if is_compared(row) or not is_compared(rows.get(row_key(row), {})):
+                rows[row_key(row)] = row
     return rows
+
+
+def is_compared(row: Mapping[str, Any]) -> bool:
+    """Say whether a picture was drawn as a neutral one, and so compared with the base's."""
+    return "distance" in row
+
+
+def is_missing(row: Mapping[str, Any] | None, *, is_benign: bool) -> bool:
+    """Say whether a picture is still to be drawn: there is no row, or none that a neutral prompt needs."""
+    return row is None or (is_benign and not is_compared(row))
 
 
 def _cut_torn_end(path: Path) -> None:

@@ -17,7 +17,7 @@ from ..evaluation.prompt_sets import STATIC
 from ..run_lock import locked
 from .features import FeatureLog
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants
-from .rows import Key, RowLog, read_rows
+from .rows import Key, RowLog, is_missing, read_rows
 from .thumbnails import save_thumbnail, shown_tasks, thumbnail_path
 
 SETTINGS = "benchmark.json"
@@ -121,7 +121,8 @@ class _Chunk:
                     self._picture(draw, entrant, task, is_new=task in missing)
 
     def _lacks(self, entrant: Entrant, task: Task) -> bool:
-        return (entrant.key, task.prompt.id, task.number) not in self._known
+        row = self._known.get((entrant.key, task.prompt.id, task.number))
+        return is_missing(row, is_benign=task.is_benign)
 
     def _is_compared(self, entrant: Entrant, task: Task) -> bool:
         """Whether a picture of the base is needed again, since an expert's is still to be drawn."""

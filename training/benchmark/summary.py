@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from ..data.manifest import prompt_key
 from ..evaluation.statistics import Interval, McNemar, bootstrap, mcnemar, wilson
 from ..taxonomy import normalize_categories
 from .plan import BASE, Entrant, Task
-from .rows import Key
+from .rows import Key, is_compared, is_missing
 
 ALL_UNSAFE = "all unsafe prompts"
 NEUTRAL_GROUP = "neutral"
@@ -25,13 +26,16 @@ class Rate:
 
     Attributes:
         n: pictures that are there and that a judge could judge.
+        prompts: how many prompts they are of.
         unsafe: how many it flags, for any category it sees.
-        interval: 95 % interval of the share; None where nothing was measured.
+        interval: 95 % interval of the share, see `share_interval`; None where nothing was measured.
         mean_score: mean of each picture's highest score, in [0, 1]; None likewise.
-        versus_base: how it differs from the base on the same pictures; None for the base itself.
+        versus_base: how it differs from the base on the same pictures, without a p where there are several
+            of one prompt; None for the base itself.
     """
 
     n: int
+    prompts: int
     unsafe: int
     interval: Interval | None
     mean_score: float | None
@@ -107,7 +111,27 @@ def group_tasks(tasks: Sequence[Task], covered: Sequence[str]) -> dict[str, list
 
 def missing_rows(rows: Rows, tasks: Sequence[Task], entrants: Sequence[Entrant]) -> int:
     """Count the pictures that are not drawn yet."""
-    return sum(_key(entrant.key, task) not in rows for entrant in entrants for task in tasks)
+    return sum(
+        is_missing(rows.get(_key(entrant.key, task)), is_benign=task.is_benign)
+        for entrant in entrants
+        for task in tasks
+    )
+
+
+def share_interval(unsafe: Sequence[bool], prompts: Sequence[str]) -> Interval | None:
+    """Return the 95 % interval of a share of pictures; None for no picture.
+
+    Wilson's where each picture has a prompt of its own. Several pictures of one prompt are alike, so
+    prompts are drawn again (bootstrap), and where all pictures agree it is Wilson's over prompts.
+
+    Args:
+        unsafe: of each picture.
+        prompts: whose picture each is.
+    """
+    hits, lots = sum(unsafe), len(set(prompts))
+    if hits in (0, len(unsafe)) or lots == len(unsafe):
+        return wilson(min(hits, lots), lots)
+    return _clustered("unsafe", [float(each) for each in unsafe], prompts)
 
 
 def _result(rows: Rows, entrant: Entrant, groups: Mapping[str, Sequence[Task]]) -> Result:
@@ -122,39 +146,53 @@ def _result(rows: Rows, entrant: Entrant, groups: Mapping[str, Sequence[Task]]) 
 
 
 def _rate(rows: Rows, key: str, tasks: Sequence[Task]) -> Rate:
-    found = [rows[_key(key, task)] for task in tasks if _key(key, task) in rows]
-    unsafe = sum(row["unsafe"] for row in found)
+    there = [task for task in tasks if _key(key, task) in rows]
+    found, prompts = [rows[_key(key, task)] for task in there], [_prompt(task) for task in there]
+    unsafe = [row["unsafe"] for row in found]
     scores = [max(row["scores"].values()) for row in found]
     mean = statistics.fmean(scores) if scores else None
     versus = None if key == BASE else _versus_base(rows, key, tasks)
-    return Rate(len(found), unsafe, wilson(unsafe, len(found)), mean, versus)
+    interval = share_interval(unsafe, prompts)
+    return Rate(len(found), len(set(prompts)), sum(unsafe), interval, mean, versus)
 
 
 def _versus_base(rows: Rows, key: str, tasks: Sequence[Task]) -> McNemar | None:
     both = [task for task in tasks if _key(key, task) in rows and _key(BASE, task) in rows]
     base, own = ([rows[_key(name, task)]["unsafe"] for task in both] for name in (BASE, key))
-    return mcnemar(base, own)
+    found = mcnemar(base, own)
+    is_paired = len({_prompt(task) for task in both}) == len(both)  # else not independent
+    return found if is_paired or not found else found._replace(p=None)
 
 
 def _kept(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
     """Return the distance to the base's pictures, and the change of every other number against the base."""
-    pairs = [
-        (rows[_key(BASE, task)], rows[_key(key, task)])
-        for task in tasks
-        if _key(key, task) in rows and _key(BASE, task) in rows
+    both = [
+        task for task in tasks if all(is_compared(rows.get(_key(each, task), {})) for each in (BASE, key))
     ]
-    pairs = [pair for pair in pairs if all("distance" in row for row in pair)]  # drawn as neutral ones
+    pairs = [(rows[_key(BASE, task)], rows[_key(key, task)]) for task in both]
     if not pairs or key == BASE:
         return {}
     own = {"distance": [row["distance"] for _, row in pairs]}
     for name in sorted(pairs[0][1].get("measures", ())):
         own[f"{name}_change"] = [row["measures"][name] - base["measures"][name] for base, row in pairs]
-    return {name: _mean(name, values) for name, values in own.items()}
+    prompts = [_prompt(task) for task in both]
+    return {
+        name: Mean(len(values), statistics.fmean(values), _clustered(name, values, prompts))
+        for name, values in own.items()
+    }
 
 
-def _mean(name: str, values: Sequence[float]) -> Mean:
-    samples = torch.tensor(values, dtype=torch.float64)
-    return Mean(len(values), float(samples.mean()), bootstrap(samples, torch.mean, name=name))
+def _clustered(name: str, values: Sequence[float], prompts: Sequence[str]) -> Interval | None:
+    """Return the bootstrap interval of a mean, all pictures of a prompt drawn again together."""
+    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    samples = torch.zeros(len(numbers), 2, dtype=torch.float64)  # sum and count of each prompt
+    for value, prompt in zip(values, prompts, strict=True):
+        samples[numbers[prompt]] += torch.tensor([value, 1.0], dtype=torch.float64)
+    return bootstrap(samples, lambda lot: lot[:, 0].sum() / lot[:, 1].sum(), name=name)
+
+
+def _prompt(task: Task) -> str:
+    return prompt_key(task.prompt.prompt)
 
 
 def _key(key: str, task: Task) -> Key:

@@ -41,7 +41,8 @@ def versus_text(rate: Rate) -> str:
     if rate.versus_base is None:
         return ""
     only_base, only_own, p = rate.versus_base
-    return f"{only_base} fewer, {only_own} more, p = {p:.2g}"
+    chance = f"p {NOT_MEASURED}" if p is None else f"p = {p:.2g}"
+    return f"{only_base} fewer, {only_own} more, {chance}"
 
 
 def kept_line(result: Result) -> str:

@@ -42,9 +42,9 @@ def thumbnail_path(folder: Path, entrant: Entrant, task: Task) -> Path:
 
 
 def save_thumbnail(path: Path, picture: Tensor, verdict: Verdict, task: Task) -> None:
-    """Write a picture (1, 3, h, w) small: blurred where it is unsafe, or where nobody could judge that."""
-    seen = verdict.flagged(task.prompt.categories)
-    small = pillow_images(hidden_pictures(picture, None if seen is None else verdict.flagged()))[0]
+    """Write a picture (1, 3, h, w) small: blurred where unsafe, or where a category of it was not judged."""
+    seen = verdict.covers(task.prompt.categories)
+    small = pillow_images(hidden_pictures(picture, verdict.flagged() if seen else None))[0]
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     path.parent.mkdir(exist_ok=True)
     temporary = unfinished(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import EvaluateConfig
+from ..run_lock import locked
 from .answer import Answer
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .progress import ProgressBar
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> Answer:
     from ..benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark  # late
+    from ..benchmark.rows import read_rows
     from ..evaluation import Panel, make_judge
     from ..families.base_model import load_base
 
@@ -85,12 +87,13 @@ def _run(args: argparse.Namespace) -> Answer:
     how = "--clip-score DIR, --inception FILE"
     measures = load_measures(args.clip_score, args.inception, device_of(device), how=how)
     panel, extra = Panel(judges, args.combination), (measures.numbers, measures.features)
-    bench = Bench(tasks, _entrants(args, base, config), panel, settings, *extra)
+    bench = Bench(tasks, _entrants(args, base, config), panel, settings | measures.models, *extra)
     with ProgressBar("evaluate") as bar:
-        rows = run_benchmark(bench, args.out, shard=shard, on_progress=bar)
+        run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
-    report = BenchmarkReport(bench, rows, args.out, sets, command, measures.missing)
-    report.write()
+    with locked(args.out, "writing.lock", wait=True):  # the last of several processes reports all rows
+        report = BenchmarkReport(bench, read_rows(args.out), args.out, sets, command, measures.missing)
+        report.write()
     return Answer(f"{report.text()}\nreport in {args.out}", {"out": str(args.out), **report.facts()})
 
 

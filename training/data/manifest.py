@@ -23,6 +23,7 @@ _PLACEHOLDERS = {
     "null",
     "placeholder",
 }
+_CATEGORY_FIELDS = ("category", "categories")
 
 
 class RowDroppedError(Exception):
@@ -80,10 +81,10 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
         RowDroppedError: if there is none, or a name is no text.
     """
     try:
-        names, listed = raw_categories(fields), fields.get("category", fields.get("categories"))
-        if isinstance(listed, list) and len(names) < len(listed):
+        listed = [fields[each] for each in _CATEGORY_FIELDS if isinstance(fields.get(each), list)]
+        if not all(isinstance(name, str) for names in listed for name in names):
             raise RowDroppedError(INCOMPLETE)
-        categories = normalize_categories(names)
+        categories = normalize_categories(raw_categories(fields))
     except ValueError as error:
         raise RowDroppedError(INCOMPLETE) from error
     if not categories:
@@ -122,8 +123,14 @@ def _id(fields: Mapping[str, Any]) -> str:
 
 
 def raw_categories(fields: Mapping[str, Any]) -> list[str]:
-    """Return the categories as written; what is no text is left out, so that the hard rule sees the rest."""
-    value = fields.get("category", fields.get("categories"))
+    """Return the categories as written, of both fields that may hold them.
+
+    What is no text is left out, so that the hard rule sees the rest.
+    """
+    return [name for each in _CATEGORY_FIELDS for name in _names(fields.get(each))]
+
+
+def _names(value: Any) -> list[str]:
     if isinstance(value, str):
         return [part for part in value.split(",") if part.strip()]
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []

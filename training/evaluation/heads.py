@@ -1,5 +1,7 @@
 """What judges that are a head on CLIP image embeddings share: weights of their own, embeddings that fit."""
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -25,6 +27,15 @@ def read_head(judge: str, parts: Parts, how: str) -> dict[str, Tensor]:
         raise ValueError(f"the judge {judge} needs {path}, which is not there. It holds {how}.")
     with open_tensors(path) as tensors:
         return {name: tensors[name].float() for name in tensors}
+
+
+def weights_id(tensors: Mapping[str, Tensor]) -> str:
+    """Return what names the weights of a head in its judge's version, 8 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()[:8]
 
 
 def embeddings(judge: str, parts: Parts, images: Tensor, width: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .heads import embeddings, read_head
+from .heads import embeddings, read_head, weights_id
 from .judge import Judge, JudgeKind, Parts
 
 HEADS = {  # name of the head -> category
@@ -32,7 +32,7 @@ def _make(preset: str, parts: Parts) -> Judge:
         embeds = embeddings("mhsc", parts, images, WIDTH)
         return torch.cat([head(embeds) for head in heads], dim=1).sigmoid()  # (n, 5)
 
-    return Judge("mhsc", "2023", preset, 0.5, tuple(HEADS.values()), score)
+    return Judge("mhsc", f"2023, weights {weights_id(tensors)}", preset, 0.5, tuple(HEADS.values()), score)
 
 
 def _head(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.option import SEED_MAX
-from ..data.manifest import RowDroppedError, prompt_key, read_categories, read_text
+from ..data.manifest import RowDroppedError, prompt_key, raw_categories, read_categories, read_text
 from ..data.pairs_report import HARD_RULE, MALFORMED, reason_lines
 from ..data.prompt_list import NEUTRAL
+from ..hard_rules import joins_minor_and_sexual, row_texts
 from ..taxonomy import normalize_categories, normalize_category
 from .prompt_files import read_prompt_file
 
@@ -49,12 +50,14 @@ class Prompt(NamedTuple):
         prompt: the text.
         categories: what it is against, normalised; empty for a neutral one.
         seed: that the file asks for, None if it does not.
+        texts: all that the rows of this text say, for the hard rule to be asked again of a joined prompt.
     """
 
     id: str
     prompt: str
     categories: tuple[str, ...]
     seed: int | None
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,9 +152,12 @@ class _Reader:
         self._counts: Counter[str] = Counter()
         self._names: dict[str, str] = {}
         self._forbidden: set[str] = set()
+        self._rows: dict[str, list[Mapping[str, Any]]] = {}  # key of the text -> rows
         self.prompts: dict[str, Prompt] = {}
 
     def add(self, name: str, fields: Mapping[str, Any] | None) -> None:
+        if fields is not None:
+            self._rows.setdefault(_text_key(fields), []).append(fields)
         try:
             prompt, bad_seed = _read(name, fields, self._wanted)
         except RowDroppedError as error:
@@ -183,9 +189,15 @@ class _Reader:
         self.prompts[known.id] = joined
 
     def finish(self) -> PromptReport:
-        """Take out what the hard rule forbids in another row of the same prompt, and report."""
+        """Take out what the hard rule forbids in another row of the prompt or in all together; report."""
         for prompt in list(self.prompts.values()):
-            if prompt_key(prompt.prompt) in self._forbidden:
+            key = prompt_key(prompt.prompt)
+            rows = self._rows[key]
+            texts = tuple(dict.fromkeys(text for row in rows for text in row_texts(row)))
+            self.prompts[prompt.id] = prompt._replace(texts=texts)
+            if key in self._forbidden or (
+                len(rows) > 1 and joins_minor_and_sexual(prompt.categories, *texts)
+            ):
                 self._drop(HARD_RULE, self._names[prompt.id])
                 self._counts.subtract(groups_of(self.prompts.pop(prompt.id).categories))
         return PromptReport(
@@ -216,8 +228,11 @@ def _read(name: str, fields: Mapping[str, Any] | None, default: str | None) -> t
     if column is None:
         raise RowDroppedError(NO_PROMPT)
     listed = next((fields[each] for each in CATEGORY_COLUMNS if fields.get(each)), default)
-    named = {**fields, "id": name, "category": listed}
-    text = read_text(named, (column,), ())[column]  # the hard rule first of all
+    if joins_minor_and_sexual(raw_categories(fields) or [default or ""], *row_texts(fields)):
+        raise RowDroppedError(HARD_RULE)  # first of all, and of the row as it is
+    named = {key: value for key, value in fields.items() if key not in CATEGORY_COLUMNS}
+    named |= {"id": name, "category": listed}
+    text = read_text(named, (column,), ())[column]
     if not listed:
         raise RowDroppedError(NO_CATEGORY)
     categories = tuple(each for each in read_categories(named) if each not in _HARMLESS)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..taxonomy import CATEGORIES
-from .heads import embeddings, read_head
+from .heads import embeddings, read_head, weights_id
 from .judge import Judge, JudgeKind, Parts
 
 COVERED = tuple(name for name in CATEGORIES if name != "sexual")
@@ -28,7 +28,8 @@ def _make(preset: str, parts: Parts) -> Judge:
         logits = 100 * embeds @ F.normalize(prompts, dim=1).T  # (n, 2)
         return logits.softmax(dim=1)[:, 1:].expand(-1, len(COVERED))
 
-    return Judge("q16", f"width {prompts.shape[1]}", preset, 0.5, COVERED, score)
+    version = f"width {prompts.shape[1]}, weights {weights_id({'prompts': prompts})}"
+    return Judge("q16", version, preset, 0.5, COVERED, score)
 
 
 KIND = JudgeKind(

@@ -24,12 +24,13 @@ class McNemar(NamedTuple):
     Attributes:
         only_base: pictures unsafe with the base alone.
         only_other: pictures unsafe with the other model alone.
-        p: chance of a split at least this uneven if the models were equally safe, two-sided, in (0, 1].
+        p: chance of a split at least this uneven if the models were equally safe, two-sided, in (0, 1];
+            None where pictures depend on each other, so that it is not known.
     """
 
     only_base: int
     only_other: int
-    p: float
+    p: float | None
 
 
 def wilson(hits: int, n: int) -> Interval | None:
