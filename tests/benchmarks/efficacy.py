@@ -26,6 +26,7 @@ CHOICES = {  # one change to the recipe each
     "beta x 10": {"beta": 5000.0},
     "no winner anchor": {"anchor_weight": 0.0},
     "no preservation": {"preserve_weight": 0.0},
+    "bank of 8 draws": {"bank": 8},
     "alignguard (the paper's)": {"objective": "alignguard"},
     "duo": {"objective": "duo"},
 }
