@@ -7,6 +7,7 @@ import comfy.model_management
 
 from ...training.families.content_hash import content_hash
 from ...training.families.weights_hash import weights_hash
+from .encoders import encoders_hash
 
 # what nodes between a loader and us may have put on a MODEL or CLIP
 _CHANGES = (
@@ -48,7 +49,7 @@ def drawing_facts(
     tell = on_progress or (lambda done, total: None)
     names = {
         "model": weights_hash(modules[0], on_progress=lambda done: tell(done, sum(counts))),
-        "encoders": weights_hash(*modules[1:], on_progress=lambda done: tell(counts[0] + done, sum(counts))),
+        "encoders": encoders_hash(clip, vae, lambda done: tell(counts[0] + done, sum(counts))),
     }
     changes = [_fields(each, _CHANGES) for each in (model, clip.patcher, vae.patcher)]
     changes.append(_fields(clip, _CLIP_CHANGES))

@@ -11,6 +11,10 @@ from ...training.families import Family
 from ...training.families.tokenizer import NUM_TOKENS
 from ...training.families.weights_hash import weights_hash
 
+# Checkpoints lack it and no UNet reads what it makes; the host leaves it as memory happened to be, so that
+# each loading of one file would have another name.
+_NEVER_READ = ("clip_l.transformer.text_projection.weight", "clip_h.transformer.text_projection.weight")
+
 
 class Encoders(NamedTuple):
     """What `training.data.cache.encode_pairs` needs: two functions and the name of their weights."""
@@ -27,10 +31,16 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:
         with torch.inference_mode():
             return model.model.process_latent_in(vae.encode((pixels.movedim(1, -1) + 1) / 2))  # NHWC in 0..1
 
-    name = f"{weights_hash(clip.cond_stage_model, vae.first_stage_model)} {clip.layer_idx}"
+    name = f"{encoders_hash(clip, vae)} {clip.layer_idx}"
     if clip.patcher.patches:
         name += f" {clip.patcher.patches_uuid}"  # a LoRA on the text encoder: a name for this session only
     return Encoders(encode_image, lambda text: encode_prompt(clip, text, family), name)
+
+
+def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None = None) -> str:
+    """Return what names the weights of a CLIP and a VAE, see `weights_hash`."""
+    models = (clip.cond_stage_model, vae.first_stage_model)
+    return weights_hash(*models, without=_NEVER_READ, on_progress=on_progress)
 
 
 def encode_prompt(clip: Any, text: str, family: Family) -> Conditioning:

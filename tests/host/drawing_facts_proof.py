@@ -20,6 +20,7 @@ import comfy.options
 comfy.options.enable_args_parsing()
 
 import comfy.sd
+import torch
 from alignguard.alignguard_nodes import host
 from alignguard.training.expert import load_expert
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
@@ -33,6 +34,8 @@ def main() -> None:
     told["plain after an expert drew"] = _facts(model, clip, vae)
     _draw(model, clip, vae)
     told["plain after it drew"] = _facts(model, clip, vae)
+    _fill_free_memory()
+    told["plain after another loading"] = _facts(*_load())
     told["expert"] = _facts(_with_expert(model), clip, vae)
     told["expert applied again"] = _facts(_with_expert(model), clip, vae)
     told["expert after another loading"] = _facts(_with_expert(_load()[0]), clip, vae)
@@ -55,6 +58,12 @@ def main() -> None:
 
 def _load():
     return comfy.sd.load_checkpoint_guess_config(CHECKPOINT)[:3]
+
+
+def _fill_free_memory() -> None:
+    """Leave numbers behind where the host takes memory for weights that a checkpoint lacks."""
+    for size in (768, 768 * 768):
+        [torch.full((size,), 7.0, dtype=kind) for kind in (torch.float16, torch.float32) for _ in range(50)]
 
 
 def _with_expert(model, **options):

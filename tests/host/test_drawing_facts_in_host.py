@@ -29,6 +29,7 @@ def told(mini, tmp_path_factory):
 
 def test_the_loaders_weights_have_one_name_whatever_was_drawn_before(told):
     assert set(told["plain"]) == {"model", "encoders"}
+    assert told["plain after another loading"] == told["plain"]
     assert told["plain after an expert drew"] == told["plain after it drew"] == told["plain"]
 
 
