@@ -83,8 +83,8 @@ class TrainSafetyDPO(io.ComfyNode):
                     "resume",
                     default=False,
                     optional=True,
-                    tooltip="On: goes on from the newest state that save_every kept for the same "
-                    "filename_prefix; all but save_every (and steps, if lr_schedule is constant) must be as "
+                    tooltip="On: goes on from the newest state of the same filename_prefix, such as that of a "
+                    "cancelled run; all but save_every (and steps, if lr_schedule is constant) must be as "
                     "they were. Starts from the beginning where there is none. Off: always does.",
                 ),
                 *_appended(),
@@ -151,7 +151,7 @@ class TrainSafetyDPO(io.ComfyNode):
             bake_patches,
             category=category,
             out=out,
-            run_dir=run_dir if config.save_every or resume else None,
+            run_dir=run_dir,
             resume=resume,
             on_progress=TrainingWatch(report),
             check_cancel=host.check_cancel,

@@ -5,6 +5,7 @@ are stand-ins; the training itself is real.
 """
 
 import importlib
+import json
 import sys
 import types
 from contextlib import contextmanager, nullcontext
@@ -88,14 +89,15 @@ def execute(pack, monkeypatch, tmp_path):
         pairs = pack("training.data").load_pairs(
             folder if folder.exists() else write_pairs(folder, "hate", 4)
         )
-        node = pack("alignguard_nodes.train_safety_dpo").TrainSafetyDPO
-        return node.execute(None, None, None, pairs, **{**BRIEF, **settings}), shown
+        node = pack("alignguard_nodes.train_safety_dpo")
+        node.host = host  # of this call; the module is that of the first
+        return node.TrainSafetyDPO.execute(None, None, None, pairs, **{**BRIEF, **settings}), shown
 
     return run
 
 
 def test_it_trains_saves_and_reports(execute, tmp_path):
-    done, shown = execute(num_baked=3, bake_patches=True, validation=0.25, validate_every=1, save_every=1)
+    done, shown = execute(num_baked=3, bake_patches=True, validation=0.25, validate_every=1)
     expert, losses, report = done.values
     (file,) = (tmp_path / "output" / "loras" / "alignguard").iterdir()
     assert file.name == expert.name == "alignguard_hate_00001_.safetensors"
@@ -115,6 +117,20 @@ def test_it_trains_saves_and_reports(execute, tmp_path):
     assert shown[-1][:2] == (2, 2)
     run_folder = tmp_path / "user" / "runs" / "alignguard_hate"
     assert (run_folder / "expert.safetensors").read_bytes() == file.read_bytes()
+    figures = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["loss"] for line in figures] == losses["loss"]
+
+
+def test_a_cancelled_run_goes_on_though_no_state_was_asked_for(execute, tmp_path):
+    def cancel(host):
+        host.check_cancel = MagicMock(side_effect=[None, None, KeyboardInterrupt])
+
+    whole = execute(steps=3, filename_prefix="whole")[0].values
+    with pytest.raises(KeyboardInterrupt):
+        execute(change=cancel, steps=3, filename_prefix="broken")
+    resumed = execute(steps=3, filename_prefix="broken", resume=True)[0].values
+    assert resumed[0].content_hash == whole[0].content_hash
+    assert resumed[1] == whole[1]
 
 
 def test_it_says_what_a_preset_set_and_nothing_of_patches_that_are_not_there(execute, pack, monkeypatch):
