@@ -83,7 +83,7 @@ class TrainSafetyDPO(io.ComfyNode):
                     "resume",
                     default=False,
                     optional=True,
-                    tooltip="On: goes on from the newest state of the same filename_prefix, such as that of a "
+                    tooltip="On: goes on from the newest state of the same filename_prefix, as of a "
                     "cancelled run; all but save_every (and steps, if lr_schedule is constant) must be as "
                     "they were. Starts from the beginning where there is none. Off: always does.",
                 ),
