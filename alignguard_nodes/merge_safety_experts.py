@@ -1,10 +1,12 @@
 """Node: Merge Safety Experts."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from comfy_api.latest import io
 
 from ..training.config import MergeConfig, option_help
+from ..training.data.cache import encode_pictures
 from ..training.data.prompt_list import parse_prompts
 from ..training.expert import SafetyExpert, check_family
 from ..training.merging import (
@@ -26,6 +28,15 @@ from .widgets import config_inputs
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
 REQUIRED = (1, 2)
 ONLY_FOR = f"Only for {calibrated_methods()}"
+
+
+class _Base(NamedTuple):
+    """What calibration runs: the sockets of a checkpoint, and the size of its pictures."""
+
+    model: object
+    clip: object
+    vae: object
+    resolution: int
 
 
 class MergeSafetyExperts(io.ComfyNode):
@@ -66,6 +77,12 @@ class MergeSafetyExperts(io.ComfyNode):
                     "what the model was made for."
                 ),
                 *config_inputs(MergeConfig, skip=("method",)),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip=f"{ONLY_FOR}, with safety pairs: compares experts on the pairs' pictures with "
+                    "noise added. Unconnected: on what the base model draws itself from their prompts.",
+                ),
             ],
             outputs=[
                 sockets.SafetyExpert.Output(display_name="expert", tooltip="One expert of all categories."),
@@ -84,6 +101,7 @@ class MergeSafetyExperts(io.ComfyNode):
         clip: object = None,
         calibration: object = None,
         resolution: int = DEFAULT_RESOLUTION,
+        vae: object = None,
         **slots: object,  # expert_1..8, strength_1..8 and the options of MergeConfig
     ) -> io.NodeOutput:
         used = [n for n in NUMBERS if slots.get(f"expert_{n}") is not None]
@@ -103,7 +121,8 @@ class MergeSafetyExperts(io.ComfyNode):
             prompts, num_dropped = _prompts(calibration, config)
             if num_dropped:
                 notes = [f"calibration lines dropped by the rule on minors: {num_dropped}"]
-            statistics = _calibrate(experts, strengths, config, model, clip, prompts, resolution, report)
+            base = _Base(model, clip, vae, resolution)
+            statistics = _calibrate(experts, strengths, config, base, prompts, report)
         merged = merge_experts(
             experts, config, strengths=strengths, statistics=statistics, on_progress=report
         )
@@ -115,30 +134,47 @@ def _calibrate(
     experts: Sequence[SafetyExpert],
     strengths: Sequence[float],
     config: MergeConfig,
-    model: object,
-    clip: object,
+    base: _Base,
     calibration: CalibrationPrompts,
-    resolution: int,
     on_progress: object,
 ) -> Statistics:
+    model, clip, vae, resolution = base
     for expert in experts:
         check_family(expert, *host.family_of(model))
-    encoded = host.encode_prompts(clip, calibration.prompts, host.check_trainable(model), on_progress)
+    family = host.check_trainable(model)
+    encoded = host.encode_prompts(clip, calibration.prompts, family, on_progress)
+    latents = None
+    if vae is not None and calibration.pictures:
+        latents = _encoded(host.encoders(model, clip, vae, family), calibration, resolution, on_progress)
     # fp32, as the command line: which expert wins must not depend on what the host rounded
-    with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as base:
+    with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as borrowed:
         return collect_statistics(
-            base.unet,
-            base.family.schedule(),
+            borrowed.unet,
+            borrowed.family.schedule(),
             experts,
             encoded,
             config,
-            latent_shape=(base.family.latent_channels, resolution // 8, resolution // 8),
+            latent_shape=(family.latent_channels, resolution // 8, resolution // 8),
             strengths=strengths,
             categories=calibration.categories,
-            base_hash=base.weights_hash,
-            store=StatisticsStore(host.private_folder("cache"), base.weights_hash),
+            pictures=latents,
+            base_hash=borrowed.weights_hash,
+            store=StatisticsStore(host.private_folder("cache"), borrowed.weights_hash),
             on_progress=on_progress,
         )
+
+
+def _encoded(
+    coders: host.Encoders, calibration: CalibrationPrompts, resolution: int, on_progress: object
+) -> list:
+    return encode_pictures(
+        calibration.pictures,
+        encode_image=coders.image,
+        encoder_id=coders.id,
+        resolution=resolution,
+        cache_dir=host.private_folder("cache"),
+        on_progress=on_progress,
+    )
 
 
 def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPrompts, int]:
@@ -146,7 +182,7 @@ def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPromp
     if isinstance(calibration, str):
         found = parse_prompts(calibration)
         return CalibrationPrompts(found.prompts, found.categories), found.num_dropped
-    neutral = [sample.prompt for sample in calibration.neutral]
+    neutral = [(sample.prompt, sample.image) for sample in calibration.neutral]
     return calibration_prompts(calibration.pairs, config, neutral), 0
 
 

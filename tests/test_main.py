@@ -387,6 +387,8 @@ def test_a_merge_takes_calibration_from_pairs_and_from_text(
     metadata = load_expert(out).metadata
     assert metadata["alignguard.method"] == method
     assert metadata["alignguard.calibration_inputs"] == inputs
+    has_pictures = source == "folder of folders"
+    assert (metadata["alignguard.calibration_source"] == "pictures") == has_pictures
     assert ("1 lines of prompts.txt were dropped" in outcome.err) == (source == "text")
 
 

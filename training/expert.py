@@ -92,7 +92,9 @@ def load_expert(path: Path) -> SafetyExpert:
             file is read for its scale.
 
     Returns:
-        The expert, named after the file; fp32 copies, so the file may be moved or replaced afterwards.
+        The expert, named after the file; fp32 copies, so the file may be moved, replaced or written over
+        afterwards: a host keeps experts for hours, and a mapped file could not be deleted on Windows
+        meanwhile, and would end the process where it is cut short. An expert of rank 4 takes 3 to 23 MB.
 
     Raises:
         FileNotFoundError: if there is no such file.

@@ -207,7 +207,8 @@ def calibrated(lab: MiniLab, experts: Sequence[SafetyExpert], config: MergeConfi
         return None
     categories = dict.fromkeys(name for expert in experts for name in expert.categories)
     pairs = joined([lab.pairs(category) for category in categories])
-    chosen = calibration_prompts(pairs.pairs, config, [sample.prompt for sample in pairs.neutral])
+    neutral = [(sample.prompt, sample.image) for sample in pairs.neutral]
+    chosen = calibration_prompts(pairs.pairs, config, neutral)
     return collect_statistics(
         lab.unet,
         lab.schedule,
@@ -216,6 +217,7 @@ def calibrated(lab: MiniLab, experts: Sequence[SafetyExpert], config: MergeConfi
         config,
         latent_shape=LATENT_SHAPE,
         categories=chosen.categories,
+        pictures=lab.latents(chosen.pictures),
         batch_size=16,
     )
 

@@ -24,7 +24,7 @@ from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.data import SafetyPairs, load_pairs
-from training.data.cache import encode_pairs
+from training.data.cache import encode_pairs, encode_pictures
 from training.data.training_data import TrainingData
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.low_rank import LowRank
@@ -83,11 +83,18 @@ class MiniLab:
         """Return pairs encoded by the narrow autoencoder."""
         return encode_pairs(
             pairs,
-            encode_image=lambda pictures: self.autoencoder.encode(pictures).latents,
+            encode_image=self._encode_image,
             encode_prompt=lambda prompt: Conditioning(self.embeds[prompt][None]),
             encoder_id="mini",
             resolution=SIZE,
         )
+
+    def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
+        """Return pictures as calibration takes them, encoded by the narrow autoencoder."""
+        return encode_pictures(pictures, encode_image=self._encode_image, encoder_id="mini", resolution=SIZE)
+
+    def _encode_image(self, pixels: Tensor) -> Tensor:
+        return self.autoencoder.encode(pixels).latents
 
     def expert(
         self, categories: Sequence[str], config: TrainConfig, prompts: Sequence[str] | None = None

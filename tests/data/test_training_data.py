@@ -8,7 +8,7 @@ from PIL import Image
 
 from training.conditioning import Conditioning
 from training.data import NeutralSample, SafetyPairs
-from training.data.cache import encode_pairs
+from training.data.cache import encode_pairs, encode_pictures
 from training.data.entry_store import EntryStore, entry_key
 from training.data.image_file import load_image
 from training.data.pairs_report import PairsReport
@@ -306,3 +306,19 @@ def test_an_unreadable_image_is_named(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match=r"text\.png cannot be read as an image"):
         load_image(tmp_path / "text.png", (SIDE, SIDE))
+
+
+def test_pictures_alone_are_encoded_as_for_training_and_found_in_its_cache(pairs, tmp_path):
+    coders, cache = Encoders(), tmp_path / "cache"
+    data = coders.encode(pairs, cache_dir=cache)
+    (first, second), told = pairs.pairs, []
+    groups = [[first.loser, first.winner], [second.loser], [pairs.neutral[0].image]]
+    given = {"encode_image": coders.image, "encoder_id": "v1", "resolution": SIDE, "cache_dir": cache}
+    found = encode_pictures(groups, **given, on_progress=lambda *done: told.append(done))
+    assert coders.images == 4  # none anew
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(torch.stack([found[0][0], found[1][0]]), every(data.loser))
+    assert torch.equal(found[0][1], every(data.winner)[0])
+    assert torch.equal(found[2][0], every(data.neutral)[0])
+    with pytest.raises(ValueError, match="multiple of 8 pixels, got 20"):
+        encode_pictures(groups, **given | {"resolution": 20})

@@ -4,6 +4,7 @@ import pytest
 
 from api_graphs import (
     HATE,
+    PAIRS,
     SHOCKING,
     add_expert,
     add_render,
@@ -84,3 +85,17 @@ def test_an_expert_that_was_not_merged_shows_no_picture(comfy):
     graph = add_expert({}, "shocking", SHOCKING)
     graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("shocking", 1))
     assert "images" not in comfy.run(graph)["outputs"]["info"]
+
+
+def test_experts_are_compared_on_the_pictures_of_pairs_where_a_vae_is_connected(comfy):
+    graph = add_expert(add_expert(with_model(), "shocking", SHOCKING), "hate", HATE)
+    graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=PAIRS, category="all", max_pairs=2)
+    base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
+    given = {"calibration": ("pairs", 0), "prompts_per_category": 2, "method": "co_merge", **base}
+    graph["drawn"] = merge(("shocking", 1), ("hate", 1), **given)
+    graph["pictures"] = merge(("shocking", 1), ("hate", 1), vae=("ckpt", 2), **given)
+    for name in ("drawn", "pictures"):
+        graph[f"{name}_info"] = node("AlignGuardSafetyExpertInfo", expert=(name, 0))
+    ran = comfy.run(graph)
+    assert "calibration latents: drawn by the base model" in text_of(ran, "drawn_info")
+    assert "calibration latents: pictures" in text_of(ran, "pictures_info")

@@ -9,8 +9,8 @@ from training.expert import SafetyExpert
 from training.low_rank import LowRank
 from training.merging import collect_statistics, merge_experts
 from training.merging.collector import tokens_of
-from training.merging.drawing import calibration_timesteps, ddim_step, starting_noise
-from training.noise import NoiseSchedule
+from training.merging.latents import calibration_timesteps, ddim_step, noised, starting_noise
+from training.noise import NoiseSchedule, named_generator
 
 WIDTH, LATENT = 24, (4, 8, 8)
 BLOCK = "down_blocks.0.attentions.0"
@@ -72,6 +72,12 @@ def collect(unet, experts, prompts, config=CONFIG, schedule=SCHEDULE, **options)
 
 def layers_of(statistics):
     return {module: layer.outputs for module, layer in statistics.layers.items()}
+
+
+def pictures_of(*counts):
+    """Return latents of some pictures per prompt, all different."""
+    generator = torch.Generator().manual_seed(5)
+    return [[torch.randn(LATENT, generator=generator) for _ in range(count)] for count in counts]
 
 
 def num_hooks(unet):
@@ -330,6 +336,46 @@ def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet):
     merged = merge_experts(named, config, statistics=statistics, strengths=[1.0, 0.5])
     assert {each.rank for each in merged.layers.values()} == {4}
     assert merged.metadata["alignguard.ridge"] == "0.3"
+
+
+def test_pictures_are_shown_with_noise_at_one_timestep_of_every_part_of_the_schedule(unet, prompts):
+    seen = []
+    handle = unet.register_forward_pre_hook(lambda _, args: seen.append(args[:2]))
+    pictures, config = pictures_of(1, 2, 1, 2, 1), MergeConfig(timesteps=3, seed=4)
+    try:
+        shown = list(noised(unet, SCHEDULE, Conditioning(prompts), pictures, range(5), config))
+    finally:
+        handle.remove()
+    steps = torch.stack([timesteps for _, timesteps in seen])  # (parts, prompts)
+    for part, (low, high) in zip(steps, [(667, 999), (334, 666), (0, 333)], strict=True):
+        assert low <= part.min()
+        assert part.max() <= high
+        assert len(part.unique()) > 1  # not a grid
+    for number, turns in ((0, [0, 0, 0]), (1, [1, 0, 1]), (3, [1, 0, 1])):
+        generator = named_generator(f"calibration/4/{number}")
+        for part, turn in enumerate(turns):
+            timestep = torch.randint(*((667, 1000), (334, 667), (0, 334))[part], (1,), generator=generator)
+            noise = torch.randn(LATENT, generator=generator)
+            alpha = SCHEDULE.alphas_cumprod[timestep]
+            expected = alpha.sqrt() * pictures[number][turn] + (1 - alpha).sqrt() * noise
+            torch.testing.assert_close(shown[part][number], expected)  # x_t as training noises it
+            assert torch.equal(seen[part][0][number], shown[part][number])
+
+
+def test_statistics_of_pictures_do_not_depend_on_the_batch_size_and_say_what_they_are_of(
+    unet, experts, prompts
+):
+    given = {"pictures": pictures_of(2, 1, 2, 1, 2)}
+    one, all_at_once = (collect(unet, experts, prompts, batch_size=size, **given) for size in (1, 8))
+    for module, found in layers_of(one).items():
+        torch.testing.assert_close(found.total, layers_of(all_at_once)[module].total, rtol=1e-4, atol=1e-5)
+    drawn = collect(unet, experts, prompts)
+    others = collect(unet, experts, prompts, pictures=pictures_of(1, 1, 1, 1, 1))
+    assert len({each.calibration_hash for each in (one, all_at_once, drawn, others)}) == 3
+    for statistics, source in ((one, "pictures"), (drawn, "drawn by the base model")):
+        merged = merge_experts(experts, CONFIG, statistics=statistics)
+        assert merged.metadata["alignguard.calibration_source"] == source
+        assert f"calibration latents: {source}" in merged.report()
 
 
 def test_a_method_without_statistics_cannot_be_calibrated(unet, experts, prompts):

@@ -452,3 +452,21 @@ def test_the_file_says_what_repeats_the_merge():
     )
     assert all(f"alignguard.{name}" in calibrated for name in stated)
     assert "alignguard.seed" not in merge(HATE, VIOLENCE, method="concat").metadata
+
+
+def test_a_merge_of_merges_says_what_repeats_each_of_them():
+    inner = merge(HATE, VIOLENCE, method="dare_ties", strengths=[1.0, 0.5], density=0.25, seed=3)
+    calibrated = merge(HATE, SEXUAL, method="regmean", ridge=0.02)
+    outer = merge(inner, calibrated, method="concat")
+    one, other = json.loads(outer.metadata["alignguard.members"])
+    files = {expert.content_hash: expert for expert in (HATE, VIOLENCE)}
+    settings = {name: json.loads(one["settings"][name]) for name in ("density", "seed", "output_rank")}
+    again = merge(
+        *(files[member["hash"]] for member in one["members"]),
+        method=one["method"],
+        strengths=[member["strength"] for member in one["members"]],
+        **settings,
+    )
+    assert again.content_hash == one["hash"] == inner.content_hash
+    assert other["settings"]["ridge"] == "0.02"
+    assert other["settings"]["calibration_hash"] == calibrated.metadata["alignguard.calibration_hash"]

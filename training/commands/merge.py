@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from torch import Tensor
+
 from ..conditioning import LATENT_STEP, Conditioning
 from ..config import MergeConfig
 from ..data import load_pairs
+from ..data.cache import encode_pictures
 from ..data.folder import PAIRS_FILE
 from ..data.prompt_list import parse_prompts
 from ..expert import SafetyExpert, check_family, open_expert, save_expert
-from ..families.base_model import load_base
+from ..families.base_model import BaseModel, load_base
 from ..merging import (
     MERGE_METHODS,
     CalibrationPrompts,
@@ -47,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache",
         type=Path,
         metavar="DIR",
-        help="keep what calibration found here for other ranks and strengths",
+        help="keep encoded pictures, and what calibration found for other ranks and strengths, here",
     )
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add_model_options(parser)
@@ -75,7 +78,7 @@ def _merge(args: argparse.Namespace, config: MergeConfig, experts: Sequence[Safe
 
 
 def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> Statistics:
-    prompts, categories = read_calibration(args.calibration, config)
+    prompts, categories, pictures = read_calibration(args.calibration, config)
     base = load_base(args.base)
     for expert in experts:
         check_family(expert, base.family.name, base.family.text_width)
@@ -83,6 +86,7 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
     base.to(device_of(args.device))
     base.warn_of_long(dict.fromkeys(prompts))
     embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
+    latents = pictures and _encoded(args, base, pictures)
     side = args.resolution // LATENT_STEP
     with ProgressBar("calibrate") as bar:
         return collect_statistics(
@@ -94,8 +98,23 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
             latent_shape=(base.family.latent_channels, side, side),
             strengths=args.strength,
             categories=categories,
+            pictures=latents,
             base_hash=base_hash,
             store=args.cache and StatisticsStore(args.cache, base_hash),
+            on_progress=bar,
+        )
+
+
+def _encoded(
+    args: argparse.Namespace, base: BaseModel, pictures: Sequence[Sequence[Path]]
+) -> list[list[Tensor]]:
+    with ProgressBar("encode") as bar:
+        return encode_pictures(
+            pictures,
+            encode_image=base.encode_image,
+            encoder_id=base.encoder_id,
+            resolution=args.resolution,
+            cache_dir=args.cache,
             on_progress=bar,
         )
 
@@ -116,7 +135,7 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
         if (path / PAIRS_FILE).is_file() or not folders:
             folders = [path]
         sources = [load_pairs(folder) for folder in folders]
-        neutral = [sample.prompt for source in sources for sample in source.neutral]
+        neutral = [(sample.prompt, sample.image) for source in sources for sample in source.neutral]
         return calibration_prompts([pair for source in sources for pair in source.pairs], config, neutral)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Name a pairs folder or a text file of prompts.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,8 +58,7 @@ def encode_pairs(
         ValueError: if the resolution is no multiple of 8, an image cannot be read, or an encoder returns
             another shape or values that are not finite.
     """
-    if resolution < LATENT_STEP or resolution % LATENT_STEP:
-        raise ValueError(f"resolution must be a multiple of {LATENT_STEP} pixels, got {resolution}.")
+    _check_resolution(resolution)
     with torch.inference_mode(False):  # a host may run us inside; inference tensors cannot be trained on
         rows = arrange(pairs, bucket_sizes(resolution) if bucketed else [(resolution, resolution)])
     pictures = tuple(rows.pictures(mirrored=mirrored))
@@ -81,10 +80,51 @@ def encode_pairs(
         return _training_data(pairs, rows, latents, embeds, mirrored=mirrored)
 
 
+def encode_pictures(
+    pictures: Sequence[Sequence[Path]],
+    *,
+    encode_image: Callable[[Tensor], Tensor],
+    encoder_id: str,
+    resolution: int,
+    cache_dir: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[list[Tensor]]:
+    """Encode the squares of pictures, each different one once; what `encode_pairs` has kept is read.
+
+    Args:
+        pictures: files, in groups.
+        encode_image: see `encode_pairs`, as for all else.
+        encoder_id: see there.
+        resolution: see there.
+        cache_dir: see there.
+        on_progress: called with (done, total) after each picture; what it raises stops the pass.
+
+    Returns:
+        Latents of each file, (4, h, w), in the same groups; those of a file are paged in as they are used.
+
+    Raises:
+        ValueError: see `encode_pairs`.
+    """
+    _check_resolution(resolution)
+    encoder = _Encoder(encode_image, None, encoder_id, EntryStore(cache_dir))
+    files = dict.fromkeys(file for own in pictures for file in own)
+    latents: dict[Path, Tensor] = {}
+    for file in files:
+        latents[file] = encoder.image(Picture(file, (resolution, resolution))).read()["latents"][0]
+        if on_progress:
+            on_progress(len(latents), len(files))
+    return [[latents[file] for file in own] for own in pictures]
+
+
+def _check_resolution(resolution: int) -> None:
+    if resolution < LATENT_STEP or resolution % LATENT_STEP:
+        raise ValueError(f"resolution must be a multiple of {LATENT_STEP} pixels, got {resolution}.")
+
+
 @dataclass
 class _Encoder:
     encode_image: Callable[[Tensor], Tensor]
-    encode_prompt: Callable[[str], Conditioning]
+    encode_prompt: Callable[[str], Conditioning] | None  # None where only pictures are encoded
     encoder_id: str
     store: EntryStore
     num_cut: int = 0

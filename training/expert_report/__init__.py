@@ -23,6 +23,7 @@ _STATED = {  # metadata key -> label
     "alignguard.density": "share of weights kept",
     "alignguard.level": "merged by",
     "alignguard.calibration_inputs": "calibration inputs",
+    "alignguard.calibration_source": "calibration latents",
     "alignguard.calibration_agreement": "agreement of two halves of the calibration",
 }
 

@@ -21,7 +21,7 @@ from ..low_rank import LowRank
 from ..noise import NoiseSchedule
 from .calibration import rounds_of
 from .collector import Collector
-from .drawing import calibration_timesteps, draw, starting_noise
+from .latents import base_passes
 from .members import Member, layer_parts, layer_shapes, members_of
 from .methods import MERGE_METHODS, calibrated_methods
 from .statistics import Statistics, strengths_matter
@@ -40,6 +40,7 @@ def collect_statistics(
     latent_shape: Sequence[int],
     strengths: Sequence[float] | None = None,
     categories: Sequence[str] | None = None,
+    pictures: Sequence[Sequence[Tensor]] | None = None,
     base_hash: str = "",
     batch_size: int = 4,
     store: StatisticsStore | None = None,
@@ -47,10 +48,10 @@ def collect_statistics(
 ) -> Statistics:
     """Run the base model on the calibration prompts and keep what the method must know.
 
-    Each prompt is drawn by the base model itself in config.timesteps coarse DDIM steps from its own
-    noise, so every noise level is met with the latents the model meets it with, and no image is
-    needed or decoded. Cost: prompts * timesteps forward passes, whatever the number of experts. The pass
-    ends early once the choices on its two halves agree to config.stop_agreement.
+    The latents are those of the prompts' pictures with noise added at config.timesteps stratified
+    timesteps or, where there are none, what the base model draws itself in as many coarse DDIM steps.
+    Cost: prompts * timesteps forward passes, whatever the number of experts. The pass ends early once the
+    choices on its two halves agree to config.stop_agreement.
 
     Args:
         unet: base model of diffusers without an adapter; not changed.
@@ -61,6 +62,7 @@ def collect_statistics(
         latent_shape: (c, h, w) of one latent.
         strengths: one per expert, in [0, 2]; None is 1 for all.
         categories: what each prompt stands for, see `CalibrationPrompts`; None if nobody knows.
+        pictures: latents of each prompt's pictures as the UNet sees them, each of latent_shape; None draws.
         base_hash: name of the base model's weights, for the file's metadata.
         batch_size: prompts in memory at once; it does not change the result beyond rounding.
         store: where the same calibration may be kept already, and will be kept.
@@ -73,8 +75,7 @@ def collect_statistics(
     if not len(prompts):
         raise ValueError("calibration needs at least one calibration prompt, got none.")
     members = members_of(experts, strengths)
-    timesteps = calibration_timesteps(config.timesteps, len(schedule.alphas_cumprod))
-    named = _calibration_hash(prompts, categories, latent_shape, timesteps, config.seed, schedule)
+    named = _calibration_hash(prompts, categories, latent_shape, config, schedule, pictures)
     readers = _readers(unet, members)
     kind = _collector_of(config)
     file = store and _file_of(store, unet, members, named, config)
@@ -88,12 +89,15 @@ def collect_statistics(
         ):
             own = None if categories is None else [categories[i] for i in batch]
             collector.begin(number, own)
-            noise = starting_noise(batch, latent_shape, config.seed)
-            for _ in draw(unet, schedule, prompts[torch.tensor(batch)], noise, timesteps):
+            shown = pictures and [pictures[i] for i in batch]
+            encoded = prompts[torch.tensor(batch)]
+            for _ in base_passes(
+                unet, schedule, encoded, batch, config, latent_shape=latent_shape, pictures=shown
+            ):
                 collector.begin(number, own)
                 num_inputs += len(batch)
                 if on_progress:
-                    on_progress(num_inputs, len(prompts) * len(timesteps))
+                    on_progress(num_inputs, len(prompts) * config.timesteps)
     statistics = Statistics(
         layers=collector.layers(),
         members=tuple(member.expert.content_hash for member in members),
@@ -105,6 +109,7 @@ def collect_statistics(
         agreement=collector.agreement(),
         latent_shape=tuple(latent_shape),
         base_hash=base_hash,
+        from_pictures=pictures is not None,
     )
     if store:
         store.write(file, statistics)
@@ -193,13 +198,14 @@ def _calibration_hash(
     prompts: Conditioning,
     categories: Sequence[str] | None,
     latent_shape: Sequence[int],
-    timesteps: Sequence[int],
-    seed: int,
+    config: MergeConfig,
     schedule: NoiseSchedule,
+    pictures: Sequence[Sequence[Tensor]] | None,
 ) -> str:
-    told = f"{tuple(latent_shape)} {timesteps} {seed} {schedule.prediction_type} {categories}"
-    digest = hashlib.sha256(told.encode())
-    for tensor in (*prompts.tensors, schedule.alphas_cumprod):
+    told = f"{tuple(latent_shape)} {config.timesteps} {config.seed} {schedule.prediction_type} {categories}"
+    digest = hashlib.sha256(f"{told} {pictures and [len(own) for own in pictures]}".encode())
+    shown = [latents for own in pictures or () for latents in own]
+    for tensor in (*prompts.tensors, schedule.alphas_cumprod, *shown):
         digest.update(f"{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()

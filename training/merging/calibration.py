@@ -1,7 +1,9 @@
 """Which prompts the experts are compared on, which category each stands for, and in which order they run."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -12,28 +14,38 @@ from .methods import MERGE_METHODS
 
 NEUTRAL = ""  # the category of prompts on which nothing must change
 _ROUND = 8  # prompts in a round where categories are unknown
+_Pictured = defaultdict[str, list[Path]]  # distinct prompts, in order, and the pictures of each
+_T = TypeVar("_T")
 
 
 class CalibrationPrompts(NamedTuple):
-    """Prompts, and the category each was chosen for (`NEUTRAL`: for none); None where nobody said it."""
+    """What the experts are compared on.
+
+    Attributes:
+        prompts: encoded and run one by one.
+        categories: which one each prompt was chosen for (`NEUTRAL`: for none); None where nobody said it.
+        pictures: files of each prompt's pictures; None where prompts have none.
+    """
 
     prompts: tuple[str, ...]
     categories: tuple[str, ...] | None
+    pictures: tuple[tuple[Path, ...], ...] | None = None
 
 
 def calibration_prompts(
-    pairs: Iterable[PreferencePair], config: MergeConfig, neutral: Iterable[str] = ()
+    pairs: Iterable[PreferencePair], config: MergeConfig, neutral: Iterable[tuple[str, Path]] = ()
 ) -> CalibrationPrompts:
     """Choose calibration prompts from preference pairs.
 
     A category with fewer prompts than asked for repeats them, each time with other noise: otherwise
     its expert would count less for want of prompts. A method that needs neutral prompts gets as many
-    of them, and as many safe ones.
+    of them, and as many safe ones. An unsafe prompt has both pictures of its pair, since an expert in use
+    meets what lies between them.
 
     Args:
         pairs: of all categories to be merged; a pair of several categories serves each of them.
         config: prompts_per_category, and what the method needs.
-        neutral: prompts of no category.
+        neutral: prompts of no category, each with its picture.
 
     Returns:
         prompts_per_category unsafe prompts per category, category by category in sorted order, each
@@ -42,21 +54,26 @@ def calibration_prompts(
     Raises:
         ValueError: if there is no pair.
     """
-    found: dict[str, dict[str, None]] = {}  # category -> its distinct prompts, in order
-    safe: dict[str, None] = {}
+    found: dict[str, _Pictured] = {}
+    safe, other = _Pictured(list), _Pictured(list)
     for pair in pairs:
-        safe[pair.safe_prompt] = None
+        safe[pair.safe_prompt] += [pair.winner]
         for category in pair.categories:
-            found.setdefault(category, {})[pair.unsafe_prompt] = None
+            found.setdefault(category, _Pictured(list))[pair.unsafe_prompt] += [pair.loser, pair.winner]
+    for prompt, picture in neutral:
+        other[prompt] += [picture]
     if not found:
         raise ValueError("calibration needs preference pairs with a category, got none.")
-    count = config.prompts_per_category
-    chosen = [(name, _repeated(found[name], count)) for name in sorted(found)]
+    chosen = [(name, found[name]) for name in sorted(found)]
     needed = MERGE_METHODS[config.method].needs_statistics
     if needed and needed.needs_categories:
-        chosen += [(NEUTRAL, _repeated(texts, count)) for texts in (dict.fromkeys(neutral), safe) if texts]
-    prompts = tuple(prompt for _, prompts in chosen for prompt in prompts)
-    return CalibrationPrompts(prompts, tuple(name for name, prompts in chosen for _ in prompts))
+        chosen += [(NEUTRAL, texts) for texts in (other, safe) if texts]
+    rows = [
+        (prompt, name, tuple(pictures))
+        for name, texts in chosen
+        for prompt, pictures in _repeated(texts.items(), config.prompts_per_category)
+    ]
+    return CalibrationPrompts(*zip(*rows, strict=True))
 
 
 def rounds_of(num_prompts: int, categories: Sequence[str] | None, seed: int) -> list[list[int]]:
@@ -83,6 +100,6 @@ def rounds_of(num_prompts: int, categories: Sequence[str] | None, seed: int) -> 
     return rounds
 
 
-def _repeated(prompts: Iterable[str], count: int) -> list[str]:
-    listed = list(prompts)
+def _repeated(found: Iterable[_T], count: int) -> list[_T]:
+    listed = list(found)
     return [listed[i % len(listed)] for i in range(count)]

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 
 from ..config import MergeConfig
 from ..low_rank import LowRank
@@ -10,11 +11,19 @@ from .members import Member, base_hashes
 from .methods import MERGE_METHODS
 from .statistics import Statistics
 
+_CALIBRATION = ("hash", "inputs", "latents", "source", "base_hash", "agreement")
+_REPEATING = (
+    *(field.name for field in fields(MergeConfig)),
+    *(f"calibration_{name}" for name in _CALIBRATION),
+)
+
 
 def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]:
     """State how the file was made and from which experts; the base model's hash if all share one.
 
-    Together with the members' files, and the calibration prompts if there are any, it repeats the merge.
+    Together with the members' files, and the calibration prompts and pictures if there are any, it repeats
+    the merge. Of members that are merges themselves the same is stated in turn, so their files need not be
+    kept.
 
     Members of different base models are counted under `alignguard.member_bases`.
     """
@@ -73,6 +82,9 @@ def calibration(
         "alignguard.calibration_inputs": str(statistics.num_inputs),
         "alignguard.calibration_latents": "x".join(map(str, statistics.latent_shape)),
         "alignguard.calibration_base_hash": statistics.base_hash,
+        "alignguard.calibration_source": "pictures"
+        if statistics.from_pictures
+        else "drawn by the base model",
         **({} if agreement is None else {"alignguard.calibration_agreement": f"{agreement:.4f}"}),
         **({"alignguard.winners": json.dumps(winners)} if winners else {}),
     }
@@ -92,4 +104,6 @@ def _own_members(metadata: Mapping[str, str]) -> dict[str, object]:
         own = json.loads(metadata["alignguard.members"])
     except (KeyError, ValueError):
         return {}
-    return {"method": metadata.get("alignguard.method", ""), "members": own}
+    stated = {name: metadata.get(f"alignguard.{name}") for name in _REPEATING}
+    settings = {name: value for name, value in stated.items() if value is not None}
+    return {"method": settings.pop("method", ""), "members": own, "settings": settings}

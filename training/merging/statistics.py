@@ -18,12 +18,13 @@ class Statistics:
         members: content hash of each expert, in their order.
         strengths: of the same experts, at which they competed for wins.
         normalize: whether activities were divided by the size of each expert.
-        calibration_hash: SHA-256 of prompts, timesteps, noise seed and schedule.
+        calibration_hash: SHA-256 of prompts, pictures, timesteps, noise seed and schedule.
         num_inputs: prompts times timesteps that were run.
         kind: of the collector.
         agreement: see `Collector.agreement`.
-        latent_shape: (c, h, w) of the pictures that were drawn.
+        latent_shape: (c, h, w) of the latents.
         base_hash: of the base model's weights, empty if it was not told.
+        from_pictures: whether the latents were of given pictures; else the base model drew them.
     """
 
     layers: Mapping[str, Any]
@@ -36,6 +37,7 @@ class Statistics:
     agreement: float | None = None
     latent_shape: tuple[int, ...] = ()
     base_hash: str = ""
+    from_pictures: bool = False
 
     def at(self, strengths: Sequence[float], module: str) -> Any:
         """Return what was found in a layer, for experts at these strengths."""
