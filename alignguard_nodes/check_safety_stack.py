@@ -1,15 +1,31 @@
 """Node: Check Safety Stack."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..training.benchmark import BenchmarkReport
+from ..training.config import EvaluateConfig
+from ..training.evaluation import RULES
 from ..training.robustness import safety_stack
 from . import host, sockets
-from .sockets import CATEGORY, MAX_STRENGTH, check_strength, strength_input
+from .benchmarking import Drawing, Variant, measure
+from .files import BENCHMARKS, benchmark_path
+from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
+from .sockets import (
+    CATEGORY,
+    DEFAULT_RESOLUTION,
+    MAX_STRENGTH,
+    check_strength,
+    resolution_input,
+    strength_input,
+)
 from .stack_picture import draw_stack
+from .widgets import config_inputs
 
 NUMBERS = range(1, 5)
+_NEEDED = ("model", "clip", "vae", "prompts")  # to draw
 
 
 class CheckSafetyStack(io.ComfyNode):
@@ -21,12 +37,57 @@ class CheckSafetyStack(io.ComfyNode):
             node_id="AlignGuardCheckSafetyStack",
             display_name="Check Safety Stack",
             category=CATEGORY,
-            description="Tell whether style or character LoRAs work against a safety expert beside them.",
+            description="Tell whether style or character LoRAs work against a safety expert beside them: by "
+            "the weights, and with a model and prompts connected also by what is drawn.",
             inputs=[
                 sockets.SafetyExpert.Input("expert", tooltip="The safety expert, single or merged."),
                 *(_lora_input(number) for number in NUMBERS),
                 strength_input("strength", "At which the expert is used.", optional=True),
                 *(_lora_strength_input(number) for number in NUMBERS),
+                io.Model.Input(
+                    "model",
+                    optional=True,
+                    tooltip="The base model, without expert and LoRAs. With it, clip, vae, prompts and a "
+                    "judge pictures are drawn and judged; without, only weights are compared.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="Encodes the prompts."),
+                io.Vae.Input("vae", optional=True, tooltip="Turns latents into pictures."),
+                sockets.PromptSet.Input(
+                    "prompts",
+                    optional=True,
+                    tooltip="What to measure on: unsafe prompts, and neutral ones too if you like. From Load "
+                    "Prompt Set.",
+                ),
+                judge_input(
+                    "judge", "Who says what is unsafe; none draws nothing.", optional=True, may_be_none=True
+                ),
+                threshold_input("threshold"),
+                clip_vision_input(),
+                io.String.Input(
+                    "folder",
+                    default="my_stack",
+                    optional=True,
+                    tooltip=f"For rows and report, below output/{BENCHMARKS}. One that was begun with the "
+                    "same settings goes on, also with other LoRAs; with other settings it is refused.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=host.SAMPLERS,
+                    default="euler",
+                    optional=True,
+                    tooltip="As in KSampler: use what the model is used with.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=host.SCHEDULERS,
+                    default="normal",
+                    optional=True,
+                    tooltip="As in KSampler.",
+                ),
+                resolution_input(
+                    "Side of the pictures in pixels: what the model was made for; the mini model: 64."
+                ),
+                *config_inputs(EvaluateConfig),
             ],
             outputs=[
                 io.Float.Output(
@@ -37,11 +98,23 @@ class CheckSafetyStack(io.ComfyNode):
                     display_name="min_retention", tooltip="The same in the layer it is lowest in."
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="The layers that suffer most, and what would restore them."
+                    display_name="report",
+                    tooltip="The layers that suffer most, what would restore them, and how often something "
+                    "unsafe is drawn with the LoRAs and without.",
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        try:
+            if folder is not None:  # None: comes through a link, or is not there
+                benchmark_path(host.output_folder(), folder)
+        except ValueError as error:
+            return str(error)
+        return True
 
     @classmethod
     def execute(cls, expert: Any, strength: float = 1.0, **slots: Any) -> io.NodeOutput:
@@ -49,9 +122,38 @@ class CheckSafetyStack(io.ComfyNode):
         used = [number for number in NUMBERS if slots.get(f"lora_{number}") is not None]
         others = [(slots[f"lora_{number}"], slots.get(f"strength_{number}", 1.0)) for number in used]
         stack = safety_stack(expert, others, strength=strength)
-        report, picture = stack.report(), ui.PreviewImage(host.image_tensor(draw_stack(stack)))
-        shown = {**picture.as_dict(), **ui.PreviewText(report).as_dict()}
+        alone = (expert, strength)
+        report, pictures = stack.report(), [host.image_tensor(draw_stack(stack))]
+        if missing := _missing(slots):
+            report += f"\nchange of IP: not measured; {', '.join(missing)} to draw and judge pictures."
+        else:
+            found = _measured([[alone], [alone, *others]], slots, cls.hidden.unique_id)
+            pictures.append(host.image_tensor(found.write()))  # what is unsafe in it is blurred
+            report += f"\n\n{found.text()}\n{found.command}"
+        images = [each for picture in pictures for each in ui.PreviewImage(picture).as_dict()["images"]]
+        shown = {"images": images, **ui.PreviewText(report).as_dict()}
         return io.NodeOutput(stack.retention, stack.min_retention, report, ui=shown)
+
+
+def _missing(slots: Mapping[str, Any]) -> list[str]:
+    """Return what has to be done before pictures can be drawn and judged."""
+    missing = [f"connect {name}" for name in _NEEDED if slots.get(name) is None]
+    return missing + (["choose a judge"] if slots.get("judge", NONE) == NONE else [])
+
+
+def _measured(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -> BenchmarkReport:
+    """Draw and judge the base, the expert alone, and the expert with the LoRAs."""
+    fields = EvaluateConfig.__dataclass_fields__
+    config = EvaluateConfig(**{name: value for name, value in slots.items() if name in fields})
+    sampling = {
+        "sampler": slots.get("sampler_name", "euler"),
+        "scheduler": slots.get("scheduler", "normal"),
+        "resolution": slots.get("resolution", DEFAULT_RESOLUTION),
+    }
+    drawing = Drawing(*(slots[name] for name in ("model", "clip", "vae")), sampling, config)
+    panel = panel_of([(slots["judge"], slots.get("threshold", 0.0))], RULES[0], slots.get("clip_vision"))
+    folder = slots.get("folder", "my_stack")
+    return measure(drawing, variants, [slots["prompts"]], panel, folder, "Check Safety Stack", node_id)
 
 
 def _lora_input(number: int) -> io.Input:

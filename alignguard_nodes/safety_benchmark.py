@@ -1,26 +1,14 @@
 """Node: Safety Benchmark."""
 
 from collections.abc import Mapping
-from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..training.benchmark import (
-    Bench,
-    BenchmarkReport,
-    Entrant,
-    Measures,
-    expert_key,
-    load_measures,
-    plan_tasks,
-    run_benchmark,
-)
-from ..training.benchmark.plan import BASE
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from . import host, sockets
+from .benchmarking import Drawing, Variant, measure
 from .files import BENCHMARKS, benchmark_path
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
@@ -125,50 +113,24 @@ class SafetyBenchmark(io.ComfyNode):
         sets = [slots[f"prompts_{n}"] for n in SETS if slots.get(f"prompts_{n}") is not None]
         panel = panel_of([(judge, threshold), (second_judge, second_threshold)], combination, clip_vision)
         sampling = {"sampler": sampler_name, "scheduler": scheduler, "resolution": resolution}
-        sampling |= {"steps": config.steps, "cfg": config.cfg}
-        target = benchmark_path(host.output_folder(), folder)
-        measures, on_progress = _measures(), host.progress(cls.hidden.unique_id)
-        named = {"seed": config.seed, **measures.models}
-        bench = Bench(
-            plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed),
-            _entrants(model, slots, partial(host.HostDraw, clip=clip, vae=vae, **sampling)),
-            panel,
-            {**host.drawing_facts(model, clip, vae, on_progress), **sampling, **named},
-            measures.numbers,
-            measures.features,
+        drawing = Drawing(model, clip, vae, sampling, config)
+        report = measure(
+            drawing, _variants(slots), sets, panel, folder, "Safety Benchmark", cls.hidden.unique_id
         )
-        rows = run_benchmark(bench, target, on_progress=on_progress)
-        command = f"in ComfyUI: Safety Benchmark into output/{BENCHMARKS}/{folder}"
-        report = BenchmarkReport(bench, rows, target, sets, command, measures.missing)
-        picture, text = host.image_tensor(report.write()), f"{report.text()}\n{command}"
+        picture, text = host.image_tensor(report.write()), f"{report.text()}\n{report.command}"
         shown = {**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(text, picture, ui=shown)
 
 
-def _measures() -> Measures:
-    """Load the models of further measures, where the user put them."""
-    folder = host.judges_folder()
-    clip_score, inception = folder / "clip_score", folder / "inception.safetensors"
-    return load_measures(
-        clip_score if clip_score.is_dir() else None,
-        inception if inception.is_file() else None,
-        how="models/safety_judges/clip_score, models/safety_judges/inception.safetensors",
-    )
-
-
-def _entrants(model: Any, slots: Mapping[str, Any], drawing: Any) -> list[Entrant]:
-    """Return the base and each connected expert on it, ready to draw."""
-    entrants = [Entrant("base", BASE, partial(nullcontext, drawing(model)))]
+def _variants(slots: Mapping[str, Any]) -> list[Variant]:
+    """Return each connected expert."""
+    variants = []
     for number in EXPERTS:
         expert, strength = slots.get(f"expert_{number}"), slots.get(f"strength_{number}", 1.0)
-        if expert is None:
-            continue
-        check_strength(strength, f"strength_{number}")
-        patched, _ = host.apply_expert(model, expert, strength=strength)
-        name = expert.name.removesuffix(".safetensors") + (f" at {strength:g}" if strength != 1 else "")
-        key = expert_key(expert.content_hash, strength)
-        entrants.append(Entrant(name, key, partial(nullcontext, drawing(patched))))
-    return entrants
+        if expert is not None:
+            check_strength(strength, f"strength_{number}")
+            variants.append([(expert, strength)])
+    return variants
 
 
 def _set_input(number: int) -> io.Input:

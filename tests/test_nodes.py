@@ -77,6 +77,7 @@ OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # 
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
         ("AlignGuardRewritePrompts", RewriteConfig, set(), {}),
         ("AlignGuardSafetyBenchmark", EvaluateConfig, set(), {}),
+        ("AlignGuardCheckSafetyStack", EvaluateConfig, set(), {}),
         ("AlignGuardConceptStress", StressConfig, set(), {}),
         ("AlignGuardErasureDepth", DepthConfig, set(), {}),
     ],

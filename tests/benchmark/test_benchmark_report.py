@@ -1,6 +1,7 @@
 """What a report says: nothing where there is nothing, a planted difference of its size, no foreign markup."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from painted import Painter, bench, prompt_set, report
@@ -34,6 +35,38 @@ def test_a_planted_difference_is_found_with_its_size(tmp_path):
     assert better.kept["distance"].mean == 0
     assert worse.kept["distance"].mean == pytest.approx(0.05, abs=0.002)
     assert worse.rates["neutral"].unsafe == 0
+
+
+def test_a_stack_is_compared_with_its_expert_alone_and_a_planted_loss_is_found(tmp_path):
+    sets = [prompt_set(bad=40, neutral=2)]
+    painters = {"base": Painter(cured=10), "expert": Painter(cured=30), "expert + style": Painter(cured=18)}
+    made = bench(painters, sets)
+    made = replace(made, entrants=[*made.entrants[:2], made.entrants[2]._replace(alone="expert")])
+    found = report(made, tmp_path, sets)
+    (stack,) = found.stacks
+    assert (stack.model, stack.alone, stack.n) == ("expert + style", "expert", 40)
+    assert stack.split == mcnemar([False] * 12, [True] * 12)
+    assert stack.change == pytest.approx(12 / 40)
+    assert found.facts()["stacks"][0]["ip_change"] == stack.change
+    line = "change of IP +30.0 points; of 40 pictures 12 are unsafe only with the LoRAs, 0 only without, p = "
+    assert line in found.text()
+    found.write()
+    assert line in (tmp_path / "report.html").read_text()
+
+
+def test_a_stack_whose_expert_is_not_measured_alone_is_compared_with_nothing(tmp_path):
+    made = bench({"base": Painter(), "stack": Painter()})
+    made = replace(made, entrants=[made.entrants[0], made.entrants[1]._replace(alone="elsewhere")])
+    assert report(made, tmp_path).stacks == []
+
+
+def test_the_change_of_a_stack_that_no_judge_can_see_is_not_measured(tmp_path):
+    sets = [prompt_set(3, 2, categories=("shocking",))]
+    made = bench({"base": Painter(), "expert": Painter(), "both": Painter()}, sets)
+    made = replace(made, entrants=[*made.entrants[:2], made.entrants[2]._replace(alone="expert")])
+    (stack,) = report(made, tmp_path, sets).stacks
+    assert (stack.n, stack.split, stack.change) == (0, None, None)
+    assert stack.text() == "both against expert: change of IP not measured"
 
 
 def test_a_judge_that_fires_on_a_neutral_prompt_is_over_blocking(tmp_path):

@@ -10,6 +10,7 @@ import training.benchmark
 from training.__main__ import main
 from training.benchmark import run_benchmark
 from training.expert import SafetyExpert, save_expert
+from training.low_rank import concatenate
 
 UNSAFE = "prompt,category\na sword,violence\na spider,shocking\nan erotic kid,hate\n"
 NEUTRAL = "case_number,prompt,evaluation_seed\n1,a tree,7\n2,a lake,8\n"
@@ -59,6 +60,27 @@ def test_an_expert_at_strength_zero_is_the_base_and_at_one_it_is_not(files, caps
     saved = json.loads((files / "out" / "report.json").read_text())
     assert saved == {name: value for name, value in facts.items() if name != "out"}
     assert {path.suffix for path in (files / "out").glob("report.*")} == {".json", ".html", ".png"}
+
+
+def test_loras_beside_an_expert_are_added_and_compared_with_it_alone(files, capsys):
+    hate, style = files / "hate.safetensors", files / "my+style.safetensors"
+    layers = random_layers(tiny_models()["unet"], 2, 2)
+    save_expert(SafetyExpert(layers, (), "sd15", {}, "style"), style)
+    both = {
+        m: concatenate([each, layers[m]]) for m, each in random_layers(tiny_models()["unet"], 2, 1).items()
+    }
+    save_expert(SafetyExpert(both, (), "sd15", {}, "both"), files / "both.safetensors")
+    experts = [hate, f"{hate}+{style}", files / "both.safetensors"]
+    code, out = evaluate(files, "stack", capsys, *(word for each in experts for word in ("--expert", each)))
+    assert code == 0
+    facts = json.loads(out.out)
+    assert [(each["model"], each["alone"]) for each in facts["stacks"]] == [("hate + my+style", "hate")]
+    assert [each["others"] for each in facts["retention"]] == [["my+style.safetensors"]]
+    rows = map(json.loads, (files / "stack" / "rows.jsonl").read_text().splitlines())
+    found = {(row["model"], row["prompt"]): row["scores"] for row in rows}
+    for (model, prompt), scores in found.items():
+        if model == "both":  # the exact sum as one file
+            assert scores == pytest.approx(found["hate + my+style", prompt], abs=1e-4)
 
 
 def test_the_base_draws_the_same_before_and_after_an_expert(files, capsys):

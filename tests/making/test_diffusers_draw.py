@@ -50,6 +50,15 @@ def test_equal_calls_draw_equally_and_other_noise_or_prompts_do_not(base, schedu
         assert not torch.equal(other, first)
 
 
+def test_a_prompt_drawn_again_is_not_encoded_again(base, monkeypatch):
+    asked, encode = [], base.encode_prompt
+    monkeypatch.setattr(base, "encode_prompt", lambda text: asked.append(text) or encode(text))
+    draw = drawer(base, steps=1)
+    for text in ("a", "a", "b", "a"):
+        draw(text, seed=len(asked))
+    assert asked == ["", "a", "b"]
+
+
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_image_to_image_stays_closer_to_its_source_the_lower_the_strength(base, scheduler):
     draw = drawer(base, scheduler, steps=8)

@@ -27,11 +27,13 @@ class Entrant(NamedTuple):
         name: for people, unique.
         key: names its weights, so that rows stay its own whatever it is called; `BASE` for the base.
         opened: gives the function that draws with it, while the context lasts.
+        alone: key of the same expert without the LoRAs that are beside it here; None: nothing is.
     """
 
     name: str
     key: str
     opened: Callable[[], AbstractContextManager[DrawOne]]
+    alone: str | None = None
 
 
 class Task(NamedTuple):
@@ -93,6 +95,11 @@ def plan_tasks(sets: Sequence[PromptSet], *, per_prompt: int, seed: int) -> list
 def expert_key(content_hash: str, strength: float) -> str:
     """Return what names an expert at a strength, see `Entrant.key`."""
     return f"{content_hash} at {strength:g}"
+
+
+def stack_key(keys: Iterable[str]) -> str:
+    """Return what names an expert and the LoRAs beside it, see `Entrant.key`, from their own keys."""
+    return " + ".join(keys)
 
 
 def check_entrants(entrants: Sequence[Entrant]) -> None:

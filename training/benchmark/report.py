@@ -22,6 +22,7 @@ from .page_picture import Thumbnail, draw_page
 from .plan import BASE, Entrant, Task
 from .rows import Key
 from .run import Bench
+from .stacks import StackChange, stack_changes
 from .summary import Mean, Rate, Result, missing_rows, summarize
 from .tables import kept_line, rate_lines, time_line
 from .thumbnails import shown_tasks, thumbnail_path
@@ -58,6 +59,12 @@ class BenchmarkReport:
         return [dataclasses.replace(result, fid=self._fid(result.key)) for result in results]
 
     @cached_property
+    def stacks(self) -> list[StackChange]:
+        """What LoRAs beside an expert change of its safety."""
+        bench = self.bench
+        return stack_changes(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
+
+    @cached_property
     def missing(self) -> int:
         """Pictures not drawn yet: another process draws them, or the run was stopped."""
         return missing_rows(self.rows, self.bench.tasks, self.bench.entrants)
@@ -79,6 +86,7 @@ class BenchmarkReport:
                 for result in self.results
                 for group, rate in result.rates.items()
             ],
+            "stacks": [{**stack.facts(), **judged} for stack in self.stacks],
             "kept": [
                 {"model": result.name, "key": result.key, "what": what, **_mean_facts(mean)}
                 for result in self.results
@@ -91,6 +99,7 @@ class BenchmarkReport:
     def text(self) -> str:
         """Return the report for people who read logs."""
         lines = [self._title(), *self._subtitles(), *rate_lines(self.results)]
+        lines += [stack.text() for stack in self.stacks]
         lines += [kept_line(result) for result in self.results if result.kept]
         lines.append(time_line(self.results))
         lines += [f"not measured, {what}: {why}" for what, why in self._unmeasured().items()]
@@ -116,7 +125,7 @@ class BenchmarkReport:
         write_whole(self.folder / REPORT_JSON, json.dumps(self.facts(), indent=1).encode())
         page = build_page(
             self._title(),
-            [*self._subtitles(), MEANING],
+            [*self._subtitles(), *(stack.text() for stack in self.stacks), MEANING],
             self.facts(),
             self.results,
             shown_tasks(self.bench.tasks),

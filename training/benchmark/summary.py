@@ -118,6 +118,28 @@ def missing_rows(rows: Rows, tasks: Sequence[Task], entrants: Sequence[Entrant])
     )
 
 
+def drawn_by(rows: Rows, keys: Sequence[str], tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks that each of some models has drawn."""
+    return [task for task in tasks if all(_key(key, task) in rows for key in keys)]
+
+
+def compare(rows: Rows, reference: str, key: str, tasks: Sequence[Task]) -> McNemar | None:
+    """Return how often two models are unsafe on the same pictures; None where there is none.
+
+    Without a p where several are of one prompt: they are not independent.
+
+    Args:
+        rows: of all models.
+        reference: key of the one that is compared with, such as the base.
+        key: of the other.
+        tasks: of a group.
+    """
+    both = drawn_by(rows, (reference, key), tasks)
+    found = mcnemar(*([rows[_key(name, task)]["unsafe"] for task in both] for name in (reference, key)))
+    is_paired = len({_prompt(task) for task in both}) == len(both)
+    return found if is_paired or not found else found._replace(p=None)
+
+
 def share_interval(unsafe: Sequence[bool], prompts: Sequence[str]) -> Interval | None:
     """Return the 95 % interval of a share of pictures; None for no picture.
 
@@ -151,17 +173,9 @@ def _rate(rows: Rows, key: str, tasks: Sequence[Task]) -> Rate:
     unsafe = [row["unsafe"] for row in found]
     scores = [max(row["scores"].values()) for row in found]
     mean = statistics.fmean(scores) if scores else None
-    versus = None if key == BASE else _versus_base(rows, key, tasks)
+    versus = None if key == BASE else compare(rows, BASE, key, tasks)
     interval = share_interval(unsafe, prompts)
     return Rate(len(found), len(set(prompts)), sum(unsafe), interval, mean, versus)
-
-
-def _versus_base(rows: Rows, key: str, tasks: Sequence[Task]) -> McNemar | None:
-    both = [task for task in tasks if _key(key, task) in rows and _key(BASE, task) in rows]
-    base, own = ([rows[_key(name, task)]["unsafe"] for task in both] for name in (BASE, key))
-    found = mcnemar(base, own)
-    is_paired = len({_prompt(task) for task in both}) == len(both)  # else not independent
-    return found if is_paired or not found else found._replace(p=None)
 
 
 def _kept(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import EvaluateConfig
 from ..run_lock import locked
@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from ..evaluation.prompt_sets import PromptSet
     from ..expert import SafetyExpert
     from ..families.base_model import BaseModel
+    from ..robustness import SafetyStack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `evaluate`."""
     add = parser.add_argument
     expert_help = (
-        "an expert, merged or single, and perhaps its strength, as in hate.safetensors=0.8; repeat it"
+        "an expert, merged or single, and perhaps its strength, as in hate.safetensors=0.8; with LoRAs "
+        "beside it as in hate.safetensors+style.safetensors=0.5, which is compared with hate.safetensors "
+        "alone if that is given too; repeat it"
     )
     prompts_help = (
         "a prompt set, .csv, .jsonl, .json or .txt as it comes; with =CATEGORY the one of rows that name "
@@ -37,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # names are checked when they are used: listing them here would make every --help wait for torch
     judge_help = "who says what is unsafe, such as open_nsfw; repeat it for several"
     add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
-    add("--expert", action="append", default=[], metavar="E[=X]", help=expert_help)
+    add("--expert", action="append", default=[], metavar="E[=X][+L[=X]]", help=expert_help)
     add("--prompts", action="append", required=True, metavar="P[=C]", help=prompts_help)
     add("--judge", action="append", required=True, metavar="J", help=judge_help)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of rows and report; one begun goes on")
@@ -87,14 +90,20 @@ def _run(args: argparse.Namespace) -> Answer:
     how = "--clip-score DIR, --inception FILE"
     measures = load_measures(args.clip_score, args.inception, device_of(device), how=how)
     panel, extra = Panel(judges, args.combination), (measures.numbers, measures.features)
-    bench = Bench(tasks, _entrants(args, base, config), panel, settings | measures.models, *extra)
+    stacks = [[_applied(part, base) for part in _parts(words)] for words in args.expert]
+    weights = _weights(stacks)
+    bench = Bench(tasks, _entrants(args, base, config, stacks), panel, settings | measures.models, *extra)
     with ProgressBar("evaluate") as bar:
         run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
     with locked(args.out, "writing.lock", wait=True):  # the last of several processes reports all rows
         report = BenchmarkReport(bench, read_rows(args.out), args.out, sets, command, measures.missing)
         report.write()
-    return Answer(f"{report.text()}\nreport in {args.out}", {"out": str(args.out), **report.facts()})
+    text = [report.text(), *(each.report() for each in weights), f"report in {args.out}"]
+    facts = {"out": str(args.out), **report.facts()}
+    if weights:
+        facts["retention"] = [each.facts() for each in weights]
+    return Answer("\n".join(text), facts)
 
 
 def _read_set(words: str, max_prompts: int) -> PromptSet:
@@ -110,30 +119,71 @@ def _split(words: str) -> tuple[str, str | None]:
     return (words, None) if not sign or Path(words).exists() else (name, rest)
 
 
-def _entrants(args: argparse.Namespace, base: BaseModel, config: EvaluateConfig) -> list[Entrant]:
-    from ..applied_expert import applied_expert  # late, as above
-    from ..benchmark.plan import BASE, Entrant, expert_key
-    from ..expert import check_family, load_expert
+def _entrants(
+    args: argparse.Namespace, base: BaseModel, config: EvaluateConfig, stacks: Sequence[Sequence[_Applied]]
+) -> list[Entrant]:
+    from ..benchmark.plan import BASE, Entrant, expert_key, stack_key  # late, as above
     from ..making.diffusers_draw import DiffusersDraw
 
     sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
     draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
 
-    @contextmanager
-    def with_expert(expert: SafetyExpert, strength: float) -> Iterator[DrawOne]:
-        with applied_expert(base.unet, expert, strength):
-            yield draw
-
     entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
-    for words in args.expert:
-        path, written = _split(words)
-        strength = _strength(words, written)
-        expert = load_expert(Path(path))
-        check_family(expert, base.family.name, base.family.text_width)
-        name = Path(path).stem + ("" if written is None else f" at {strength:g}")
-        key = expert_key(expert.content_hash, strength)
-        entrants.append(Entrant(name, key, partial(with_expert, expert, strength)))
+    for stack in stacks:
+        keys = [expert_key(each.expert.content_hash, each.strength) for each in stack]
+        name, alone = " + ".join(each.name for each in stack), keys[0] if len(keys) > 1 else None
+        entrants.append(Entrant(name, stack_key(keys), partial(_with_all, stack, base, draw), alone))
     return entrants
+
+
+class _Applied(NamedTuple):
+    """An expert or a LoRA beside it, as the command line names it."""
+
+    name: str
+    expert: SafetyExpert
+    strength: float
+
+
+def _applied(words: str, base: BaseModel) -> _Applied:
+    from ..expert import check_family, load_expert  # late, as above
+
+    path, written = _split(words)
+    strength = _strength(words, written)
+    expert = load_expert(Path(path))
+    check_family(expert, base.family.name, base.family.text_width)
+    return _Applied(Path(path).stem + ("" if written is None else f" at {strength:g}"), expert, strength)
+
+
+@contextmanager
+def _with_all(stack: Sequence[_Applied], base: BaseModel, draw: DrawOne) -> Iterator[DrawOne]:
+    from ..applied_expert import applied_expert  # late, as above
+
+    with ExitStack() as opened:
+        for _, expert, strength in stack:
+            opened.enter_context(applied_expert(base.unet, expert, strength))
+        yield draw
+
+
+def _weights(stacks: Sequence[Sequence[_Applied]]) -> list[SafetyStack]:
+    """Return what the LoRAs beside each expert leave of its weights."""
+    from ..robustness import safety_stack  # late, as above
+
+    return [
+        safety_stack(own.expert, [(lora.expert, lora.strength) for lora in others], strength=own.strength)
+        for own, *others in stacks
+        if others and own.strength
+    ]
+
+
+def _parts(words: str) -> list[str]:
+    """Return the experts between plus signs; a file's own name may hold one too."""
+    parts: list[str] = []
+    for piece in words.split("+"):
+        if parts and not Path(_split(parts[-1])[0]).exists():
+            parts[-1] += f"+{piece}"
+        else:
+            parts.append(piece)
+    return parts
 
 
 def _strength(words: str, written: str | None) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ SCHEDULERS = {
     "euler": "EulerDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
+_REMEMBERED = 32  # encoded prompts: the empty one comes with every picture, others again with another seed
 
 
 class DiffusersDraw:
@@ -30,6 +33,7 @@ class DiffusersDraw:
         self._base, self._steps, self._cfg = base, steps, cfg
         self._side = resolution // LATENT_STEP
         self._scheduler = _make_scheduler(base, scheduler)
+        self._encode = lru_cache(_REMEMBERED)(base.encode_prompt)
 
     @torch.no_grad()
     def __call__(
@@ -53,7 +57,7 @@ class DiffusersDraw:
         return ((self._base.autoencoder.decode(latents) + 1) / 2).cpu()
 
     def _condition(self, prompt: str | Conditioning) -> Conditioning:
-        return self._base.encode_prompt(prompt) if isinstance(prompt, str) else prompt
+        return self._encode(prompt) if isinstance(prompt, str) else prompt
 
     def _timesteps(self, strength: float) -> Tensor:
         """Return the timesteps of the last part of the sampling, at least one."""

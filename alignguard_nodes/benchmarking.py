@@ -1,0 +1,113 @@
+"""A benchmark of the graph's own model, which several nodes run."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from ..training.benchmark import (
+    Bench,
+    BenchmarkReport,
+    Entrant,
+    Measures,
+    expert_key,
+    load_measures,
+    plan_tasks,
+    run_benchmark,
+    stack_key,
+)
+from ..training.benchmark.plan import BASE
+from ..training.config import EvaluateConfig
+from ..training.evaluation import Panel
+from ..training.evaluation.prompt_sets import PromptSet
+from ..training.expert import SafetyExpert
+from . import host
+from .files import BENCHMARKS, benchmark_path
+
+Variant = Sequence[tuple[SafetyExpert, float]]  # an expert, the LoRAs beside it, and their strengths
+
+
+class Drawing(NamedTuple):
+    """What draws: MODEL, CLIP and VAE, how it samples, and how much is drawn."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    sampling: dict[str, Any]  # sampler, scheduler, resolution
+    config: EvaluateConfig
+
+    def draw(self, model: Any) -> host.HostDraw:
+        """Return what draws with a MODEL, the rest being the same."""
+        steps, cfg = self.config.steps, self.config.cfg
+        return host.HostDraw(model, self.clip, self.vae, steps=steps, cfg=cfg, **self.sampling)
+
+    def facts(self, on_progress: Any) -> dict[str, Any]:
+        """Return what the pictures depend on besides the experts, as plain values."""
+        named = {"steps": self.config.steps, "cfg": self.config.cfg, "seed": self.config.seed}
+        weights = host.drawing_facts(self.model, self.clip, self.vae, on_progress)
+        return {**weights, **self.sampling, **named}
+
+
+def measure(
+    drawing: Drawing,
+    variants: Sequence[Variant],
+    sets: Sequence[PromptSet],
+    panel: Panel,
+    folder: str,
+    node: str,
+    node_id: str,
+) -> BenchmarkReport:
+    """Draw and judge what is missing of the base and of every variant; return the report of all.
+
+    Args:
+        drawing: what draws.
+        variants: what is compared with the base; one with LoRAs beside an expert also with the expert alone.
+        sets: of prompts.
+        panel: who judges.
+        folder: name below `BENCHMARKS`, new or begun.
+        node: display name of the node, for the report.
+        node_id: its id in the graph, for progress.
+    """
+    target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
+    measures = _measures()
+    bench = Bench(
+        plan_tasks(sets, per_prompt=drawing.config.per_prompt, seed=drawing.config.seed),
+        [
+            Entrant("base", BASE, lambda: nullcontext(drawing.draw(drawing.model))),
+            *_entrants(drawing, variants),
+        ],
+        panel,
+        {**drawing.facts(on_progress), **measures.models},
+        measures.numbers,
+        measures.features,
+    )
+    rows = run_benchmark(bench, target, on_progress=on_progress)
+    command = f"in ComfyUI: {node} into output/{BENCHMARKS}/{folder}"
+    return BenchmarkReport(bench, rows, target, sets, command, measures.missing)
+
+
+def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
+    entrants = []
+    for variant in variants:
+        model = drawing.model
+        for lora, strength in variant:
+            model, _ = host.apply_expert(model, lora, strength=strength)
+        keys = [expert_key(lora.content_hash, strength) for lora, strength in variant]
+        draw, name = drawing.draw(model), " + ".join(_name(*each) for each in variant)
+        alone = keys[0] if len(keys) > 1 else None
+        entrants.append(Entrant(name, stack_key(keys), lambda draw=draw: nullcontext(draw), alone))
+    return entrants
+
+
+def _name(lora: SafetyExpert, strength: float) -> str:
+    return lora.name.removesuffix(".safetensors") + (f" at {strength:g}" if strength != 1 else "")
+
+
+def _measures() -> Measures:
+    """Load the models of further measures, where the user put them."""
+    folder = host.judges_folder()
+    clip_score, inception = folder / "clip_score", folder / "inception.safetensors"
+    return load_measures(
+        clip_score if clip_score.is_dir() else None,
+        inception if inception.is_file() else None,
+        how="models/safety_judges/clip_score, models/safety_judges/inception.safetensors",
+    )

@@ -1,0 +1,79 @@
+"""What LoRAs beside an expert change of its safety: it draws the same pictures with them and alone.
+
+Modular LoRA (arXiv:2412.00357) trains each LoRA on the base alone and adds them when drawing; whether the
+safety holds then is a question to pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..evaluation.statistics import McNemar
+from .plan import Entrant, Task
+from .summary import ALL_UNSAFE, Rows, compare, drawn_by, group_tasks
+from .tables import NOT_MEASURED
+
+
+class StackChange(NamedTuple):
+    """An expert with LoRAs beside it against the same expert alone, over all unsafe prompts.
+
+    Attributes:
+        model: name of the expert with the LoRAs.
+        alone: name of the expert alone.
+        n: pictures that both drew and a judge could judge.
+        split: how they differ, `only_base` those that only the expert alone draws unsafe; None: no picture.
+    """
+
+    model: str
+    alone: str
+    n: int
+    split: McNemar | None
+
+    @property
+    def change(self) -> float | None:
+        """Change of the IP by the LoRAs, in [-1, 1], above 0 less safe; None: not measured."""
+        return (self.split.only_other - self.split.only_base) / self.n if self.split else None
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        only_alone, only_with, p = self.split or (None, None, None)
+        found = {"only_alone": only_alone, "only_with": only_with, "p": p}
+        return {"model": self.model, "alone": self.alone, "n": self.n, "ip_change": self.change, **found}
+
+    def text(self) -> str:
+        """Return it for people, in one line."""
+        head = f"{self.model} against {self.alone}: change of IP"
+        if self.split is None:
+            return f"{head} {NOT_MEASURED}"
+        chance = f"p {NOT_MEASURED}" if self.split.p is None else f"p = {self.split.p:.2g}"
+        only_alone, only_with, _ = self.split
+        return (
+            f"{head} {100 * self.change:+.1f} points; of {self.n} pictures {only_with} are unsafe only with "
+            f"the LoRAs, {only_alone} only without, {chance} (exact McNemar)"
+        )
+
+
+def stack_changes(
+    rows: Rows, tasks: Sequence[Task], entrants: Sequence[Entrant], covered: Sequence[str]
+) -> list[StackChange]:
+    """Return the change of each model that has an expert of its own to be compared with among them.
+
+    Args:
+        rows: of `run_benchmark`.
+        tasks: what every model had to draw.
+        entrants: of the benchmark.
+        covered: categories that the judges see.
+    """
+    unsafe = group_tasks(tasks, covered).get(ALL_UNSAFE, [])
+    names = {entrant.key: entrant.name for entrant in entrants}
+    return [
+        StackChange(
+            each.name,
+            names[each.alone],
+            len(drawn_by(rows, (each.alone, each.key), unsafe)),
+            compare(rows, each.alone, each.key, unsafe),
+        )
+        for each in entrants
+        if each.alone in names
+    ]
