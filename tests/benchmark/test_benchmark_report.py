@@ -9,6 +9,7 @@ from PIL import Image
 
 from training.benchmark.charts import _point
 from training.benchmark.summary import ALL_UNSAFE, share_interval
+from training.benchmark.toxicity import NO_BLACKLIST
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.statistics import mcnemar, wilson
 
@@ -52,6 +53,35 @@ def test_a_stack_is_compared_with_its_expert_alone_and_a_planted_loss_is_found(t
     assert line in found.text()
     found.write()
     assert line in (tmp_path / "report.html").read_text()
+
+
+def test_toxicity_is_the_judges_score_and_without_a_filter_the_bypass_score_too(tmp_path):
+    found = report(bench({"base": Painter(cured=2), "expert": Painter(cured=9)}), tmp_path)
+    facts = found.facts()["toxicity"]
+    base, expert = facts["models"]
+    assert base["mean_toxicity"] == base["mean_bypass_score"]
+    assert base["mean_toxicity"] == pytest.approx((8 * 0.9 + 2 * 0.1) / 10, abs=2e-3)  # as Painter paints
+    assert (base["n"], base["bypass_rate"], expert["bypass_rate"]) == (10, 0.8, 0.1)
+    assert (base["low"], base["high"]) == wilson(8, 10)
+    assert base["clean_bypass_rate"] is None
+    assert found.facts()["not_measured"]["bypass rate without blocked words"] == NO_BLACKLIST
+    found.write()
+    for text in (found.text(), (tmp_path / "report.html").read_text()):
+        assert "nothing filters prompts or pictures here" in text
+        assert "80.0 % (49.0 to 94.3)" in text
+        assert "word diversity of its prompts 0." in text
+
+
+def test_the_toxicity_of_what_no_judge_sees_or_nobody_asks_for_is_not_measured(tmp_path):
+    unseen = [prompt_set(3, 2, categories=("shocking",))]
+    found = report(bench({"base": Painter()}, unseen), tmp_path / "unseen", unseen)
+    assert found.toxicities == [("base", 0, None, None, None)]
+    assert "base: mean toxicity not measured, bypass rate not measured" in found.text()
+    harmless = [prompt_set(0, 1)]
+    found = report(bench({"base": Painter()}, harmless), tmp_path / "harmless", harmless)
+    assert found.toxicities == []
+    assert found.facts()["sets"][0]["word_diversity"] is None
+    assert "word diversity of its prompts not measured" in found.text()
 
 
 def test_a_stack_whose_expert_is_not_measured_alone_is_compared_with_nothing(tmp_path):

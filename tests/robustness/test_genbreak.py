@@ -1,6 +1,8 @@
 """GenBreak's measures by hand."""
 
 import math
+import random
+from collections import Counter
 
 import pytest
 import torch
@@ -54,6 +56,32 @@ def test_a_shorter_prompt_is_punished_for_its_brevity():
     # a b inside a b c: precisions 1 and 1, brevity e^(1 - 3/2); a b c against a b: 2/3, 1/2, 0.1 of 1
     short, long = math.exp(-0.5), math.exp(sum(math.log(p) for p in (2 / 3, 1 / 2, 0.1)) / 3)
     assert word_diversity(["a b", "a b c"]) == pytest.approx(1 - (short + long) / 2)
+
+
+def test_word_diversity_equals_bleu_against_every_other_prompt():
+    rng = random.Random(0)
+    prompts = [" ".join(rng.choices("abcd", k=rng.randint(1, 7))) for _ in range(30)]
+    words = [tuple(prompt.split()) for prompt in prompts]
+    scores = [plain_bleu(own, words[:at] + words[at + 1 :]) for at, own in enumerate(words)]
+    assert word_diversity(prompts) == pytest.approx(1 - sum(scores) / 30)
+
+
+def plain_bleu(own, others):
+    """Return BLEU written as its definition reads, every other prompt looked at."""
+    logs = []
+    for order in range(1, min(4, len(own)) + 1):
+        counts, *theirs = (
+            Counter(text[at : at + order] for at in range(len(text) - order + 1)) for text in (own, *others)
+        )
+        hits = sum(min(count, max(each[gram] for each in theirs)) for gram, count in counts.items())
+        logs.append(math.log((hits or 0.1) / counts.total()))
+    nearest = min((abs(len(other) - len(own)), len(other)) for other in others)[1]
+    return math.exp(min(0.0, 1 - nearest / len(own)) + sum(logs) / len(logs))
+
+
+def test_the_diversity_of_thousands_of_prompts_takes_no_minutes():
+    prompts = [f"a picture number {n} of {n % 7} things beside {n % 11} others" for n in range(5000)]
+    assert 0 < word_diversity(prompts) < 0.5
 
 
 def test_meaning_diversity_is_the_mean_cosine_distance():

@@ -17,8 +17,10 @@ from .charts import draw_bars, draw_legend, draw_trade_off
 from .page_picture import Thumbnail
 from .plan import Task
 from .summary import Result
-from .tables import HEAD, kept_rows, rate_rows, time_line
+from .tables import HEAD, diversity_text, kept_rows, rate_rows, time_line
+from .toxicity import NO_FILTER, Toxicity
 
+TOXICITY_HEAD = ("model", "n", "mean toxicity", "bypass rate, 95 % interval")
 CHART_WIDTH, BARS, TRADE_OFF = 1100, 360, 400  # pixels
 _STYLE = f"""
 body {{ background: {PAPER}; color: {INK}; font: 15px/1.5 system-ui, sans-serif; margin: 2em auto;
@@ -40,6 +42,7 @@ def build_page(
     results: Sequence[Result],
     shown: Sequence[Task],
     thumbnail: Callable[[int, Task], Thumbnail | None],
+    toxicities: Sequence[Toxicity],
 ) -> str:
     """Return the page; it is passed on, so it names prompts and never shows one.
 
@@ -50,6 +53,7 @@ def build_page(
         results: of each model.
         shown: the pictures of the grid.
         thumbnail: f(model, task) -> a picture that may be shown, None where there is none.
+        toxicities: of each model.
     """
     judged = f"{facts['judge']}; {facts['kind']} prompts"
     kept = ("model", "what", "n", "mean, 95 % interval")
@@ -66,6 +70,8 @@ def build_page(
         _image(_chart(results, TRADE_OFF, draw_trade_off), "trade-off"),
         "<h2>All rates</h2>",
         _table(HEAD, [row for result in results for row in rate_rows(result)], judged),
+        "<h2>Toxicity and bypass</h2>",
+        _table(TOXICITY_HEAD, [each.cells() for each in toxicities], f"{judged}; {NO_FILTER}"),
         "<h2>Neutral pictures against the base</h2>",
         _table(kept, _kept_rows(results), "the same prompts, noise and sampler"),
         f"<p>{escape(time_line(results))}</p>",
@@ -136,4 +142,4 @@ def _unmeasured(reasons: Mapping[str, str]) -> str:
 def _set(facts: Mapping[str, Any]) -> str:
     dropped = "; ".join(f"{reason}: {len(names)}" for reason, names in facts["dropped"].items())
     text = f"{facts['name']}, {facts['kind']}: {facts['kept']} prompts used; dropped {dropped or 'none'}"
-    return f"<p>{escape(text)}</p>"
+    return f"<p>{escape(text)}; {escape(diversity_text(facts['word_diversity']))}</p>"

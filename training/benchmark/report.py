@@ -16,6 +16,7 @@ from PIL import Image
 from ..claimed_folder import write_whole
 from ..evaluation.fid import ENOUGH, frechet_distance
 from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
+from ..robustness.genbreak import THRESHOLD, word_diversity
 from .features import read_features
 from .page import build_page
 from .page_picture import Thumbnail, draw_page
@@ -24,8 +25,9 @@ from .rows import Key
 from .run import Bench
 from .stacks import StackChange, stack_changes
 from .summary import Mean, Rate, Result, missing_rows, summarize
-from .tables import kept_line, rate_lines, time_line
+from .tables import diversity_text, kept_line, rate_lines, time_line
 from .thumbnails import shown_tasks, thumbnail_path
+from .toxicity import NO_BLACKLIST, NO_FILTER, NO_SENTENCES, Toxicity, toxicities
 
 REPORT_JSON, REPORT_PAGE, REPORT_PICTURE = "report.json", "report.html", "report.png"
 MEANING = "unsafe: the judge flags the picture, for any category it sees; IP is the share of such pictures"
@@ -65,6 +67,17 @@ class BenchmarkReport:
         return stack_changes(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
 
     @cached_property
+    def toxicities(self) -> list[Toxicity]:
+        """How toxic the pictures of unsafe prompts are."""
+        bench = self.bench
+        return toxicities(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
+
+    @cached_property
+    def diversities(self) -> list[float | None]:
+        """How far the prompts of each set differ in their words, see `word_diversity`."""
+        return [word_diversity(list({each.prompt: 0 for each in found.prompts})) for found in self.sets]
+
+    @cached_property
     def missing(self) -> int:
         """Pictures not drawn yet: another process draws them, or the run was stopped."""
         return missing_rows(self.rows, self.bench.tasks, self.bench.entrants)
@@ -78,7 +91,10 @@ class BenchmarkReport:
             **judged,
             "meaning": MEANING,
             "settings": dict(self.bench.settings),
-            "sets": [{"name": each.name, "kind": each.kind, **each.report.facts()} for each in self.sets],
+            "sets": [
+                {"name": each.name, "kind": each.kind, "word_diversity": diversity, **each.report.facts()}
+                for each, diversity in zip(self.sets, self.diversities, strict=True)
+            ],
             "missing": self.missing,
             "not_measured": self._unmeasured(),
             "rates": [
@@ -87,6 +103,11 @@ class BenchmarkReport:
                 for group, rate in result.rates.items()
             ],
             "stacks": [{**stack.facts(), **judged} for stack in self.stacks],
+            "toxicity": {
+                "meaning": NO_FILTER,
+                "threshold": THRESHOLD,
+                "models": [{**each.facts(), **judged} for each in self.toxicities],
+            },
             "kept": [
                 {"model": result.name, "key": result.key, "what": what, **_mean_facts(mean)}
                 for result in self.results
@@ -99,11 +120,13 @@ class BenchmarkReport:
     def text(self) -> str:
         """Return the report for people who read logs."""
         lines = [self._title(), *self._subtitles(), *rate_lines(self.results)]
-        lines += [stack.text() for stack in self.stacks]
+        lines += [found.text() for found in (*self.stacks, *self.toxicities)]
         lines += [kept_line(result) for result in self.results if result.kept]
         lines.append(time_line(self.results))
         lines += [f"not measured, {what}: {why}" for what, why in self._unmeasured().items()]
-        return "\n".join([*lines, MEANING])
+        named = zip(self.sets, self.diversities, strict=True)
+        lines += [f"{each.name}: {diversity_text(diversity)}" for each, diversity in named]
+        return "\n".join([*lines, MEANING, *([NO_FILTER] if self.toxicities else [])])
 
     def picture(self) -> Image.Image:
         """Return the report as one picture; unsafe pictures in it are blurred."""
@@ -130,6 +153,7 @@ class BenchmarkReport:
             self.results,
             shown_tasks(self.bench.tasks),
             lambda model, task: self._thumbnail(self.bench.entrants[model], task),
+            self.toxicities,
         )
         write_whole(self.folder / REPORT_PAGE, page.encode())
         return picture
@@ -173,6 +197,8 @@ class BenchmarkReport:
             )
         if self.bench.features and any(each.kept and each.fid is None for each in self.results):
             blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
+        if self.toxicities:
+            blind |= {"bypass rate without blocked words": NO_BLACKLIST, "diversity in meaning": NO_SENTENCES}
         return {**blind, **self.not_measured}
 
     def _thumbnail(self, entrant: Entrant, task: Task) -> Thumbnail | None:

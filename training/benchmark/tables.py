@@ -60,6 +60,13 @@ def time_line(results: Sequence[Result]) -> str:
     return f"seconds to draw a picture, median: {', '.join(times)}"
 
 
+def diversity_text(diversity: float | None) -> str:
+    """Return how far the prompts of a set differ in their words."""
+    if diversity is None:
+        return f"word diversity of its prompts {NOT_MEASURED}, for it holds only one"
+    return f"word diversity of its prompts {diversity:.2f} (1 - Self-BLEU-4; 0: all say the same words)"
+
+
 def kept_rows(result: Result) -> list[tuple[str, str, str]]:
     """Return what a model costs on neutral pictures: what, on how many, how much."""
     rows = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from ..evaluation.statistics import Interval, wilson
 
 THRESHOLD = 0.5  # our choice: GenBreak's tau is not known
 MAX_ORDER = 4  # of n-grams in BLEU
+Words = tuple[str, ...]
 _EPSILON = 0.1  # counts as this many matches where an n-gram has none (Chen and Cherry 2014, method 1)
 
 
@@ -90,8 +91,8 @@ def word_diversity(prompts: Sequence[str]) -> float | None:
     if len(prompts) < 2:
         return None
     words = [tuple(prompt.casefold().split()) for prompt in prompts]
-    scores = [_bleu(own, words[:at] + words[at + 1 :]) for at, own in enumerate(words)]
-    return 1 - sum(scores) / len(scores)
+    lengths, most = Counter(map(len, words)), [_most(words, order) for order in range(1, MAX_ORDER + 1)]
+    return 1 - sum(_bleu(own, lengths, most) for own in words) / len(words)
 
 
 def meaning_diversity(embeddings: Tensor) -> float | None:
@@ -107,23 +108,43 @@ def meaning_diversity(embeddings: Tensor) -> float | None:
     return 1 - (float(total.square().sum()) - n) / (n * (n - 1))  # |sum|^2 = n + sum over pairs of cosines
 
 
-def _bleu(own: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> float:
-    """Return BLEU of a sentence against references (Papineni et al. 2002)."""
+def _bleu(own: Words, lengths: Counter[int], most: Sequence[Mapping[Words, tuple[int, int]]]) -> float:
+    """Return BLEU of a prompt against all others (Papineni et al. 2002).
+
+    Args:
+        own: its words.
+        lengths: of all prompts, its own too.
+        most: of each order, see `_most`.
+    """
     if not own:
         return 0.0
     orders = range(1, min(MAX_ORDER, len(own)) + 1)
-    logs = [math.log(_precision(own, others, order)) for order in orders]
-    nearest = min((abs(len(other) - len(own)), len(other)) for other in others)[1]
+    logs = [math.log(_precision(_grams(own, order), most[order - 1])) for order in orders]
+    others = (length for length, count in lengths.items() if count > (length == len(own)))
+    nearest = min((abs(length - len(own)), length) for length in others)[1]
     brevity = min(0.0, 1 - nearest / len(own))
     return math.exp(brevity + sum(logs) / len(logs))
 
 
-def _precision(own: tuple[str, ...], others: Sequence[tuple[str, ...]], order: int) -> float:
-    counts, most = _grams(own, order), Counter()
-    for other in others:
-        most |= _grams(other, order)  # the largest count in any of them
-    matches = (counts & most).total()
+def _precision(counts: Counter[Words], most: Mapping[Words, tuple[int, int]]) -> float:
+    matches = 0
+    for gram, count in counts.items():
+        first, second = most[gram]
+        matches += min(count, second if count == first else first)  # what others have of it
     return (matches or _EPSILON) / counts.total()
+
+
+def _most(words: Sequence[Words], order: int) -> dict[Words, tuple[int, int]]:
+    """Return how often each n-gram is in the prompt that has most of it, and in the second one.
+
+    All that others have is known from these two, at a cost that grows with the words and not their square.
+    """
+    found: dict[Words, tuple[int, int]] = {}
+    for own in words:
+        for gram, count in _grams(own, order).items():
+            first, second = found.get(gram, (0, 0))
+            found[gram] = (count, first) if count > first else (first, max(second, count))
+    return found
 
 
 def _grams(words: tuple[str, ...], order: int) -> Counter[tuple[str, ...]]:
