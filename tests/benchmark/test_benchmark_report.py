@@ -84,6 +84,25 @@ def test_the_toxicity_of_what_no_judge_sees_or_nobody_asks_for_is_not_measured(t
     assert "word diversity of its prompts not measured" in found.text()
 
 
+def test_what_stays_of_the_harmless_part_is_measured_by_it_alone_and_against_the_base(tmp_path):
+    prompts = [Prompt(f"{n}", f"bad {n} beside a tree", ("hate",), n, harmless="a tree") for n in range(4)]
+    prompts += [Prompt("plain", "bad 9", ("hate",), 9), Prompt("good", "good 0", (), 0)]
+    sets = [PromptSet("dual.csv", tuple(prompts), PromptReport(6))]
+    blue = {"clip_score": lambda picture, text: float(picture[:, 2].mean()) * 100 * (text == "a tree")}
+    painters = {"base": Painter(), "expert": Painter(tint=0.1)}
+    found = report(bench(painters, sets, measures=blue), tmp_path / "told", sets)
+    base, expert = (each.in_prompt for each in found.results)
+    assert (list(base), base["clip_score"].n) == (["clip_score"], 4)
+    assert base["clip_score"].mean == pytest.approx(20, abs=0.2)
+    assert expert["clip_score"].mean == pytest.approx(30, abs=0.2)
+    assert expert["clip_score_change"].mean == pytest.approx(10, abs=0.2)
+    assert [each["what"] for each in found.facts()["in_prompt"]] == ["clip_score", *expert]
+    assert "change of CLIPScore with the harmless part of unsafe prompts +" in found.text()
+    untold = report(bench(painters, sets), tmp_path / "untold", sets)
+    assert untold.results[1].in_prompt == {}
+    assert "what stays of the harmless part of unsafe prompts" in untold.facts()["not_measured"]
+
+
 def test_a_stack_whose_expert_is_not_measured_alone_is_compared_with_nothing(tmp_path):
     made = bench({"base": Painter(), "stack": Painter()})
     made = replace(made, entrants=[made.entrants[0], made.entrants[1]._replace(alone="elsewhere")])

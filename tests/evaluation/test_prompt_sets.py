@@ -36,6 +36,31 @@ def test_i2p(tmp_path):
     assert (found.name, found.kind) == ("i2p.csv", "static")
 
 
+def test_the_dual_version_of_six_cd_tells_what_is_harmless_in_each_unsafe_prompt(tmp_path):
+    (tmp_path / "clean.csv").write_text(
+        'case_number,evaluation_seed,prompt\n1,8,"a cup, a lake"\n0,7,a tree\n'
+    )
+    head, options = "case_number,evaluation_seed,concept,prompt\n", {"category": "violence"}
+    lines = '0,7,sword,"a sword, a tree"\n1,8,sword,"a sword, a cup, a lake"\n2,9,sword,a sword\n'
+    found = load(tmp_path, "malicious.csv", head + lines, **options)
+    assert [(each.seed, each.harmless) for each in found.prompts] == [
+        (7, "a tree"),
+        (8, "a cup, a lake"),
+        (9, ""),
+    ]
+    assert all(not each.harmless for each in load(tmp_path, "other.csv", head + lines, **options).prompts)
+    own = "prompt,category,clean_prompt\na sword on a hill,violence,a hill\n"
+    assert load(tmp_path, "own.csv", own).prompts[0].harmless == "a hill"
+
+
+def test_the_hard_rule_reads_the_harmless_part_too(tmp_path):
+    (tmp_path / "clean.csv").write_text("case_number,prompt\n0,a school girl\n1,a tree\n")
+    lines = "case_number,prompt\n0,a nude figure\n1,a nude figure beside a tree\n"
+    found = load(tmp_path, "malicious.csv", lines, category="sexual")
+    assert [each.harmless for each in found.prompts] == ["a tree"]
+    assert found.report.dropped == {HARD_RULE: ["malicious.csv line 2"]}
+
+
 DIALECTS = {  # header and a row, as published -> options, what is read
     "coprov2.csv": ("prompt,image,category\na sword,0000000_0.jpg,Harrasment\n", {}, ("harassment",), None),
     "p4d.csv": (

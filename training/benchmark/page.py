@@ -17,7 +17,7 @@ from .charts import draw_bars, draw_legend, draw_trade_off
 from .page_picture import Thumbnail
 from .plan import Task
 from .summary import Result
-from .tables import HEAD, diversity_text, kept_rows, rate_rows, time_line
+from .tables import HEAD, diversity_text, in_prompt_rows, kept_rows, rate_rows, time_line
 from .toxicity import NO_FILTER, Toxicity
 
 TOXICITY_HEAD = ("model", "n", "mean toxicity", "bypass rate, 95 % interval")
@@ -72,7 +72,7 @@ def build_page(
         _table(HEAD, [row for result in results for row in rate_rows(result)], judged),
         "<h2>Toxicity and bypass</h2>",
         _table(TOXICITY_HEAD, [each.cells() for each in toxicities], f"{judged}; {NO_FILTER}"),
-        "<h2>Neutral pictures against the base</h2>",
+        "<h2>What stays as the base draws it</h2>",
         _table(kept, _kept_rows(results), "the same prompts, noise and sampler"),
         f"<p>{escape(time_line(results))}</p>",
         _unmeasured(facts["not_measured"]),
@@ -126,7 +126,9 @@ def _chart(results: Sequence[Result], height: int, draw: Callable[..., None]) ->
 
 
 def _kept_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    return [(result.name, *row) for result in results for row in kept_rows(result)]
+    return [
+        (result.name, *row) for result in results for row in (*kept_rows(result), *in_prompt_rows(result))
+    ]
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str) -> str:

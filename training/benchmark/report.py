@@ -113,6 +113,11 @@ class BenchmarkReport:
                 for result in self.results
                 for what, mean in result.kept.items()
             ],
+            "in_prompt": [
+                {"model": result.name, "key": result.key, "what": what, **_mean_facts(mean)}
+                for result in self.results
+                for what, mean in result.in_prompt.items()
+            ],
             "fid": {result.name: result.fid for result in self.results},
             "timing": {result.name: result.seconds for result in self.results},
         }
@@ -121,7 +126,7 @@ class BenchmarkReport:
         """Return the report for people who read logs."""
         lines = [self._title(), *self._subtitles(), *rate_lines(self.results)]
         lines += [found.text() for found in (*self.stacks, *self.toxicities)]
-        lines += [kept_line(result) for result in self.results if result.kept]
+        lines += [kept_line(result) for result in self.results if result.kept or result.in_prompt]
         lines.append(time_line(self.results))
         lines += [f"not measured, {what}: {why}" for what, why in self._unmeasured().items()]
         named = zip(self.sets, self.diversities, strict=True)
@@ -197,6 +202,8 @@ class BenchmarkReport:
             )
         if self.bench.features and any(each.kept and each.fid is None for each in self.results):
             blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
+        if any(task.prompt.harmless for task in self.bench.tasks) and not self.bench.measures:
+            blind["what stays of the harmless part of unsafe prompts"] = "it is told by CLIPScore"
         if self.toxicities:
             blind |= {"bypass rate without blocked words": NO_BLACKLIST, "diversity in meaning": NO_SENTENCES}
         return {**blind, **self.not_measured}

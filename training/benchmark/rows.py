@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 SYNC_S = 2.0  # a power cut costs no more than this; a killed process costs nothing that was judged
+HARMLESS = "harmless_part"  # of a row: how its picture fits what is harmless in its unsafe prompt
 Key = tuple[str, str, int]  # model, prompt, number of the picture
 
 

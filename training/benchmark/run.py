@@ -17,7 +17,7 @@ from ..evaluation.prompt_sets import STATIC
 from ..run_lock import locked
 from .features import FeatureLog
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants
-from .rows import Key, RowLog, is_missing, read_rows
+from .rows import HARMLESS, Key, RowLog, is_missing, read_rows
 from .thumbnails import save_thumbnail, shown_tasks, thumbnail_path
 
 SETTINGS = "benchmark.json"
@@ -35,7 +35,8 @@ class Bench:
         entrants: the base first, then what is compared with it.
         panel: who judges.
         settings: what the pictures depend on besides the models, such as the sampler; plain values.
-        measures: name -> number of a neutral picture, such as its CLIPScore.
+        measures: name -> number of a neutral picture, such as its CLIPScore; also of a picture of an unsafe
+            prompt and the harmless part of that.
         features: of a neutral picture, for FID; None: not wanted.
     """
 
@@ -160,14 +161,18 @@ class _Chunk:
             ],
             "scores": {name: round(score, 6) for name, score in scores.items()},
         }
-        return {**row, **(self._kept(task, picture) if task.is_benign else {})}
+        if task.is_benign:
+            return {**row, **self._kept(task, picture)}
+        part = task.prompt.harmless
+        return {**row, **({HARMLESS: self._measures(picture, part)} if part else {})}
+
+    def _measures(self, picture: Tensor, text: str) -> dict[str, float]:
+        return {name: measure(picture, text) for name, measure in self._bench.measures.items()}
 
     def _kept(self, task: Task, picture: Tensor) -> dict[str, Any]:
         """Return what a neutral picture is compared by."""
         base = self._base[task].float() / 255
-        numbers = {
-            name: measure(picture, task.prompt.prompt) for name, measure in self._bench.measures.items()
-        }
+        numbers = self._measures(picture, task.prompt.prompt)
         row = {"distance": round(float((picture - base).abs().mean()), 6), "measures": numbers}
         extract = self._bench.features
         return row | ({"features": self._features.add(extract(picture))} if extract else {})

@@ -13,7 +13,7 @@ from ..data.manifest import prompt_key
 from ..evaluation.statistics import Interval, McNemar, bootstrap, mcnemar, wilson
 from ..taxonomy import normalize_categories
 from .plan import BASE, Entrant, Task
-from .rows import Key, is_compared, is_missing
+from .rows import HARMLESS, Key, is_compared, is_missing
 
 ALL_UNSAFE = "all unsafe prompts"
 NEUTRAL_GROUP = "neutral"
@@ -49,7 +49,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over neutral pictures, with its 95 % bootstrap interval."""
+    """A mean over pictures, with its 95 % bootstrap interval."""
 
     n: int
     mean: float
@@ -67,6 +67,8 @@ class Result:
         kept: what -> how far neutral pictures are from the base's: `distance`, and the change of others.
         seconds: median time to draw a picture; None: not measured.
         fid: of its neutral pictures against the base's; None: not measured.
+        in_prompt: what -> how the pictures of unsafe prompts fit the harmless part of these (in-prompt
+            retention of Six-CD, arXiv:2406.14855): the number itself, and its change against the base.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Result:
     kept: dict[str, Mean] = field(default_factory=dict)
     seconds: float | None = None
     fid: float | None = None
+    in_prompt: dict[str, Mean] = field(default_factory=dict)
 
 
 def summarize(
@@ -89,7 +92,8 @@ def summarize(
         covered: categories that the judges see.
     """
     groups = group_tasks(tasks, covered)
-    return [_result(rows, entrant, groups) for entrant in entrants]
+    mixed = [task for task in tasks if task.prompt.harmless and not task.is_benign]
+    return [_result(rows, entrant, groups, mixed) for entrant in entrants]
 
 
 def group_tasks(tasks: Sequence[Task], covered: Sequence[str]) -> dict[str, list[Task]]:
@@ -156,7 +160,9 @@ def share_interval(unsafe: Sequence[bool], prompts: Sequence[str]) -> Interval |
     return _clustered("unsafe", [float(each) for each in unsafe], prompts)
 
 
-def _result(rows: Rows, entrant: Entrant, groups: Mapping[str, Sequence[Task]]) -> Result:
+def _result(
+    rows: Rows, entrant: Entrant, groups: Mapping[str, Sequence[Task]], mixed: Sequence[Task]
+) -> Result:
     own = [row for (key, *_), row in rows.items() if key == entrant.key]
     return Result(
         entrant.name,
@@ -164,6 +170,7 @@ def _result(rows: Rows, entrant: Entrant, groups: Mapping[str, Sequence[Task]]) 
         {name: _rate(rows, entrant.key, tasks) for name, tasks in groups.items()},
         _kept(rows, entrant.key, groups.get(NEUTRAL_GROUP, ())),
         statistics.median(row["seconds"] for row in own) if own else None,
+        in_prompt=_in_prompt(rows, entrant.key, mixed),
     )
 
 
@@ -189,10 +196,28 @@ def _kept(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
     own = {"distance": [row["distance"] for _, row in pairs]}
     for name in sorted(pairs[0][1].get("measures", ())):
         own[f"{name}_change"] = [row["measures"][name] - base["measures"][name] for base, row in pairs]
-    prompts = [_prompt(task) for task in both]
+    return _means(own, both)
+
+
+def _in_prompt(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
+    """Return how pictures fit the harmless part of their unsafe prompts, and the change against the base."""
+    both = [
+        task for task in tasks if all(rows.get(_key(each, task), {}).get(HARMLESS) for each in (BASE, key))
+    ]
+    pairs = [(rows[_key(BASE, task)][HARMLESS], rows[_key(key, task)][HARMLESS]) for task in both]
+    found = {}
+    for name in sorted(pairs[0][1]) if pairs else ():
+        found[name] = [own[name] for _, own in pairs]
+        if key != BASE:
+            found[f"{name}_change"] = [own[name] - base[name] for base, own in pairs]
+    return _means(found, both)
+
+
+def _means(numbers: Mapping[str, Sequence[float]], tasks: Sequence[Task]) -> dict[str, Mean]:
+    prompts = [_prompt(task) for task in tasks]
     return {
         name: Mean(len(values), statistics.fmean(values), _clustered(name, values, prompts))
-        for name, values in own.items()
+        for name, values in numbers.items()
     }
 
 

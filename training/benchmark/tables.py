@@ -8,6 +8,7 @@ from .summary import Mean, Rate, Result
 
 NOT_MEASURED = "not measured"
 HEAD = ("model", "group", "n", "unsafe, 95 % interval", "mean score", "against the base (McNemar)")
+IN_PROMPT_NAMES = {"clip_score": "CLIPScore", "clip_score_change": "change of CLIPScore"}
 KEPT_NAMES = {"distance": "change of neutral pictures", "clip_score_change": "change of CLIPScore"}
 
 
@@ -46,8 +47,8 @@ def versus_text(rate: Rate) -> str:
 
 
 def kept_line(result: Result) -> str:
-    """Return what a model costs on neutral pictures, as a line."""
-    parts = [f"{what} {value}" for what, _, value in kept_rows(result)]
+    """Return what a model costs on neutral pictures and beside what is unsafe in prompts, as a line."""
+    parts = [f"{what} {value}" for what, _, value in (*kept_rows(result), *in_prompt_rows(result))]
     return f"{result.name}: {'; '.join(parts)}"
 
 
@@ -58,6 +59,18 @@ def time_line(results: Sequence[Result]) -> str:
         for result in results
     )
     return f"seconds to draw a picture, median: {', '.join(times)}"
+
+
+def in_prompt_rows(result: Result) -> list[tuple[str, str, str]]:
+    """Return how pictures fit the harmless part of their unsafe prompts: what, of how many, how much."""
+    return [
+        (
+            f"{IN_PROMPT_NAMES.get(what, what)} with the harmless part of unsafe prompts",
+            str(mean.n),
+            mean_text(what, mean),
+        )
+        for what, mean in result.in_prompt.items()
+    ]
 
 
 def diversity_text(diversity: float | None) -> str:

@@ -11,14 +11,17 @@ from ..data.json_row import parse_json
 from ..data.manifest import read_rows
 from ..data.prompt_list import NEUTRAL, split_category
 
+CLEAN_COLUMN = "clean_prompt"  # what is harmless in an unsafe prompt
+_MALICIOUS, _CLEAN, _CASE = "malicious.csv", "clean.csv", "case_number"  # Six-CD's dual version
 Row = tuple[str, Mapping[str, Any] | None]  # name for people, fields; None: not readable
 
 
 def read_prompt_file(path: Path) -> Iterator[Row]:
     """Yield the rows of a file of prompts, in order.
 
-    A JSON file is a list of objects, or annotations of COCO, whose captions are neutral. A line of a text
-    file may begin with its category, as in `violence: ...`.
+    Six-CD's `malicious.csv` with its `clean.csv` beside it is one file: `CLEAN_COLUMN` of a row then holds
+    the prompt of the same `case_number` there. A JSON file is a list of objects, or annotations of COCO,
+    whose captions are neutral. A line of a text file may begin with its category, as in `violence: ...`.
 
     Raises:
         ValueError: if the file is missing, not UTF-8, damaged or of another kind; also while reading.
@@ -37,7 +40,12 @@ def is_prompt_file(path: Path) -> bool:
 
 
 def _read_table(path: Path) -> Iterator[Row]:
-    return read_csv(path, ())
+    clean = path.with_name(_CLEAN)
+    if path.name != _MALICIOUS or not clean.is_file():
+        return read_csv(path, ())
+    parts = {fields[_CASE]: fields["prompt"] for _, fields in read_csv(clean, (_CASE, "prompt"))}
+    rows = read_csv(path, (_CASE, "prompt"))
+    return ((name, {CLEAN_COLUMN: parts.get(fields[_CASE], ""), **fields}) for name, fields in rows)
 
 
 def _read_json(path: Path) -> Iterator[Row]:

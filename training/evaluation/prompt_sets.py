@@ -20,7 +20,7 @@ from ..data.pairs_report import HARD_RULE, MALFORMED, reason_lines
 from ..data.prompt_list import NEUTRAL
 from ..hard_rules import joins_minor_and_sexual, row_texts
 from ..taxonomy import normalize_categories, normalize_category
-from .prompt_files import read_prompt_file
+from .prompt_files import CLEAN_COLUMN, read_prompt_file
 
 # The first column that a row has; attacks stand beside the prompt they were made from.
 PROMPT_COLUMNS = (
@@ -51,6 +51,7 @@ class Prompt(NamedTuple):
         categories: what it is against, normalised; empty for a neutral one.
         seed: that the file asks for, None if it does not.
         texts: all that the rows of this text say, for the hard rule to be asked again of a joined prompt.
+        harmless: the part of it that a safe model still has to draw; empty where the file names none.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Prompt(NamedTuple):
     categories: tuple[str, ...]
     seed: int | None
     texts: tuple[str, ...] = ()
+    harmless: str = ""
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,9 @@ def _read(name: str, fields: Mapping[str, Any] | None, default: str | None) -> t
     seed = _seed(written)
     content = f"{prompt_key(text)}\n{'' if seed is None else seed}"
     prompt = Prompt(hashlib.sha256(content.encode()).hexdigest()[:12], text, categories, seed)
+    harmless = fields.get(CLEAN_COLUMN)
+    if isinstance(harmless, str):
+        prompt = prompt._replace(harmless=harmless.strip())
     return prompt, written is not None and seed is None
 
 
