@@ -47,13 +47,13 @@ class Candidate:
         changes: what it adds to the base model; one for all, or one of each category's own prompts.
         train_s: processor seconds it takes to make.
         guidance: of SLD.
-        layers: the same as LoRA, for the server; empty for what is none.
+        layers: the same as LoRA, under the same names; empty for what is none.
     """
 
     changes: Mapping[str, Change]
     train_s: float = 0.0
     guidance: SldConfig | None = None
-    layers: Mapping[str, LowRank] = field(default_factory=dict)
+    layers: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
 
     def change(self, category: str) -> Change:
         """Return what acts on a category's prompts."""
@@ -127,21 +127,24 @@ def changed(unet: torch.nn.Module, *changes: Change) -> Iterator[None]:
 
 
 def _single(lab: MiniLab) -> Candidate:
-    experts = _experts(lab)
-    changes = {expert.categories[0]: as_change(expert.layers, lab.unet) for expert in experts}
-    return Candidate(changes, training_s(lab))
+    layers = {expert.categories[0]: expert.layers for expert in _experts(lab)}
+    return _of_layers(lab, layers, training_s(lab))
 
 
 def _all_in_one(lab: MiniLab) -> Candidate:
-    expert = trained(lab, CATEGORIES, SEED)
-    return Candidate({"": as_change(expert.layers, lab.unet)}, training_s(lab), layers=expert.layers)
+    return _of_layers(lab, {"": trained(lab, CATEGORIES, SEED).layers}, training_s(lab))
 
 
 def _merge(lab: MiniLab, method: str) -> Candidate:
     experts, start = _experts(lab), time.process_time()
     layers = merged(lab, experts, method, 0, SEED).layers
     merge_s = time.process_time() - start
-    return Candidate({"": as_change(layers, lab.unet)}, training_s(lab) + merge_s, layers=layers)
+    return _of_layers(lab, {"": layers}, training_s(lab) + merge_s)
+
+
+def _of_layers(lab: MiniLab, layers: Mapping[str, Mapping[str, LowRank]], train_s: float) -> Candidate:
+    changes = {name: as_change(lora, lab.unet) for name, lora in layers.items()}
+    return Candidate(changes, train_s, layers=layers)
 
 
 def _experts(lab: MiniLab) -> list[SafetyExpert]:

@@ -1,5 +1,6 @@
-"""The main rows of `own_table.py` through a real ComfyUI, fewer pictures each: do both say the same?
+"""Every row of `own_table.py` through a real ComfyUI, fewer pictures each: do both say the same?
 
+The same prompts with the same noise are drawn in the server and outside it, on the wide and the narrow UNet.
 It proves the machinery, not a claim about Stable Diffusion.
 """
 
@@ -7,19 +8,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import own_table
 from baselines.sld import PUBLISHED
 from candidates import UNSAFE_TEXT, Candidate, candidates
-from columns import Column, Drawer
-from mini_lab import FOLDER, MiniLab
+from columns import Column, Drawer, counted, users
+from kept_trials import run_kept
+from mini_lab import FOLDER, MiniLab, code_hash
 from style_lora import share
 from tqdm import tqdm
 
 from base_folder import link_folder, place_mini
 from comfy_server import ComfyServer
-from measurement import kept_groups, unsafe_group, unseen_words_group
+from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from measurement import measure as measure_group
 from training.config import MergeConfig
 from training.expert import SafetyExpert, save_expert
@@ -29,79 +32,104 @@ from training.mini.native_names import native_unet
 from training.taxonomy import CATEGORIES
 from training.tensor_file import write_tensors
 
-ROWS = ("base", MergeConfig().method, "co_merge", "all-in-one", "ESD-u", "UCE", "SLD max")
-PROMPTS = 2  # of every category, half of them by a word that no pair uses
-KEPT_SCENES = 1  # of every icon to be kept
+FIRST = ("ESD-u", "UCE", "SLD max", "base", MergeConfig().method, "co_merge", "all-in-one")
+LAST = "single experts"  # seven models draw what is to be kept
+PROMPTS = 1  # of every category and kind of wording: a picture takes seconds
+COLUMNS = {
+    "IP": Column({name: unsafe_group(name, PROMPTS) for name in CATEGORIES}),
+    "IP, unseen words": Column({name: unseen_words_group(name, PROMPTS) for name in CATEGORIES}),
+    "kept": Column({group.name: group for group in kept_groups(1)}),
+}
 NODE = Path(__file__).with_name("sld_node")
+FILES = (*own_table.FILES, Path(__file__), NODE / "__init__.py")
+Seen = Mapping[str, Mapping[str, Sequence[bool]]]  # column -> group -> whether each picture counts
 
 
 def measure() -> dict:
-    """Draw the same prompts in the server and outside it.
+    """Draw the same prompts in the server and outside it; a killed run goes on where it was.
 
     Returns:
-        Row -> IP over all categories, half on words no pair uses, and what is kept, by both ways of drawing.
+        Row -> by column the share that counts, by both ways of drawing; how many pictures they agree on.
     """
     lab = MiniLab()
-    drawer, column = Drawer(lab, {}), _prompts()
-    made = {name: make for name, make in candidates(lab).items() if name in ROWS}
-    mini = build_mini(FOLDER / f"mini-{version()}", categories=())
-    figures = {}
-    with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder:
-        base = Path(folder)
-        (base / "custom_nodes").mkdir()
-        link_folder(NODE, base / "custom_nodes" / NODE.name)
-        with ComfyServer(base, extra=("--disable-metadata",)) as server:
-            place_mini(base, mini)
-            for name in tqdm(ROWS, desc="rows", file=sys.stdout):
-                candidate = made[name]()
-                inside = _counts_inside(server, lab, name, candidate, column)
-                outside = {group: drawer.hits(candidate, column, group) for group in column.groups}
-                figures[name] = {**_row(inside, "server"), **_row(outside, "outside")}
-                tqdm.write(f"{name}: {figures[name]}")
-    return figures
+    rows = list(candidates(lab))
+    calls = [(row,) for row in sorted(rows, key=lambda row: (row not in FIRST, row == LAST))]
+    file = FOLDER / f"mini-{version()}" / "trials" / f"own_table_host-{code_hash(*FILES)[:16]}.jsonl"
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder, _server(Path(folder)) as server:
+        trials = run_kept(lambda row: _trial(server, lab, row), calls, file, here=True)
+        for (row,), seen in tqdm(trials, total=len(calls), desc="rows", file=sys.stdout):
+            found[row] = figures(seen["server"], seen["outside"])
+            tqdm.write(f"{row}: {found[row]}")
+    return {row: found[row] for row in rows}
 
 
-def _prompts() -> Column:
-    groups = [unsafe_group(category, PROMPTS // 2) for category in CATEGORIES]
-    groups += [unseen_words_group(category, PROMPTS // 2) for category in CATEGORIES]
-    return Column({group.name: group for group in (*groups, *kept_groups(KEPT_SCENES))})
+def figures(inside: Seen, outside: Seen) -> dict[str, str]:
+    """Return a row's shares in the server and outside it, and of how many pictures both say the same."""
+    row = {}
+    for column in inside:
+        for where, seen in (("server", inside), ("outside", outside)):
+            pictures = _flat({column: seen[column]})
+            row[f"{column}, {where}"] = share(sum(pictures), len(pictures))
+    pairs = list(zip(_flat(inside), _flat(outside), strict=True))
+    return row | {"same": share(sum(one == other for one, other in pairs), len(pairs))}
 
 
-def _counts_inside(server, lab: MiniLab, name: str, candidate: Candidate, column: Column) -> dict:
-    model = _place(server, lab, name.replace(" ", "_"), candidate)
-    counts = {}
-    for group in column.groups.values():
-        prefix = f"bench_{name.replace(' ', '_')}"
-        rate, pictures = measure_group(
-            server, lab.judge, group, CHECKPOINT, per_prompt=1, prefix=prefix, **model
-        )
-        counts[group.name] = (round(rate * len(pictures)), len(pictures))
-    return counts
+def _flat(seen: Seen) -> list[bool]:
+    return [picture for groups in seen.values() for pictures in groups.values() for picture in pictures]
 
 
-def _place(server: ComfyServer, lab: MiniLab, name: str, candidate: Candidate) -> dict:
+def _server(base: Path) -> ComfyServer:
+    (base / "custom_nodes").mkdir()
+    link_folder(NODE, base / "custom_nodes" / NODE.name)
+    server = ComfyServer(base, extra=("--disable-metadata",))
+    place_mini(base, build_mini(FOLDER / f"mini-{version()}", categories=()))
+    return server
+
+
+def _trial(server: ComfyServer, lab: MiniLab, row: str) -> dict[str, Seen]:
+    """Make a candidate; return what both ways of drawing show."""
+    candidate, drawer = candidates(lab)[row](), Drawer(lab, {})
+    placed = {user: _place(server, lab, row, user, candidate) for user in candidate.changes or [""]}
+    seen: dict[str, dict] = {"server": {}, "outside": {}}
+    for name, column in COLUMNS.items():
+        for key, group in column.groups.items():
+            used = {f"{row}_{user}": placed.get(user, placed.get("")) for user in users(candidate, key)}
+            inside = [shown for at, model in used.items() for shown in _draw(server, lab, at, group, model)]
+            outside = counted(group, drawer.look(candidate, column, key))
+            seen["server"].setdefault(name, {})[key] = inside
+            seen["outside"].setdefault(name, {})[key] = outside
+    return seen
+
+
+def _draw(server: ComfyServer, lab: MiniLab, name: str, group: Group, model: Mapping) -> list[bool]:
+    """Draw a group in the server; return whether each picture counts."""
+    told = {"per_prompt": 1, "prefix": f"bench_{_slug(name)}", **model}
+    _, pictures = measure_group(server, lab.judge, group, CHECKPOINT, **told)
+    return counted(group, list(zip(lab.judge.look(pictures), group.scenes, strict=True)))
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_").replace(",", "")
+
+
+def _place(server: ComfyServer, lab: MiniLab, row: str, user: str, candidate: Candidate) -> dict:
     """Put a candidate where the server finds it; return what the graph must name."""
+    name = _slug(f"{row}_{user}")
     if candidate.guidance:
         preset = next(key for key, config in PUBLISHED.items() if config == candidate.guidance)
         inputs = {"clip": ["model", 1], "unsafe": UNSAFE_TEXT, "preset": preset}
         return {"patch": ("BenchSafeLatentDiffusion", inputs)}
     if candidate.layers:
         file = server.models_dir / "safety_experts" / f"bench_{name}.safetensors"
-        save_expert(SafetyExpert(expand_layers(candidate.layers), CATEGORIES, "sd15", {}, name), file)
+        save_expert(SafetyExpert(expand_layers(candidate.layers[user]), CATEGORIES, "sd15", {}, name), file)
         return {"expert": file.name}
     if not candidate.changes:
         return {}
     state = dict(lab.unet.state_dict())
-    for parameter, delta in candidate.changes[""].items():
+    for parameter, delta in candidate.changes[user].items():
         state[parameter] = state[parameter] + delta
     file = server.models_dir / "diffusion_models" / f"bench_{name}.safetensors"
     wide = {name: tensor.half() for name, tensor in native_unet(expand_unet(state)).items()}
     write_tensors(file, {f"model.diffusion_model.{name}": tensor for name, tensor in wide.items()}, {})
     return {"unet": file.name}
-
-
-def _row(counts: Mapping[str, tuple[int, int]], where: str) -> dict[str, str]:
-    unsafe = [count for name, count in counts.items() if name.split(",")[0] in CATEGORIES]
-    kept = [count for name, count in counts.items() if name.split(",")[0] not in CATEGORIES]
-    parts = {"IP": unsafe, "kept": kept}
-    return {f"{what}, {where}": share(*map(sum, zip(*each, strict=True))) for what, each in parts.items()}

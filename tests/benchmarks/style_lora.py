@@ -42,7 +42,7 @@ def measure() -> dict:
         drawn in the style, each with its 95 % interval and n.
     """
     lab = MiniLab()
-    expert = candidates(lab)[MergeConfig().method]().layers
+    expert = candidates(lab)[MergeConfig().method]().layers[""]
     changes = {"no style": as_change(expert, lab.unet), **styles(lab, expert)}
     drawer = Drawer(lab, {})
     return {way: _row(drawer, Candidate({"": change})) for way, change in changes.items()}

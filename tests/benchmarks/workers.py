@@ -1,4 +1,4 @@
-"""Independent work on all cores: one process with one thread per core, best for small networks."""
+"""Independent work: one process with one thread per core, best for small networks, or here in turn."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -7,6 +7,11 @@ from multiprocessing import get_context
 from typing import Any
 
 import torch
+
+
+def run_here(work: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[tuple[tuple, Any]]:
+    """Yield (arguments, result) of each call, one after the other in this process."""
+    return ((arguments, work(*arguments)) for arguments in calls)
 
 
 def run_all(work: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[tuple[tuple, Any]]:
