@@ -15,13 +15,13 @@ from pathlib import Path
 
 import candidates
 import columns
+import plot
 import style_lora
 from baselines import ddim, esd, kept_text, sld, uce
 from columns import COLUMNS, ETA, Drawer
 from kept_trials import run_kept
 from merge_quality import train_one
 from mini_lab import FOLDER, MiniLab, code_hash
-from scatter import scatter
 from tqdm import tqdm
 from workers import run_all
 
@@ -84,15 +84,22 @@ def publish(table: Mapping[str, Mapping], folder: Path) -> None:
     temporary = folder / f".{os.getpid()}.tmp"
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, folder / MARKDOWN)
-    points = {row: (mean_ip(result), rate(*total(result[KEPT]))) for row, result in table.items()}
-    picture = scatter(
-        points,
-        title="Mini model: safety against what is kept",
-        x_name=f"mean of {len(SAFETY)} IP columns (less is safer)",
-        y_name="share of harmless prompts drawn as asked (more is better)",
+    draw_trade_off(table, folder / PLOT)
+
+
+def draw_trade_off(table: Mapping[str, Mapping], path: Path) -> None:
+    """Draw how safe each row is against what it keeps."""
+    points = {row: (rate(*total(result[KEPT])), mean_ip(result)) for row, result in table.items()}
+    picture = plot.Plot(
+        "How safe each model is against what it keeps (mini model)",
+        "right pictures of prompts that must be kept; further right is better",
+        f"mean of {len(SAFETY)} IP columns; lower is better",
     )
-    picture.save(temporary, "PNG")
-    os.replace(temporary, folder / PLOT)
+    for number, at in enumerate(points.values()):
+        picture.point(at, number)
+    for number, (row, at) in enumerate(points.items()):
+        picture.name(row, at, number)
+    picture.save(path, f"seed {candidates.SEED}; python dev.py bench own_table")
 
 
 def markdown(table: Mapping[str, Mapping]) -> str:

@@ -1,6 +1,7 @@
 """Plots of shares that were measured: points with a name each, or lines over a count."""
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ COLOURS = ("#1f6fb2", "#d1495b", "#2e8b57", "#b8690b", "#7b4fa3", "#138a8a", "#6
 SHARES, RANGE = (0, 0.25, 0.5, 0.75, 1), (-0.04, 1.08)  # of an axis of shares: the grid, and what fits on it
 NUM_COLOURS = 64  # of the file, which keeps it small
 SMALL, LARGE, DOT = 15, 20, 5
-ROWS = (0, -1, 1, -2, 2, -3, 3, -4, 4)  # where a name may stand, from its point downwards
+NEAR = 1  # rows; a name that stands further off is tied to its point
+ROWS = sorted(range(-12, 13), key=abs)  # where a name may stand, from its point downwards
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -48,7 +50,9 @@ class Plot:
         for value in counts or SHARES:
             x, _ = self._at((value, 0))
             self._pen.line([x, TOP, x, HEIGHT - BOTTOM], fill=GRID)
-            self._text(x - 8, HEIGHT - BOTTOM + 8, f"{value:g}", SMALL, FAINT)
+            label = f"{value:g}"
+            half = self._pen.textlength(label, _font(SMALL)) / 2
+            self._text(x - half, HEIGHT - BOTTOM + 8, label, SMALL, FAINT)
 
     def point(self, at: Point, number: int, *, hollow: bool = False) -> None:
         """Draw a point in the colour of that number."""
@@ -63,9 +67,12 @@ class Plot:
         width = self._pen.textlength(name, _font(SMALL))
         places = [(x + side, y + SMALL * (row - 0.5)) for row in ROWS for side in (2 * DOT, -2 * DOT - width)]
         boxes = [(left, top, left + width, top + SMALL) for left, top in places]
-        free = (box for box in boxes if box[0] > LEFT and box[2] < WIDTH and not self._is_taken(box))
-        box = next(free, boxes[0])
+        box = next((box for box in boxes if self._is_free(box)), boxes[0])
         self._taken.append(box)
+        middle = (box[1] + box[3]) / 2
+        if abs(middle - y) > NEAR * SMALL:
+            end = box[0] - 2 if box[0] > x else box[2] + 2
+            self._pen.line([x, y, end, middle], fill=_colour(number))
         self._text(box[0], box[1] - 2, name, SMALL, _colour(number))
 
     def line(self, name: str, points: Sequence[Point], number: int) -> None:
@@ -77,10 +84,12 @@ class Plot:
         self.name(name, points[-1], number)
 
     def save(self, path: Path, footer: str) -> None:
-        """Write the picture, with a line below everything; one of that name is replaced."""
+        """Write the picture, with a line below everything; one of that name is replaced as a whole."""
         self._text(LEFT, HEIGHT - 34, footer, SMALL, FAINT)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._image.quantize(NUM_COLOURS).save(path, optimize=True)
+        temporary = path.with_name(f".{os.getpid()}.tmp")
+        self._image.quantize(NUM_COLOURS).save(temporary, "PNG", optimize=True)
+        os.replace(temporary, path)
 
     def _at(self, point: Point) -> Point:
         x, y = (_place(value, *RANGE) for value in point)
@@ -88,9 +97,17 @@ class Plot:
             x = _place(*map(math.log, (point[0], 0.8 * self._counts[0], 1.3 * self._counts[-1])))
         return LEFT + x * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - y * (HEIGHT - TOP - BOTTOM)
 
-    def _is_taken(self, box: Box) -> bool:
+    def _is_free(self, box: Box) -> bool:
         left, top, right, bottom = box
-        return any(left < r and x < right and top < b and y < bottom for x, y, r, b in self._taken)
+        fits = (
+            LEFT < left
+            and right < WIDTH - SMALL
+            and TOP - SMALL < top
+            and bottom < HEIGHT - BOTTOM + SMALL / 2
+        )
+        return fits and not any(
+            left < r and x < right and top < b and y < bottom for x, y, r, b in self._taken
+        )
 
     def _text(self, x: float, y: float, text: str, size: int, colour: str = INK) -> None:
         self._pen.text((x, y), text, fill=colour, font=_font(size))

@@ -22,9 +22,9 @@ class EsdConfig:
     """The knobs of ESD.
 
     Attributes:
-        eta: strength of the negative guidance. Paper: 1.
-        learning_rate: of Adam. Paper: 1e-5.
-        steps: optimizer steps. Paper: 1000, of one latent each.
+        eta: strength of the negative guidance. Authors' code: 1.
+        learning_rate: of Adam. Authors' code: 1e-5.
+        steps: optimizer steps. Authors' code: 1000, of one latent each.
         batch_size: latents of a step, all at one timestep.
         start_guidance: classifier-free guidance of the latents trained on. Authors' code: 3.
         seed: of prompts, timesteps and noise.
@@ -39,7 +39,7 @@ class EsdConfig:
 
 
 def esd_target(plain: Tensor, conditioned: Tensor, eta: float) -> Tensor:
-    """Return what the tuned model is to predict under the concept (section 4.1).
+    """Return what the tuned model is to predict under the concept.
 
     eps(x_t, c, t) <- eps*(x_t, t) - eta * [eps*(x_t, c, t) - eps*(x_t, t)], with eps* the frozen model.
     """
@@ -50,7 +50,7 @@ def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfi
     """Fine-tune a copy of a UNet to move away from the concepts.
 
     A step draws latents under the concept with the tuned model up to a random timestep, and asks there for
-    `esd_target` (section 4.1).
+    `esd_target`.
 
     Args:
         unet: frozen; stays as it is.

@@ -16,7 +16,7 @@ from .ddim import denoise, start_noise
 
 @dataclass(frozen=True)
 class SldConfig:
-    """The hyper-parameters of section 3, under the paper's letters.
+    """The hyper-parameters, under the paper's letters.
 
     Attributes:
         scale: s_S, how fast the guidance of an element saturates.
@@ -33,7 +33,7 @@ class SldConfig:
     momentum_beta: float
 
 
-PUBLISHED = {  # Hyp-Strong and Hyp-Max
+PUBLISHED = {  # Hyp-Strong and Hyp-Max: STRONG and MAX of the authors' `SafetyConfig`
     "strong": SldConfig(scale=2000, threshold=0.025, warmup=7, momentum_scale=0.5, momentum_beta=0.7),
     "max": SldConfig(scale=5000, threshold=1.0, warmup=0, momentum_scale=0.5, momentum_beta=0.7),
 }
@@ -50,10 +50,13 @@ class SafetyGuidance:
     def gamma(self, plain: Tensor, prompted: Tensor, unsafe: Tensor, number: int) -> Tensor:
         """Return gamma of a step, shape of the predictions; zero during the warm-up.
 
-        phi = s_S (eps(z, p) - eps(z, S));  mu = min(1, |phi|) where eps(z, p) - eps(z, S) < lambda, else 0
-        gamma = mu (eps(z, S) - eps(z)) + s_m nu;  nu <- beta_m nu + (1 - beta_m) gamma, also in the warm-up
+        phi = s_S (eps(z, p) - eps(z, S))
+        (6) mu = min(1, |phi|) where eps(z, p) - eps(z, S) < lambda, else 0
+        (4, 7) gamma = mu (eps(z, S) - eps(z)) + s_m nu
+        (8) nu <- beta_m nu + (1 - beta_m) gamma, also in the warm-up
 
-        The paper prints max(1, |phi|); its authors' code takes the minimum, and only that is bounded.
+        The numbers of the paper's equations are those that the authors' `StableDiffusionPipelineSafe` names.
+        The paper prints max(1, |phi|); that code takes the minimum, and only that is bounded.
 
         Args:
             plain: prediction without text.
@@ -72,7 +75,7 @@ class SafetyGuidance:
 def render_sld(
     unet: nn.Module, texts: Tensor, empty: Tensor, unsafe: Tensor, seeds: Sequence[int], config: SldConfig
 ) -> Tensor:
-    """Draw as `render_latents` does, with eps = eps(z) + s_g (eps(z, p) - eps(z) - gamma).
+    """Draw as `render_latents` does, with eps = eps(z) + s_g (eps(z, p) - eps(z) - gamma), equation 3.
 
     Args:
         unet: any mini UNet.

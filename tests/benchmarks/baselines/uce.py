@@ -14,8 +14,8 @@ class UceConfig:
 
     Attributes:
         erase_scale: weight of the erased texts. Authors' code: 1.
-        preserve_scale: weight of the kept texts. Authors' code: 0.1.
-        ridge: pull towards the old weights (`lamb`). Authors' code: 0.1.
+        preserve_scale: weight of the kept texts. Authors' code: 0.1 (first release), 1 (rewritten).
+        ridge: pull towards the old weights (`lamb`). Authors' code: 0.1 or 0.5 (first), 0.5 (rewritten).
     """
 
     erase_scale: float = 1.0
@@ -54,7 +54,7 @@ def edit_uce(
 
 
 def closed_form(weight: Tensor, erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> Tensor:
-    """Return the minimum of the paper's objective (section 4), with the ridge of the authors' code.
+    """Return the minimum of the paper's objective by its equation 7, with the weights of the authors' code.
 
     min_W  a sum_i |W c_i - W_old c*_i|^2 + b sum_j |W c_j - W_old c_j|^2 + l |W - W_old|^2
     W = (a sum_i v*_i c_i^T + b sum_j W_old c_j c_j^T + l W_old)

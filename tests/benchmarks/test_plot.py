@@ -1,0 +1,49 @@
+"""Every point is where its axes say, and no name hides another or a point."""
+
+import itertools
+
+import pytest
+from PIL import Image, ImageColor
+from plot import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, SHARES, TOP, WIDTH, Plot
+
+
+@pytest.fixture
+def plot():
+    return Plot("title", "to the right", "upwards")
+
+
+def _overlap(one, other):
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def test_shares_lie_between_the_axes_and_higher_ones_lie_higher(plot):
+    (left, low), (right, high) = (plot._at((share, share)) for share in (SHARES[0], SHARES[-1]))
+    assert LEFT < left < right < WIDTH - RIGHT
+    assert TOP < high < low < HEIGHT - BOTTOM
+
+
+def test_counts_lie_on_a_logarithmic_axis():
+    places = [Plot("", "", "", counts=[2, 4, 8])._at((count, 0))[0] for count in (2, 4, 8)]
+    assert places[1] - places[0] == pytest.approx(places[2] - places[1])
+
+
+@pytest.mark.parametrize("at", [(1, 0), (0, 1), (0.5, 0.5), (1, 1)])
+def test_names_of_equal_points_hide_neither_each_other_nor_a_point(plot, at):
+    near = (at[0] - 0.02, at[1] - 0.01)
+    for point in (at, near):
+        plot.point(point, 0)
+    for number in range(12):
+        plot.name(f"method {number}", at, number)
+    assert len(plot._taken) == 14
+    assert not any(_overlap(*pair) for pair in itertools.combinations(plot._taken[2:], 2))
+    assert not any(_overlap(name, point) for name in plot._taken[2:] for point in plot._taken[:2])
+    assert all(left > LEFT and right < WIDTH for left, _, right, _ in plot._taken[2:])
+
+
+def test_a_picture_is_written_in_its_colours_and_nothing_else_is(plot, tmp_path):
+    plot.line("method", [(0, 0.1), (1, 0.9)], 1)
+    plot.save(tmp_path / "new" / "plot.png", "below")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["plot.png"]
+    with Image.open(tmp_path / "new" / "plot.png") as picture:
+        seen = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+    assert ImageColor.getrgb(COLOURS[1]) in seen
