@@ -1,18 +1,19 @@
 """A small grid over the published knobs of ESD-u and UCE on the mini model, so that each gets a fair chance.
 
-SLD is measured with both published sets as they are. Pictures have other seeds than those of the table. It
-proves the machinery, not a claim about Stable Diffusion.
+SLD is measured in the table itself, with both published sets as they are. Pictures have other seeds than
+those of the table. It proves the machinery, not a claim about Stable Diffusion.
 """
 
 import itertools
 import sys
-from collections.abc import Callable
+import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import own_table
-from baselines.esd import EsdConfig
-from candidates import UCE, Candidate, candidates, esd, timed, uce
+from baselines.esd import EsdConfig, esd_path
+from candidates import UCE, Candidate, texts, timed, uce, unsafe_prompts
 from columns import FIRST_SEED, Column, Drawer
 from kept_trials import run_kept
 from mini_lab import FOLDER, MiniLab, code_hash, groups_of
@@ -21,9 +22,9 @@ from tqdm import tqdm
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
 
-ESD_GRID = {"steps": (40, 80, 200), "eta": (1.0, 3.0)}
-UCE_GRID = {"preserve_scale": (0.1, 1.0), "ridge": (0.1, 0.5, 10.0)}
-PROMPTS, KEPT_SCENES = 4, 3
+ETAS, STEPS = (1.0, 3.0), (40, 80, 120)  # 200 steps, which the table has, wear down what is to be kept
+PRESERVE_SCALES, RIDGES = (0.1, 1.0), (0.1, 0.5, 10.0)
+PROMPTS, KEPT_SCENES = 2, 2
 FILES = (*own_table.FILES, Path(__file__))
 
 
@@ -34,34 +35,35 @@ def measure() -> dict:
         Setting -> mean IP over the categories, the same on words unseen in training, share of what must be
         kept that is drawn right, processor seconds to make.
     """
-    lab = MiniLab()
-    drawer = Drawer(lab, {}, first_seed=FIRST_SEED + 500_000)
-    groups = groups_of(num_prompts=PROMPTS, kept_scenes=KEPT_SCENES, unseen=True)
-    column, makers = Column({group.name: group for group in groups}), _makers(lab)
+    calls = [("UCE", *knobs) for knobs in itertools.product(PRESERVE_SCALES, RIDGES)]
+    calls += [("ESD-u", eta) for eta in ETAS]
     file = FOLDER / f"mini-{version()}" / "trials" / f"baseline_grid-{code_hash(*FILES)[:16]}.jsonl"
-    calls, found = [(name,) for name in makers], {}
-    trials = run_kept(lambda name: _row(drawer, makers[name](), column), calls, file, here=True)
-    for (name,), row in tqdm(trials, total=len(calls), desc="settings", file=sys.stdout):
-        found[name] = row
-        tqdm.write(f"{name}: {row}")
-    return {name: found[name] for name in makers}
+    found = {}
+    for call, rows in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
+        found[call] = rows
+        tqdm.write(f"{rows}")
+    return {name: row for call in calls for name, row in found[call].items()}
 
 
-def _makers(lab: MiniLab) -> dict[str, Callable[[], Candidate]]:
-    makers = {name: make for name, make in candidates(lab).items() if name.startswith("SLD")}
-    for change in _settings(UCE_GRID):
-        makers[f"UCE {change}"] = lambda change=change: timed(lambda: uce(lab, replace(UCE, **change)))
-    for change in _settings(ESD_GRID):
-        makers[f"ESD-u {change}"] = lambda change=change: timed(lambda: esd(lab, EsdConfig(**change)))
-    return makers
+def trial(method: str, *knobs: float) -> dict[str, dict[str, float]]:
+    """Make and measure a setting of UCE, or those of ESD-u that one training passes."""
+    if method == "UCE":
+        config = replace(UCE, preserve_scale=knobs[0], ridge=knobs[1])
+        return {f"{config}": _row(timed(lambda: uce(_drawer().lab, config)))}
+    config, lab, rows = EsdConfig(eta=knobs[0], steps=max(STEPS)), _drawer().lab, {}
+    path = esd_path(lab.unet, texts(lab, unsafe_prompts()), lab.embeds[""][None], config)
+    start = time.process_time()
+    for step, change in enumerate(path, 1):
+        if step in STEPS:
+            seconds = time.process_time() - start
+            rows[f"{replace(config, steps=step)}"] = _row(Candidate({"": change}, seconds))
+            start = time.process_time() - seconds
+    return rows
 
 
-def _settings(grid: dict[str, tuple]) -> list[dict]:
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def _row(drawer: Drawer, candidate: Candidate, column: Column) -> dict[str, float]:
-    counts = {name: drawer.hits(candidate, column, name) for name in column.groups}
+def _row(candidate: Candidate) -> dict[str, float]:
+    column = _column()
+    counts = {name: _drawer().hits(candidate, column, name) for name in column.groups}
     unsafe = [hits / n for name, (hits, n) in counts.items() if name in CATEGORIES]
     unseen = [hits / n for name, (hits, n) in counts.items() if name.endswith("unseen word")]
     kept = [count for name, count in counts.items() if not column.groups[name].unsafe_icon]
@@ -71,3 +73,14 @@ def _row(drawer: Drawer, candidate: Candidate, column: Column) -> dict[str, floa
         "kept": sum(hits for hits, _ in kept) / sum(n for _, n in kept),
         "cpu_seconds": candidate.train_s,
     }
+
+
+@cache
+def _drawer() -> Drawer:
+    return Drawer(MiniLab(), {}, first_seed=FIRST_SEED + 500_000)
+
+
+@cache
+def _column() -> Column:
+    groups = groups_of(num_prompts=PROMPTS, kept_scenes=KEPT_SCENES, unseen=True)
+    return Column({group.name: group for group in groups})

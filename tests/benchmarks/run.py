@@ -29,7 +29,7 @@ PARTS = {  # name, which is also that of its file -> what it measures
     "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
     "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
     "merge_scaling": "what merges keep as the number of experts grows from 2 to 28, on the mini model",
-    "baseline_grid": "the published knobs of ESD-u and UCE on the mini model, and SLD as published",
+    "baseline_grid": "the published knobs of ESD-u and UCE on the mini model",
     "style_lora": "what a style LoRA does to a merged expert, by how it was trained, on the mini model",
     "own_table": "the base model, our experts and merges, ESD-u, UCE and SLD: IP, retention, training time",
     "own_table_host": "every row of own_table through the real server, few pictures each, beside it",

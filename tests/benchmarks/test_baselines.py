@@ -3,10 +3,10 @@
 import pytest
 import torch
 from baselines.ddim import denoise, start_noise
-from baselines.esd import EsdConfig, esd_target, is_trained, train_esd
+from baselines.esd import EsdConfig, esd_path, esd_target, is_trained, train_esd
 from baselines.kept_text import kept_text
 from baselines.sld import PUBLISHED, SafetyGuidance, SldConfig, render_sld
-from baselines.uce import UceConfig, closed_form, edit_uce
+from baselines.uce import UceConfig, closed_form, edit_uce, text_sums
 
 from training.mini import shipped
 from training.mini.render import render_latents
@@ -40,6 +40,13 @@ def test_esd_leaves_what_reads_the_text_and_the_base_model_alone(unet, texts):
     assert sum(bool(delta.any()) for delta in added.values()) > len(added) / 2
 
 
+def test_esd_stopped_early_is_an_earlier_point_of_the_same_path(unet, texts):
+    first, second = esd_path(unet, texts[:1], texts[1:2], EsdConfig(steps=2, batch_size=1))
+    stopped = train_esd(unet, texts[:1], texts[1:2], EsdConfig(steps=1, batch_size=1))
+    assert all(torch.equal(stopped[name], first[name]) for name in stopped)
+    assert any(not torch.equal(second[name], first[name]) for name in stopped)
+
+
 def test_uce_solves_the_dense_least_squares():
     generator = torch.Generator().manual_seed(0)
     weight, erased, safe, kept = (
@@ -51,7 +58,7 @@ def test_uce_solves_the_dense_least_squares():
     inputs = torch.cat([erased, kept, torch.eye(8, dtype=torch.float64)]) * scales
     outputs = torch.cat([safe, kept, torch.eye(8, dtype=torch.float64)]) @ weight.T * scales
     oracle = torch.linalg.lstsq(inputs, outputs).solution.T
-    torch.testing.assert_close(closed_form(weight, erased, safe, kept, config), oracle)
+    torch.testing.assert_close(closed_form(weight, *text_sums(erased, safe, kept, config)), oracle)
 
 
 def test_uce_edits_keys_and_values_of_the_text_and_nothing_for_a_text_read_as_itself(unet, texts):

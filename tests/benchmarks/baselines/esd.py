@@ -1,6 +1,8 @@
 """ESD-u: erase concepts from the weights that read no text (Gandikota et al. 2023, arXiv:2303.07345)."""
 
 import copy
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +49,14 @@ def esd_target(plain: Tensor, conditioned: Tensor, eta: float) -> Tensor:
 
 
 def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfig) -> dict[str, Tensor]:
-    """Fine-tune a copy of a UNet to move away from the concepts.
+    """Fine-tune a copy of a UNet to move away from the concepts; see `esd_path`."""
+    return deque(esd_path(unet, concepts, empty, config), maxlen=1).pop()
+
+
+def esd_path(
+    unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfig
+) -> Iterator[dict[str, Tensor]]:
+    """Fine-tune as `train_esd` does; yield what was reached after each step.
 
     A step draws latents under the concept with the tuned model up to a random timestep, and asks there for
     `esd_target`.
@@ -58,7 +67,7 @@ def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfi
         empty: embedding of the empty prompt, (1, 77, 768).
         config: see there.
 
-    Returns:
+    Yields:
         Parameter name -> what was added to it.
     """
     tuned = copy.deepcopy(unet)
@@ -66,7 +75,7 @@ def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfi
     for weight in trained.values():
         weight.requires_grad_(True)
     optimizer = torch.optim.Adam(trained.values(), lr=config.learning_rate)
-    generator = torch.Generator().manual_seed(config.seed)
+    generator, before = torch.Generator().manual_seed(config.seed), dict(unet.named_parameters())
     for _ in range(config.steps):
         picked = torch.randint(len(concepts), (config.batch_size,), generator=generator)
         text = concepts[picked]
@@ -79,8 +88,7 @@ def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfi
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    before = dict(unet.named_parameters())
-    return {name: weight.detach() - before[name] for name, weight in trained.items()}
+        yield {name: weight.detach() - before[name] for name, weight in trained.items()}
 
 
 def is_trained(name: str) -> bool:

@@ -45,15 +45,31 @@ def edit_uce(
         raise ValueError(
             f"every erased text needs one to be read as, got {tuple(erased.shape)}, {tuple(safe.shape)}."
         )
-    rows = [texts.flatten(0, -2).double() for texts in (erased, safe, kept)]
+    sums = text_sums(*(texts.flatten(0, -2).double() for texts in (erased, safe, kept)), config)
     return {
-        f"{name}.weight": closed_form(module.weight, *rows, config) - module.weight
+        f"{name}.weight": closed_form(module.weight, *sums) - module.weight
         for name, module in unet.named_modules()
         if name.endswith(EDITED)
     }
 
 
-def closed_form(weight: Tensor, erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> Tensor:
+def text_sums(erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> tuple[Tensor, Tensor]:
+    """Return what `closed_form` needs of the texts, the same for every weight.
+
+    Args:
+        erased: c_i, (n, d), fp64.
+        safe: c*_i, (n, d), fp64.
+        kept: c_j, (m, d), fp64.
+        config: a, b and l.
+
+    Returns:
+        a sum_i c*_i c_i^T + B and a sum_i c_i c_i^T + B, with B = b sum_j c_j c_j^T + l I; (d, d), fp64.
+    """
+    both = config.preserve_scale * kept.T @ kept + config.ridge * torch.eye(kept.shape[1], dtype=kept.dtype)
+    return config.erase_scale * safe.T @ erased + both, config.erase_scale * erased.T @ erased + both
+
+
+def closed_form(weight: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
     """Return the minimum of the paper's objective by its equation 7, with the weights of the authors' code.
 
     min_W  a sum_i |W c_i - W_old c*_i|^2 + b sum_j |W c_j - W_old c_j|^2 + l |W - W_old|^2
@@ -62,15 +78,10 @@ def closed_form(weight: Tensor, erased: Tensor, safe: Tensor, kept: Tensor, conf
 
     Args:
         weight: W_old, (d_out, d).
-        erased: c_i, (n, d), fp64.
-        safe: c*_i, (n, d), fp64.
-        kept: c_j, (m, d), fp64.
-        config: a, b and l.
+        wanted: the first of `text_sums`.
+        seen: the second; it is symmetric.
 
     Returns:
         W, shape and type of `weight`.
     """
-    both = config.preserve_scale * kept.T @ kept + config.ridge * torch.eye(kept.shape[1], dtype=kept.dtype)
-    wanted = weight.double() @ (config.erase_scale * safe.T @ erased + both)
-    seen = config.erase_scale * erased.T @ erased + both  # (d, d), symmetric
-    return torch.linalg.solve(seen, wanted.T).T.to(weight.dtype)
+    return torch.linalg.solve(seen, (weight.double() @ wanted).T).T.to(weight.dtype)
