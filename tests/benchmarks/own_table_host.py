@@ -32,7 +32,7 @@ from training.mini.native_names import native_unet
 from training.taxonomy import CATEGORIES
 from training.tensor_file import write_tensors
 
-FIRST = ("ESD-u", "UCE", "SLD max", "base", MergeConfig().method, "co_merge", "all-in-one")
+FIRST = ("UCE", "SLD max", "ESD-u", MergeConfig().method, "co_merge", "all-in-one", "base")
 LAST = "single experts"  # seven models draw what is to be kept
 PROMPTS = 1  # of every category and kind of wording: a picture takes seconds
 COLUMNS = {
@@ -53,7 +53,8 @@ def measure() -> dict:
     """
     lab = MiniLab()
     rows = list(candidates(lab))
-    calls = [(row,) for row in sorted(rows, key=lambda row: (row not in FIRST, row == LAST))]
+    others = sorted((row for row in rows if row not in FIRST), key=lambda row: row == LAST)
+    calls = [(row,) for row in (*FIRST, *others)]
     file = FOLDER / f"mini-{version()}" / "trials" / f"own_table_host-{code_hash(*FILES)[:16]}.jsonl"
     found = {}
     with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder, _server(Path(folder)) as server:
