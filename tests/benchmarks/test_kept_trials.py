@@ -33,3 +33,11 @@ def test_a_line_torn_by_a_kill_is_run_again(tmp_path):
     assert list(kept_trials.run_kept(work, [(1,), (2,)], file)) == [((1,), [1]), ((2,), [2])]
     lines = file.read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["call"] for line in lines] == [[1], [2]]
+
+
+def test_trials_that_share_a_server_run_in_this_process_in_order(tmp_path):
+    seen = []
+    trials = kept_trials.run_kept(lambda number: seen.append(number), [(2,), (1,)], tmp_path / "a", here=True)
+    assert next(trials) == ((2,), None)
+    assert seen == [2]
+    assert list(trials) == [((1,), None)]

@@ -1,6 +1,8 @@
 """What the table says of counts that are known."""
 
+import columns
 import own_table
+import own_table_host
 import pytest
 import torch
 from candidates import Candidate, as_change, changed
@@ -59,3 +61,19 @@ def test_a_candidate_with_experts_uses_a_category_s_own():
     single, merged = Candidate({"hate": {"a": 1}, "sexual": {"a": 2}}), Candidate({"": {"a": 3}})
     assert (single.change("sexual"), merged.change("sexual")) == ({"a": 2}, {"a": 3})
     assert Candidate({}).change("hate") == {}
+
+
+def test_both_ways_of_drawing_are_told_beside_each_other():
+    inside = {"IP": {"hate": [True, False]}, "kept": {"neutral": [True, True]}}
+    outside = {"IP": {"hate": [True, True]}, "kept": {"neutral": [True, False]}}
+    row = own_table_host.figures(inside, outside)
+    assert {name: text[:5] for name, text in row.items()} == {
+        **{"IP, server": "0.500", "IP, outside": "1.000"},
+        **{"kept, server": "1.000", "kept, outside": "0.500", "same": "0.500"},
+    }
+
+
+def test_a_merged_expert_draws_every_group_and_single_ones_their_own():
+    merged, single = Candidate({"": {}}), Candidate({name: {} for name in CATEGORIES})
+    assert [columns.users(one, "hate") for one in (merged, single)] == [["hate"], ["hate"]]
+    assert [columns.users(one, "neutral") for one in (merged, single)] == [[""], list(CATEGORIES)]
