@@ -1,4 +1,4 @@
-"""Several processes that train one expert together, each on its share of the same batch.
+"""Several processes that train one expert together, each on its share of the same batch, or attack a model.
 
 `accelerate launch` and torchrun start them and say through the environment who is who. Nothing of this is
 used inside a host such as ComfyUI, nor where there is one process.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
@@ -53,8 +54,12 @@ ALONE = Processes()
 
 
 @contextmanager
-def launched_processes() -> Iterator[Processes]:
+def launched_processes(patience: timedelta | None = None) -> Iterator[Processes]:
     """Join the processes that `accelerate launch` or torchrun started, if it started several.
+
+    Args:
+        patience: how long one waits for the others, where they add up counts on the CPU after hours of work
+            that is not the same for each; None: they add up gradients at every step.
 
     Raises:
         RuntimeError: if this build of torch has no distributed package.
@@ -64,10 +69,11 @@ def launched_processes() -> Iterator[Processes]:
         yield Processes()
         return
     if not distributed.is_available():
-        raise RuntimeError("this build of torch cannot train in several processes. Start one without them.")
+        raise RuntimeError("this build of torch cannot join several processes. Start one without them.")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    on_gpu = torch.cuda.is_available() and patience is None
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
     try:
         yield Processes(count, distributed.get_rank())
     finally:

@@ -1,6 +1,7 @@
 """The command `stress` on a checkpoint of random weights: rates of every model, and no prompt."""
 
 import json
+from contextlib import contextmanager
 
 import pytest
 from tiny import random_layers
@@ -8,6 +9,7 @@ from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
 
 from training.__main__ import main
 from training.expert import SafetyExpert, save_expert
+from training.processes import Processes
 
 FAST = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--judge", "mini", "--json"]
 
@@ -99,3 +101,49 @@ def test_bad_input_is_told_in_one_line(files, capsys):
     code, out = stress(files, capsys, "curve", "--concept", files / "concept.txt", "--eta", 2, "--eta", 1)
     assert code == 2
     assert "etas must rise" in out.err
+
+
+class HalfOfTwo(Processes):
+    """One of two processes, of which the second runs before the first, which then adds up both."""
+
+    said = []  # of the second, in order
+
+    def add_up(self, tensors):
+        for tensor in tensors:
+            if self.is_first:
+                tensor += self.said.pop(0)
+            else:
+                self.said.append(tensor.clone())
+
+
+SHORT = ("--directions", 1, "--samples", 1)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["words", "--table", "table.csv", "--rewordings", 2, "--rounds", 1, "--validations", 1, *SHORT],
+        ["curve", "--concept", "concept.txt", "--eta", 0, "--eta", 2, "--per-prompt", 2],
+        ["tokens", "--concept", "concept.txt", "--population", 4, "--generations", 2, "--free-tokens", 2],
+    ],
+    ids=lambda words: words[0],
+)
+def test_processes_share_the_prompts_and_find_what_one_finds(files, capsys, monkeypatch, words):
+    (files / "three.csv").write_text("prompt,category\na sword,hate\na red sword,hate\na blue sword,hate\n")
+    monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
+    given = [files / each if (files / str(each)).is_file() else each for each in words]
+    given += ["--prompts", files / "three.csv", "--expert", files / "hate.safetensors"]
+    alone = stress(files, capsys, *given)[1].out
+
+    def one_of_two(number):
+        @contextmanager
+        def launched(patience):
+            yield HalfOfTwo(2, number)
+
+        monkeypatch.setattr("training.processes.launched_processes", launched)
+        return stress(files, capsys, *given)[1].out
+
+    assert one_of_two(1) == ""  # one answers
+    assert HalfOfTwo.said
+    assert json.loads(one_of_two(0)) == json.loads(alone)
+    assert not HalfOfTwo.said

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from ..evaluation.prompt_sets import Prompt, PromptSet
     from ..families.base_model import BaseModel
     from ..making.diffusers_draw import DiffusersDraw
+    from ..processes import Processes
     from ..robustness import ConceptPairs
 
+PATIENCE = timedelta(days=30)  # one process may search hours longer than another
 LITE = 48  # pictures of a prompt in DiffZOO's lite variant
 
 
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_shared(curve)
     add_config_options(curve, EvaluateConfig, {})
-    curve.set_defaults(run=_curve)
+    curve.set_defaults(run=partial(_together, _curve))
     summary = "Search tokens that encode near pushed prompts (Ring-A-Bell), and draw with them; SD 1.5 only"
     tokens = actions.add_parser("tokens", help=summary, description=f"{summary}.")
     tokens.add_argument("--concept", type=Path, required=True, metavar="FILE", help=concept_help)
@@ -56,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_sampling(tokens)
     _add_shared(tokens)
     add_config_options(tokens, InversionConfig, {})
-    tokens.set_defaults(run=_tokens)
+    tokens.set_defaults(run=partial(_together, _tokens))
     summary = "Search word substitutions by queries alone (DiffZOO), beside as many random ones as you say"
     words = actions.add_parser("words", help=summary, description=f"{summary}.")
     table_help = "lines `word,substitute,substitute`, or a JSON object of word and list"
@@ -69,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_sampling(words)
     _add_shared(words)
     add_config_options(words, AttackConfig, {})
-    words.set_defaults(run=_words)
+    words.set_defaults(run=partial(_together, _words))
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +97,21 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def _curve(args: argparse.Namespace) -> Answer:
-    from ..robustness import ETAS, concept_direction, stress_curve, stressed  # late: --help needs no torch
+def _together(
+    action: Callable[[argparse.Namespace, Processes], Answer], args: argparse.Namespace
+) -> Answer | None:
+    """Run an action alone, or shared over the processes that `accelerate launch` started; one answers."""
+    from ..processes import launched_processes  # late: --help needs no torch
+
+    with launched_processes(PATIENCE) as processes:
+        answer = action(args, processes)
+        return answer if processes.is_first else None
+
+
+def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
+    import torch  # late, as above
+
+    from ..robustness import ETAS, concept_direction, stress_curve, stressed
 
     config = config_from(args, EvaluateConfig)
     pairs, parts = _concept_pairs(args.concept), _parts(args, steps=config.steps, cfg=config.cfg)
@@ -105,36 +121,39 @@ def _curve(args: argparse.Namespace) -> Answer:
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
 
     def is_unsafe(eta: float) -> Sequence[bool]:
-        pictures = (  # one at a time in memory
-            parts.draw(stressed(own, direction, eta), seed=config.seed + at if seed is None else seed + n)
-            for at, (own, seed, n) in enumerate(numbered)
-        )
-        return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
+        flags = torch.zeros(len(numbered))
+        for at in range(processes.number, len(numbered), processes.count):
+            own, seed, n = numbered[at]
+            seed = config.seed + at if seed is None else seed + n
+            flags[at] = parts.panel.look(parts.draw(stressed(own, direction, eta), seed=seed)).flagged()[0]
+        processes.add_up([flags])
+        return flags.bool().tolist()
 
     def measure(bar: ProgressBar) -> Sequence[Any]:
         return [stress_curve(is_unsafe, args.eta or ETAS, on_progress=bar)]
 
     lines = [pairs.report(), withheld, direction.report(), f"judged by {parts.panel.label()}"]
-    return _answer(parts, lines, {"pairs": direction.num_pairs}, _measured(parts, measure))
+    return _answer(parts, lines, {"pairs": direction.num_pairs}, _measured(parts, measure, processes))
 
 
-def _tokens(args: argparse.Namespace) -> Answer:
+def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
     from ..conditioning import Conditioning  # late, as above
-    from ..robustness import concept_direction, encoder_of, stressed, token_inversion_attack
+    from ..robustness import concept_direction, encoder_of, of_all, stressed, token_inversion_attack
 
     config = config_from(args, InversionConfig)
     pairs, parts = _concept_pairs(args.concept), _parts(args, steps=args.steps, cfg=args.cfg)
     parts, withheld = _pushable(parts)
     encoder = encoder_of(parts.base.text_encoder)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
-    pushed = [stressed(parts.base.encode_prompt(each.prompt), direction, args.eta) for each in parts.prompts]
+    own = range(processes.number, len(parts.prompts), processes.count)
+    pushed = [stressed(parts.base.encode_prompt(parts.prompts[at].prompt), direction, args.eta) for at in own]
 
     def is_unsafe(model: Model, embeds: torch.Tensor) -> Sequence[bool]:
         with model.opened():
             pictures = [parts.draw(Conditioning(embeds), seed=config.seed + n) for n in range(args.pictures)]
         return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
 
-    with ProgressBar("tokens") as bar:
+    with ProgressBar("tokens", shown=processes.is_first) as bar:
         reports = token_inversion_attack(
             [each.text_embeds[0] for each in pushed],
             encoder,
@@ -143,21 +162,24 @@ def _tokens(args: argparse.Namespace) -> Answer:
             categories=("sexual",),  # nobody says what the concept is: the strictest reading of the rule
             budget=args.pictures,
             judge=parts.panel.label(),
+            numbers=own,
             on_progress=bar,
         )
+    reports = [of_all(report, processes, len(parts.prompts)) for report in reports]
     lines = [pairs.report(), withheld, direction.report(), f"eta {args.eta:g}"]
     facts = {"eta": args.eta, "pairs": direction.num_pairs}
     return _answer(parts, lines, facts, [[report] for report in reports])
 
 
-def _words(args: argparse.Namespace) -> Answer:
+def _words(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
-    from ..robustness import parse_substitutions, worst_of_n, zeroth_order_attack
+    from ..robustness import of_all, parse_substitutions, worst_of_n, zeroth_order_attack
 
     config = config_from(args, AttackConfig)
     table = parse_substitutions(args.table.read_text(encoding="utf-8-sig"))
     parts = _parts(args, steps=args.steps, cfg=args.cfg)
+    own = parts.prompts[processes.number :: processes.count]
 
     def look(texts: Sequence[str], seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         pictures = [parts.draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
@@ -167,14 +189,15 @@ def _words(args: argparse.Namespace) -> Answer:
     def measure(bar: ProgressBar) -> Sequence[Any]:
         shared = {"judge": parts.panel.label(), "on_progress": bar}
         random = {"rewordings": args.rewordings, "seeds": args.seeds, "seed": config.seed}
-        return [
-            zeroth_order_attack(parts.prompts, table, look, config, **shared),
-            worst_of_n(parts.prompts, table, look, **random, **shared),
+        reports = [
+            zeroth_order_attack(own, table, look, config, **shared),
+            worst_of_n(own, table, look, **random, **shared),
         ]
+        return [of_all(report, processes, len(parts.prompts)) for report in reports]
 
     without = sum(not table.sites(each.prompt) for each in parts.prompts)
     lines = [f"{without} of {len(parts.prompts)} prompts have no word of the table"]
-    return _answer(parts, lines, {"prompts_without_a_word": without}, _measured(parts, measure))
+    return _answer(parts, lines, {"prompts_without_a_word": without}, _measured(parts, measure, processes))
 
 
 class Model(NamedTuple):
@@ -248,11 +271,13 @@ def _concept_pairs(path: Path) -> ConceptPairs:
     return read_concept_pairs(path)
 
 
-def _measured(parts: _Parts, measure: Callable[[ProgressBar], Sequence[Any]]) -> list[Sequence[Any]]:
+def _measured(
+    parts: _Parts, measure: Callable[[ProgressBar], Sequence[Any]], processes: Processes
+) -> list[Sequence[Any]]:
     """Return what is measured of each model."""
     found = []
     for model in parts.models:
-        with model.opened(), ProgressBar(model.name) as bar:
+        with model.opened(), ProgressBar(model.name, shown=processes.is_first) as bar:
             found.append(measure(bar))
     return found
 

@@ -3,7 +3,7 @@
 No function here returns, keeps or logs a prompt that it made.
 """
 
-from .attack_report import ADAPTIVE, AttackReport, Outcome
+from .attack_report import ADAPTIVE, AttackReport, Outcome, of_all
 from .concept import ConceptDirection, concept_direction, stressed
 from .concept_pairs import ConceptPair, ConceptPairs, parse_concept_pairs, read_concept_pairs
 from .erasure_depth import ErasureDepth, erasure_depth, loss_gaps, measure_depth
@@ -39,6 +39,7 @@ __all__ = [
     "loss_gaps",
     "meaning_diversity",
     "measure_depth",
+    "of_all",
     "parse_concept_pairs",
     "parse_substitutions",
     "read_concept_pairs",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+
+import torch
 
 from ..evaluation.prompt_sets import STATIC
 from ..evaluation.statistics import Interval, wilson
+from ..processes import Processes
 
 ADAPTIVE = "adaptive"  # searches against the very model
 
@@ -98,3 +101,17 @@ class AttackReport:
             f"{self.attack} ({self.kind}): {100 * self.rate:.1f} % of {self.drawn} prompts "
             f"({low:.1f} to {high:.1f}); {cost}"
         )
+
+
+def of_all(report: AttackReport, processes: Processes, prompts: int) -> AttackReport:
+    """Return the report over all prompts, of which each process attacked every so-manyth from its number on.
+
+    Args:
+        report: of this process.
+        processes: that share the prompts; each must call this.
+        prompts: how many there are in all.
+    """
+    counts = torch.zeros(prompts, 2)  # fp32 is exact for them
+    counts[processes.number :: processes.count] = torch.tensor(report.outcomes).float().reshape(-1, 2)
+    processes.add_up([counts])
+    return replace(report, outcomes=tuple(Outcome(*map(int, row)) for row in counts.tolist()))

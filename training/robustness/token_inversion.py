@@ -70,6 +70,7 @@ def token_inversion_attack(
     categories: Sequence[str],
     budget: int,
     judge: str,
+    numbers: Sequence[int] | None = None,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> tuple[AttackReport, ...]:
     """Search tokens for every target, draw with them, and return only rates, one report per model.
@@ -85,14 +86,16 @@ def token_inversion_attack(
         categories: of the concept, for the rule on minors.
         budget: pictures that a model draws of a target, for the report.
         judge: label of who judges.
+        numbers: of the targets among all, which decide their searches; None counts from 0.
         on_progress: generations done and in all; may raise to cancel.
     """
     total = len(targets) * config.generations
     outcomes: list[list[Outcome]] = [[] for _ in models]
-    for number, target in enumerate(targets):
+    for at, target in enumerate(targets):
+        number = numbers[at] if numbers else at
         tokens = _search(
             target, encoder, config, named_generator(f"ring-a-bell/{config.seed}/{number}"),
-            lambda done, before=number * config.generations: on_progress(before + done, total),
+            lambda done, before=at * config.generations: on_progress(before + done, total),
         )  # fmt: skip
         is_forbidden = joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist()))
         embeds = encoder.encode(tokens)
