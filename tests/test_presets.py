@@ -3,6 +3,7 @@
 import pytest
 
 from training.config import PRESETS, TrainConfig, preset_text, preset_values
+from training.losses import resolved
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -14,9 +15,18 @@ def test_the_papers_presets_are_the_launchers_values():
     sd15, sdxl = (TrainConfig(**preset_values(f"paper {name}")) for name in ("SD 1.5", "SDXL"))
     for config in (sd15, sdxl):
         assert (config.objective, config.steps, config.beta, config.rank) == ("alignguard", 2000, 5000.0, 4)
-        assert (config.batch_size, config.grad_accumulation, config.caption_dropout) == (4, 4, 0.2)
+        rows = config.batch_size * config.grad_accumulation * 2  # a pair is two rows of theirs
+        assert (rows, config.caption_dropout) == (16, 0.2)
     assert (sd15.learning_rate, sd15.warmup_steps, sd15.max_grad_norm) == (1.6e-4, 500, 1.0)
     assert (sdxl.learning_rate, sdxl.warmup_steps, sdxl.max_grad_norm) == (1e-5, 0, 0.0)
+
+
+@pytest.mark.parametrize("preset", ["paper SD 1.5", "paper SDXL"])
+def test_a_papers_preset_leaves_nothing_that_is_not_the_papers(preset):
+    others = {"bank": 8, "validation": 0.2, "patience": 2, "buckets": True, "anchor_weight": 0.5}
+    config = TrainConfig(**{**others, **preset_values(preset)})
+    assert (config.bank, config.validation, config.patience, config.buckets) == (0, 0.0, 0, False)
+    assert resolved(config, lambda: 1.0).anchor_weight == 0
 
 
 def test_custom_sets_nothing_and_an_unknown_name_is_refused():

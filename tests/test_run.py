@@ -165,6 +165,14 @@ def test_what_would_fail_at_the_end_fails_at_the_start(tmp_path, change, message
         make(out, on_progress=lambda *_: pytest.fail("it trained"), **change)
 
 
+def test_where_an_expert_cannot_be_saved_nothing_is_trained_for_it(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        OSError, match=r"x\.safetensors cannot be written to .*choose another\. Nothing was trained"
+    ):
+        make(tmp_path / "file" / "x.safetensors", on_progress=lambda *_: pytest.fail("it trained"))
+
+
 def test_the_base_model_is_given_back_unchanged(tmp_path):
     before = predict(UNET)
     make(tmp_path / "x.safetensors")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from tiny import predict, tiny_data, tiny_unet
 
-from training import adapter, checkpoint
+from training import adapter, checkpoint, run_folder
+from training import step as training_step
 from training.config import TrainConfig
 from training.losses import LOSSES, resolved
 from training.measured_beta import measured_beta
@@ -318,6 +319,33 @@ def test_half_precisions_follow_fp32_and_fp16_scales_its_loss(precision, tmp_pat
     assert half.losses == pytest.approx(whole.losses, rel=0.05)
     scaler = checkpoint.load_newest(tmp_path / "state").values["scaler"]
     assert bool(scaler) == (precision == "fp16")
+
+
+def test_a_gradient_that_stays_not_finite_stops_an_fp16_run_too(monkeypatch):
+    def spoiled(run, *arguments):
+        values = whole(run, *arguments)
+        if run.step >= 2:
+            next(iter(run.parameters.values())).grad.fill_(math.nan)
+        return values
+
+    whole, kept = training_step._backward, []
+    monkeypatch.setattr(training_step, "_backward", spoiled)
+    config = dataclasses.replace(SMALL, precision="fp16", steps=60, lr_schedule="constant")
+    with pytest.raises(RuntimeError, match="grad_norm is not finite .* Or use precision fp32"):
+        run(config, on_stop=kept.append)
+    assert kept[0].steps_done < 30  # the scale falls from 65536 to below 1
+    assert equal_layers(kept[0], run(dataclasses.replace(config, steps=2, precision="fp16")))
+
+
+def test_a_run_saves_by_time_where_no_number_of_steps_was_given(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "SAVE_AFTER_S", 0.0)
+    states = []
+
+    def look(done, *_):
+        states.append([state.stem for state in (tmp_path / "state").glob("*.safetensors")])
+
+    run(SMALL, run_dir=tmp_path, on_progress=look)
+    assert [f"step_{step:08}" in names for step, names in enumerate(states, 1)] == [True, True, False]
 
 
 def test_a_state_that_does_not_fit_on_the_disk_does_not_cost_the_result(tmp_path, monkeypatch, caplog):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
@@ -30,6 +32,7 @@ from .trainer import train
 log = logging.getLogger(__name__)
 
 _PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NOT_STATED = ("steps", "save_every", "rank", "checkpointing")  # stated otherwise, or without effect
 
 
@@ -82,7 +85,7 @@ def train_expert(
     """
     out = Path(out)
     categories = normalize_categories(category) or (normalize_category(category),)  # a blank one is refused
-    _check_out(out)
+    _check_out(out, processes)
 
     def write(result: TrainResult, path: Path) -> Path:
         metadata = training_metadata(
@@ -118,8 +121,7 @@ def train_expert(
         return load_expert(write(result, out)), result
     except OSError as error:
         kept = f" The run can be resumed from {run_dir} without training again." if run_dir else ""
-        reason = f"{out.name} cannot be written to {out.parent} ({error.strerror or error}). Make room.{kept}"
-        raise OSError(error.errno, reason) from error
+        raise _not_written(error, out, kept) from error
 
 
 def expert_name(category: str) -> str:
@@ -188,12 +190,26 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value).removesuffix(".0")
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, processes: Processes) -> None:
     """Find out before hours of training what would stop the file from being written after them."""
     if out.suffix != ".safetensors":
         raise ValueError(f"an expert's file name must end in .safetensors, got {out.name!r}.")
     refuse_existing(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    if not processes.is_first:
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise _not_written(error, out, " Nothing was trained yet.") from error
+
+
+def _not_written(error: OSError, out: Path, kept: str) -> OSError:
+    """Return the error that a person can act on, of the same kind."""
+    advice = "Make room." if error.errno in _NO_ROOM else "Make the folder writable, or choose another."
+    reason = f"{out.name} cannot be written to {out.parent} ({error.strerror or error}). {advice}{kept}"
+    return OSError(error.errno, reason)  # Python makes a PermissionError of it where it was one
 
 
 def _check_learned(result: TrainResult) -> None:

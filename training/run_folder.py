@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from .step import BANK, Run, restore_state
 
 log = logging.getLogger(__name__)
 
+SAVE_AFTER_S = 600.0  # what a killed run loses at most
 BEST = "best."  # before the names of an adapter's factors, among the tensors of a state
 
 
@@ -53,6 +55,13 @@ def open_run(run: Run, *, resume: bool) -> bool:
     return True
 
 
+def is_due(run: Run) -> bool:
+    """Say whether it is time for a state: after `save_every` steps; where that is 0, after some minutes."""
+    if run.config.save_every:
+        return run.step % run.config.save_every == 0
+    return time.monotonic() - run.saved_s >= SAVE_AFTER_S
+
+
 def save_run(run: Run) -> None:
     """Write the resume state; what the disk cannot take is a warning in the log, for the run has it still."""
     if run.run_dir is None or not run.processes.is_first:
@@ -68,6 +77,7 @@ def save_run(run: Run) -> None:
     state = State(run.step, tensors, values)
     with warned_of_a_full_disk(f"the state after step {run.step}"):
         checkpoint.save_state(run.run_dir / "state", state)
+    run.saved_s = time.monotonic()
 
 
 def _best_of(state: State) -> State | None:

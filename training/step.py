@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class Run:
     processes: Processes = ALONE
     micro_batch: int = 0  # pairs in memory at once, at most; 0: as config.batch_size says
     check_cancel: Callable[[], None] = lambda: None  # called before every micro-batch; may raise
+    saved_s: float = field(default_factory=time.monotonic)  # when its state was written last, or it began
     lacks_figures: bool = False  # the disk could not take some
     events: EventFile | None = None  # for TensorBoard, where that is installed
     whole: bool = True  # False from a figure that is not finite, or while the step is written
@@ -240,7 +242,7 @@ def _update(run: Run, values: Mapping[str, Tensor]) -> None:
 
 
 def _check_finite(run: Run, figures: dict[str, float]) -> None:
-    if not math.isfinite(figures["grad_norm"]) and run.scaler.is_enabled():
+    if not math.isfinite(figures["grad_norm"]) and run.scaler.is_enabled() and run.scaler.get_scale() >= 1:
         del figures["grad_norm"]  # fp16 overflowed: the scaler skips this step and lowers its scale
     own = {name: figures[name] for name in ("loss", "grad_norm") if name in figures}
     refuse_not_finite(run, own, step=run.step + 1)
@@ -255,9 +257,10 @@ def refuse_not_finite(run: Run, figures: Mapping[str, float], *, step: int) -> N
     for name, value in figures.items():
         if not math.isfinite(value):
             kept = run.good.step if run.good else run.step
+            other = " Or use precision fp32." if run.autocast else ""
             raise RuntimeError(
                 f"{name} is not finite ({value}) in step {step}. The adapter is that of step {kept} again. "
-                "Lower learning_rate, or use precision fp32."
+                f"Lower learning_rate.{other}"
             )
 
 

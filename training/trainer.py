@@ -22,7 +22,7 @@ from .measured_beta import measured_beta
 from .noise import NoiseSchedule
 from .preflight import plan_run
 from .processes import ALONE, Processes
-from .run_folder import open_run, save_run, warned_of_a_full_disk, write_figures
+from .run_folder import is_due, open_run, save_run, warned_of_a_full_disk, write_figures
 from .run_lock import locked
 from .step import Run, restore_state, take_step
 from .train_result import TrainResult, current_result, final_result
@@ -166,7 +166,7 @@ def _loop(
 def _report(run: Run, on_progress: Callable[[int, int, Mapping[str, float]], None] | None) -> None:
     config = run.config
     write_figures(run)
-    if config.save_every and run.step % config.save_every == 0 and run.step < config.steps:
+    if run.step < config.steps and is_due(run):
         save_run(run)
     if on_progress:
         on_progress(run.step, config.steps, run.metrics)

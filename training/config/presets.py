@@ -7,7 +7,7 @@ _PAPER = {  # what AlignGuard's launchers share, code at 5f71f8d
     "objective": "alignguard",
     "prompts": "pair",
     "steps": 2000,
-    "batch_size": 4,
+    "batch_size": 2,  # the launchers' 4 rows: a pair under its unsafe and its safe prompt is two
     "grad_accumulation": 4,
     "beta": 5000.0,
     "rank": 4,
@@ -20,6 +20,12 @@ _PAPER = {  # what AlignGuard's launchers share, code at 5f71f8d
     "weight_decay": 1e-2,
     "precision": "fp16",
     "lr_schedule": "constant",
+    "flip": 0.5,  # deviation: both pictures of a pair together, where the launchers flip each by itself
+    "buckets": False,
+    "bank": 0,
+    "validation": 0.0,
+    "patience": 0,
+    "save_every": 500,
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {  # append, never rename: saved graphs store the name
     "custom": {},
@@ -29,8 +35,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {  # append, never rename: saved grap
     "quick": {"steps": 60, "batch_size": 4, "grad_accumulation": 1},
 }
 PRESET_HELP = (
-    "paper SD 1.5 and paper SDXL set the options as AlignGuard's launchers do (AdamW stands in for SDXL's "
-    "Adafactor); quick is 60 small steps, to see whether everything works; custom sets none."
+    "paper SD 1.5 and paper SDXL set the options as AlignGuard's launchers do, but for four things: AdamW "
+    "stands in for SDXL's Adafactor, the two pictures of a pair are mirrored together, its two prompts share "
+    "timestep and noise, and latents are the mean of what the VAE gives. Set resolution to 512 and 1024. "
+    "quick is 60 small steps, to see whether everything works; custom sets none."
 )
 
 

@@ -133,7 +133,7 @@ class TrainConfig:
     save_every: int = option(
         0,  # paper: 500
         "Steps between saved states that a stopped run resumes from. Lower loses less and writes more; 0 "
-        "saves at the end only. Paper: 500.",
+        "saves every ten minutes and at the end. Paper: 500.",
         min=0,
         max=100_000,
         step=1,
