@@ -18,6 +18,7 @@ from training.taxonomy import CATEGORIES
 
 SEEDS = (0, 1, 2)
 PROBED = "violence"  # the category on which single choices are compared
+LONG = {"steps": 450, "lr_schedule": "constant", "validation": 0.2}  # three times too long
 CHOICES = {  # one change to the recipe each
     "no row dropout": {"row_dropout": 0.0},
     "with the safe-prompt row": {"safe_prompt_weight": 1.0},
@@ -27,6 +28,8 @@ CHOICES = {  # one change to the recipe each
     "no winner anchor": {"anchor_weight": 0.0},
     "no preservation": {"preserve_weight": 0.0},
     "bank of 8 draws": {"bank": 8},
+    "450 steps at a constant rate": LONG,
+    "the same, ended by held-out pairs": LONG | {"validate_every": 15, "patience": 3},
     "alignguard (the paper's)": {"objective": "alignguard"},
     "duo": {"objective": "duo"},
 }
