@@ -92,13 +92,19 @@ class EntryStore:
         stored = _stored(path)
         if stored is not None:
             return stored
-        value = make()
+        return _kept(path, make())
+
+
+def _kept(path: Path, value: Mapping[str, Tensor]) -> Entry:
+    entry = Entry(_content_hash(value), path)
+    try:
+        write_tensors(path, value, {_CONTENT_HASH: entry.content_hash})
+    except FileExistsError:
+        if stored := _stored(path):  # another run made it meanwhile, and may be reading it
+            return stored
         path.unlink(missing_ok=True)  # a damaged entry stands in the way of a good one
-        try:
-            write_tensors(path, value, {_CONTENT_HASH: _content_hash(value)})
-        except FileExistsError:  # another run made the same entry meanwhile
-            return self.get(key, make)
-        return Entry(_content_hash(value), path)
+        return _kept(path, value)
+    return entry
 
 
 def _stored(path: Path) -> Entry | None:
