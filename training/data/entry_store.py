@@ -84,6 +84,9 @@ class EntryStore:
         Args:
             key: see `entry_key`.
             make: gives fp32, fp16 or bf16 tensors by name, on the CPU.
+
+        Raises:
+            OSError: if the folder cannot be written; it is named, with what to do.
         """
         if self._folder is None:
             value = make()
@@ -92,7 +95,15 @@ class EntryStore:
         stored = _stored(path)
         if stored is not None:
             return stored
-        return _kept(path, make())
+        value = make()
+        try:
+            return _kept(path, value)
+        except OSError as error:
+            reason = (
+                f"the cache of encoded pictures and prompts in {self._folder} cannot be written "
+                f"({error.strerror or error}). Make room, or choose another cache folder."
+            )
+            raise OSError(error.errno, reason) from error
 
 
 def _kept(path: Path, value: Mapping[str, Tensor]) -> Entry:
