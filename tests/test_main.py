@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+import weakref
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,13 @@ from training.__main__ import _parser, main
 from training.commands import COMMANDS, train
 from training.commands.options import config_from
 from training.config import ExtractConfig, MergeConfig, TrainConfig, options, preset_values
+from training.data import load_pairs
+from training.data.cache import encode_pairs
 from training.expert import SafetyExpert, load_expert, save_expert
 from training.families.base_model import load_base
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
+from training.run import train_expert
 
 ROOT = Path(__file__).parents[1]
 WORDS = [[name] for name in COMMANDS] + [
@@ -325,17 +329,82 @@ def test_train_writes_an_expert_and_what_it_was_made_of(trained):
     assert any((folder / "cache").iterdir())
 
 
-def test_half_precision_keeps_the_base_hash_and_the_category_comes_from_the_pairs(
-    tmp_path, base, pairs, trained
-):
-    out = tmp_path / "new" / "half.safetensors"
-    outcome = run(*train_words(base, pairs, out, "--precision", "bf16"))
+@pytest.fixture(scope="module")
+def half(base, pairs, tmp_path_factory):
+    """Return the file of a run in bf16, what the command said, and the moves of models in it.
+
+    Moves are recorded, as a device other than the CPU may not be there: class, arguments, and which
+    encoders were still in memory.
+    """
+    moves, encoders = [], []
+    move, encode, load = torch.nn.Module.to, train.encode_pairs, train.load_base
+
+    def recorded_move(module, *args, **options):
+        moves.append((type(module).__name__, args, options, [each() is not None for each in encoders]))
+        return move(module, *args, **options)
+
+    def recorded_encode(*args, **options):
+        data = encode(*args, **options)
+        moves.append("encoded")
+        return data
+
+    out = tmp_path_factory.mktemp("half") / "new" / "half.safetensors"
+    with pytest.MonkeyPatch.context() as patched:
+
+        def recorded_load(path):
+            loaded = load(path)
+            encoders.extend(map(weakref.ref, (loaded.autoencoder.model, *loaded.text_encoder.models)))
+            patched.setattr(torch.nn.Module, "to", recorded_move)
+            return loaded
+
+        patched.setattr(train, "load_base", recorded_load)
+        patched.setattr(train, "encode_pairs", recorded_encode)
+        return out, run(*train_words(base, pairs, out, "--precision", "bf16")), moves
+
+
+def test_half_precision_keeps_the_base_hash_and_the_category_comes_from_the_pairs(half, trained):
+    out, outcome, _ = half
     assert outcome.code == 0, outcome.err
     assert outcome.out.splitlines()[-1] == f"saved as {out}"
-    half, full = load_expert(out), load_expert(trained[0] / "e.safetensors")
-    assert half.categories == ("hate",)
-    assert half.metadata["alignguard.base_hash"] == full.metadata["alignguard.base_hash"]
-    assert half.content_hash != full.content_hash
+    half_expert, full = load_expert(out), load_expert(trained[0] / "e.safetensors")
+    assert half_expert.categories == ("hate",)
+    assert half_expert.metadata["alignguard.base_hash"] == full.metadata["alignguard.base_hash"]
+    assert half_expert.content_hash != full.content_hash
+
+
+def test_the_unet_goes_to_the_device_when_the_encoders_are_gone_and_at_once_in_its_type(half):
+    device = torch.device("cpu")
+    assert half[2][:4] == [
+        ("AutoencoderTiny", (device,), {}, [True, True]),
+        ("CLIPTextModel", (device,), {}, [True, True]),
+        "encoded",
+        ("UNet2DConditionModel", (), {"device": device, "dtype": torch.bfloat16}, [False, False]),
+    ]
+
+
+def test_the_command_trains_what_the_functions_train_on_a_model_that_was_never_moved(
+    tmp_path, base, pairs, half
+):
+    loaded = load_base(base)
+    own = load_pairs(pairs / "hate")
+    data = encode_pairs(
+        own,
+        encode_image=loaded.encode_image,
+        encode_prompt=loaded.encode_prompt,
+        encoder_id=loaded.encoder_id,
+        resolution=SIDE,
+    )
+    train_expert(
+        torch.nn.Module.to(loaded.unet, dtype=torch.bfloat16),
+        data,
+        loaded.schedule,
+        TrainConfig(steps=2, batch_size=2, rank=2, precision="bf16"),
+        category="hate",
+        family=loaded.family.name,
+        base_hash=load_base(base).content_hash,
+        out=tmp_path / half[0].name,
+    )
+    assert (tmp_path / half[0].name).read_bytes() == half[0].read_bytes()
 
 
 def test_a_run_stopped_by_ctrl_c_keeps_what_it_has_and_resumes_to_the_same_bytes(

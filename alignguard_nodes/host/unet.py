@@ -9,6 +9,7 @@ import comfy.lora
 import comfy.model_management
 import comfy.utils
 import torch
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
 from ...training.families import Family, identify
@@ -18,6 +19,14 @@ from ...training.step import autocast_dtype
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
+_CHANGING_CALLS = (  # by what the host calls them; others act before, between or after predictions
+    WrappersMP.APPLY_MODEL,
+    WrappersMP.DIFFUSION_MODEL,
+    CallbacksMP.ON_LOAD,
+    CallbacksMP.ON_PRE_RUN,
+    CallbacksMP.ON_INJECT_MODEL,
+)
+_COMPILED = "torch.compile"  # the host's key of a wrapper that predicts the same, only faster
 
 
 class BorrowedUnet(NamedTuple):
@@ -83,13 +92,20 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
         bake_patches: whether patches of its weights may become part of the copy that is lent.
 
     Raises:
-        ValueError: if it carries patches that are not to be baked or cannot be, its prediction cannot be
-            trained, it is of another family, or its UNet is not a plain one of its family.
+        ValueError: if it carries patches that are not to be baked or cannot be, its UNet computes something
+            else than its weights say, its prediction cannot be trained, it is of another family, or its
+            UNet is not a plain one of its family.
     """
     if model.hook_patches or model.weight_wrapper_patches:
         raise ValueError(
             "this MODEL carries scheduled patches, which have no single set of weights to train on. Connect "
             "a MODEL whose LoRAs and experts act during all of the sampling."
+        )
+    if changes := _changes_beside_weights(model):
+        raise ValueError(
+            f"the UNet of this MODEL is changed beside its weights ({', '.join(changes)}). A copy of the "
+            "weights lacks that, and bake_patches cannot put it in. Connect the MODEL without the node that "
+            "adds it (such as FreeU, ToMe or an adapter of attention); it can follow the expert when drawing."
         )
     if model.patches and not bake_patches:
         raise ValueError(
@@ -109,6 +125,19 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
     with torch.inference_mode(False):
         check_native(weights, family)
     return family.predicting(_PREDICTIONS[kind.name], zero_terminal_snr=bool(settings.get("zsnr")))
+
+
+def _changes_beside_weights(model: Any) -> list[str]:
+    """Name what changes predictions and is no weight; guidance (`sampler_*`) only combines predictions."""
+    options = model.model_options.get("transformer_options", {})
+    changes = [name for name in model.object_patches if name.partition(".")[0] == "diffusion_model"]
+    for option in ("patches", "patches_replace"):
+        changes += [f"{option} {kind}" for kind, added in options.get(option, {}).items() if added]
+    for calls in (model.wrappers, model.callbacks, options.get("wrappers", {}), options.get("callbacks", {})):
+        changes += [kind for kind in _CHANGING_CALLS if calls.get(kind, {}).keys() - {_COMPILED}]
+    changes += {"optimized_attention_override"} & options.keys()
+    changes += {"model_function_wrapper"} & model.model_options.keys()
+    return changes + list(model.injections)
 
 
 def _baked(model: Any) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Images and prompts are encoded once, kept by content, and read as normal tensors when asked for."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -197,6 +199,57 @@ def test_a_torn_entry_is_made_anew(pairs, tmp_path):
         encoders.encode(pairs, cache_dir=tmp_path / "cache")
         assert encoders.images + encoders.prompts == 1
         assert entries[0].read_bytes() == whole
+
+
+def test_an_entry_that_another_run_made_meanwhile_stays_and_is_used(tmp_path):
+    theirs, ours = EntryStore(tmp_path), EntryStore(tmp_path)
+    key = "ab" * 32
+    held = []
+
+    def slow():
+        held.append(theirs.get(key, lambda: {"latents": torch.ones(2)}))
+        held.append(held[0].path.stat())
+        return {"latents": torch.full((2,), 1.5)}  # kernels round differently from run to run
+
+    entry = ours.get(key, slow)
+    assert (entry.content_hash, entry.path) == (held[0].content_hash, held[0].path)
+    assert entry.path.stat() == held[1]
+    assert torch.equal(held[0].read()["latents"], torch.ones(2))
+
+
+def test_a_torn_entry_that_another_run_mends_meanwhile_stays(tmp_path):
+    theirs, ours = EntryStore(tmp_path), EntryStore(tmp_path)
+    key = "cd" * 32
+
+    def good():
+        return {"latents": torch.ones(2)}
+
+    theirs.get(key, good).path.write_bytes(b"torn")
+    held = []
+    entry = ours.get(key, lambda: held.append(theirs.get(key, good)) or {"latents": torch.zeros(2)})
+    assert torch.equal(entry.read()["latents"], torch.ones(2))
+    assert entry.content_hash == held[0].content_hash
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_cache_that_cannot_be_written_is_named_with_the_reason(pairs, tmp_path, monkeypatch, number):
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)  # where a full disk is often noticed; no test can fill one
+    cache = tmp_path / "cache"
+    with pytest.raises(OSError, match="Make room, or choose another cache folder") as caught:
+        Encoders().encode(pairs, cache_dir=cache)
+    assert caught.value.errno == number
+    assert str(cache) in str(caught.value)
+    assert os.strerror(number) in str(caught.value)
+    assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_in_place_of_the_cache_folder_is_named(pairs, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    with pytest.raises(OSError, match=r"cache .*cannot be written"):
+        Encoders().encode(pairs, cache_dir=tmp_path / "cache")
 
 
 def test_cancelling_keeps_what_was_encoded(pairs, tmp_path):

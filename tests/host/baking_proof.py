@@ -21,6 +21,7 @@ import comfy.sd
 import comfy.utils
 import torch
 from alignguard.alignguard_nodes import host
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 SCHEDULED, QUANTISED, PLAIN = "scheduled", "quantised", "plain"
@@ -50,10 +51,52 @@ def main() -> None:
         comfy.hooks.WeightHook(), {key: patched.patches[key][0][1] for key in patched.patches}
     )
     told[SCHEDULED] = refusal(scheduled, bake_patches=True)
+    told["changed"] = {name: refusal(model, bake_patches=True) for name, model in changed(patched).items()}
+    told["guided"] = refusal(guided(patched), bake_patches=True)
     key = next(iter(patched.patches))
     comfy.utils.set_attr_param(base.model, key, before[key].to(torch.float8_e4m3fn))
     told[QUANTISED] = refusal(patched, bake_patches=True)
     sys.stdout.write(json.dumps(told) + "\n")
+
+
+def changed(model) -> dict:
+    """Return copies whose UNet computes something else than its weights say, by how they are refused."""
+
+    def nothing(*args, **kwargs):
+        raise AssertionError("called although nothing is drawn")
+
+    adders = {
+        "model_function_wrapper": lambda copy: copy.set_model_unet_function_wrapper(nothing),
+        "patches attn1_patch": lambda copy: copy.set_model_attn1_patch(nothing),  # as ToMe
+        "patches output_block_patch": lambda copy: copy.set_model_output_block_patch(nothing),  # as FreeU
+        "patches_replace attn2": lambda copy: copy.set_model_attn2_replace(nothing, "middle", 0),
+        "optimized_attention_override": lambda copy: copy.model_options["transformer_options"].update(
+            optimized_attention_override=nothing
+        ),
+        "diffusion_model.out.2": lambda copy: copy.add_object_patch("diffusion_model.out.2", nothing),
+        WrappersMP.DIFFUSION_MODEL: lambda copy: copy.add_wrapper(WrappersMP.DIFFUSION_MODEL, nothing),
+        CallbacksMP.ON_PRE_RUN: lambda copy: copy.add_callback(CallbacksMP.ON_PRE_RUN, nothing),
+        "motion": lambda copy: copy.set_injections("motion", [nothing]),
+    }
+    copies = {name: model.clone() for name in adders}
+    for name, add in adders.items():
+        add(copies[name])
+    return copies
+
+
+def guided(model):
+    """Return a copy with all that acts on predictions, before, between or after them."""
+
+    def passed_on(executor, *args):
+        return executor(*args)
+
+    copy = model.clone()
+    copy.set_model_sampler_cfg_function(lambda args: args["cond"])
+    copy.set_model_sampler_pre_cfg_function(lambda args: args["conds_out"])
+    copy.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
+    copy.add_wrapper(WrappersMP.OUTER_SAMPLE, passed_on)
+    copy.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "torch.compile", passed_on)
+    return copy
 
 
 def refusal(model, **options) -> str:

@@ -46,3 +46,15 @@ def test_what_cannot_be_baked_is_refused_by_name(told):
     assert "scheduled patches" in told["scheduled"]
     assert "float8" in told["quantised"]
     assert "not quantised" in told["quantised"]
+
+
+def test_a_unet_that_is_changed_beside_its_weights_is_refused_by_the_name_of_the_change(told):
+    assert len(told["changed"]) == 9
+    for name, refusal in told["changed"].items():
+        assert "changed beside its weights" in refusal
+        assert name in refusal
+        assert "Connect the MODEL without" in refusal
+
+
+def test_what_only_combines_predictions_is_no_change_of_the_unet(told):
+    assert told["guided"] == ""

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class _Prepared(NamedTuple):
-    """What training needs of the base model and the pairs; both encoders are gone."""
+    """What training needs of the base model and the pairs; the UNet is still as it was loaded."""
 
     unet: nn.Module
     family: Family
@@ -90,6 +90,9 @@ def _run_in(processes: Processes, args: argparse.Namespace) -> Answer | None:
     gc.collect()  # modules may refer to themselves, and the encoders' memory is wanted now
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    # only now, so that the device never holds it beside the encoders, nor in fp32 where that is not asked
+    # for; not by diffusers' own `to`, which warns of modules to keep in fp32 even where there are none
+    nn.Module.to(prepared.unet, device=device, dtype=autocast_dtype(config.precision, device))
     start_s = time.perf_counter()
     expert, result = _train(args, pairs, config, prepared, processes)
     if not processes.is_first:
@@ -100,7 +103,7 @@ def _run_in(processes: Processes, args: argparse.Namespace) -> Answer | None:
 def _prepare(
     args: argparse.Namespace, pairs: SafetyPairs, config: TrainConfig, device: torch.device, *, shown: bool
 ) -> _Prepared:
-    base = load_base(args.base).to(device)
+    base = load_base(args.base).encoders_to(device)
     base.warn_of_long(pairs.prompts)
     with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode", shown=shown) as bar:
         data = encode_pairs(
@@ -114,10 +117,7 @@ def _prepare(
             cache_dir=args.cache,
             on_progress=bar,
         )
-    base_hash = base.content_hash  # before the weights are rounded
-    # not diffusers' own `to`, which warns of modules to keep in fp32 even where there are none
-    unet = nn.Module.to(base.unet, dtype=autocast_dtype(config.precision, device))
-    return _Prepared(unet, base.family, base_hash, data)
+    return _Prepared(base.unet, base.family, base.content_hash, data)  # named before its weights are rounded
 
 
 def _train(

@@ -84,6 +84,9 @@ class EntryStore:
         Args:
             key: see `entry_key`.
             make: gives fp32, fp16 or bf16 tensors by name, on the CPU.
+
+        Raises:
+            OSError: if the folder cannot be written; it is named, with what to do.
         """
         if self._folder is None:
             value = make()
@@ -93,12 +96,26 @@ class EntryStore:
         if stored is not None:
             return stored
         value = make()
-        path.unlink(missing_ok=True)  # a damaged entry stands in the way of a good one
         try:
-            write_tensors(path, value, {_CONTENT_HASH: _content_hash(value)})
-        except FileExistsError:  # another run made the same entry meanwhile
-            return self.get(key, make)
-        return Entry(_content_hash(value), path)
+            return _kept(path, value)
+        except OSError as error:
+            reason = (
+                f"the cache of encoded pictures and prompts in {self._folder} cannot be written "
+                f"({error.strerror or error}). Make room, or choose another cache folder."
+            )
+            raise OSError(error.errno, reason) from error
+
+
+def _kept(path: Path, value: Mapping[str, Tensor]) -> Entry:
+    entry = Entry(_content_hash(value), path)
+    try:
+        write_tensors(path, value, {_CONTENT_HASH: entry.content_hash})
+    except FileExistsError:
+        if stored := _stored(path):  # another run made it meanwhile, and may be reading it
+            return stored
+        path.unlink(missing_ok=True)  # a damaged entry stands in the way of a good one
+        return _kept(path, value)
+    return entry
 
 
 def _stored(path: Path) -> Entry | None:

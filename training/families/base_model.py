@@ -75,7 +75,12 @@ class BaseModel:
 
     def to(self, device: torch.device | str) -> BaseModel:
         """Move all models to a device, and return this."""
-        for model in (self.unet, self.autoencoder.model, *self.text_encoder.models):
+        self.unet.to(device)
+        return self.encoders_to(device)
+
+    def encoders_to(self, device: torch.device | str) -> BaseModel:
+        """Move all models but the UNet to a device, and return this."""
+        for model in (self.autoencoder.model, *self.text_encoder.models):
             model.to(device)
         return self
 
