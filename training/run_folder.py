@@ -17,8 +17,13 @@ log = logging.getLogger(__name__)
 BEST = "best."  # before the names of an adapter's factors, among the tensors of a state
 
 
-def open_run(run: Run, *, resume: bool) -> bool:
+def open_run(run: Run, *, base_hash: str, resume: bool) -> bool:
     """Prepare the folder of a run, and set the run to the state to go on from.
+
+    Args:
+        run: before its first step.
+        base_hash: of the weights of its base model.
+        resume: go on from the newest state, if there is one.
 
     Returns:
         Whether there was one.
@@ -28,9 +33,10 @@ def open_run(run: Run, *, resume: bool) -> bool:
     """
     if run.run_dir is None:
         return False
-    base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
     chosen = (run.weights, *(bucket.pairs for bucket in run.data.buckets))
-    run.identity = run_identity(run.config, run.data.encoding_hash, chosen=chosen, base=base)
+    run.identity = run_identity(
+        run.config, run.data.encoding_hash, chosen=chosen, schedule=run.schedule, base_hash=base_hash
+    )
     with run.processes.first_goes_first():
         if run.processes.is_first:
             state = open_run_folder(run.run_dir, run.identity, resume=resume)

@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .duration import duration
+from .families.weights_hash import weights_hash
 from .losses import resolved
 from .measured_beta import measured_beta
 from .noise import NoiseSchedule
@@ -41,6 +42,7 @@ def train(
     on_stop: Callable[[TrainResult], None] | None = None,
     check_cancel: Callable[[], None] | None = None,
     run_dir: Path | None = None,
+    base_hash: str = "",
     resume: bool = False,
     free_bytes: int | None = None,
     processes: Processes = ALONE,
@@ -62,6 +64,8 @@ def train(
         check_cancel: called before every micro-batch; what it raises cancels the run likewise.
         run_dir: where `state/` and `metrics.jsonl` go, locked against other runs; without it nothing is
             written. What the disk cannot take is a warning in the log, and training goes on.
+        base_hash: of the weights of the UNet, by which a resumed run knows it again; computed if needed and
+            not given.
         resume: go on from the newest state in run_dir, or start where there is none. Without it, what
             an earlier run left there is renamed.
         free_bytes: memory that training may take beside what is allocated; pairs per micro-batch and
@@ -82,6 +86,8 @@ def train(
     _check(data, config, processes)
     weighting = config.pair_weighting
     data, held = held_out(data, config.validation, seed=config.seed, trusted_only=weighting != "none")
+    if run_dir and not base_hash:
+        base_hash = weights_hash(unet)
     with locked(run_dir if processes.is_first else None):
         run = None
         try:
@@ -92,7 +98,7 @@ def train(
             run.check_cancel = check_cancel or run.check_cancel
             plan = plan_run(run, free_bytes)  # before beta is measured, as that takes memory too
             run.config = resolved(config, lambda: measured_beta(run))
-            if open_run(run, resume=resume):
+            if open_run(run, base_hash=base_hash, resume=resume):
                 plan = plan_run(run, free_bytes)
             log.info("plan: %s", plan.text())
             start_s = time.perf_counter()
