@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes_of_tests import forking_context, together
+from processes_of_tests import forking_context, together, wait_longer_than_the_group
 from safetensors.torch import load_file
 from test_trainer import SMALL
 from tiny import tiny_data, tiny_unet
@@ -30,19 +30,20 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
-    context = forking_context()
-    port = free_port()
-    processes = [
-        context.Process(target=together, args=(number, 2, port, CONFIG, tmp_path)) for number in range(2)
-    ]
+def in_two(target, *words):
+    """Run a function in two processes until both have ended well."""
+    context, port = forking_context(), free_port()
+    processes = [context.Process(target=target, args=(number, 2, port, *words)) for number in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
 
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
+    in_two(together, CONFIG, tmp_path)
     alone = train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), CONFIG)
     ends = [load_file(tmp_path / f"{number}.safetensors") for number in range(2)]
     for layers in ends:
@@ -78,6 +79,14 @@ def test_the_command_runs_in_two_processes_that_torchrun_starts(tmp_path, mini):
     assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.slow
+def test_the_others_wait_for_the_first_for_longer_than_their_group_would(tmp_path):
+    in_two(wait_longer_than_the_group, 3, tmp_path)
+    expected = [[f"{turn} from 0", f"{turn} from 1"] for turn in range(3)]
+    for number in range(2):
+        assert json.loads((tmp_path / f"{number}.json").read_text()) == expected
+
+
 def test_a_single_process_needs_no_group_and_adds_nothing(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with launched_processes() as processes:
@@ -85,6 +94,7 @@ def test_a_single_process_needs_no_group_and_adds_nothing(monkeypatch):
     one = [torch.ones(2)]
     processes.add_up(one)
     assert torch.equal(one[0], torch.ones(2))
+    assert processes.exchange("a word") == ["a word"]
     assert "MASTER_ADDR" not in os.environ
 
 
