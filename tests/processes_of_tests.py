@@ -77,6 +77,16 @@ def wait_longer_than_the_group(number, count, port, timeout_s, folder):
     (folder / f"{number}.json").write_text(json.dumps(said))
 
 
+def resume_in_own_folder(number, count, port, config, folder):
+    """Go on training as one of several processes, each with a disk of its own; leave why it is refused."""
+    with launched_as(number, count, port) as processes:
+        own = {"run_dir": folder / str(number), "processes": processes}
+        try:
+            train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), config, resume=True, **own)
+        except ValueError as error:
+            (folder / f"{number}.txt").write_text(str(error))
+
+
 def together(number, count, port, config, folder):
     """Be one of the processes that train an expert together, and leave what it ended with."""
     with launched_as(number, count, port) as processes:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from . import checkpoint
 from .checkpoint import State
@@ -29,7 +32,8 @@ def open_run(run: Run, *, base_hash: str, resume: bool) -> bool:
         Whether there was one.
 
     Raises:
-        ValueError: if the state belongs to another run, or is further than the run is to go.
+        ValueError: if the state belongs to another run, is further than the run is to go, or is not the one
+            that the other processes found.
     """
     if run.run_dir is None:
         return False
@@ -42,6 +46,7 @@ def open_run(run: Run, *, base_hash: str, resume: bool) -> bool:
             state = open_run_folder(run.run_dir, run.identity, resume=resume)
         else:  # the folder is on a disk that all processes see
             state = checkpoint.load_newest(run.run_dir / "state") if resume else None
+    _refuse_discord(run, state)
     if run.processes.is_first:
         run.events = open_event_file(run.run_dir, run.config, done=state.step if state else 0)
     if state is None:
@@ -57,6 +62,28 @@ def open_run(run: Run, *, base_hash: str, resume: bool) -> bool:
     run.micro_batch = state.values["micro_batch"]  # another one would round the sums differently
     restore_state(run, state)
     return True
+
+
+def _refuse_discord(run: Run, state: State | None) -> None:
+    """Refuse processes of different runs or steps, whose gradients would be added up in silence."""
+    found = f"the state {_digest(state.values)[:8]} after step {state.step}" if state else "no state"
+    told = [json.loads(words) for words in run.processes.exchange(json.dumps([_digest(run.identity), found]))]
+    identity_of_first, found_by_first = told[0]
+    for number, (identity, found) in enumerate(told):
+        if identity != identity_of_first:
+            raise ValueError(
+                f"process {number} has other options, pairs or another base model than process 0. Start all "
+                "with the same command, on copies of the same files."
+            )
+        if found != found_by_first:
+            raise ValueError(
+                f"process {number} found {found} in {run.run_dir}, process 0 {found_by_first}. Use a run "
+                "folder on a disk that all processes see."
+            )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def save_run(run: Run) -> None:
