@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from . import checkpoint
@@ -18,6 +19,12 @@ from .step import BANK, Run, restore_state
 log = logging.getLogger(__name__)
 
 BEST = "best."  # before the names of an adapter's factors, among the tensors of a state
+
+
+def kept_beta(run_dir: Path) -> float | None:
+    """Return the beta of the run in a folder, None where it holds no state."""
+    state = checkpoint.load_newest(run_dir / "state")
+    return state and state.values.get("settings", {}).get("beta")
 
 
 def open_run(run: Run, *, base_hash: str, resume: bool) -> bool:

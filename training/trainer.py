@@ -23,7 +23,7 @@ from .measured_beta import measured_beta
 from .noise import NoiseSchedule
 from .preflight import plan_run
 from .processes import ALONE, Processes
-from .run_folder import open_run, save_run, warned_of_a_full_disk, write_figures
+from .run_folder import kept_beta, open_run, save_run, warned_of_a_full_disk, write_figures
 from .run_lock import locked
 from .step import Run, restore_state, take_step
 from .train_result import TrainResult, current_result, final_result
@@ -97,7 +97,7 @@ def train(
             run = Run(unet, data, schedule, resolved(config, lambda: 1.0), run_dir, processes=processes)
             run.check_cancel = check_cancel or run.check_cancel
             plan = plan_run(run, free_bytes)  # before beta is measured, as that takes memory too
-            run.config = resolved(config, lambda: measured_beta(run))
+            run.config = resolved(config, lambda: _own_beta(run, resume))
             if open_run(run, base_hash=base_hash, resume=resume):
                 plan = plan_run(run, free_bytes)
             log.info("plan: %s", plan.text())
@@ -138,6 +138,15 @@ def _check(data: TrainingData, config: TrainConfig, processes: Processes) -> Non
         )
     if config.patience and not config.validation:
         raise ValueError("patience needs held-out pairs to watch. Set validation above 0, or patience to 0.")
+
+
+def _own_beta(run: Run, resume: bool) -> float:
+    """Return the beta of the run to go on with, else one measured on the pairs; the first process's for all.
+
+    Another device, or another number of pairs at once, may measure another second digit.
+    """
+    beta = (kept_beta(run.run_dir) if resume else None) or measured_beta(run)
+    return float(run.processes.exchange(repr(beta))[0])
 
 
 def _loop(
