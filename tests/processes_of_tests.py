@@ -1,7 +1,12 @@
 """What tests run in processes of their own: a run to be killed, and one of several that train together."""
 
+import json
 import multiprocessing
 import os
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest.mock import patch
@@ -9,6 +14,7 @@ from unittest.mock import patch
 import torch
 from safetensors.torch import save_file
 from tiny import tiny_data, tiny_unet
+from torch import distributed
 
 from training.config import TrainConfig
 from training.noise import NoiseSchedule
@@ -47,12 +53,43 @@ def train_in(folder, config=CONFIG):
     return folder / expert.name
 
 
-def together(number, count, port, config, folder):
-    """Be one of the processes that train an expert together, and leave what it ended with."""
+@contextmanager
+def launched_as(number, count, port):
+    """Be one of several processes, as torchrun would tell it."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
     with launched_processes() as processes:
+        yield processes
+
+
+def wait_longer_than_the_group(number, count, port, timeout_s, folder):
+    """Let the first be busy for longer than a group of processes waits by itself, and leave what all said."""
+    real, short = distributed.init_process_group, timedelta(seconds=timeout_s)
+    with patch.object(distributed, "init_process_group", partial(real, timeout=short)):
+        with launched_as(number, count, port) as processes:
+            with processes.first_goes_first():
+                if processes.is_first:
+                    time.sleep(1.5 * timeout_s)
+                    (folder / "filled").touch()
+                assert (folder / "filled").exists()
+            said = [processes.exchange(f"{turn} from {number}") for turn in range(3)]
+    (folder / f"{number}.json").write_text(json.dumps(said))
+
+
+def resume_in_own_folder(number, count, port, config, folder):
+    """Go on training as one of several processes, each with a disk of its own; leave why it is refused."""
+    with launched_as(number, count, port) as processes:
+        own = {"run_dir": folder / str(number), "processes": processes}
+        try:
+            train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), config, resume=True, **own)
+        except ValueError as error:
+            (folder / f"{number}.txt").write_text(str(error))
+
+
+def together(number, count, port, config, folder):
+    """Be one of the processes that train an expert together, and leave what it ended with."""
+    with launched_as(number, count, port) as processes:
         result = train(
             tiny_unet(),
             tiny_data(),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes_of_tests import forking_context, together
+from processes_of_tests import forking_context, resume_in_own_folder, together, wait_longer_than_the_group
 from safetensors.torch import load_file
 from test_trainer import SMALL
 from tiny import tiny_data, tiny_unet
@@ -30,20 +30,21 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
-    context = forking_context()
-    port = free_port()
-    processes = [
-        context.Process(target=together, args=(number, 2, port, CONFIG, tmp_path)) for number in range(2)
-    ]
+def in_two(target, *words):
+    """Run a function in two processes until both have ended well."""
+    context, port = forking_context(), free_port()
+    processes = [context.Process(target=target, args=(number, 2, port, *words)) for number in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
 
-    alone = train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), CONFIG)
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
+    in_two(together, CONFIG, tmp_path)
+    alone = go()
     ends = [load_file(tmp_path / f"{number}.safetensors") for number in range(2)]
     for layers in ends:
         assert layers["losses"].tolist() == pytest.approx(alone.losses, abs=1e-5)
@@ -78,6 +79,78 @@ def test_the_command_runs_in_two_processes_that_torchrun_starts(tmp_path, mini):
     assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=1e-7)
 
 
+@pytest.mark.slow
+def test_the_others_wait_for_the_first_for_longer_than_their_group_would(tmp_path):
+    in_two(wait_longer_than_the_group, 3, tmp_path)
+    expected = [[f"{turn} from 0", f"{turn} from 1"] for turn in range(3)]
+    for number in range(2):
+        assert json.loads((tmp_path / f"{number}.json").read_text()) == expected
+
+
+@pytest.mark.slow
+def test_processes_on_disks_of_their_own_are_refused_on_resume(tmp_path):
+    go(dataclasses.replace(CONFIG, steps=2), run_dir=tmp_path / "0")
+    in_two(resume_in_own_folder, CONFIG, tmp_path)
+    for number in range(2):
+        text = (tmp_path / f"{number}.txt").read_text()
+        assert "process 1 found no state in " in text
+        assert "after step 2. Use a run folder on a disk that all processes see" in text
+
+
+def go(config=CONFIG, **options):
+    return train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), config, **options)
+
+
+def one_of_two(number, words):
+    """Return one of two processes that run after each other: the second hears what the first has said."""
+
+    class OneOfTwo(Processes):
+        def exchange(self, own=""):
+            if self.is_first:
+                words.append(own)
+                return [own, own]
+            return [words.pop(0), own]
+
+        def add_up(self, tensors):
+            pass
+
+    return OneOfTwo(2, number)
+
+
+def test_processes_that_found_the_same_go_on(tmp_path):
+    words = []
+    go(run_dir=tmp_path, processes=one_of_two(0, words))
+    assert len(go(run_dir=tmp_path, processes=one_of_two(1, words)).losses) == CONFIG.steps
+
+
+@pytest.mark.parametrize("of_second", [{"learning_rate": 1e-2}, {"validation": 0.5}])
+def test_processes_with_other_options_or_pairs_are_refused(tmp_path, of_second):
+    words = []
+    go(run_dir=tmp_path, processes=one_of_two(0, words))
+    with pytest.raises(ValueError, match="process 1 has other options, pairs or another base model"):
+        go(dataclasses.replace(CONFIG, **of_second), run_dir=tmp_path, processes=one_of_two(1, words))
+
+
+def test_processes_that_found_states_of_two_runs_at_one_step_are_refused(tmp_path):
+    words = []
+    for number, batch_size in enumerate(
+        [4, 2]
+    ):  # a state in the first process's folder, another in the second's
+        go(dataclasses.replace(CONFIG, steps=2, batch_size=batch_size), run_dir=tmp_path / str(number))
+    go(run_dir=tmp_path / "0", resume=True, processes=one_of_two(0, words))
+    with pytest.raises(ValueError, match="process 1 found the state .* after step 2 in .*1, process 0 the s"):
+        go(run_dir=tmp_path / "1", resume=True, processes=one_of_two(1, words))
+
+
+def test_all_processes_train_with_the_beta_that_the_first_measured(monkeypatch):
+    words, betas = [], []
+    for number, beta in enumerate([400.0, 410.0]):
+        monkeypatch.setattr("training.trainer.measured_beta", lambda run, beta=beta: beta)
+        result = go(dataclasses.replace(CONFIG, beta=0.0, steps=1), processes=one_of_two(number, words))
+        betas.append((result.config.beta, result.config.anchor_weight))
+    assert betas == [(400.0, 16.0)] * 2
+
+
 def test_a_single_process_needs_no_group_and_adds_nothing(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with launched_processes() as processes:
@@ -85,9 +158,10 @@ def test_a_single_process_needs_no_group_and_adds_nothing(monkeypatch):
     one = [torch.ones(2)]
     processes.add_up(one)
     assert torch.equal(one[0], torch.ones(2))
+    assert processes.exchange("a word") == ["a word"]
     assert "MASTER_ADDR" not in os.environ
 
 
 def test_more_processes_than_pairs_in_a_batch_are_refused():
     with pytest.raises(ValueError, match="at least the number of processes, got 4 for 5"):
-        train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), CONFIG, processes=Processes(5, 0))
+        go(processes=Processes(5, 0))

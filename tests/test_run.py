@@ -114,6 +114,13 @@ def test_equal_runs_write_equal_bytes_also_when_resumed(tmp_path):
     assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_run_is_not_resumed_for_a_base_model_of_another_hash(tmp_path):
+    with pytest.raises(Cancel):
+        make(tmp_path / "x.safetensors", run_dir=tmp_path / "run", on_progress=cancel)
+    with pytest.raises(ValueError, match="the base model is another one"):
+        make(tmp_path / "x.safetensors", run_dir=tmp_path / "run", resume=True, base_hash="c" * 64)
+
+
 def test_an_existing_file_is_refused_before_training_starts(tmp_path):
     out = tmp_path / "x.safetensors"
     out.write_bytes(b"precious")

@@ -248,6 +248,53 @@ def test_resuming_another_run_is_refused_with_the_differences(tmp_path):
         run(unet=tiny_unet(seed=1), run_dir=tmp_path, resume=True)
 
 
+def test_a_measured_beta_is_kept_on_resume_and_another_typed_one_is_refused(monkeypatch, tmp_path):
+    measured = dataclasses.replace(SMALL, beta=0.0)
+    monkeypatch.setattr("training.trainer.measured_beta", lambda run: 480.0)
+    unbroken = run(measured)
+    with pytest.raises(Cancel):
+        run(measured, run_dir=tmp_path, on_progress=cancel_at(2))
+    monkeypatch.setattr("training.trainer.measured_beta", lambda run: 490.0)  # another device or version
+    resumed = run(measured, run_dir=tmp_path, resume=True)
+    assert equal_layers(resumed, unbroken)
+    assert resumed.config == unbroken.config
+    with pytest.raises(ValueError, match="cannot be resumed: beta was 480.0 and is 490.0"):
+        run(dataclasses.replace(SMALL, beta=490.0), run_dir=tmp_path, resume=True)
+    assert run(measured, run_dir=tmp_path).config.beta == 490.0  # begun anew
+
+
+def unet_changed_in(part):
+    unet = tiny_unet()
+    for name, weight in unet.named_parameters():
+        if part in name:
+            weight.data.mul_(-3)
+    return unet
+
+
+@pytest.mark.parametrize("part", ["conv_out.weight", "attn2.to_k", "time_embedding.linear_1.bias"])
+def test_a_base_model_edited_anywhere_is_another_one(tmp_path, part):
+    run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)
+    with pytest.raises(ValueError, match="cannot be resumed: the base model is another one"):
+        run(unet=unet_changed_in(part), run_dir=tmp_path, resume=True)
+
+
+def test_a_run_is_not_resumed_under_another_noise_schedule(tmp_path):
+    run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)
+    with pytest.raises(ValueError, match="prediction_type was 'epsilon' and is 'v_prediction'"):
+        run(schedule=NoiseSchedule.scaled_linear("v_prediction"), run_dir=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="cannot be resumed: the noise schedule has changed"):
+        run(schedule=NoiseSchedule.scaled_linear(beta_end=0.013), run_dir=tmp_path, resume=True)
+
+
+def test_a_state_that_does_not_say_its_base_model_is_refused(tmp_path):
+    run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)
+    state = checkpoint.load_newest(tmp_path / "state")
+    values = {name: value for name, value in state.values.items() if name != "base_hash"}
+    checkpoint.save_state(tmp_path / "state", dataclasses.replace(state, values=values))
+    with pytest.raises(ValueError, match="of an earlier version, which did not note the whole base model"):
+        run(run_dir=tmp_path, resume=True)
+
+
 def test_a_second_run_in_the_same_folder_renames_the_first(tmp_path):
     for _ in range(2):
         run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)

@@ -14,6 +14,7 @@ from training import adapter, checkpoint, validation
 from training.data.held_out import MOST, held_out
 from training.losses import LOSSES, resolved
 from training.noise import pair_errors, squared_error
+from training.processes import Processes
 from training.step import Run
 from training.validation import FIGURES, Validation
 
@@ -140,6 +141,19 @@ def test_the_figures_do_not_depend_on_how_many_are_in_memory_and_the_base_model_
     assert found[0] == found[1]
     assert found[0] == pytest.approx(found[2], rel=1e-3)
     assert off == [True, False, False] + [True, False] * 3 + [False] * 3
+
+
+@pytest.mark.parametrize("micro_batches", [(4, 1), (3, 8, 2), (1,) * 9])  # of 8 draws: the last has none
+def test_processes_with_unequal_memory_measure_what_one_measures(monkeypatch, micro_batches):
+    state = trained_run()
+    _, held = held_out(state.data, 0.34, seed=3)
+    alone = Validation(state, held).measure()
+    shares = []
+    monkeypatch.setattr(Processes, "add_up", lambda self, tensors: shares.append(tensors[0].clone()))
+    for number, micro_batch in enumerate(micro_batches):
+        state.processes, state.micro_batch = Processes(len(micro_batches), number), micro_batch
+        Validation(state, held).measure()
+    assert dict(zip(FIGURES, sum(shares).tolist(), strict=True)) == pytest.approx(alone, rel=1e-3)
 
 
 def test_it_is_measured_at_the_interval_and_at_the_end(tmp_path):

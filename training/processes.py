@@ -15,12 +15,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
+PATIENCE = timedelta(days=7)  # one may encode for hours while others wait; NCCL itself gives up in minutes
+
 
 class Processes(NamedTuple):
-    """The processes of a run and which of them this is; by default it is alone."""
+    """The processes of a run and which of them this is; by default it is alone.
+
+    Attributes:
+        count: how many there are.
+        number: of this one, from 0.
+        store: where they leave each other words, see `exchange`; None for one alone.
+    """
 
     count: int = 1
     number: int = 0
+    store: distributed.Store | None = None
 
     @property
     def is_first(self) -> bool:
@@ -40,14 +49,35 @@ class Processes(NamedTuple):
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.reshape(tensor.shape))
 
+    def exchange(self, words: str = "") -> list[str]:
+        """Wait until every process has said something; for days if need be, unlike `add_up`.
+
+        Args:
+            words: of this process.
+
+        Returns:
+            What each said, in the order of their numbers; the same in all.
+        """
+        if self.count == 1:
+            return [words]
+        turn = self.store.add(f"turns of {self.number}", 1)
+        said, read = ([f"{turn} {what} by {each}" for each in range(self.count)] for what in ("said", "read"))
+        self.store.set(said[self.number], words)
+        self.store.wait(said, PATIENCE)
+        answers = [self.store.get(key).decode() for key in said]
+        self.store.set(read[self.number], "")
+        if self.is_first:  # the store may live in it and end with it
+            self.store.wait(read, PATIENCE)
+        return answers
+
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
         """Let the others wait until the first has done what is inside, such as filling a cache."""
-        if self.count > 1 and not self.is_first:
-            distributed.barrier()
+        if not self.is_first:
+            self.exchange()
         yield
-        if self.count > 1 and self.is_first:
-            distributed.barrier()
+        if self.is_first:
+            self.exchange()
 
 
 ALONE = Processes()
@@ -72,9 +102,10 @@ def launched_processes(patience: timedelta | None = None) -> Iterator[Processes]
         raise RuntimeError("this build of torch cannot join several processes. Start one without them.")
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
-    on_gpu = torch.cuda.is_available() and patience is None
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=patience)
+    store, number, count = next(distributed.rendezvous("env://"))
+    backend = "nccl" if torch.cuda.is_available() and patience is None else "gloo"
+    distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
     try:
-        yield Processes(count, distributed.get_rank())
+        yield Processes(count, number, distributed.PrefixStore("alignguard", store))
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Whether a run may go on from what its folder holds: same options, same data, same base model."""
+"""Whether a run may go on from what its folder holds: same options, data, noise and base model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from . import checkpoint
 from .checkpoint import State
 from .config import TrainConfig
 from .event_file import EVENTS
+from .noise import NoiseSchedule
 
 EXPERT = "expert.safetensors"  # what the run ended with, beside `state` and `metrics.jsonl`
 _FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still the same run
@@ -23,7 +24,12 @@ _FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still
 
 
 def run_identity(
-    config: TrainConfig, encoding_hash: str, *, chosen: Iterable[Tensor], base: Tensor
+    config: TrainConfig,
+    encoding_hash: str,
+    *,
+    chosen: Iterable[Tensor],
+    schedule: NoiseSchedule,
+    base_hash: str,
 ) -> dict[str, Any]:
     """Return what makes a run the run it is, as plain JSON values.
 
@@ -31,11 +37,17 @@ def run_identity(
         config: options of the run, resolved.
         encoding_hash: of the data; another resolution or autoencoder makes another run.
         chosen: the pairs that are trained on, and their weights.
-        base: one weight of the base model, which tells two models of one shape apart.
+        schedule: that noises the pairs, and what the base model predicts.
+        base_hash: of all weights of the base model.
     """
     free = _FREE_SETTINGS[config.lr_schedule]
     settings = {name: value for name, value in asdict(config).items() if name not in free}
-    return {"settings": settings, "data": _digest(chosen, encoding_hash), "base": _digest([base])}
+    return {
+        "settings": settings | {"prediction_type": schedule.prediction_type},
+        "data": _digest(chosen, encoding_hash),
+        "noise": _digest([schedule.alphas_cumprod]),
+        "base_hash": base_hash,
+    }
 
 
 def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) -> State | None:
@@ -69,12 +81,16 @@ def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) 
 
 
 def _differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    if "base_hash" not in saved:
+        return ["it is of an earlier version, which did not note the whole base model it is for"]
     before, now = saved.get("settings", {}), own["settings"]
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     found = [f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names]
     if saved.get("data") != own["data"]:
         found.append("the pairs or their encoding have changed")
-    if saved.get("base") != own["base"]:
+    if saved.get("noise") != own["noise"]:
+        found.append("the noise schedule has changed")
+    if saved["base_hash"] != own["base_hash"]:
         found.append("the base model is another one")
     return found
 

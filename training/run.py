@@ -65,7 +65,7 @@ def train_expert(
         config: options of the run.
         category: of the pairs, in any accepted spelling; several are separated by commas.
         family: base model line, `sd15` and so on.
-        base_hash: of the base model's weights, for the file's metadata.
+        base_hash: of the base model's weights, for the file's metadata and to know the run again.
         out: the new `.safetensors` file. Should the name be taken while training, a number is added.
         run_dir: see `train`.
         resume: see `train`.
@@ -110,6 +110,7 @@ def train_expert(
         on_stop=keep,
         check_cancel=check_cancel,
         run_dir=run_dir,
+        base_hash=base_hash,
         resume=resume,
         free_bytes=free_bytes(unet.conv_in.weight.device),
         processes=processes,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from . import checkpoint
 from .checkpoint import State
@@ -19,25 +23,39 @@ SAVE_AFTER_S = 600.0  # what a killed run loses at most
 BEST = "best."  # before the names of an adapter's factors, among the tensors of a state
 
 
-def open_run(run: Run, *, resume: bool) -> bool:
+def kept_beta(run_dir: Path) -> float | None:
+    """Return the beta of the run in a folder, None where it holds no state."""
+    state = checkpoint.load_newest(run_dir / "state")
+    return state and state.values.get("settings", {}).get("beta")
+
+
+def open_run(run: Run, *, base_hash: str, resume: bool) -> bool:
     """Prepare the folder of a run, and set the run to the state to go on from.
+
+    Args:
+        run: before its first step.
+        base_hash: of the weights of its base model.
+        resume: go on from the newest state, if there is one.
 
     Returns:
         Whether there was one.
 
     Raises:
-        ValueError: if the state belongs to another run, or is further than the run is to go.
+        ValueError: if the state belongs to another run, is further than the run is to go, or is not the one
+            that the other processes found.
     """
     if run.run_dir is None:
         return False
-    base = next(w for name, w in run.unet.named_parameters() if name.endswith("base_layer.weight"))
     chosen = (run.weights, *(bucket.pairs for bucket in run.data.buckets))
-    run.identity = run_identity(run.config, run.data.encoding_hash, chosen=chosen, base=base)
+    run.identity = run_identity(
+        run.config, run.data.encoding_hash, chosen=chosen, schedule=run.schedule, base_hash=base_hash
+    )
     with run.processes.first_goes_first():
         if run.processes.is_first:
             state = open_run_folder(run.run_dir, run.identity, resume=resume)
         else:  # the folder is on a disk that all processes see
             state = checkpoint.load_newest(run.run_dir / "state") if resume else None
+    _refuse_discord(run, state)
     if run.processes.is_first:
         run.events = open_event_file(run.run_dir, run.config, done=state.step if state else 0)
     if state is None:
@@ -60,6 +78,28 @@ def is_due(run: Run) -> bool:
     if run.config.save_every:
         return run.step % run.config.save_every == 0
     return time.monotonic() - run.saved_s >= SAVE_AFTER_S
+
+
+def _refuse_discord(run: Run, state: State | None) -> None:
+    """Refuse processes of different runs or steps, whose gradients would be added up in silence."""
+    found = f"the state {_digest(state.values)[:8]} after step {state.step}" if state else "no state"
+    told = [json.loads(words) for words in run.processes.exchange(json.dumps([_digest(run.identity), found]))]
+    identity_of_first, found_by_first = told[0]
+    for number, (identity, found) in enumerate(told):
+        if identity != identity_of_first:
+            raise ValueError(
+                f"process {number} has other options, pairs or another base model than process 0. Start all "
+                "with the same command, on copies of the same files."
+            )
+        if found != found_by_first:
+            raise ValueError(
+                f"process {number} found {found} in {run.run_dir}, process 0 {found_by_first}. Use a run "
+                "folder on a disk that all processes see."
+            )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def save_run(run: Run) -> None:

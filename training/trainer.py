@@ -17,12 +17,20 @@ from .config import TrainConfig
 from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .duration import duration
+from .families.weights_hash import weights_hash
 from .losses import resolved
 from .measured_beta import measured_beta
 from .noise import NoiseSchedule
 from .preflight import plan_run
 from .processes import ALONE, Processes
-from .run_folder import is_due, open_run, save_run, warned_of_a_full_disk, write_figures
+from .run_folder import (
+    is_due,
+    kept_beta,
+    open_run,
+    save_run,
+    warned_of_a_full_disk,
+    write_figures,
+)
 from .run_lock import locked
 from .step import Run, restore_state, take_step
 from .train_result import TrainResult, current_result, final_result
@@ -41,6 +49,7 @@ def train(
     on_stop: Callable[[TrainResult], None] | None = None,
     check_cancel: Callable[[], None] | None = None,
     run_dir: Path | None = None,
+    base_hash: str = "",
     resume: bool = False,
     free_bytes: int | None = None,
     processes: Processes = ALONE,
@@ -62,6 +71,8 @@ def train(
         check_cancel: called before every micro-batch; what it raises cancels the run likewise.
         run_dir: where `state/` and `metrics.jsonl` go, locked against other runs; without it nothing is
             written. What the disk cannot take is a warning in the log, and training goes on.
+        base_hash: of the weights of the UNet, by which a resumed run knows it again; computed if needed and
+            not given.
         resume: go on from the newest state in run_dir, or start where there is none. Without it, what
             an earlier run left there is renamed.
         free_bytes: memory that training may take beside what is allocated; pairs per micro-batch and
@@ -82,6 +93,8 @@ def train(
     _check(data, config, processes)
     weighting = config.pair_weighting
     data, held = held_out(data, config.validation, seed=config.seed, trusted_only=weighting != "none")
+    if run_dir and not base_hash:
+        base_hash = weights_hash(unet)
     with locked(run_dir if processes.is_first else None):
         run = None
         try:
@@ -91,8 +104,8 @@ def train(
             run = Run(unet, data, schedule, resolved(config, lambda: 1.0), run_dir, processes=processes)
             run.check_cancel = check_cancel or run.check_cancel
             plan = plan_run(run, free_bytes)  # before beta is measured, as that takes memory too
-            run.config = resolved(config, lambda: measured_beta(run))
-            if open_run(run, resume=resume):
+            run.config = resolved(config, lambda: _own_beta(run, resume))
+            if open_run(run, base_hash=base_hash, resume=resume):
                 plan = plan_run(run, free_bytes)
             log.info("plan: %s", plan.text())
             start_s = time.perf_counter()
@@ -132,6 +145,15 @@ def _check(data: TrainingData, config: TrainConfig, processes: Processes) -> Non
         )
     if config.patience and not config.validation:
         raise ValueError("patience needs held-out pairs to watch. Set validation above 0, or patience to 0.")
+
+
+def _own_beta(run: Run, resume: bool) -> float:
+    """Return the beta of the run to go on with, else one measured on the pairs; the first process's for all.
+
+    Another device, or another number of pairs at once, may measure another second digit.
+    """
+    beta = (kept_beta(run.run_dir) if resume else None) or measured_beta(run)
+    return float(run.processes.exchange(repr(beta))[0])
 
 
 def _loop(

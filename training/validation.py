@@ -31,9 +31,8 @@ class Validation:
 
     def __init__(self, run: Run, buckets: Sequence[Bucket]) -> None:
         self._run = run
-        parts = [part for bucket in buckets for part in _parts(run, bucket)]
-        self._num_draws = sum(len(pairs) for pairs, _ in parts)
-        self._parts = parts[run.processes.number :: run.processes.count]
+        self._parts = [part for bucket in buckets for part in _parts(run, bucket)]
+        self._num_draws = DRAWS * sum(len(bucket.pairs) for bucket in buckets)  # in all processes
         self._references: list[Tensor] = []  # predictions, on the CPU; filled at the first measurement
 
     def after_step(self) -> None:
@@ -94,12 +93,15 @@ def is_settled(run: Run) -> bool:
 
 
 def _parts(run: Run, bucket: Bucket) -> list[tuple[Tensor, FixedDraws]]:
-    """Cut the draws of a bucket into batches."""
+    """Cut this process's share of the draws of a bucket into batches, whose size may be its own too."""
     config = run.config
-    pairs = bucket.pairs.repeat_interleave(DRAWS)
+    share = torch.arange(DRAWS * len(bucket.pairs))[run.processes.number :: run.processes.count]
+    if not len(share):
+        return []
+    pairs = bucket.pairs[share // DRAWS]
     draws = fixed_draws(
         pairs,
-        torch.arange(len(pairs)) % DRAWS,
+        share % DRAWS,
         seed=config.seed,
         num_draws=DRAWS,
         latent_shape=bucket.latent_shape,
