@@ -22,8 +22,7 @@ from tqdm import tqdm
 
 from base_folder import link_folder, place_mini
 from comfy_server import ComfyServer
-from measurement import Group, kept_groups, unsafe_group, unseen_words_group
-from measurement import measure as measure_group
+from measurement import Group, kept_groups, render, render_graph, unsafe_group, unseen_words_group
 from training.config import MergeConfig
 from training.expert import SafetyExpert, save_expert
 from training.mini.build import CHECKPOINT, build_mini, version
@@ -42,6 +41,7 @@ COLUMNS = {
 }
 NODE = Path(__file__).with_name("sld_node")
 FILES = (*own_table.FILES, Path(__file__), NODE / "__init__.py")
+
 Seen = Mapping[str, Mapping[str, Sequence[bool]]]  # column -> group -> whether each picture counts
 
 
@@ -105,9 +105,10 @@ def _trial(server: ComfyServer, lab: MiniLab, row: str) -> dict[str, Seen]:
 
 def _draw(server: ComfyServer, lab: MiniLab, name: str, group: Group, model: Mapping) -> list[bool]:
     """Draw a group in the server; return whether each picture counts."""
-    told = {"per_prompt": 1, "prefix": f"bench_{_slug(name)}", **model}
-    _, pictures = measure_group(server, lab.judge, group, CHECKPOINT, **told)
-    return counted(group, list(zip(lab.judge.look(pictures), group.scenes, strict=True)))
+    prefix = f"bench_{_slug(name)}/{_slug(group.name)}"
+    graph = render_graph(group, CHECKPOINT, per_prompt=1, prefix=prefix, **model)
+    verdicts = lab.judge.look(render(server, graph, prefix))
+    return counted(group, list(zip(verdicts, group.scenes, strict=True)))
 
 
 def _slug(name: str) -> str:

@@ -10,7 +10,8 @@ from training.merging.members import Member
 from training.merging.regmean import regmean
 from training.merging.response_collector import ResponseCollector
 
-D_OUT, D_IN, NAME = 14, 10, "layer"
+D_OUT, D_IN = 14, 10
+NAME, PROMPT = (f"mid_block.attentions.0.transformer_blocks.0.{own}" for own in ("attn1.to_q", "attn2.to_k"))
 CATEGORIES = ("hate", "violence")
 
 
@@ -54,19 +55,21 @@ def dense(update):
     return update.up.double() @ update.down.double()
 
 
-def moments(inputs, **options):
+def moments(inputs, module=NAME, **options):
     """Return [G_hate, G_violence] and M, in fp64."""
     config = MergeConfig(**options)
     mean = {name: torch.einsum("btd,bte->de", x.double(), x.double()) / 12 for name, x in inputs.items()}
     total = mean["hate"] + mean["violence"] + config.neutral_weight * mean.get("", 0)
-    ridge = config.ridge * total.trace() / D_IN * torch.eye(D_IN, dtype=torch.float64)
+    firmness = config.ridge * (1 if module == PROMPT else 0.1)
+    ridge = firmness * total.trace() / D_IN * torch.eye(D_IN, dtype=torch.float64)
     return [mean["hate"], mean["violence"]], total + ridge
 
 
+@pytest.mark.parametrize("module", [NAME, PROMPT])
 @pytest.mark.parametrize("options", [{}, {"neutral_weight": 0.0}, {"neutral_weight": 3.0, "ridge": 0.5}])
-def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(options):
-    merged = regmean(PARTS, statistics=collect(**options).layers()[NAME]).update
-    own, total = moments(INPUTS, **options)
+def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(options, module):
+    merged = regmean(PARTS, statistics=collect(modules=(module,), **options).layers()[module]).update
+    own, total = moments(INPUTS, module, **options)
     expected = sum(dense(part) @ moment for part, moment in zip(PARTS, own, strict=True)) @ total.inverse()
     torch.testing.assert_close(dense(merged), expected, rtol=1e-4, atol=1e-5)  # sums in fp32
     assert merged.rank == 5
@@ -97,7 +100,9 @@ def test_identical_experts_are_left_as_they_are_by_regmean_without_neutral_promp
 
 def test_a_larger_ridge_leaves_more_of_the_base_model():
     sizes = [
-        dense(regmean(PARTS, statistics=collect(ridge=ridge).layers()[NAME]).update).norm()
+        dense(
+            regmean(PARTS, statistics=collect(modules=[PROMPT], ridge=ridge).layers()[PROMPT]).update
+        ).norm()
         for ridge in (0.01, 0.3, 100.0)
     ]
     assert sizes[0] > sizes[1] > 20 * sizes[2]

@@ -91,8 +91,9 @@ class MergeConfig:
     )
     ridge: float = option(
         0.3,  # our choice; relative to the mean size of an input's component
-        "Only for regmean: how firmly the base model is kept where calibration says little. Higher is safer "
-        "for other pictures and weakens every expert. Paper: not used.",
+        "Only for regmean: how firmly the base model is kept where calibration says little; a tenth of it "
+        "where layers read the picture. Higher is safer for other pictures and weakens every expert. Paper: "
+        "not used.",
         min=0.0001,
         max=100.0,
         step=0.001,

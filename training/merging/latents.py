@@ -1,4 +1,11 @@
-"""The latents that calibration shows the base model: drawn by itself, or of pictures with noise added."""
+"""The latents that calibration shows the base model: drawn by itself, or of pictures with noise added.
+
+Pictures are used where there are some: on the mini model (seven experts, three seeds, 168 pictures of each
+kind) merges from them left an IP on unseen words of 0.26 against 0.28 with `regmean` and 0.71 against 0.73
+with `co_merge`, and 0.00 and 0.42 against 0.00 and 0.44 on words of the pairs. Of what must be kept 194 of
+195 were right against 195 with `regmean`, 191 against 189 with `co_merge`: no difference that this many
+pictures show. For `regmean` the unsafe, the safe or both pictures of a pair did equally well (one seed).
+"""
 
 from collections.abc import Iterator, Sequence
 

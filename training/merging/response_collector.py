@@ -1,5 +1,6 @@
 """Collects what `regmean` needs: how the inputs of each category are distributed in each layer."""
 
+import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
@@ -12,12 +13,17 @@ from ..low_rank import LowRank
 from .collector import tokens_of
 from .members import Member
 
+# Layers of the prompt meet a few dozen texts, those of the picture thousands of places in it: of these
+# calibration says more. What this is worth stands at `regmean`.
+_READS_NO_PICTURE = re.compile(r"(attn2\.to_[kv]|time_emb_proj|_embedding\.linear_[12])$")
+_PICTURE_RIDGE = 0.1  # of the config's
+
 
 class LayerResponses(NamedTuple):
     """The experts of one layer fitted to its inputs; one tensor per expert.
 
     With G_e the mean of x x^T over the inputs of expert e's categories, and M the sum of all G_e, of that of
-    the neutral inputs times neutral_weight, and of the ridge:
+    the neutral inputs times neutral_weight, and of the ridge (a tenth of it in layers that read the picture):
 
     Attributes:
         fitted: A_e G_e M^-1, (rank_e, d_in): the factor `down` of the least-squares fit.
@@ -85,7 +91,8 @@ class ResponseCollector:
         found = {}
         for source, modules in waiting.items():
             moment = self._moments.pop(source).double()
-            ridge = self._config.ridge * float(moment.trace()) / len(moment) or 1.0  # all inputs may be zero
+            firmness = self._config.ridge * (1.0 if _READS_NO_PICTURE.search(source) else _PICTURE_RIDGE)
+            ridge = firmness * float(moment.trace()) / len(moment) or 1.0  # all inputs may be zero
             moment.diagonal().add_(ridge)
             factor = torch.linalg.cholesky(moment)
             for module in modules:

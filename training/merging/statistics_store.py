@@ -9,7 +9,7 @@ from ..tensor_file import open_tensors, write_tensors
 from .collector import Collector
 from .statistics import Statistics
 
-_FORMAT = "2"  # raise it when the meaning of an entry changes: old entries are then never read
+_FORMAT = "3"  # raise it when the meaning of an entry changes: old entries are then never read
 
 
 class StatisticsStore:
