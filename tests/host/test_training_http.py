@@ -123,8 +123,8 @@ def test_a_resumed_run_goes_on_from_the_saved_state_to_the_same_expert(comfy):
     one, other = (load_expert(loras(comfy) / name) for name in (whole, resumed))
     assert one.content_hash == other.content_hash
     run = runs / "parts%2Fresumed"
-    names = sorted(file.name for file in run.iterdir())
-    assert names == ["expert.safetensors", "in_use.lock", "metrics.jsonl", "state"]  # a new run renames them
+    names = {file.name for file in run.iterdir()} - {"tensorboard"}  # where that is installed
+    assert names == {"expert.safetensors", "in_use.lock", "metrics.jsonl", "state"}  # a new run renames them
     assert len((runs / "parts%2Fwhole" / "metrics.jsonl").read_text().splitlines()) == 4
     with pytest.raises(ComfyError, match="cannot be resumed: seed was 17 and is 18"):
         train(comfy, steps=6, **same | {"seed": 18}, resume=True, filename_prefix="parts/resumed")
