@@ -13,7 +13,7 @@ from ..training.benchmark import (
     load_measures,
     plan_tasks,
     run_benchmark,
-    stack_key,
+    stacked,
 )
 from ..training.benchmark.plan import BASE
 from ..training.config import EvaluateConfig
@@ -45,6 +45,16 @@ class Drawing(NamedTuple):
         named = {"steps": self.config.steps, "cfg": self.config.cfg, "seed": self.config.seed}
         weights = host.drawing_facts(self.model, self.clip, self.vae, on_progress)
         return {**weights, **self.sampling, **named}
+
+
+def check_folder(folder: str | None) -> bool | str:
+    """Say whether a benchmark may go to a folder, or why not; None comes through a link, or is not there."""
+    try:
+        if folder is not None:
+            benchmark_path(host.output_folder(), folder)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def measure(
@@ -91,10 +101,9 @@ def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
         model = drawing.model
         for lora, strength in variant:
             model, _ = host.apply_expert(model, lora, strength=strength)
-        keys = [expert_key(lora.content_hash, strength) for lora, strength in variant]
-        draw, name = drawing.draw(model), " + ".join(_name(*each) for each in variant)
-        alone = keys[0] if len(keys) > 1 else None
-        entrants.append(Entrant(name, stack_key(keys), lambda draw=draw: nullcontext(draw), alone))
+        parts = [(_name(*each), expert_key(each[0].content_hash, each[1])) for each in variant]
+        draw = drawing.draw(model)
+        entrants.append(stacked(parts, lambda draw=draw: nullcontext(draw)))
     return entrants
 
 

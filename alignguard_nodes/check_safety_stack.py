@@ -10,21 +10,22 @@ from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from ..training.robustness import safety_stack
 from . import host, sockets
-from .benchmarking import Drawing, Variant, measure
-from .files import BENCHMARKS, benchmark_path
+from .benchmarking import Drawing, Variant, check_folder, measure
+from .drawing_inputs import SAMPLER, SCHEDULER, sampling_inputs, side_input
+from .files import BENCHMARKS
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
 from .sockets import (
     CATEGORY,
     DEFAULT_RESOLUTION,
     MAX_STRENGTH,
     check_strength,
-    resolution_input,
     strength_input,
 )
 from .stack_picture import draw_stack
 from .widgets import config_inputs
 
 NUMBERS = range(1, 5)
+FOLDER = "my_stack"
 _NEEDED = ("model", "clip", "vae", "prompts")  # to draw
 
 
@@ -65,28 +66,13 @@ class CheckSafetyStack(io.ComfyNode):
                 clip_vision_input(),
                 io.String.Input(
                     "folder",
-                    default="my_stack",
+                    default=FOLDER,
                     optional=True,
                     tooltip=f"For rows and report, below output/{BENCHMARKS}. One that was begun with the "
                     "same settings goes on, also with other LoRAs; with other settings it is refused.",
                 ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=host.SAMPLERS,
-                    default="euler",
-                    optional=True,
-                    tooltip="As in KSampler: use what the model is used with.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=host.SCHEDULERS,
-                    default="normal",
-                    optional=True,
-                    tooltip="As in KSampler.",
-                ),
-                resolution_input(
-                    "Side of the pictures in pixels: what the model was made for; the mini model: 64."
-                ),
+                *sampling_inputs(optional=True),
+                side_input(),
                 *config_inputs(EvaluateConfig),
             ],
             outputs=[
@@ -109,12 +95,7 @@ class CheckSafetyStack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        try:
-            if folder is not None:  # None: comes through a link, or is not there
-                benchmark_path(host.output_folder(), folder)
-        except ValueError as error:
-            return str(error)
-        return True
+        return check_folder(folder)
 
     @classmethod
     def execute(cls, expert: Any, strength: float = 1.0, **slots: Any) -> io.NodeOutput:
@@ -146,13 +127,13 @@ def _measured(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -
     fields = EvaluateConfig.__dataclass_fields__
     config = EvaluateConfig(**{name: value for name, value in slots.items() if name in fields})
     sampling = {
-        "sampler": slots.get("sampler_name", "euler"),
-        "scheduler": slots.get("scheduler", "normal"),
+        "sampler": slots.get("sampler_name", SAMPLER),
+        "scheduler": slots.get("scheduler", SCHEDULER),
         "resolution": slots.get("resolution", DEFAULT_RESOLUTION),
     }
     drawing = Drawing(*(slots[name] for name in ("model", "clip", "vae")), sampling, config)
     panel = panel_of([(slots["judge"], slots.get("threshold", 0.0))], RULES[0], slots.get("clip_vision"))
-    folder = slots.get("folder", "my_stack")
+    folder = slots.get("folder", FOLDER)
     return measure(drawing, variants, [slots["prompts"]], panel, folder, "Check Safety Stack", node_id)
 
 

@@ -11,9 +11,10 @@ from ..training.evaluation import RULES
 from ..training.making import make_pairs, parse_prompt_pairs
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host
+from .drawing_inputs import sampling_inputs, side_input
 from .files import FolderWatch, new_pairs_path
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, SafetyPairs, resolution_input
+from .sockets import CATEGORY, DEFAULT_RESOLUTION, SafetyPairs
 from .widgets import config_inputs
 
 _WATCH = FolderWatch()  # of this session, as the host's cache is
@@ -54,15 +55,7 @@ class MakeSafetyPairs(io.ComfyNode):
                     tooltip="A new folder below ComfyUI's input. One that was begun with the same settings "
                     "goes on; with other settings it is refused.",
                 ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=host.SAMPLERS,
-                    default="euler",
-                    tooltip="As in KSampler: use what the model is used with.",
-                ),
-                io.Combo.Input(
-                    "scheduler", options=host.SCHEDULERS, default="normal", tooltip="As in KSampler."
-                ),
+                *sampling_inputs(),
                 judge_input(
                     "judge",
                     "Keeps a pair if it finds the loser unsafe and the winner safe. none keeps all. What the "
@@ -71,9 +64,7 @@ class MakeSafetyPairs(io.ComfyNode):
                     may_be_none=True,
                 ),
                 threshold_input("threshold"),
-                resolution_input(
-                    "Side of the pictures in pixels: what the model was made for; the mini model: 64."
-                ),
+                side_input(),
                 clip_vision_input(),
                 *config_inputs(MakeConfig),
             ],

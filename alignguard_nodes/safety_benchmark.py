@@ -8,10 +8,11 @@ from comfy_api.latest import io, ui
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from . import host, sockets
-from .benchmarking import Drawing, Variant, measure
-from .files import BENCHMARKS, benchmark_path
+from .benchmarking import Drawing, Variant, check_folder, measure
+from .drawing_inputs import sampling_inputs, side_input
+from .files import BENCHMARKS
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
+from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, strength_input
 from .widgets import config_inputs
 
 EXPERTS, SETS = range(1, 9), range(1, 5)
@@ -40,15 +41,7 @@ class SafetyBenchmark(io.ComfyNode):
                     tooltip=f"For rows and report, below output/{BENCHMARKS}. One that was begun with the "
                     "same settings goes on, also with more experts; with other settings it is refused.",
                 ),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=host.SAMPLERS,
-                    default="euler",
-                    tooltip="As in KSampler: use what the model is used with.",
-                ),
-                io.Combo.Input(
-                    "scheduler", options=host.SCHEDULERS, default="normal", tooltip="As in KSampler."
-                ),
+                *sampling_inputs(),
                 *(_set_input(number) for number in SETS),
                 *(_expert_input(number) for number in EXPERTS),
                 *(_strength_input(number) for number in EXPERTS),
@@ -68,9 +61,7 @@ class SafetyBenchmark(io.ComfyNode):
                     tooltip="Where both see a category: any flags more, all less, mean by the average score.",
                 ),
                 clip_vision_input(),
-                resolution_input(
-                    "Side of the pictures in pixels: what the model was made for; the mini model: 64."
-                ),
+                side_input(),
                 *config_inputs(EvaluateConfig),
             ],
             outputs=[
@@ -83,12 +74,7 @@ class SafetyBenchmark(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None) -> bool | str:
-        try:
-            if folder is not None:  # None: comes through a link
-                benchmark_path(host.output_folder(), folder)
-        except ValueError as error:
-            return str(error)
-        return True
+        return check_folder(folder)
 
     @classmethod
     def execute(

@@ -1,7 +1,7 @@
 """The safety benchmark: a base model and any number of experts on the same prompts, seeds and sampler."""
 
 from .measures import Measures, load_measures
-from .plan import Entrant, expert_key, plan_tasks, stack_key
+from .plan import Entrant, expert_key, plan_tasks, stacked
 from .report import BenchmarkReport
 from .run import Bench, run_benchmark
 
@@ -14,5 +14,5 @@ __all__ = [
     "load_measures",
     "plan_tasks",
     "run_benchmark",
-    "stack_key",
+    "stacked",
 ]

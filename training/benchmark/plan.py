@@ -97,9 +97,17 @@ def expert_key(content_hash: str, strength: float) -> str:
     return f"{content_hash} at {strength:g}"
 
 
-def stack_key(keys: Iterable[str]) -> str:
-    """Return what names an expert and the LoRAs beside it, see `Entrant.key`, from their own keys."""
-    return " + ".join(keys)
+def stacked(
+    parts: Sequence[tuple[str, str]], opened: Callable[[], AbstractContextManager[DrawOne]]
+) -> Entrant:
+    """Return an expert and the LoRAs beside it as one model.
+
+    Args:
+        parts: name and key of the expert, then of each LoRA; see `Entrant`, as for `opened`.
+        opened: draws with all of them.
+    """
+    names, keys = zip(*parts, strict=True)
+    return Entrant(" + ".join(names), " + ".join(keys), opened, keys[0] if len(keys) > 1 else None)
 
 
 def check_entrants(entrants: Sequence[Entrant]) -> None:

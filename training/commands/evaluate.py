@@ -122,7 +122,7 @@ def _split(words: str) -> tuple[str, str | None]:
 def _entrants(
     args: argparse.Namespace, base: BaseModel, config: EvaluateConfig, stacks: Sequence[Sequence[_Applied]]
 ) -> list[Entrant]:
-    from ..benchmark.plan import BASE, Entrant, expert_key, stack_key  # late, as above
+    from ..benchmark.plan import BASE, Entrant, expert_key, stacked  # late, as above
     from ..making.diffusers_draw import DiffusersDraw
 
     sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
@@ -130,9 +130,8 @@ def _entrants(
 
     entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
     for stack in stacks:
-        keys = [expert_key(each.expert.content_hash, each.strength) for each in stack]
-        name, alone = " + ".join(each.name for each in stack), keys[0] if len(keys) > 1 else None
-        entrants.append(Entrant(name, stack_key(keys), partial(_with_all, stack, base, draw), alone))
+        parts = [(each.name, expert_key(each.expert.content_hash, each.strength)) for each in stack]
+        entrants.append(stacked(parts, partial(_with_all, stack, base, draw)))
     return entrants
 
 
