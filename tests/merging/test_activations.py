@@ -1,15 +1,19 @@
 """The calibration pass on a tiny UNet: hooks against an explicit forward, and what must not matter."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert
-from training.low_rank import LowRank
+from training.low_rank import LowRank, concatenate
 from training.merging import collect_statistics, merge_experts
 from training.merging.collector import tokens_of
+from training.merging.input_record import RecordedActivity
 from training.merging.latents import calibration_timesteps, ddim_step, noised, starting_noise
+from training.merging.members import Member
 from training.noise import NoiseSchedule, named_generator
 
 WIDTH, LATENT = 24, (4, 8, 8)
@@ -187,20 +191,85 @@ def test_the_same_seed_repeats_and_another_one_is_another_calibration(unet, expe
     assert not torch.equal(first.layers[MODULES[0]].outputs.total, other.layers[MODULES[0]].outputs.total)
 
 
-def test_strength_is_folded_in_when_statistics_are_used_and_decides_who_wins_when_they_are_collected(
+def at(statistics, experts, strengths, module):
+    members = [Member(expert, strength) for expert, strength in zip(experts, strengths, strict=True)]
+    layer = experts[0].layers[module]
+    return statistics.at(members, module, (layer.d_out, layer.d_in))
+
+
+def test_strengths_do_not_matter_when_statistics_are_collected_and_are_folded_in_when_they_are_used(
     unet, experts, prompts
 ):
-    plain, doubled = (
-        collect(unet, experts, prompts),
-        collect(unet, experts, prompts, strengths=[2.0, 1.0, 1.0]),
-    )
-    for module in MODULES:
-        assert torch.equal(plain.layers[module].outputs.total, doubled.layers[module].outputs.total)
-        folded = doubled.at([2.0, 1.0, 1.0], module).outputs
-        torch.testing.assert_close(folded.total[0], 2 * plain.layers[module].outputs.total[0])
-        torch.testing.assert_close(folded.peak[1:], plain.layers[module].outputs.peak[1:])
-    won = [sum(int(layer.outputs.wins[0].sum()) for layer in s.layers.values()) for s in (plain, doubled)]
+    strengths = [2.0, 1.0, 1.0]
+    plain, doubled = collect(unet, experts, prompts), collect(unet, experts, prompts, strengths=strengths)
+    won = [0, 0]
+    for module, found in layers_of(plain).items():
+        assert all(map(torch.equal, found, layers_of(doubled)[module]))
+        folded = at(plain, experts, strengths, module).outputs
+        torch.testing.assert_close(folded.total[0], 2 * found.total[0])
+        torch.testing.assert_close(folded.peak[1:], found.peak[1:])
+        won = [won[0] + int(found.wins[0].sum()), won[1] + int(folded.wins[0].sum())]
     assert won[1] > won[0]
+
+
+@pytest.mark.parametrize("level", ["output neuron", "rank neuron"])
+def test_wins_at_other_strengths_are_those_of_an_explicit_sampling(unet, experts, prompts, level):
+    strengths, weights = [0.5, 1.5, 1.0], torch.tensor([0.5, 1.5, 1.0]).double()[:, None, None]
+    statistics = collect(unet, experts, prompts, replace(CONFIG, timesteps=4, level=level))
+    inputs = explicit_inputs(unet, prompts, SCHEDULE, starting_noise(range(5), LATENT, CONFIG.seed))
+    alike = total = 0
+    for module in MODULES:
+        layers = [expert.layers[module] for expert in experts]
+        if level == "output neuron":
+            delta = torch.stack([layer.up.double() @ layer.down.double() for layer in layers])
+            reaction = torch.einsum("btd,eod->ebto", inputs[module], delta).abs().mean(2)
+            found = at(statistics, experts, strengths, module).outputs
+        else:
+            hidden = torch.einsum(
+                "btd,ejd->ebtj", inputs[module], torch.stack([x.down.double() for x in layers])
+            )
+            reaction = (
+                hidden.abs().mean(2) * torch.stack([x.up.double().norm(dim=0) for x in layers])[:, None]
+            )
+            found = at(statistics, experts, strengths, module).ranks
+        wins = torch.nn.functional.one_hot((reaction * weights).argmax(0), 3).sum(0).T
+        alike += int(torch.minimum(wins, found.wins).sum())
+        total += int(wins.sum())
+    # rank neurons are kept as they are; of output neurons the mean square over few tokens stands for the mean
+    assert alike / total > {"output neuron": 0.93, "rank neuron": 0.99}[level]
+
+
+def test_an_expert_of_high_rank_is_recorded_by_its_strongest_components(unet, experts, prompts):
+    wide = SafetyExpert(
+        {module: concatenate([layer] * 6) for module, layer in experts[0].layers.items()},
+        (),
+        "sd15",
+        {},
+        "wide",
+    )
+    same = SafetyExpert({m: x.scaled(6.0) for m, x in experts[0].layers.items()}, (), "sd15", {}, "same")
+    one, two = (collect(unet, [first, *experts[1:]], prompts) for first in (wide, same))
+    for module in MODULES:
+        assert one.layers[module].record.moments.shape == (3, 15, 36)
+        assert two.layers[module].record.moments.shape == (3, 15, 3)
+        counts = [
+            at(found, [first, *experts[1:]], [0.25, 1.0, 1.0], module).outputs.wins
+            for found, first in ((one, wide), (two, same))
+        ]
+        assert (counts[0] - counts[1]).abs().sum() <= 0.01 * counts[0].sum()  # rounding of near-ties
+
+
+def test_only_what_can_need_it_is_recorded(unet, experts, prompts):
+    for options in ({"statistic": "mean"}, {"normalize": True}):
+        found = collect(unet, experts, prompts, replace(CONFIG, **options))
+        assert not any(isinstance(layer, RecordedActivity) for layer in found.layers.values())
+    unequal = {"strengths": [0.5, 1.0, 1.0]}
+    mean = collect(unet, experts, prompts, replace(CONFIG, statistic="mean"))
+    rows = collect(unet, experts, prompts)
+    for statistics, config in ((mean, CONFIG), (rows, replace(CONFIG, level="rank neuron"))):
+        merge_experts(experts, config, statistics=statistics)
+        with pytest.raises(ValueError, match="another normalize, statistic or level"):
+            merge_experts(experts, config, statistics=statistics, **unequal)
 
 
 def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts):

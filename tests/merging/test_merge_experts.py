@@ -63,7 +63,6 @@ def statistics_of(experts, strengths=None, **options):
     return Statistics(
         collector.layers(),
         hashes,
-        tuple(strengths),
         config.normalize,
         "c" * 64,
         12 * len(named),
@@ -342,22 +341,14 @@ def test_co_merge_without_statistics_says_what_to_connect():
 
 
 @pytest.mark.parametrize(
-    ("strengths", "normalize", "experts"),
-    [
-        ([1, 0.5], False, (HATE, VIOLENCE)),
-        ([1, 1], True, (HATE, VIOLENCE)),
-        ([1, 1], False, (VIOLENCE, HATE)),
-    ],
+    ("normalize", "experts"),
+    [(True, (HATE, VIOLENCE)), (False, (VIOLENCE, HATE)), (False, (HATE, SEXUAL))],
 )
-def test_statistics_of_another_calibration_are_refused(strengths, normalize, experts):
-    statistics = statistics_of([HATE, VIOLENCE])
-    with pytest.raises(ValueError, match="Collect them again"):
-        merge_experts(
-            experts,
-            MergeConfig(method="co_merge", normalize=normalize),
-            strengths=strengths,
-            statistics=statistics,
-        )
+def test_statistics_of_another_calibration_are_refused(normalize, experts):
+    statistics = statistics_of([HATE, VIOLENCE], method="co_merge")
+    config = MergeConfig(method="co_merge", normalize=normalize)
+    with pytest.raises(ValueError, match=r"of other experts.*Collect them again"):
+        merge_experts(experts, config, statistics=statistics)
 
 
 def test_experts_of_different_base_models_are_refused_by_name():
@@ -398,14 +389,29 @@ def test_an_unknown_method_is_answered_with_the_known_ones():
         merge_experts([HATE], MergeConfig(method="median"))
 
 
-@pytest.mark.parametrize("statistic", ["mean", "max"])
-def test_statistics_that_count_no_wins_serve_other_strengths(statistic):
+@pytest.mark.parametrize("statistic", ["win_count", "mean", "max"])
+def test_activities_serve_other_strengths(statistic):
     found = statistics_of([HATE, VIOLENCE], method="co_merge", statistic=statistic)
-    for strengths in ([1.0, 1.0], [0.3, 1.7]):
+    for strengths in ([1.0, 1.0], [0.5, 0.5], [0.3, 1.7]):
         config = MergeConfig(method="co_merge", statistic=statistic)
         merged = merge_experts([HATE, VIOLENCE], config, strengths=strengths, statistics=found)
         fresh = merge(HATE, VIOLENCE, method="co_merge", strengths=strengths, statistic=statistic)
         assert merged.content_hash == fresh.content_hash
+
+
+def test_a_higher_strength_never_loses_a_row_to_rivals_of_one_strength():
+    found, shares = statistics_of([HATE, VIOLENCE, SEXUAL], method="co_merge"), []
+    for strength in (0.1, 0.4, 0.8, 1.2, 1.6, 2.0):
+        merged = merge_experts(
+            [HATE, VIOLENCE, SEXUAL],
+            MergeConfig(method="co_merge"),
+            strengths=[strength, 1.1, 1.1],
+            statistics=found,
+        )
+        shares.append([own[0] for own in json.loads(merged.metadata["alignguard.winners"]).values()])
+    for before, after in zip(shares, shares[1:], strict=False):
+        assert all(one <= two for one, two in zip(before, after, strict=True))
+    assert sum(shares[0]) < sum(shares[-1])
 
 
 @pytest.mark.parametrize("method", FITTED)

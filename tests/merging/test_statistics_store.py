@@ -75,14 +75,35 @@ def test_what_was_kept_gives_the_same_merge_without_a_pass(calibrate, experts, o
 
 
 @pytest.mark.parametrize(
-    ("options", "runs"), [({}, True), ({"normalize": True}, False), ({"statistic": "max"}, False)]
+    "options",
+    [
+        {},
+        {"level": "rank neuron"},
+        {"level": "rowpick_AB"},
+        {"normalize": True},
+        {"statistic": "max"},
+        {"statistic": "mean"},
+        {"method": "regmean"},
+    ],
 )
-def test_other_strengths_need_a_new_pass_only_where_wins_are_counted(calibrate, options, runs):
-    calibrate(method="co_merge", **options)
-    found, ran = calibrate(method="co_merge", strengths=[0.5, 1.5], **options)
-    assert ran == runs
-    config = MergeConfig(method="co_merge", timesteps=1, **options)
-    merge_experts(calibrate.experts, config, strengths=[0.5, 1.5], statistics=found)
+def test_other_strengths_need_no_second_pass_and_merge_as_after_a_fresh_one(
+    calibrate, unet, experts, tmp_path, options
+):
+    given = {"method": "co_merge"} | options
+    strengths = [0.5, 1.5]
+    calibrate(**given)
+    reused, ran = calibrate(strengths=strengths, **given)
+    assert not ran
+    fresh, ran = Calibration(unet, experts, tmp_path / "empty")(strengths=strengths, **given)
+    assert ran
+    config = MergeConfig(timesteps=1, **given)
+    one, two = (
+        merge_experts(experts, config, strengths=strengths, statistics=found) for found in (reused, fresh)
+    )
+    assert one.content_hash == two.content_hash
+    assert one.metadata == two.metadata
+    plain = merge_experts(experts, config, statistics=reused)
+    assert plain.content_hash != one.content_hash
 
 
 def test_other_circumstances_are_another_calibration(calibrate, experts):

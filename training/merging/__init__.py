@@ -61,8 +61,7 @@ def merge_experts(
         config: method, output_rank, normalize, and what the method declares are used.
         strengths: one per expert, in [0, 2]; None is 1 for all. An expert at 0 takes no part.
         statistics: from `collect_statistics` with the same experts; only for methods that need them, and
-            only for more than one expert. Those of another rank, and but for `win_count` of other
-            strengths, may be used again.
+            only for more than one expert. Those of another rank and of other strengths may be used again.
         on_progress: called with (layers done, layers); what it raises ends the merge.
 
     Returns:
@@ -118,12 +117,11 @@ def _merger(
     options = {name: getattr(config, name) for name in method.options}
     # dealt out by size, so that neither the order of the experts nor their files' key style matters
     order = size_order(members) if method.is_random else []
-    strengths = [member.strength for member in members]
 
     def merge(parts: Sequence[LowRank], module: str) -> MergedLayer:
         extra: dict[str, object] = {}
         if method.needs_statistics:
-            extra["statistics"] = statistics.at(strengths, module)
+            extra["statistics"] = statistics.at(members, module, (parts[0].d_out, parts[0].d_in))
         if method.is_random:
             extra["generators"] = [named_generator(f"merge/{config.seed}/{module}/{i}") for i in order]
         return method.merge(parts, **options, **extra)

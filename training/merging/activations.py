@@ -24,7 +24,7 @@ from .collector import Collector
 from .latents import base_passes
 from .members import Member, layer_parts, layer_shapes, members_of
 from .methods import MERGE_METHODS, calibrated_methods
-from .statistics import Statistics, strengths_matter
+from .statistics import Statistics
 from .statistics_store import StatisticsStore
 
 _FIRST_CHECK = 8  # rounds before halves are compared; fewer agree by chance
@@ -101,7 +101,6 @@ def collect_statistics(
     statistics = Statistics(
         layers=collector.layers(),
         members=tuple(member.expert.content_hash for member in members),
-        strengths=tuple(member.strength for member in members),
         normalize=config.normalize,
         calibration_hash=named,
         num_inputs=num_inputs,
@@ -121,8 +120,7 @@ def _file_of(
 ) -> Path:
     kind = _collector_of(config)
     told = [(member.expert.content_hash, member.expert.categories) for member in members]
-    strengths = [member.strength for member in members] if strengths_matter(config) else None
-    return store.path(config, kind, named, told, strengths, next(unet.parameters()).dtype)
+    return store.path(config, kind, named, told, next(unet.parameters()).dtype)
 
 
 def _batches(

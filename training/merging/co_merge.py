@@ -108,7 +108,7 @@ class LayerActivity(NamedTuple):
         return cls(*(LayerStatistics(*halves) for halves in zip(*parts, strict=True)))
 
     def scaled(self, strengths: Sequence[float]) -> LayerActivity:
-        """Return the same for experts of other strengths; wins stay, they cannot be known."""
+        """Return the same for experts of other strengths but for the wins, see `input_record`."""
         return LayerActivity(*(own.scaled(strengths) for own in self))
 
     def to(self, device: str | torch.device) -> LayerActivity:
@@ -131,17 +131,9 @@ class LayerStatistics(NamedTuple):
     peak: Tensor
 
     @classmethod
-    def of(cls, activities: Tensor, strengths: Tensor | None = None) -> LayerStatistics:
-        """Count a batch of inputs, activities as `activity` returns them: (num_experts, batch, neurons).
-
-        Args:
-            activities: of the experts at strength 1; `total` and `peak` are of these.
-            strengths: at which they compete for wins, (num_experts,); None is 1 for all.
-        """
-        competing = activities if strengths is None else activities * strengths[:, None, None]
-        top = competing.amax(0)
-        wins = (competing == top) & (top > 0)
-        return cls(wins.sum(1), activities.sum(1), activities.amax(1))
+    def of(cls, activities: Tensor) -> LayerStatistics:
+        """Count a batch of inputs, activities as `activity` returns them: (num_experts, batch, neurons)."""
+        return cls(num_wins(activities), activities.sum(1), activities.amax(1))
 
     def plus(self, other: LayerStatistics) -> LayerStatistics:
         """Return the statistics of both sets of inputs together."""
@@ -149,13 +141,19 @@ class LayerStatistics(NamedTuple):
         return LayerStatistics(self.wins + other.wins, self.total + other.total, peak)
 
     def scaled(self, strengths: Sequence[float]) -> LayerStatistics:
-        """Return the same for experts of other strengths; wins stay, they cannot be known."""
+        """Return the same for experts of other strengths but for the wins."""
         factors = self.total.new_tensor(strengths)[:, None]
         return LayerStatistics(self.wins, self.total * factors, self.peak * factors)
 
     def to(self, device: str | torch.device) -> LayerStatistics:
         """Return the same on another device."""
         return LayerStatistics(self.wins.to(device), self.total.to(device), self.peak.to(device))
+
+
+def num_wins(activities: Tensor) -> Tensor:
+    """Count the inputs that each expert wins, see `LayerStatistics`: (num_experts, inputs, neurons) in."""
+    top = activities.amax(0)
+    return ((activities == top) & (top > 0)).sum(1)
 
 
 def choose(statistics: LayerActivity, statistic: str, level: str) -> Tensor:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import MergeConfig
-from .members import Member
+from .input_record import RecordedActivity
+from .members import Member, layer_parts
 from .methods import MERGE_METHODS, plain_methods
 
 
@@ -14,9 +15,9 @@ class Statistics:
     """What calibration found, and for which experts; small enough to keep.
 
     Attributes:
-        layers: by diffusers path, on the CPU; `LayerActivity` or `LayerResponses`, as the kind says.
+        layers: by diffusers path, on the CPU, of experts at strength 1: `LayerActivity`, `RecordedActivity`
+            or `LayerResponses`, as the kind and the options of the merge say.
         members: content hash of each expert, in their order.
-        strengths: of the same experts, at which they competed for wins.
         normalize: whether activities were divided by the size of each expert.
         calibration_hash: SHA-256 of prompts, pictures, timesteps, noise seed and schedule.
         num_inputs: prompts times timesteps that were run.
@@ -29,7 +30,6 @@ class Statistics:
 
     layers: Mapping[str, Any]
     members: tuple[str, ...]
-    strengths: tuple[float, ...]
     normalize: bool
     calibration_hash: str
     num_inputs: int
@@ -39,18 +39,24 @@ class Statistics:
     base_hash: str = ""
     from_pictures: bool = False
 
-    def at(self, strengths: Sequence[float], module: str) -> Any:
-        """Return what was found in a layer, for experts at these strengths."""
+    def at(self, members: Sequence[Member], module: str, shape: tuple[int, int]) -> Any:
+        """Return what was found in a layer of this (d_out, d_in), for the members' strengths."""
         layer = self.layers[module]
-        return layer if self.kind != "activity" or self.normalize else layer.scaled(strengths)
+        if self.kind != "activity" or self.normalize:
+            return layer
+        strengths = [member.strength for member in members]
+        if not isinstance(layer, RecordedActivity):
+            return layer.scaled(strengths)
+        trained = [member._replace(strength=1.0) for member in members]
+        return layer.at(strengths, layer_parts(trained, module, shape))
 
 
 def check_statistics(statistics: Statistics | None, members: Sequence[Member], config: MergeConfig) -> None:
     """Refuse statistics that are missing or do not hold for a merge.
 
     Raises:
-        ValueError: if there are none, or they are of other experts, of another kind, or of strengths that
-            would change who won.
+        ValueError: if there are none, or they are of other experts, of another kind, or do not tell who wins
+            at these strengths.
     """
     if statistics is None:
         raise ValueError(
@@ -60,21 +66,25 @@ def check_statistics(statistics: Statistics | None, members: Sequence[Member], c
         )
     if statistics.kind != MERGE_METHODS[config.method].needs_statistics.kind:
         raise ValueError(f"the statistics are not what {config.method} needs. Collect them again.")
-    strengths = tuple(member.strength for member in members)
     same = statistics.members == tuple(member.expert.content_hash for member in members)
     if statistics.kind == "activity":
         same &= statistics.normalize == config.normalize
-        same &= statistics.strengths == strengths or not strengths_matter(config)
+        same &= not _needs_record(members, config) or _has_record(statistics, config)
     if not same:
         raise ValueError(
-            "the statistics are of other experts, strengths or another normalize. Collect them again."
+            "the statistics are of other experts, or of another normalize, statistic or level. Collect them "
+            "again."
         )
 
 
-def strengths_matter(config: MergeConfig) -> bool:
-    """Return whether statistics hold for the strengths alone at which they were collected.
+def _needs_record(members: Sequence[Member], config: MergeConfig) -> bool:
+    unequal = len({member.strength for member in members}) > 1
+    return unequal and config.statistic == "win_count" and not config.normalize
 
-    Only who won an input cannot be known at other strengths; normalised experts compete at equal strength.
-    """
-    needed = MERGE_METHODS[config.method].needs_statistics
-    return needed.kind == "activity" and config.statistic == "win_count" and not config.normalize
+
+def _has_record(statistics: Statistics, config: MergeConfig) -> bool:
+    layers = statistics.layers.values()
+    needs_ranks = config.level != "output neuron"
+    return all(isinstance(layer, RecordedActivity) for layer in layers) and (
+        not needs_ranks or all(layer.record.has_ranks for layer in layers)
+    )
