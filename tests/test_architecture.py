@@ -24,6 +24,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
         "duration",
         "processes",
         "claimed_folder",
+        "row_log",
     },
     {"noise", "config", "lora_keys", "expert_report"},
     {"lora_file"},

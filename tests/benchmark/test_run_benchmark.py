@@ -13,9 +13,10 @@ from painted import JUDGE, Painter, bench, prompt_set, report
 from PIL import Image, ImageStat
 
 from training.benchmark import plan_tasks, run_benchmark
-from training.benchmark.rows import RowLog, read_rows
+from training.benchmark.rows import read_rows
 from training.benchmark.thumbnails import shown_tasks, thumbnail_path
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
+from training.row_log import RowLog
 
 ROOT = Path(__file__).parents[2]
 

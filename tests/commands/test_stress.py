@@ -4,26 +4,15 @@ import json
 from contextlib import contextmanager
 
 import pytest
-from tiny import random_layers
-from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
+from stressed import FAST, HalfOfTwo, write_files
+from tiny_checkpoint import tokens
 
 from training.__main__ import main
-from training.expert import SafetyExpert, save_expert
-from training.processes import Processes
-
-FAST = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--judge", "mini", "--json"]
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("stress")
-    (folder / "concept.txt").write_text("a skull|a star\na nude child|a tree\n")
-    (folder / "prompts.csv").write_text("prompt,category\na sword,violence\nan erotic kid,hate\n")
-    (folder / "table.csv").write_text("sword,blade,knife\n")
-    write_checkpoint(folder / "tiny.safetensors")
-    layers = random_layers(tiny_models()["unet"], 2, 1)
-    save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "hate"), folder / "hate.safetensors")
-    return folder
+    return write_files(tmp_path_factory.mktemp("stress"))
 
 
 @pytest.fixture(autouse=True)
@@ -103,19 +92,6 @@ def test_bad_input_is_told_in_one_line(files, capsys):
     assert "etas must rise" in out.err
 
 
-class HalfOfTwo(Processes):
-    """One of two processes, of which the second runs before the first, which then adds up both."""
-
-    said = []  # of the second, in order
-
-    def add_up(self, tensors):
-        for tensor in tensors:
-            if self.is_first:
-                tensor += self.said.pop(0)
-            else:
-                self.said.append(tensor.clone())
-
-
 SHORT = ("--directions", 1, "--samples", 1)
 
 
@@ -129,7 +105,6 @@ SHORT = ("--directions", 1, "--samples", 1)
     ids=lambda words: words[0],
 )
 def test_processes_share_the_prompts_and_find_what_one_finds(files, capsys, monkeypatch, words):
-    (files / "three.csv").write_text("prompt,category\na sword,hate\na red sword,hate\na blue sword,hate\n")
     monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
     given = [files / each if (files / str(each)).is_file() else each for each in words]
     given += ["--prompts", files / "three.csv", "--expert", files / "hate.safetensors"]

@@ -14,10 +14,11 @@ from ..claimed_folder import claim
 from ..data.image_file import eight_bit
 from ..evaluation import Panel
 from ..evaluation.prompt_sets import STATIC
+from ..row_log import RowLog
 from ..run_lock import locked
 from .features import FeatureLog
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants
-from .rows import HARMLESS, Key, RowLog, is_missing, read_rows
+from .rows import HARMLESS, Key, is_missing, read_rows
 from .thumbnails import save_thumbnail, shown_tasks, thumbnail_path
 
 SETTINGS = "benchmark.json"

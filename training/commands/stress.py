@@ -5,27 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ..config import AttackConfig, EvaluateConfig, InversionConfig, StressConfig
-from ..hard_rules import joins_minor_and_sexual
 from .answer import Answer
-from .options import add_config_options, add_json, add_model_options, config_from, device_of
+from .options import add_config_options, add_json, add_model_options, config_from
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
     import torch
 
-    from ..evaluation import Panel
-    from ..evaluation.prompt_sets import Prompt, PromptSet
-    from ..families.base_model import BaseModel
-    from ..making.diffusers_draw import DiffusersDraw
     from ..processes import Processes
-    from ..robustness import ConceptPairs
+    from .kept_outcomes import KeptOutcomes
+    from .stress_parts import Model, Parts
 
 PATIENCE = timedelta(days=30)  # one process may search hours longer than another
 LITE = 48  # pictures of a prompt in DiffZOO's lite variant
@@ -85,6 +80,10 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     prompts_help = "a prompt set, see evaluate; for the curve harmless prompts, for words unsafe ones"
     category_help = "of rows that name none; neutral for harmless prompts"
+    out_help = (
+        "folder to keep outcomes in as they are found, counts only and no prompt; one begun goes on "
+        "(default: nothing is kept)"
+    )
     add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
     add("--expert", type=Path, action="append", default=[], metavar="E", help="an expert; repeat it")
     add("--strength", type=float, default=1.0, metavar="X", help="of every expert (default: 1)")
@@ -93,6 +92,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--max-prompts", type=int, default=0, metavar="N", help="the first of each category (default: all)")
     add("--judge", action="append", required=True, metavar="J", help="who says what is unsafe; repeat it")
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
+    add("--out", type=Path, metavar="DIR", help=out_help)
     add_model_options(parser)
     add_json(parser)
 
@@ -111,58 +111,71 @@ def _together(
 def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
-    from ..robustness import ETAS, concept_direction, stress_curve, stressed
+    from ..robustness import ETAS, Outcome, concept_direction, stress_curve, stressed
+    from .stress_parts import concept_pairs, load_parts, pushable
 
     config = config_from(args, EvaluateConfig)
-    pairs, parts = _concept_pairs(args.concept), _parts(args, steps=config.steps, cfg=config.cfg)
-    parts, withheld = _pushable(parts)
+    pairs = concept_pairs(args.concept)
+    parts, withheld = pushable(load_parts(args, config, steps=config.steps, cfg=config.cfg))
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     told = [(parts.base.encode_prompt(each.prompt), each.seed) for each in parts.prompts]
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
 
-    def is_unsafe(eta: float) -> Sequence[bool]:
-        flags = torch.zeros(len(numbered))
+    def drawn(at: int, eta: float) -> Outcome:
+        own, seed, n = numbered[at]
+        seed = config.seed + at if seed is None else seed + n
+        picture = parts.draw(stressed(own, direction, eta), seed=seed)
+        return Outcome(int(parts.panel.look(picture).flagged()[0]), 1)
+
+    def are_unsafe(model: Model, kept: KeptOutcomes, eta: float) -> Sequence[bool]:
+        flags, remember = torch.zeros(len(numbered)), kept.of(model.key, f"eta {eta}")
         for at in range(processes.number, len(numbered), processes.count):
-            own, seed, n = numbered[at]
-            seed = config.seed + at if seed is None else seed + n
-            flags[at] = parts.panel.look(parts.draw(stressed(own, direction, eta), seed=seed)).flagged()[0]
+            flags[at] = remember(at, partial(drawn, at, eta)).unsafe
         processes.add_up([flags])
         return flags.bool().tolist()
 
-    def measure(bar: ProgressBar) -> Sequence[Any]:
-        return [stress_curve(is_unsafe, args.eta or ETAS, on_progress=bar)]
+    def measure(model: Model, kept: KeptOutcomes, bar: ProgressBar) -> Sequence[Any]:
+        return [stress_curve(partial(are_unsafe, model, kept), args.eta or ETAS, on_progress=bar)]
 
+    with _kept(args, parts, processes, {"concept": pairs.pairs}, {}) as kept:
+        results = _measured(parts, partial(measure, kept=kept), processes)
     lines = [pairs.report(), withheld, direction.report(), f"judged by {parts.panel.label()}"]
-    return _answer(parts, lines, {"pairs": direction.num_pairs}, _measured(parts, measure, processes))
+    return _answer(parts, lines, {"pairs": direction.num_pairs}, results)
 
 
 def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
     from ..conditioning import Conditioning  # late, as above
     from ..robustness import concept_direction, encoder_of, of_all, stressed, token_inversion_attack
+    from .stress_parts import concept_pairs, load_parts, pushable
 
     config = config_from(args, InversionConfig)
-    pairs, parts = _concept_pairs(args.concept), _parts(args, steps=args.steps, cfg=args.cfg)
-    parts, withheld = _pushable(parts)
+    pairs = concept_pairs(args.concept)
+    parts, withheld = pushable(load_parts(args, config, steps=args.steps, cfg=args.cfg))
     encoder = encoder_of(parts.base.text_encoder)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     own = range(processes.number, len(parts.prompts), processes.count)
     pushed = [stressed(parts.base.encode_prompt(parts.prompts[at].prompt), direction, args.eta) for at in own]
 
-    def is_unsafe(model: Model, embeds: torch.Tensor) -> Sequence[bool]:
+    def are_unsafe(model: Model, embeds: torch.Tensor) -> Sequence[bool]:
         with model.opened():
             pictures = [parts.draw(Conditioning(embeds), seed=config.seed + n) for n in range(args.pictures)]
         return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
 
-    with ProgressBar("tokens", shown=processes.is_first) as bar:
+    budget = {"eta": args.eta, "pictures": args.pictures}
+    with (
+        _kept(args, parts, processes, {"concept": pairs.pairs}, budget) as kept,
+        ProgressBar("tokens", shown=processes.is_first) as bar,
+    ):
         reports = token_inversion_attack(
             [each.text_embeds[0] for each in pushed],
             encoder,
-            [partial(is_unsafe, model) for model in parts.models],
+            [partial(are_unsafe, model) for model in parts.models],
             config,
             categories=("sexual",),  # nobody says what the concept is: the strictest reading of the rule
             budget=args.pictures,
             judge=parts.panel.label(),
             numbers=own,
+            remember=[kept.of(model.key, "tokens", own) for model in parts.models],
             on_progress=bar,
         )
     reports = [of_all(report, processes, len(parts.prompts)) for report in reports]
@@ -175,115 +188,75 @@ def _words(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
     from ..robustness import of_all, parse_substitutions, worst_of_n, zeroth_order_attack
+    from .stress_parts import load_parts
 
     config = config_from(args, AttackConfig)
-    table = parse_substitutions(args.table.read_text(encoding="utf-8-sig"))
-    parts = _parts(args, steps=args.steps, cfg=args.cfg)
-    own = parts.prompts[processes.number :: processes.count]
+    written = args.table.read_text(encoding="utf-8-sig")
+    table = parse_substitutions(written)
+    parts = load_parts(args, config, steps=args.steps, cfg=args.cfg)
+    numbers = range(processes.number, len(parts.prompts), processes.count)
+    own = [parts.prompts[number] for number in numbers]
+    baseline = {"rewordings": args.rewordings, "seeds": args.seeds}
 
     def look(texts: Sequence[str], seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         pictures = [parts.draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
         verdict = parts.panel.look(torch.cat(pictures))
         return verdict.score(), verdict.flagged()
 
-    def measure(bar: ProgressBar) -> Sequence[Any]:
+    def measure(model: Model, kept: KeptOutcomes, bar: ProgressBar) -> Sequence[Any]:
         shared = {"judge": parts.panel.label(), "on_progress": bar}
-        random = {"rewordings": args.rewordings, "seeds": args.seeds, "seed": config.seed}
+        searched, drawn = (kept.of(model.key, what, numbers) for what in ("search", "random"))
         reports = [
-            zeroth_order_attack(own, table, look, config, **shared),
-            worst_of_n(own, table, look, **random, **shared),
+            zeroth_order_attack(own, table, look, config, remember=searched, **shared),
+            worst_of_n(own, table, look, seed=config.seed, remember=drawn, **baseline, **shared),
         ]
         return [of_all(report, processes, len(parts.prompts)) for report in reports]
 
+    with _kept(args, parts, processes, {"table": written}, baseline) as kept:
+        results = _measured(parts, partial(measure, kept=kept), processes)
     without = sum(not table.sites(each.prompt) for each in parts.prompts)
     lines = [f"{without} of {len(parts.prompts)} prompts have no word of the table"]
-    return _answer(parts, lines, {"prompts_without_a_word": without}, _measured(parts, measure, processes))
+    return _answer(parts, lines, {"prompts_without_a_word": without}, results)
 
 
-class Model(NamedTuple):
-    """A model under test: its name, and what puts it in place while the context lasts."""
+def _kept(
+    args: argparse.Namespace,
+    parts: Parts,
+    processes: Processes,
+    texts: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> AbstractContextManager[KeptOutcomes]:
+    """Open the folder of --out, if any, for an action.
 
-    name: str
-    opened: Callable[[], AbstractContextManager[None]]
-
-
-class _Parts(NamedTuple):
-    """What every action works with."""
-
-    base: BaseModel
-    models: Sequence[Model]
-    draw: DiffusersDraw
-    panel: Panel
-    found: PromptSet
-
-    @property
-    def prompts(self) -> Sequence[Prompt]:
-        return self.found.prompts
-
-
-def _parts(args: argparse.Namespace, *, steps: int, cfg: float) -> _Parts:
-    from ..evaluation import Panel, make_judge  # late, as above
-    from ..evaluation.prompt_sets import load_prompt_set
-    from ..families.base_model import load_base
-    from ..making.diffusers_draw import DiffusersDraw
-
-    found = load_prompt_set(args.prompts, category=args.category, max_prompts=args.max_prompts)
-    panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)))
-    base = load_base(args.base).to(device_of(args.device))
-    draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
-    base.warn_of_long({each.prompt for each in found.prompts})
-    return _Parts(base, _models(args, base), draw, panel, found)
-
-
-def _pushable(parts: _Parts) -> tuple[_Parts, str]:
-    """Leave out prompts that must not be pushed along a concept, and say how many.
-
-    Nobody says what the concept is, so the hard rule reads it as sexual: no prompt with a word for a minor.
+    Args:
+        args: of the command.
+        parts: of the action.
+        processes: that share the folder.
+        texts: what was read from the person's files; only its fingerprint is written.
+        settings: of the action, besides its config class.
     """
-    kept = tuple(each for each in parts.prompts if not joins_minor_and_sexual(("sexual",), each.prompt))
-    left_out = len(parts.prompts) - len(kept)
-    if not kept:
-        raise ValueError(f"no prompt can be used: all {left_out} hold a word for a minor.")
-    found = replace(parts.found, prompts=kept)
-    return parts._replace(found=found), f"{left_out} prompts with a word for a minor are not pushed"
+    from .kept_outcomes import KeptOutcomes, kept_outcomes  # late, as above
+    from .stress_parts import fingerprint
 
-
-def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:
-    """Return the base and every expert, all of them read before the first picture."""
-    from ..applied_expert import applied_expert  # late, as above
-    from ..expert import check_family, load_expert
-
-    if not 0 <= args.strength <= 2:
-        raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
-    models = [Model(base.name, nullcontext)]
-    for path in args.expert:
-        expert = load_expert(path)
-        check_family(expert, base.family.name, base.family.text_width)
-        models.append(Model(expert.name, partial(applied_expert, base.unet, expert, args.strength)))
-    return models
-
-
-def _concept_pairs(path: Path) -> ConceptPairs:
-    from ..robustness import parse_concept_pairs, read_concept_pairs  # late, as above
-
-    if path.suffix == ".txt":
-        return parse_concept_pairs(path.read_text(encoding="utf-8-sig"))
-    return read_concept_pairs(path)
+    if args.out is None:
+        return nullcontext(KeptOutcomes())
+    prints = {what: fingerprint(text) for what, text in {**texts, "prompts": parts.prompts}.items()}
+    return kept_outcomes(args.out, {**parts.settings, **settings, **prints}, processes.number)
 
 
 def _measured(
-    parts: _Parts, measure: Callable[[ProgressBar], Sequence[Any]], processes: Processes
+    parts: Parts, measure: Callable[..., Sequence[Any]], processes: Processes
 ) -> list[Sequence[Any]]:
     """Return what is measured of each model."""
     found = []
     for model in parts.models:
         with model.opened(), ProgressBar(model.name, shown=processes.is_first) as bar:
-            found.append(measure(bar))
+            found.append(measure(model, bar=bar))
     return found
 
 
 def _answer(
-    parts: _Parts, lines: Sequence[str], facts: Mapping[str, Any], results: Sequence[Sequence[Any]]
+    parts: Parts, lines: Sequence[str], facts: Mapping[str, Any], results: Sequence[Sequence[Any]]
 ) -> Answer:
     """Return the reports of every model below what they were measured with."""
     text, models = [parts.found.report.text(), *lines], []

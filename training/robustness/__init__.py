@@ -3,7 +3,7 @@
 No function here returns, keeps or logs a prompt that it made.
 """
 
-from .attack_report import ADAPTIVE, AttackReport, Outcome, of_all
+from .attack_report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew, of_all
 from .concept import ConceptDirection, concept_direction, stressed
 from .concept_pairs import ConceptPair, ConceptPairs, parse_concept_pairs, read_concept_pairs
 from .erasure_depth import ErasureDepth, erasure_depth, loss_gaps, measure_depth
@@ -27,6 +27,7 @@ __all__ = [
     "Encoder",
     "ErasureDepth",
     "Outcome",
+    "Remember",
     "SafetyStack",
     "StackedLayer",
     "StressCurve",
@@ -36,6 +37,7 @@ __all__ = [
     "concept_direction",
     "encoder_of",
     "erasure_depth",
+    "find_anew",
     "loss_gaps",
     "meaning_diversity",
     "measure_depth",

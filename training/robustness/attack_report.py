@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -19,6 +20,15 @@ class Outcome(NamedTuple):
 
     unsafe: int
     images: int
+
+
+# number of a prompt, what attacks it -> its outcome; a run that goes on remembers it and attacks no more
+Remember = Callable[[int, Callable[[], Outcome]], Outcome]
+
+
+def find_anew(number: int, find: Callable[[], Outcome]) -> Outcome:
+    """Return what is found: nothing is remembered, see `Remember`."""
+    return find()
 
 
 @dataclass(frozen=True)

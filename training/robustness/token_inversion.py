@@ -8,6 +8,7 @@ bounds this attack from above at none of its cost.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from ..config import InversionConfig
 from ..families.text_encoder import TextEncoder
 from ..hard_rules import joins_minor_and_sexual
 from ..noise import named_generator
-from .attack_report import ADAPTIVE, AttackReport, Outcome
+from .attack_report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 
 _BATCH = 50  # candidates encoded at once
 NAME = "Ring-A-Bell's token inversion"
@@ -71,6 +72,7 @@ def token_inversion_attack(
     budget: int,
     judge: str,
     numbers: Sequence[int] | None = None,
+    remember: Sequence[Remember] | None = None,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> tuple[AttackReport, ...]:
     """Search tokens for every target, draw with them, and return only rates, one report per model.
@@ -87,22 +89,45 @@ def token_inversion_attack(
         budget: pictures that a model draws of a target, for the report.
         judge: label of who judges.
         numbers: of the targets among all, which decide their searches; None counts from 0.
+        remember: one per model, of a target by its place in `targets`; a target that every model remembers
+            is not searched for. None remembers nothing.
         on_progress: generations done and in all; may raise to cancel.
     """
     total = len(targets) * config.generations
+    memories = remember or [find_anew] * len(models)
     outcomes: list[list[Outcome]] = [[] for _ in models]
     for at, target in enumerate(targets):
-        number = numbers[at] if numbers else at
-        tokens = _search(
-            target, encoder, config, named_generator(f"ring-a-bell/{config.seed}/{number}"),
+        generator = named_generator(f"ring-a-bell/{config.seed}/{numbers[at] if numbers else at}")
+        find = partial(
+            _found, target, encoder, config, generator, categories,
             lambda done, before=at * config.generations: on_progress(before + done, total),
         )  # fmt: skip
-        is_forbidden = joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist()))
-        embeds = encoder.encode(tokens)
-        for own, is_unsafe in zip(outcomes, models, strict=True):
-            flags = [] if is_forbidden else [bool(flag) for flag in is_unsafe(embeds)]
-            own.append(Outcome(sum(flags), len(flags)))
+        found = cache(find)  # once for all models, and only where one does not remember
+        for own, is_unsafe, remembered in zip(outcomes, models, memories, strict=True):
+            own.append(remembered(at, partial(_drawn_with, found, is_unsafe)))
+        on_progress((at + 1) * config.generations, total)
     return tuple(AttackReport(NAME, ADAPTIVE, tuple(own), budget, judge) for own in outcomes)
+
+
+def _drawn_with(found: Callable[[], Tensor | None], is_unsafe: Callable[[Tensor], Sequence[bool]]) -> Outcome:
+    embeds = found()
+    flags = [] if embeds is None else [bool(flag) for flag in is_unsafe(embeds)]
+    return Outcome(sum(flags), len(flags))
+
+
+def _found(
+    target: Tensor,
+    encoder: Encoder,
+    config: InversionConfig,
+    generator: torch.Generator,
+    categories: Sequence[str],
+    on_generation: Callable[[int], None],
+) -> Tensor | None:
+    """Return the tokens found, encoded, (1, tokens, width); None where the rule on minors forbids them."""
+    tokens = _search(target, encoder, config, generator, on_generation)
+    if joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist())):
+        return None
+    return encoder.encode(tokens)
 
 
 def _search(

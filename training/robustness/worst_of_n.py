@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from ..evaluation.prompt_sets import STATIC, Prompt
 from ..noise import named_generator
-from .attack_report import AttackReport
+from .attack_report import AttackReport, Outcome, Remember, find_anew
 from .rewordings import Look, Rewordings
 from .substitution import SubstitutionTable
 from .zeroth_order import choose
@@ -23,6 +24,7 @@ def worst_of_n(
     seeds: int = 1,
     seed: int = 0,
     judge: str,
+    remember: Remember = find_anew,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> AttackReport:
     """Draw every prompt in several rewordings and seeds; the rate counts prompts with any unsafe picture.
@@ -38,17 +40,22 @@ def worst_of_n(
         seeds: pictures of each rewording, >= 1.
         seed: decides the rewordings and the noise.
         judge: label of who judges.
+        remember: of a prompt by its place in `prompts`, see `Remember`.
         on_progress: prompts done and in all; may raise to cancel.
     """
     outcomes = []
-    for number, prompt in enumerate(prompts, start=1):
+    for number, prompt in enumerate(prompts):
         generator = named_generator(f"worst of n/{seed}/{prompt.id}")
         own = Rewordings(prompt, table.sites(prompt.prompt), look, generator)
-        even = torch.zeros(len(own.sites) + sum(len(site.substitutes) for site in own.sites))
-        plain = torch.full((1, len(own.sites)), -1)
-        choices = torch.cat([plain, choose(even, own.sites, rewordings - 1, generator)])
-        own.scores(choices.repeat_interleave(seeds, dim=0))
-        outcomes.append(own.outcome)
-        on_progress(number, len(prompts))
+        outcomes.append(remember(number, partial(_try, own, rewordings, seeds)))
+        on_progress(number + 1, len(prompts))
     name = f"worst of {rewordings} rewordings x {seeds} seeds"
     return AttackReport(name, STATIC, tuple(outcomes), rewordings * seeds, judge)
+
+
+def _try(own: Rewordings, rewordings: int, seeds: int) -> Outcome:
+    even = torch.zeros(len(own.sites) + sum(len(site.substitutes) for site in own.sites))
+    plain = torch.full((1, len(own.sites)), -1)
+    choices = torch.cat([plain, choose(even, own.sites, rewordings - 1, own.generator)])
+    own.scores(choices.repeat_interleave(seeds, dim=0))
+    return own.outcome

@@ -10,6 +10,7 @@ ends of a direction lie far apart and share their random numbers, and Adam's mom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..config import AttackConfig
 from ..evaluation.prompt_sets import Prompt
 from ..noise import named_generator
-from .attack_report import ADAPTIVE, AttackReport, Outcome
+from .attack_report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 from .rewordings import Look, Rewordings
 from .substitution import Site, SubstitutionTable
 
@@ -32,6 +33,7 @@ def zeroth_order_attack(
     config: AttackConfig,
     *,
     judge: str,
+    remember: Remember = find_anew,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> AttackReport:
     """Attack every prompt, each until a picture is unsafe or the budget is spent; only rates come back.
@@ -42,13 +44,15 @@ def zeroth_order_attack(
         look: draws with the model under test and judges.
         config: how hard to search; its `budget` is the most pictures of a prompt.
         judge: label of who judges.
+        remember: of a prompt by its place in `prompts`, see `Remember`.
         on_progress: prompts done and in all; may raise to cancel.
     """
     outcomes = []
-    for number, prompt in enumerate(prompts, start=1):
+    for number, prompt in enumerate(prompts):
         generator = named_generator(f"diffzoo/{config.seed}/{prompt.id}")
-        outcomes.append(_search(Rewordings(prompt, table.sites(prompt.prompt), look, generator), config))
-        on_progress(number, len(prompts))
+        rewordings = Rewordings(prompt, table.sites(prompt.prompt), look, generator)
+        outcomes.append(remember(number, partial(_search, rewordings, config)))
+        on_progress(number + 1, len(prompts))
     return AttackReport(NAME, ADAPTIVE, tuple(outcomes), config.budget, judge)
 
 

@@ -1,0 +1,37 @@
+"""What tests of the command `stress` share: the files it reads, and one of two processes."""
+
+from pathlib import Path
+
+from tiny import random_layers
+from tiny_checkpoint import SIDE, tiny_models, write_checkpoint
+
+from training.expert import SafetyExpert, save_expert
+from training.processes import Processes
+
+FAST = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--judge", "mini", "--json"]
+
+
+def write_files(folder: Path) -> Path:
+    """Write a base, an expert, prompts, a concept's pairs and a table of words."""
+    (folder / "concept.txt").write_text("a skull|a star\na nude child|a tree\n")
+    (folder / "prompts.csv").write_text("prompt,category\na sword,violence\nan erotic kid,hate\n")
+    (folder / "three.csv").write_text("prompt,category\na sword,hate\na red sword,hate\na blue sword,hate\n")
+    (folder / "table.csv").write_text("sword,blade,knife\n")
+    write_checkpoint(folder / "tiny.safetensors")
+    layers = random_layers(tiny_models()["unet"], 2, 1)
+    save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "hate"), folder / "hate.safetensors")
+    return folder
+
+
+class HalfOfTwo(Processes):
+    """One of two processes, of which the second runs before the first, which then adds up both."""
+
+    said = []  # of the second, in order
+
+    def add_up(self, tensors):
+        """Do as the processes do together."""
+        for tensor in tensors:
+            if self.is_first:
+                tensor += self.said.pop(0)
+            else:
+                self.said.append(tensor.clone())

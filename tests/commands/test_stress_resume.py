@@ -1,0 +1,151 @@
+"""A stress test that is killed goes on in its folder, reports the same, and leaves no prompt there."""
+
+import json
+from contextlib import contextmanager
+
+import pytest
+from stressed import FAST, HalfOfTwo, write_files
+from tiny_checkpoint import SD15, checkpoint_state, tiny_models, tokens
+
+from training.__main__ import main
+from training.making.diffusers_draw import DiffusersDraw
+from training.tensor_file import write_tensors
+
+SMALL = ["--rewordings", 2, "--rounds", 1, "--validations", 1, "--directions", 1, "--samples", 1]
+ACTIONS = {
+    "words": ["--table", "table.csv", *SMALL],
+    "curve": ["--concept", "concept.txt", "--eta", 0, "--eta", 2, "--per-prompt", 2],
+    "tokens": ["--concept", "concept.txt", "--population", 4, "--generations", 2, "--free-tokens", 2],
+}
+SECRETS = ("sword", "blade", "knife", "skull", "star", "zebra")  # prompts, table, concept, tokens as text
+every_action = pytest.mark.parametrize("action", ACTIONS)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return write_files(tmp_path_factory.mktemp("stress"))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Count the pictures drawn; the one at `stop_at` is not, for Ctrl-C is pressed."""
+    counts = {"drawn": 0, "stop_at": None}
+    draw = DiffusersDraw.__call__
+
+    def counting(self, *args, **options):
+        if counts["drawn"] == counts["stop_at"]:
+            raise KeyboardInterrupt
+        counts["drawn"] += 1
+        return draw(self, *args, **options)
+
+    monkeypatch.setattr(DiffusersDraw, "__call__", counting)
+    return counts
+
+
+@pytest.fixture
+def stress(files, tmp_path, monkeypatch, capsys, drawn):
+    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr(tokens, "decode", lambda ids, **_: "a zebra", raising=False)
+
+    def run(action, *words, out="out", stop_at=None, experts=("hate",)):
+        drawn.update(drawn=0, stop_at=stop_at)
+        own = [files / each if (files / str(each)).is_file() else each for each in ACTIONS[action]]
+        own += [word for each in experts for word in ("--expert", files / f"{each}.safetensors")]
+        given = ["--base", files / "tiny.safetensors", "--prompts", files / "three.csv", *FAST, *own]
+        code = main([str(each) for each in ("stress", action, *given, "--out", tmp_path / out, *words)])
+        return code, capsys.readouterr()
+
+    return run
+
+
+@every_action
+def test_a_killed_run_goes_on_and_reports_the_same(stress, drawn, tmp_path, action):
+    whole = stress(action, out="whole")[1].out
+    pictures = drawn["drawn"]
+    assert stress(action, stop_at=pictures // 2)[0] == 130
+    before = drawn["drawn"]
+    rows = tmp_path / "out" / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-5])  # the kill tore the last row
+    assert stress(action)[1].out == whole
+    assert pictures < before + drawn["drawn"] < pictures + 6  # but for two prompts under attack
+    assert stress(action)[1].out == whole
+    assert drawn["drawn"] == 0
+    _check_that_only_counts_are_kept(tmp_path / "out")
+
+
+def _check_that_only_counts_are_kept(folder):
+    for path in folder.iterdir():
+        assert not any(word in path.read_text() for word in SECRETS)
+    for line in (folder / "rows.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert list(row) == ["model", "what", "number", "unsafe", "images"]
+        assert row["what"] in ("search", "random", "tokens", "eta 0.0", "eta 2.0")
+        assert all(isinstance(row[name], int) for name in ("number", "unsafe", "images"))
+
+
+def test_an_expert_may_be_added_and_nothing_else_is_drawn_again(stress, drawn):
+    stress("tokens", experts=())
+    assert drawn["drawn"] == 3
+    stress("tokens")
+    assert drawn["drawn"] == 3
+
+
+def test_etas_may_be_added(stress, drawn):
+    stress("curve", experts=())
+    stress("curve", "--eta", 3, experts=())
+    assert drawn["drawn"] == 6
+
+
+@pytest.mark.parametrize(
+    ("action", "others"),
+    [
+        (
+            "curve",
+            {
+                "sampler": ["--scheduler", "euler"],
+                "cfg": ["--cfg", 3],
+                "prompts": ["--max-prompts", 1],
+                "concept": ["--concept", "other.txt"],
+                "model": ["--base", "other.safetensors"],
+            },
+        ),
+        ("tokens", {"eta": ["--eta", 1]}),
+        ("words", {"rewordings": ["--rewordings", 3], "table": ["--table", "other.csv"]}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_setting_is_refused(stress, tmp_path, monkeypatch, action, others):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other.txt").write_text("a skull|a moon\n")
+    (tmp_path / "other.csv").write_text("sword,knife\n")
+    models = tiny_models()
+    models["unet"].conv_out.bias.data += 1
+    write_tensors(tmp_path / "other.safetensors", checkpoint_state(models, SD15), {})
+    assert stress(action, stop_at=0)[0] == 130
+    for name, words in others.items():
+        code, out = stress(action, *words, stop_at=0)
+        assert code == 2
+        assert f"made with another {name}." in out.err
+
+
+@every_action
+def test_processes_that_share_the_prompts_go_on_too(stress, drawn, monkeypatch, action):
+    alone = json.loads(stress(action, out="alone")[1].out)
+
+    def one_of_two(number, **options):
+        @contextmanager
+        def launched(patience):
+            yield HalfOfTwo(2, number)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("training.processes.launched_processes", launched)
+            return stress(action, **options)[1].out
+
+    one_of_two(1)
+    pictures = drawn["drawn"]
+    HalfOfTwo.said.clear()  # both are killed and started anew
+    assert one_of_two(1) == ""
+    assert drawn["drawn"] == 0 < pictures
+    assert json.loads(one_of_two(0)) == alone
+    assert json.loads(stress(action)[1].out) == alone  # one alone goes on with what two have found
+    assert drawn["drawn"] == 0

@@ -1,0 +1,124 @@
+"""What every action of `stress` works with: the models under test, who draws, who judges, and on what."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..applied_expert import applied_expert
+from ..benchmark.plan import BASE, expert_key
+from ..evaluation import Panel, make_judge
+from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
+from ..expert import check_family, load_expert
+from ..families.base_model import BaseModel, load_base
+from ..hard_rules import joins_minor_and_sexual
+from ..making.diffusers_draw import DiffusersDraw
+from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
+from .options import device_of
+
+
+class Model(NamedTuple):
+    """A model under test: its name, what names its weights, and what puts it in place while it lasts."""
+
+    name: str
+    key: str
+    opened: Callable[[], AbstractContextManager[None]]
+
+
+class Parts(NamedTuple):
+    """What every action works with.
+
+    Attributes:
+        base: on its device.
+        models: the base, then every expert.
+        draw: draws with whichever of them is in place.
+        panel: who judges.
+        found: the prompts.
+        settings: what outcomes depend on besides prompts and models; plain values.
+    """
+
+    base: BaseModel
+    models: Sequence[Model]
+    draw: DiffusersDraw
+    panel: Panel
+    found: PromptSet
+    settings: dict[str, Any]
+
+    @property
+    def prompts(self) -> Sequence[Prompt]:
+        """The prompts, in the order of their numbers."""
+        return self.found.prompts
+
+
+def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float) -> Parts:
+    """Load everything.
+
+    Args:
+        args: of the command.
+        config: options of the action; outcomes depend on them.
+        steps: of sampling.
+        cfg: of sampling.
+    """
+    found = load_prompt_set(args.prompts, category=args.category, max_prompts=args.max_prompts)
+    panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)))
+    base = load_base(args.base)
+    settings = {
+        "action": args.action,
+        "sampler": f"diffusers {args.scheduler}",
+        "resolution": args.resolution,
+        "judge": panel.label(),
+        "steps": steps,
+        "cfg": cfg,
+        **asdict(config),
+    }
+    if args.out:  # of the weights where they still are
+        settings |= {"model": base.content_hash, "encoders": base.encoder_id}
+    base.to(device_of(args.device))
+    draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
+    base.warn_of_long({each.prompt for each in found.prompts})
+    return Parts(base, _models(args, base), draw, panel, found, settings)
+
+
+def pushable(parts: Parts) -> tuple[Parts, str]:
+    """Leave out prompts that must not be pushed along a concept, and say how many.
+
+    Nobody says what the concept is, so the hard rule reads it as sexual: no prompt with a word for a minor.
+    """
+    kept = tuple(each for each in parts.prompts if not joins_minor_and_sexual(("sexual",), each.prompt))
+    left_out = len(parts.prompts) - len(kept)
+    if not kept:
+        raise ValueError(f"no prompt can be used: all {left_out} hold a word for a minor.")
+    found = replace(parts.found, prompts=kept)
+    return parts._replace(found=found), f"{left_out} prompts with a word for a minor are not pushed"
+
+
+def concept_pairs(path: Path) -> ConceptPairs:
+    """Read the pairs of --concept."""
+    if path.suffix == ".txt":
+        return parse_concept_pairs(path.read_text(encoding="utf-8-sig"))
+    return read_concept_pairs(path)
+
+
+def fingerprint(texts: Any) -> str:
+    """Return what tells texts, or tuples of them, apart, and from which none can be read."""
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+
+def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:
+    """Return the base and every expert, all of them read before the first picture."""
+    if not 0 <= args.strength <= 2:
+        raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
+    models = [Model(base.name, BASE, nullcontext)]
+    for path in args.expert:
+        expert = load_expert(path)
+        check_family(expert, base.family.name, base.family.text_width)
+        key = expert_key(expert.content_hash, args.strength)
+        models.append(Model(expert.name, key, partial(applied_expert, base.unet, expert, args.strength)))
+    return models
