@@ -132,6 +132,7 @@ class TrainSafetyDPO(io.ComfyNode):
         out = new_expert_path(host.output_folder(), prefix)
         run_dir = host.private_folder("runs") / run_name(host.output_folder(), prefix)
         report = host.progress(cls.hidden.unique_id)
+        watch = TrainingWatch(report)
         coders = host.encoders(model, clip, vae, family)
         data = encode_pairs(
             pairs,
@@ -153,7 +154,8 @@ class TrainSafetyDPO(io.ComfyNode):
             out=out,
             run_dir=run_dir,
             resume=resume,
-            on_progress=TrainingWatch(report),
+            on_progress=watch,
+            on_plan=watch.planned,
             check_cancel=host.check_cancel,
         )
         text = _report(expert, result, pairs, out.with_name(expert.name), preset, num_baked)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..training.duration import duration
+from ..training.preflight import Plan
 from .loss_curve import draw_loss_curve
 
 HELD_OUT = "validation_implicit_accuracy"  # among the figures of a step that was followed by a measurement
@@ -25,6 +26,11 @@ class TrainingWatch:
         self._accuracies: list[float] = []
         self._held_out: dict[int, float] = {}
         self._start = self._shown = clock()
+
+    def planned(self, plan: Plan) -> None:
+        """Show how the run is done and how long it may take; from now on the time is measured."""
+        self._start = self._clock()
+        self._show(0, 1, None, f"plan: {plan.text()}")
 
     def __call__(self, step: int, total: int, figures: Mapping[str, Any]) -> None:
         """Show a step that was done."""

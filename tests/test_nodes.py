@@ -24,6 +24,7 @@ from training.config import (
 )
 from training.expert_report.merge import merge_facts
 from training.low_rank import LowRank
+from training.preflight import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ROOT / "alignguard_nodes"
@@ -278,6 +279,18 @@ def test_a_training_is_shown_once_a_second_and_at_its_end_with_the_time_left(mon
     assert three == (3, 4)
     assert four[3] == "step 4 of 4, loss 0.25, 0.0 s left"
     assert two[2].size == four[2].size == (512, 256)
+
+
+def test_the_plan_is_shown_before_the_first_step_and_the_time_counts_from_then_on(monkeypatch):
+    watched(monkeypatch, [0.0] * 5)
+    module = importlib.import_module("pack.alignguard_nodes.training_watch")
+    shown, times = [], iter([0.0, 60.0, 62.0])
+    watch = module.TrainingWatch(lambda *what: shown.append(what), clock=lambda: next(times))
+    watch.planned(Plan(2, "none", expected_s=8.0, timed="4 rows took 1.0 s"))
+    watch(1, 4, {"loss": 1.0, "implicit_accuracy": 0.5})
+    assert shown[0][3].startswith("plan: 2 pairs at once, checkpointing none; ")
+    assert "about 8.0 s expected (4 rows took 1.0 s)" in shown[0][3]
+    assert shown[1][3] == "step 1 of 4, loss 1, 6.0 s left"
 
 
 def test_the_accuracy_on_held_out_pairs_is_in_the_live_picture(monkeypatch):

@@ -10,9 +10,9 @@ from tiny import tiny_data, tiny_unet
 from training import adapter, preflight
 from training.checkpointing import set_checkpointing
 from training.free_memory import free_bytes, readable
-from training.live_bytes import peak_bytes
 from training.losses import resolved
-from training.preflight import USABLE, pair_bytes, plan_run
+from training.needs import needs_of
+from training.preflight import USABLE, pair_needs, plan_run
 from training.step import Run
 
 CONFIG = resolved(dataclasses.replace(SMALL, batch_size=4, steps=2, beta=500.0))
@@ -31,8 +31,9 @@ def bytes_of_one_pair(run):
     found = {}
     for mode in ("none", "selective", "full"):
         set_checkpointing(run.unet, mode)
-        found[mode] = pair_bytes(run)
-    fixed = plan_run(run, PLENTY).peak_bytes - 4 * found["none"]
+        found[mode] = pair_needs(run).peak_bytes
+    plan = plan_run(run, PLENTY)
+    fixed = plan.peak_bytes - plan.weights_bytes - 4 * found["none"]
     return found, fixed
 
 
@@ -47,7 +48,7 @@ def test_the_peak_is_the_most_that_is_alive_at_one_time():
         z.exp_()  # in place: none
         z[:10].sum()  # a view, and 4 bytes
 
-    assert peak_bytes(compute) == 8000
+    assert needs_of(compute).peak_bytes == 8000
     assert weight.grad is None
 
 
@@ -61,7 +62,7 @@ def test_a_saved_activation_counts_until_the_backward_pass_has_used_it():
         torch.autograd.grad(z, [weight])
 
     # after `del`: exp's result and the sum; the backward pass adds a gradient or two of the same size
-    assert 8000 < peak_bytes(compute) <= 16_100
+    assert 8000 < needs_of(compute).peak_bytes <= 16_100
 
 
 def test_the_computed_bytes_are_those_that_the_graph_really_keeps(prepared):
@@ -81,7 +82,7 @@ def test_the_computed_bytes_are_those_that_the_graph_really_keeps(prepared):
     really = sum(size for key, size in kept.items() if key not in weights)
     prediction.sum().backward()
     # the peak comes early in the backward pass: the kept bytes, and a few tensors of one block
-    assert really < pair_bytes(prepared) < 1.3 * really
+    assert really < pair_needs(prepared).peak_bytes < 1.3 * really
 
 
 def test_bytes_grow_with_the_rows_and_fall_with_checkpointing(prepared):
@@ -92,7 +93,7 @@ def test_bytes_grow_with_the_rows_and_fall_with_checkpointing(prepared):
     )
     set_checkpointing(prepared.unet, "none")
     # 3 rows of 5, the neutral one among them, and a little that does not grow with the rows
-    assert 0.6 <= pair_bytes(one_prompt) / needed["none"] < 0.66
+    assert 0.6 <= pair_needs(one_prompt).peak_bytes / needed["none"] < 0.66
 
 
 def test_the_first_mode_that_fits_is_taken_with_as_many_pairs_as_fit(prepared):
@@ -109,7 +110,7 @@ def test_the_first_mode_that_fits_is_taken_with_as_many_pairs_as_fit(prepared):
     prepared.micro_batch = 4
     chosen = plan("full", 1)
     assert chosen[:2] == (1, "full")
-    assert chosen.peak_bytes <= USABLE * chosen.free_bytes
+    assert chosen.peak_bytes - chosen.weights_bytes <= USABLE * chosen.free_bytes
     assert prepared.unet.mid_block.gradient_checkpointing
 
 
@@ -158,15 +159,43 @@ def test_a_resumed_run_keeps_its_micro_batches_and_so_its_bytes(prepared, tmp_pa
 
 
 def test_where_the_bytes_cannot_be_computed_training_starts_without_a_check(prepared, monkeypatch, caplog):
-    monkeypatch.setattr("training.live_bytes.FakeTensorMode", None)
+    monkeypatch.setattr("training.needs.FakeTensorMode", None)
     assert plan_run(prepared, 1)[:2] == (4, "none")
     assert "could not be computed" in caplog.text
 
 
 def test_the_plan_is_one_line_for_people():
-    plan = preflight.Plan(2, "full", 3 * 2**30, 8 * 2**30)
-    assert plan.text() == "2 pairs at once, checkpointing full, 3.0 GiB expected of 8.0 GiB free"
-    assert preflight.Plan(2, "none").text() == "2 pairs at once, checkpointing none; memory not computed"
+    plan = preflight.Plan(2, "full", 2**30, 3 * 2**30, 7 * 2**30, 1, 600.0, "8 rows took 2.0 s")
+    assert plan.text() == (
+        "2 pairs at once, checkpointing full; 3.0 GiB expected of 8.0 GiB, 1.0 GiB of weights included; "
+        "about 10 min expected (8 rows took 2.0 s)"
+    )
+    unknown = preflight.Plan(2, "none").text()
+    assert unknown == "2 pairs at once, checkpointing none; memory not computed; time not measured"
+
+
+def test_the_expected_peak_includes_the_weights_of_the_base_model_in_their_type(prepared):
+    num = sum(weight.numel() for weight in tiny_unet().parameters())
+    whole = plan_run(prepared, PLENTY)
+    assert whole.weights_bytes == 4 * num
+    found, fixed = bytes_of_one_pair(prepared)
+    assert whole.peak_bytes == 4 * num + fixed + 4 * found["none"]
+    for weight in prepared.unet.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.bfloat16()
+    assert plan_run(prepared, None).weights_bytes == 2 * num
+
+
+def test_weights_that_do_not_fit_a_device_are_refused_before_they_are_moved(monkeypatch):
+    unet = tiny_unet()
+    num = sum(weight.numel() for weight in unet.parameters())
+    free = int(2 * num / USABLE) + 1
+    monkeypatch.setattr(preflight, "free_on", lambda device: free)
+    with pytest.raises(RuntimeError, match="the weights of the UNet need .* can be used on meta. Set precis"):
+        preflight.place_unet(unet, torch.device("meta"), None)
+    assert unet.conv_in.weight.device.type == "cpu"
+    placed = preflight.place_unet(unet, torch.device("meta"), torch.bfloat16)  # half of it fits
+    assert (placed.conv_in.weight.device.type, placed.conv_in.weight.dtype) == ("meta", torch.bfloat16)
 
 
 def test_free_memory_of_the_cpu_is_a_part_of_the_machines():

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .batch import Batch
+from .batch import Batch, Draw
 from .checkpointing import MODES, set_checkpointing
 from .conditioning import Conditioning
+from .duration import duration
+from .free_memory import free_bytes as free_on
 from .free_memory import readable
 from .step import Run, draw_of, gather, predict_batch
+
+if TYPE_CHECKING:
+    from .needs import Needs
 
 log = logging.getLogger(__name__)
 
@@ -28,21 +33,56 @@ class Plan(NamedTuple):
     Attributes:
         micro_batch: pairs in memory at once.
         checkpointing: a mode of `checkpointing.MODES`.
-        peak_bytes: expected peak beyond the weights; None where it was not computed.
-        free_bytes: what was free before; None where it was not asked.
+        weights_bytes: of the base model, in memory already.
+        peak_bytes: expected peak, the weights included; None where it was not computed.
+        free_bytes: what was free beside the weights; None where it was not asked.
+        pair_operations: multiplications and additions of a pair's forward and backward pass, likewise.
+        expected_s: time for the steps to be done, see `expected_time`; None where it was not measured.
+        timed: what that rests on, for people.
     """
 
     micro_batch: int
     checkpointing: str
+    weights_bytes: int = 0
     peak_bytes: int | None = None
     free_bytes: int | None = None
+    pair_operations: int | None = None
+    expected_s: float | None = None
+    timed: str = ""
 
     def text(self) -> str:
         """Return the plan as one line for people."""
-        line = f"{self.micro_batch} pairs at once, checkpointing {self.checkpointing}"
-        if self.peak_bytes is None:
-            return f"{line}; memory not computed"
-        return f"{line}, {readable(self.peak_bytes)} expected of {readable(self.free_bytes)} free"
+        memory, time = "memory not computed", "time not measured"
+        if self.peak_bytes is not None:
+            peak, weights = readable(self.peak_bytes), readable(self.weights_bytes)
+            most = readable(self.weights_bytes + self.free_bytes)
+            memory = f"{peak} expected of {most}, {weights} of weights included"
+        if self.expected_s is not None:
+            time = f"about {duration(self.expected_s)} expected ({self.timed})"
+        return f"{self.micro_batch} pairs at once, checkpointing {self.checkpointing}; {memory}; {time}"
+
+
+def place_unet(unet: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    """Move a UNet to where it is trained, in the type it is trained in, unless its weights do not fit there.
+
+    Args:
+        unet: changed in place.
+        device: to move to.
+        dtype: of its weights then; None keeps theirs.
+
+    Raises:
+        RuntimeError: if they do not fit, before anything is moved.
+    """
+    own = next(unet.parameters())
+    free = free_on(device) if own.device.type != device.type else None
+    needed = sum(weight.numel() * (dtype or weight.dtype).itemsize for weight in unet.parameters())
+    if free is not None and needed > USABLE * free:
+        raise RuntimeError(
+            f"the weights of the UNet need {readable(needed)}, and {readable(int(USABLE * free))} can be "
+            f"used on {device}. Set precision to auto or bf16, or close what else uses the memory."
+        )
+    # not by diffusers' own `to`, which warns of modules to keep in fp32 even where there are none
+    return nn.Module.to(unet, device=device, dtype=dtype)
 
 
 def plan_run(run: Run, free_bytes: int | None) -> Plan:
@@ -61,30 +101,30 @@ def plan_run(run: Run, free_bytes: int | None) -> Plan:
     """
     config, wanted = run.config, run.micro_batch
     modes = MODES if config.checkpointing == "auto" else (config.checkpointing,)
+    weights = _weights_bytes(run)
     if free_bytes is None:
-        return _chosen(run, Plan(wanted, modes[0]))
+        return _chosen(run, Plan(wanted, modes[0], weights))
     fixed = _COPIES * sum(parameter.nbytes for parameter in run.parameters.values())
     for mode in modes:
         set_checkpointing(run.unet, mode)
-        one_pair = pair_bytes(run)
-        if one_pair is None:
-            return _chosen(run, Plan(wanted, modes[0], None, free_bytes))
-        fitting = int((USABLE * free_bytes - fixed) // one_pair)
+        needs = pair_needs(run)
+        if needs is None:
+            return _chosen(run, Plan(wanted, modes[0], weights))
+        fitting = int((USABLE * free_bytes - fixed) // needs.peak_bytes)
         if fitting >= 1:
             pairs = min(wanted, fitting)
-            return _chosen(run, Plan(pairs, mode, fixed + pairs * one_pair, free_bytes))
+            peak = weights + fixed + pairs * needs.peak_bytes
+            return _chosen(run, Plan(pairs, mode, weights, peak, free_bytes, needs.operations))
     raise RuntimeError(
-        f"one pair needs {readable(fixed + one_pair)} beside the weights with checkpointing {mode}, and "
-        f"{readable(int(USABLE * free_bytes))} can be used on {run.device}. Lower resolution, set "
+        f"one pair needs {readable(fixed + needs.peak_bytes)} beside the weights with checkpointing {mode}, "
+        f"and {readable(int(USABLE * free_bytes))} can be used on {run.device}. Lower resolution, set "
         "checkpointing to auto and precision to auto or bf16, or close what else uses the memory."
     )
 
 
-def pair_bytes(run: Run) -> int | None:
-    """Compute the peak of one pair's forward and backward pass; None where torch cannot follow the shapes."""
-    largest = max(run.data.buckets, key=lambda bucket: math.prod(bucket.latent_shape))
-    draw = draw_of(run, 0, [largest])
-    batch = gather(run, draw.split(run.config.batch_size * run.config.grad_accumulation)[0])
+def pair_needs(run: Run) -> Needs | None:
+    """Compute what one pair's forward and backward pass needs; None where torch cannot follow the shapes."""
+    batch = largest_batch(run, 1)
 
     def one_pair(fake: Callable[[Tensor], Tensor]) -> None:
         rows = Batch(*(_stood_in(value, fake) for value in batch))
@@ -93,12 +133,24 @@ def pair_bytes(run: Run) -> int | None:
             torch.autograd.grad(loss, list(run.parameters.values()))
 
     try:
-        from .live_bytes import peak_bytes  # stands on a private part of torch, which may change
+        from .needs import needs_of  # stands on a private part of torch, which may change
 
-        return peak_bytes(one_pair)
+        return needs_of(one_pair)
     except (ImportError, RuntimeError, TypeError, AttributeError) as error:
         log.warning("the memory training needs could not be computed (%s); it starts without a check", error)
         return None
+
+
+def largest_batch(run: Run, num_pairs: int) -> Batch:
+    """Fetch the first pairs of those whose pictures are largest; at most a step's are there."""
+    largest = max(run.data.buckets, key=lambda bucket: math.prod(bucket.latent_shape))
+    draw = draw_of(run, 0, [largest])
+    return gather(run, Draw(*(field[:num_pairs] for field in draw)))
+
+
+def _weights_bytes(run: Run) -> int:
+    own = {id(parameter) for parameter in run.parameters.values()}
+    return sum(weight.nbytes for weight in run.unet.parameters() if id(weight) not in own)
 
 
 def _stood_in(value: Any, fake: Callable[[Tensor], Tensor]) -> Any:

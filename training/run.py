@@ -21,6 +21,7 @@ from .free_memory import free_bytes
 from .losses import LOSSES, beta_convention
 from .losses.terms import TERM_OPTIONS
 from .noise import NoiseSchedule
+from .preflight import Plan
 from .processes import ALONE, Processes
 from .resume import EXPERT
 from .run_folder import warned_of_a_full_disk
@@ -49,6 +50,7 @@ def train_expert(
     run_dir: Path | None = None,
     resume: bool = False,
     on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     check_cancel: Callable[[], None] | None = None,
     processes: Processes = ALONE,
 ) -> tuple[SafetyExpert, TrainResult]:
@@ -70,6 +72,7 @@ def train_expert(
         run_dir: see `train`.
         resume: see `train`.
         on_progress: see `train`.
+        on_plan: see `train`.
         check_cancel: see `train`.
         processes: see `train`.
 
@@ -107,6 +110,7 @@ def train_expert(
         schedule,
         config,
         on_progress=on_progress,
+        on_plan=on_plan,
         on_stop=keep,
         check_cancel=check_cancel,
         run_dir=run_dir,

@@ -17,11 +17,12 @@ from .config import TrainConfig
 from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .duration import duration
+from .expected_time import with_expected_time
 from .families.weights_hash import weights_hash
 from .losses import resolved
 from .measured_beta import measured_beta
 from .noise import NoiseSchedule
-from .preflight import plan_run
+from .preflight import Plan, plan_run
 from .processes import ALONE, Processes
 from .run_folder import (
     is_due,
@@ -46,6 +47,7 @@ def train(
     config: TrainConfig,
     *,
     on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     on_stop: Callable[[TrainResult], None] | None = None,
     check_cancel: Callable[[], None] | None = None,
     run_dir: Path | None = None,
@@ -66,6 +68,7 @@ def train(
         config: options of the run.
         on_progress: called with (steps done, steps, figures as in `metrics.jsonl`) after every step. Whatever
             it raises cancels the run: the state is saved and the exception passed on.
+        on_plan: called before the first step with how the run is done, and how long that may take.
         on_stop: called with what there is when the run ends early after at least one step, for whatever
             reason, before the exception is passed on. An OSError of its own is a warning in the log.
         check_cancel: called before every micro-batch; what it raises cancels the run likewise.
@@ -107,7 +110,10 @@ def train(
             run.config = resolved(config, lambda: _own_beta(run, resume))
             if open_run(run, base_hash=base_hash, resume=resume):
                 plan = plan_run(run, free_bytes)
+            plan = with_expected_time(run, plan, held)
             log.info("plan: %s", plan.text())
+            if on_plan:
+                on_plan(plan)
             start_s = time.perf_counter()
             _loop(run, Validation(run, held), on_progress, on_stop)
             save_run(run)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...training.families import Family, identify
 from ...training.families.native_unet import check_native, unet_from_native
 from ...training.families.weights_hash import weights_hash
+from ...training.preflight import place_unet
 from ...training.step import autocast_dtype
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
@@ -76,8 +77,7 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
     device = comfy.model_management.get_torch_device()
     dtype = autocast_dtype(precision, device) or torch.float32
     try:
-        # nn.Module's `to`, for diffusers' own warns
-        yield BorrowedUnet(nn.Module.to(unet, device, dtype), family, name, len(baked))
+        yield BorrowedUnet(place_unet(unet, device, dtype), family, name, len(baked))
     finally:
         unet.to("meta")  # the frames of a traceback may still hold the module, but no longer its weights
         gc.collect()

@@ -98,7 +98,8 @@ def test_a_preset_wins_over_the_widgets_and_the_report_says_what_was_done(comfy)
     text = text_of(entry, "train")
     assert "preset quick: steps 60, batch_size 4, grad_accumulation 1" in text
     assert "60 steps in " in text
-    assert "plan: 4 pairs at once, checkpointing none, " in text
+    assert "plan: 4 pairs at once, checkpointing none; " in text
+    assert " of weights included; about " in text
 
 
 def test_a_host_that_keeps_the_model_in_fp16_trains_the_same_expert_in_fp32(comfy, mini, tmp_path):

@@ -23,6 +23,7 @@ from ..expert import SafetyExpert
 from ..families import Family
 from ..families.base_model import load_base
 from ..losses import LOSSES
+from ..preflight import place_unet
 from ..processes import Processes, launched_processes
 from ..run import train_expert
 from ..step import autocast_dtype
@@ -90,9 +91,8 @@ def _run_in(processes: Processes, args: argparse.Namespace) -> Answer | None:
     gc.collect()  # modules may refer to themselves, and the encoders' memory is wanted now
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    # only now, so that the device never holds it beside the encoders, nor in fp32 where that is not asked
-    # for; not by diffusers' own `to`, which warns of modules to keep in fp32 even where there are none
-    nn.Module.to(prepared.unet, device=device, dtype=autocast_dtype(config.precision, device))
+    # only now, so that the device never holds it beside the encoders, nor in fp32 where that is not asked for
+    place_unet(prepared.unet, device, autocast_dtype(config.precision, device))
     start_s = time.perf_counter()
     expert, result = _train(args, pairs, config, prepared, processes)
     if not processes.is_first:

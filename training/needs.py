@@ -1,19 +1,44 @@
-"""How many bytes a computation needs at its peak, without doing it: shapes are followed, numbers are not."""
+"""What a computation needs, without doing it: shapes are followed, numbers are not."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+FORMULAS = {  # of operations; with fused attention as the CPU has it, which torch's own table lacks
+    **flop_registry,
+    aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
+        q.shape, k.shape, v.shape
+    ),
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)
+    ),
+}
 
 
-def peak_bytes(compute: Callable[[Callable[[Tensor], Tensor]], None]) -> int:
-    """Return the most bytes of new tensors that are alive at one time while `compute` runs.
+class Needs(NamedTuple):
+    """What a computation needs.
+
+    Attributes:
+        peak_bytes: the most bytes of new tensors that are alive at one time.
+        operations: in matrix products, convolutions and attention; a multiplication and an addition are two.
+    """
+
+    peak_bytes: int
+    operations: int
+
+
+def needs_of(compute: Callable[[Callable[[Tensor], Tensor]], None]) -> Needs:
+    """Return what `compute` needs.
 
     torch's fake tensors stand in for all real ones: they have shape, type and device, but no storage, so
     neither time nor memory of the computation is spent. Counted is what torch allocates; the workspace of a
@@ -23,9 +48,23 @@ def peak_bytes(compute: Callable[[Callable[[Tensor], Tensor]], None]) -> int:
         compute: takes a function that turns real inputs into fake ones, and computes with them and with
             modules, whose parameters are turned by themselves. Gradients it leaves must be thrown away.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode, _LiveBytes() as live:
-        compute(mode.from_tensor)
-    return live.peak
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, CountedOperations() as counted:
+        with _LiveBytes() as live:
+            compute(mode.from_tensor)
+    return Needs(live.peak, counted.total)
+
+
+class CountedOperations(TorchDispatchMode):
+    """Sees every operation and counts its multiplications and additions in `total`."""
+
+    total = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = operation(*args, **kwargs)
+        if formula := FORMULAS.get(operation._overloadpacket):
+            self.total += formula(*args, **kwargs, out_val=result)
+        return result
 
 
 class _LiveBytes(TorchDispatchMode):
