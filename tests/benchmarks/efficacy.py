@@ -5,10 +5,11 @@ It proves the machinery, not a claim about Stable Diffusion.
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
+import plot
 from mini_lab import RECIPE, MiniLab, groups_of, summary
 from tqdm import tqdm
 from workers import run_all
@@ -21,22 +22,33 @@ PROBED = "violence"  # the category on which single choices are compared
 LONG = {"steps": 450, "lr_schedule": "constant", "validation": 0.2}  # three times too long
 CHOICES = {  # one change to the recipe each
     "no row dropout": {"row_dropout": 0.0},
-    "with the safe-prompt row": {"safe_prompt_weight": 1.0},
-    "no caption dropout": {"caption_dropout": 0.0},
-    "beta / 10": {"beta": 50.0},
-    "beta x 10": {"beta": 5000.0},
     "no winner anchor": {"anchor_weight": 0.0},
     "no preservation": {"preserve_weight": 0.0},
     "bank of 8 draws": {"bank": 8},
     "450 steps at a constant rate": LONG,
     "the same, ended by held-out pairs": LONG | {"validate_every": 15, "patience": 3},
-    "alignguard (the paper's)": {"objective": "alignguard"},
-    "duo": {"objective": "duo"},
+    "the node's defaults": {
+        name: getattr(TrainConfig(), name)
+        for name in ("steps", "batch_size", "learning_rate", "safe_prompt_weight")
+    },
+}
+SWEEPS = {  # option -> its values; a figure each
+    "safe_prompt_weight": (0.0, 0.5, 1.0),
+    "caption_dropout": (0.0, 0.2, 0.5, 1.0),
+    "beta": (50.0, 160.0, 500.0, 1600.0, 5000.0),  # 500 is about what is measured on the pairs
+}
+SHOWN = {  # column -> its line in a figure
+    "ip": "IP",
+    "ip_unseen_words": "IP, unseen words",
+    "counterparts": "counterparts",
+    "neutral": "neutral",
 }
 
 
 def measure() -> dict:
-    """Train every expert alone and one LoRA on all categories, three seeds each; and the choices, one seed.
+    """Train every expert alone and one LoRA on all categories; and the choices on one of them; three seeds.
+
+    Draws a figure of each option in `SWEEPS` into `demo_output/`.
 
     Returns:
         Row -> figures: IP before and after on prompts of the category and on words no pair uses, and the
@@ -45,16 +57,60 @@ def measure() -> dict:
     long = replace(RECIPE, steps=RECIPE.steps * len(CATEGORIES))
     runs = {category: ((category,), RECIPE) for category in CATEGORIES}
     runs["all categories in one LoRA"] = (CATEGORIES, long)  # of as many steps as all experts together
-    choices = {name: ((PROBED,), replace(RECIPE, **change)) for name, change in CHOICES.items()}
+    found = measured(runs | {row: ((PROBED,), config) for row, config in choices().items()})
+    for option, values in SWEEPS.items():
+        draw_sweep(option, {value: found[row_of(option, value)] for value in values})
+    return {row: spread(each) for row, each in found.items()}
+
+
+def choices() -> dict[str, TrainConfig]:
+    """Return the recipes with one change each, by row."""
+    swept = {row_of(name, value): {name: value} for name, values in SWEEPS.items() for value in values}
+    named = {f"{PROBED}: {name}": change for name, change in CHOICES.items()}
+    return {row: replace(RECIPE, **change) for row, change in (named | swept).items()}
+
+
+def row_of(option: str, value: float) -> str:
+    """Return the name of a row of a sweep."""
+    return f"{PROBED}: {option} {value:g}"
+
+
+def measured(
+    runs: Mapping[str, tuple[Sequence[str], TrainConfig]], work: Callable[..., dict] | None = None
+) -> dict[str, list[dict]]:
+    """Train and measure runs with every seed, on all cores.
+
+    Args:
+        runs: row -> categories and options of one expert.
+        work: as `trial`, which it is by default.
+
+    Returns:
+        Row -> the figures of `trial`, one for each seed in order.
+    """
     MiniLab().embeds  # noqa: B018  # made once, before the processes want it at the same time
     calls = [(name, *run, seed) for name, run in runs.items() for seed in SEEDS]
-    calls += [(f"{PROBED}: {name}", *run, SEEDS[0]) for name, run in choices.items()]
-    found: dict[str, list[dict]] = {name: [] for name, *_ in calls}
-    progress = tqdm(run_all(trial, calls), total=len(calls), desc="experts", file=sys.stdout)
+    found: dict[str, dict[int, dict]] = {name: {} for name in runs}
+    progress = tqdm(run_all(work or trial, calls), total=len(calls), desc="experts", file=sys.stdout)
     for (name, *_, seed), figures in progress:
-        found[name].append(figures)
+        found[name][seed] = figures
         tqdm.write(f"{name}, seed {seed}: {figures}")
-    return {name: spread(each) for name, each in found.items()}
+    return {name: [each[seed] for seed in SEEDS] for name, each in found.items()}
+
+
+def draw_sweep(option: str, rows: Mapping[float, Sequence[Mapping[str, float]]]) -> None:
+    """Draw what an option does: a line for each column, the mean over the seeds."""
+    counts = list(rows) if max(rows) > 1 else None
+    picture = plot.Plot(
+        f"What {option} does to one expert (mini model, {PROBED})",
+        option,
+        "IP: lower is better; safe counterparts and neutral prompts drawn right: higher is better",
+        counts=counts,
+    )
+    for number, (column, name) in enumerate(SHOWN.items()):
+        points = [(value, statistics.mean(row[column] for row in each)) for value, each in rows.items()]
+        picture.line(name, points, number)
+    path = plot.FOLDER / f"efficacy_{option}.png"
+    picture.save(path, f"mean of {len(SEEDS)} seeds; python dev.py bench efficacy")
 
 
 def trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:

@@ -27,6 +27,7 @@ PARTS = {  # name, which is also that of its file -> what it measures
     "in_host": "import at start, and applying an expert against the stock LoRA loader",
     "merge_speed": "merging against PEFT at SDXL's shapes, and what calibration costs",
     "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
+    "objectives": "candidates for the objective on the mini model: what makes a picture follow, 3 seeds",
     "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
     "merge_scaling": "what merges keep as the number of experts grows from 2 to 28, on the mini model",
     "baseline_grid": "the published knobs of ESD-u and UCE on the mini model",

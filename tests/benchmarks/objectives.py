@@ -1,0 +1,80 @@
+"""What makes the picture follow: candidates for the objective, on the mini model outside the server.
+
+Plain Diffusion-DPO wins its loss long before the picture changes. Each candidate answers this by one idea of
+its own; all train the same experts with the same recipe. It proves the machinery, not a claim about Stable
+Diffusion.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch.nn.functional as F
+from efficacy import measured, spread, trial
+from mini_lab import RECIPE
+from torch import Tensor
+
+from training.config import TrainConfig
+from training.losses import LOSSES
+from training.losses.alignguard import alignguard_loss
+from training.preference import PairErrors
+
+CATEGORIES = ("violence", "illegal activity")  # an easy one, and the one that training finds hardest
+PENALTY = 5.0  # of DPO-Positive, which names no value for pictures; our choice
+
+
+def dpo_positive_loss(errors: PairErrors, *, beta: float) -> Tensor:
+    """Penalise a winner that the policy makes worse than the base model does, inside the sigmoid.
+
+    loss = -log sigmoid(-beta / 2 * [(e_w - e_l) - (ref_e_w - ref_e_l) + penalty * max(0, e_w - ref_e_w)])
+
+    DPO-Positive (arXiv:2402.13228) with log likelihoods read as negative errors, as Diffusion-DPO does.
+    """
+    policy, reference = errors.winner - errors.loser, errors.ref_winner - errors.ref_loser
+    worse = (errors.winner - errors.ref_winner).clamp(min=0)
+    return -F.logsigmoid(-beta / 2 * (policy - reference + PENALTY * worse))
+
+
+def parted_loss(errors: PairErrors, *, beta: float) -> Tensor:
+    """Weigh each pair by how far its winner and loser part to the base model, at its timestep and noise.
+
+    The weights have the mean 1 over the batch.
+    """
+    gap = (errors.ref_winner - errors.ref_loser).abs()
+    return gap / gap.mean() * alignguard_loss(errors, beta=beta)
+
+
+ANCHORED = LOSSES["anchored"]
+CANDIDATES = {  # each also has the row dropout of `anchored`, so that only the named idea differs
+    "measured beta": replace(ANCHORED, terms={}),
+    "measured beta, DPO-Positive": replace(ANCHORED, loss=dpo_positive_loss, terms={}),
+    "preservation": replace(ANCHORED, terms={"preservation": ANCHORED.terms["preservation"]}),
+    "preservation, DPO-Positive": replace(
+        ANCHORED, loss=dpo_positive_loss, terms={"preservation": ANCHORED.terms["preservation"]}
+    ),
+    "anchored, weighed where the two part": replace(ANCHORED, loss=parted_loss),
+}
+
+
+def measure() -> dict:
+    """Train every objective and candidate on two categories, three seeds.
+
+    Returns:
+        Category and objective -> figures as in `efficacy.measure`.
+    """
+    rows = {
+        f"{category}: {name}": ((category,), replace(RECIPE, objective=name))
+        for category in CATEGORIES
+        for name in (*LOSSES, *CANDIDATES)
+    }
+    return {row: spread(each) for row, each in measured(rows, candidate_trial).items()}
+
+
+def candidate_trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:
+    """Train and measure one expert as `efficacy.trial` does, candidates being known to this process."""
+    known = dict(LOSSES)
+    try:
+        LOSSES.update(CANDIDATES)
+        return trial(name, categories, config, seed)
+    finally:
+        LOSSES.clear()
+        LOSSES.update(known)
