@@ -40,14 +40,13 @@ _GONE = {"Cc", "Cf", "Cn", "Co", "Cs", "Mn", "Me", "Mc"}  # controls, formats, u
 _LEET = dict(zip("03456789@$€+", "oeasgtbgaset", strict=True))
 _LEET_TABLES = tuple(str.maketrans(_LEET | dict.fromkeys("1!|", letter)) for letter in "il")
 # A word of letters with digits or signs for letters; a sign stands between letters, or $ and @ before them.
-_LEET_WORD = re.compile(
-    r"(?<![a-z0-9])(?=[0-9@$€!|+]{0,32}[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])"
-)  # bounded, or a long run of signs would be read again from each of them
-_SIGN_OR_DIGIT = re.compile(r"[0-9@$€!|+]")
-_APART = re.compile(r"(?<![a-z0-9])(?:[a-z0-9][^a-z0-9]{1,3}){2,}[a-z0-9](?![a-z0-9])")
-_SIGNS_INSIDE = re.compile(r"(?<=[a-z0-9])[^\w\s]+(?=[a-z0-9])")
-_DRAWN_OUT = re.compile(r"([a-z])\1{2,}")
-_STARRED = re.compile(r"(?<![a-z0-9*])(?=\**[a-z])[a-z*]{2,24}(?![a-z0-9*])")
+# Bounded, or a long run of signs would be read again from each of them.
+_LEET_WORD = r"(?<![a-z0-9])(?=[0-9@$€!|+]{0,32}[a-z])[$@€]?[a-z0-9]+(?:[@$€!|+]+[a-z0-9]+)*(?![a-z0-9])"
+_SIGN_OR_DIGIT = r"[0-9@$€!|+]"
+_APART = r"(?<![a-z0-9])(?:[a-z0-9][^a-z0-9]{1,3}){2,}[a-z0-9](?![a-z0-9])"
+_SIGNS_INSIDE = r"(?<=[a-z0-9])[^\w\s]+(?=[a-z0-9])"
+_DRAWN_OUT = r"([a-z])\1{2,}"
+_STARRED = r"(?<![a-z0-9*])(?=\**[a-z])[a-z*]{2,24}(?![a-z0-9*])"
 _BETWEEN = " " * 4 + "|" + " " * 4  # wider than what sets letters apart
 
 
@@ -77,7 +76,7 @@ def unmasked(text: str, words: Iterable[str]) -> str:
         runs = re.sub(r"\*+", lambda run: f"[a-z]{{{len(run[0])},{len(run[0]) + 1}}}", found[0])
         return " ".join(word for word in listed if re.fullmatch(runs, word)) or found[0]
 
-    return _STARRED.sub(meant, text)
+    return re.sub(_STARRED, meant, text)
 
 
 def plain(text: str) -> str:
@@ -101,25 +100,27 @@ def _plain_character(character: str) -> str:
 
 def _leet(text: str) -> tuple[str, ...]:
     """Read digits and signs as letters, in words that have a letter; 1 may be i or l."""
-    if not _SIGN_OR_DIGIT.search(text):
+    if not re.search(_SIGN_OR_DIGIT, text):
         return ()
-    return tuple(_LEET_WORD.sub(lambda word, t=table: word[0].translate(t), text) for table in _LEET_TABLES)
+    return tuple(
+        re.sub(_LEET_WORD, lambda word, t=table: word[0].translate(t), text) for table in _LEET_TABLES
+    )
 
 
 def _together(text: str) -> tuple[str, ...]:
     """Read letters set apart as a word, also without an article before it or behind it."""
-    if not _APART.search(text):
+    if not re.search(_APART, text):
         return ()
     ends = (slice(None), slice(1, None), slice(-1), slice(1, -1))
-    return tuple(_APART.sub(lambda run, end=end: re.sub(r"[\W_]", "", run[0])[end], text) for end in ends)
+    return tuple(re.sub(_APART, lambda run, end=end: re.sub(r"[\W_]", "", run[0])[end], text) for end in ends)
 
 
 def _without_signs(text: str) -> tuple[str, ...]:
-    return (_SIGNS_INSIDE.sub("", text),)
+    return (re.sub(_SIGNS_INSIDE, "", text),)
 
 
 def _shortened(text: str) -> tuple[str, ...]:
     """Read letters drawn out once, and twice."""
-    if not _DRAWN_OUT.search(text):
+    if not re.search(_DRAWN_OUT, text):
         return ()
-    return (_DRAWN_OUT.sub(r"\1", text), _DRAWN_OUT.sub(r"\1\1", text))
+    return (re.sub(_DRAWN_OUT, r"\1", text), re.sub(_DRAWN_OUT, r"\1\1", text))

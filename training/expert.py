@@ -35,9 +35,9 @@ _FAMILY_HINTS = {
     "sd_v2": "sd21",
     "sdxl": "sdxl",
 }
-_LORA_LIKE = re.compile(r"lora|\.alpha$|hada_|lokr_|oft_|dora_scale")
+_LORA_LIKE = r"lora|\.alpha$|hada_|lokr_|oft_|dora_scale"
 # True of the file they were read from only: hashes of its bytes, and a scale that is folded by now.
-_STALE = re.compile(r"sshs_.*|modelspec\.hash_.*|lora_adapter_metadata|ss_network_args")
+_STALE = r"sshs_.*|modelspec\.hash_.*|lora_adapter_metadata|ss_network_args"
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors: compare by `content_hash`
@@ -181,7 +181,7 @@ def check_family(expert: SafetyExpert, family_name: str, text_width: int) -> Non
 
 def _refuse_checkpoint(state: LazyTensors) -> None:
     # `.alpha` at the end only: full checkpoints hold alphas_cumprod
-    if len(state) and not any(_LORA_LIKE.search(key) for key in state):
+    if len(state) and not any(re.search(_LORA_LIKE, key) for key in state):
         raise ValueError(
             "it holds full weights, not a LoRA. Open a checkpoint with a checkpoint loader, and choose an "
             "expert or a LoRA here."
@@ -233,7 +233,7 @@ def _hinted_family(metadata: Mapping[str, str]) -> str | None:
 
 
 def _file_metadata(expert: SafetyExpert) -> dict[str, str]:
-    kept = {key: value for key, value in expert.metadata.items() if not _STALE.fullmatch(key)}
+    kept = {key: value for key, value in expert.metadata.items() if not re.fullmatch(_STALE, key)}
     categories = ", ".join(expert.categories)
     architecture, version = _ARCHITECTURES.get(expert.family, (f"{expert.family}/lora", expert.family))
     made = {

@@ -9,18 +9,24 @@ from .disguises import plain, readings, unmasked
 
 # Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match. A digit ends a word:
 # the `2` of `child2` hides nothing. Ages end where their digits do.
+# Left as text, which `re` compiles when first asked and keeps: a host's start does not wait for it.
 _LEFT, _RIGHT = r"(?<![^\W\d_])", r"(?![^\W\d_])"
-_BOTH = re.compile(rf"{_LEFT}(?:{words.BOTH}){_RIGHT}")
+_BOTH = rf"{_LEFT}(?:{words.BOTH}){_RIGHT}"
 
 
 def _plainly(stems: Iterable[str]) -> str:
     return "|".join(re.escape(plain(stem)) for stem in stems)
 
 
-_SEXUAL = re.compile(rf"{_LEFT}(?:{words.SEXUAL}){_RIGHT}|{_plainly(words.SEXUAL_ELSEWHERE)}")
-_SEXUAL_CATEGORY = re.compile(words.SEXUAL_CATEGORIES)
-_MINOR = re.compile(
-    rf"{_LEFT}(?:{words.MINOR}){_RIGHT}|\b(?:{words.AGE})\b|{words.BELOW_SIGN}|{_plainly(words.MINOR_ELSEWHERE)}"
+_SEXUAL = rf"{_LEFT}(?:{words.SEXUAL}){_RIGHT}|{_plainly(words.SEXUAL_ELSEWHERE)}"
+_SEXUAL_CATEGORY = words.SEXUAL_CATEGORIES
+_MINOR = "|".join(
+    (
+        rf"{_LEFT}(?:{words.MINOR}){_RIGHT}",
+        rf"\b(?:{words.AGE})\b",
+        words.BELOW_SIGN,
+        _plainly(words.MINOR_ELSEWHERE),
+    )
 )
 _AGE_NAMES = {"age", "ages", "aged"}
 _YES = ("true", "yes", "1")
@@ -45,7 +51,9 @@ def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
     found += tuple(unmasked(text, words.MASKED) for text in found if "*" in text)
     if _any(_BOTH, found):
         return True
-    is_sexual = _any(_SEXUAL, found) or any(_SEXUAL_CATEGORY.fullmatch(plain(name).strip()) for name in names)
+    is_sexual = _any(_SEXUAL, found) or any(
+        re.fullmatch(_SEXUAL_CATEGORY, plain(name).strip()) for name in names
+    )
     return is_sexual and _any(_MINOR, found)
 
 
@@ -94,5 +102,5 @@ def refuse_minors(*prompts: str) -> None:
         )
 
 
-def _any(pattern: re.Pattern[str], found: tuple[str, ...]) -> bool:
-    return any(pattern.search(text) for text in found)
+def _any(pattern: str, found: tuple[str, ...]) -> bool:
+    return any(re.search(pattern, text) for text in found)

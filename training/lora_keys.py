@@ -31,13 +31,11 @@ _SUFFIXES = {  # the ending of the key in the file -> which factor it is
     ".lora_A": "down",
     ".alpha": "alpha",
 }
-_ADAPTER_NAME = re.compile(r"(\.lora_[AB])\.[^.]+(\.weight)$")  # `.lora_A.default.weight`
-_TEXT_ENCODER = re.compile(r"^(base_model\.model\.)?(lora_te\d?_|text_encoders?(_\d)?\.|lora_prior_te)")
-_OTHER_METHODS = re.compile(
-    r"\.(dora_scale|lora_magnitude_vector\b.*|lora_mid\.weight|hada_\w+|lokr_\w+|oft_\w+)$"
-)
+_ADAPTER_NAME = r"(\.lora_[AB])\.[^.]+(\.weight)$"  # `.lora_A.default.weight`
+_TEXT_ENCODER = r"^(base_model\.model\.)?(lora_te\d?_|text_encoders?(_\d)?\.|lora_prior_te)"
+_OTHER_METHODS = r"\.(dora_scale|lora_magnitude_vector\b.*|lora_mid\.weight|hada_\w+|lokr_\w+|oft_\w+)$"
 
-_MODULE = re.compile(
+_MODULE = (
     r"(?:(?:down_blocks|up_blocks)\.\d+|mid_block)\."
     r"(?:attentions\.\d+\.(?:proj_in|proj_out|transformer_blocks\.\d+\."
     r"(?:attn[12]\.(?:to_q|to_k|to_v|to_out\.0)|ff\.net\.(?:0\.proj|2)))"
@@ -52,9 +50,9 @@ _WORDS = (
     r"attn[12]|to_q|to_k|to_v|to_out|ff|net|proj_in|proj_out|proj|resnets|time_emb_proj|conv_shortcut|conv_in|"
     r"conv_out|conv[12]|conv|downsamplers|upsamplers|time_embedding|add_embedding|linear_[12]|\d+"
 )
-_KOHYA_NAME = re.compile(rf"(?:{_WORDS})(?:_(?:{_WORDS}))*")
-_KOHYA_WORD = re.compile(rf"({_WORDS})(?:_|$)")
-_NATIVE = re.compile(r"(?:(input_blocks|output_blocks)\.(\d+)|middle_block)\.1\.(.+)")
+_KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
+_KOHYA_WORD = rf"({_WORDS})(?:_|$)"
+_NATIVE = r"(?:(input_blocks|output_blocks)\.(\d+)|middle_block)\.1\.(.+)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def coverage(expert_modules: Iterable[str], model_modules: Iterable[str]) -> Cov
 
 def is_layer(module: str) -> bool:
     """Say whether a diffusers path is that of a UNet layer a LoRA can change."""
-    return bool(_MODULE.fullmatch(module))
+    return bool(re.fullmatch(_MODULE, module))
 
 
 def kohya_name(module: str) -> str:
@@ -109,9 +107,9 @@ def module_of_kohya(name: str) -> str:
         ValueError: if the name is not that of a UNet layer.
     """
     words = name.removeprefix(KOHYA_PREFIX)
-    if name == words or not _KOHYA_NAME.fullmatch(words):
+    if name == words or not re.fullmatch(_KOHYA_NAME, words):
         raise ValueError(f"{name!r} is not the Kohya name of a UNet layer.")
-    return _module(".".join(_KOHYA_WORD.findall(words)))
+    return _module(".".join(re.findall(_KOHYA_WORD, words)))
 
 
 def group_keys(keys: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -174,7 +172,7 @@ def _dotted(layers: Mapping[str, LowRank], prefix: str, up: str, down: str) -> d
 
 def _locate(key: str) -> tuple[str, str] | None:
     """Return (diffusers path, up | down | alpha) of a key, or None if it is not of a UNet LoRA."""
-    plain = _ADAPTER_NAME.sub(r"\1\2", key)
+    plain = re.sub(_ADAPTER_NAME, r"\1\2", key)
     suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
     if suffix is None:
         return None
@@ -208,7 +206,7 @@ def _from_native(path: str) -> str:
     Three entries per resolution (two residual blocks and a resampler), as in SD 1.5, SD 2.1 and SDXL;
     input_blocks starts with the first convolution.
     """
-    match = _NATIVE.fullmatch(path)
+    match = re.fullmatch(_NATIVE, path)
     if not match:
         return path
     side, number, rest = match.groups()
@@ -223,12 +221,12 @@ def _from_native(path: str) -> str:
 def _refusal(unknown: list[str]) -> str:
     if not unknown:
         return "it holds no LoRA layers."
-    text = [key for key in unknown if _TEXT_ENCODER.match(key)]
+    text = [key for key in unknown if re.match(_TEXT_ENCODER, key)]
     if text:
         return (
             f"it also changes the text encoder ({_first(text)}). Only LoRAs of the UNet alone are supported."
         )
-    other = [key for key in unknown if _OTHER_METHODS.search(key)]
+    other = [key for key in unknown if re.search(_OTHER_METHODS, key)]
     if other:
         return f"it is a DoRA, LoCon, LoHa, LoKr or OFT file ({_first(other)}). Only plain LoRA is supported."
     return f"{len(unknown)} keys are not of a LoRA for a Stable Diffusion UNet: {_first(unknown)}."

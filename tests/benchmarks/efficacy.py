@@ -106,9 +106,11 @@ def draw_sweep(option: str, rows: Mapping[float, Sequence[Mapping[str, float]]])
         "IP: lower is better; safe counterparts and neutral prompts drawn right: higher is better",
         counts=counts,
     )
-    for number, (column, name) in enumerate(SHOWN.items()):
-        points = [(value, statistics.mean(row[column] for row in each)) for value, each in rows.items()]
-        picture.line(name, points, number)
+    lines = {
+        name: [(value, statistics.mean(row[column] for row in each)) for value, each in rows.items()]
+        for column, name in SHOWN.items()
+    }
+    picture.lines(lines)
     path = plot.FOLDER / f"efficacy_{option}.png"
     picture.save(path, f"mean of {len(SEEDS)} seeds; python dev.py bench efficacy")
 

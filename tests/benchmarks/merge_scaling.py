@@ -95,9 +95,12 @@ def draw(figures: Mapping[tuple[int, str], Mapping[str, float]], path: Path) -> 
         "kept: of what the experts alone suppress. retention: right pictures of what must be kept",
         counts=list(COUNTS),
     )
-    for number, (method, column) in enumerate(product(METHODS, ("kept", "retention"))):
-        points = [(count, figures[count, method][column]) for count in COUNTS]
-        picture.line(f"{method}, {column}", points, number)
+    picture.lines(
+        {
+            f"{method}, {column}": [(count, figures[count, method][column]) for count in COUNTS]
+            for method, column in product(METHODS, ("kept", "retention"))
+        }
+    )
     picture.save(path, f"seed {SEED}; python dev.py bench merge_scaling")
 
 

@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -56,13 +57,12 @@ class Plot:
 
     def point(self, at: Point, number: int, *, hollow: bool = False) -> None:
         """Draw a point in the colour of that number."""
-        x, y = self._at(at)
-        box = (x - DOT, y - DOT, x + DOT, y + DOT)
+        box = _dot(self._at(at))
         self._pen.ellipse(box, fill=None if hollow else _colour(number), outline=_colour(number), width=2)
         self._taken.append(box)
 
     def name(self, name: str, at: Point, number: int) -> None:
-        """Write the name of a point beside it, where nothing else is; after all points."""
+        """Write the name of a point beside it, where nothing else is; after all points and lines."""
         x, y = self._at(at)
         width = self._pen.textlength(name, _font(SMALL))
         places = [(x + side, y + SMALL * (row - 0.5)) for row in ROWS for side in (2 * DOT, -2 * DOT - width)]
@@ -75,13 +75,16 @@ class Plot:
             self._pen.line([x, y, end, middle], fill=_colour(number))
         self._text(box[0], box[1] - 2, name, SMALL, _colour(number))
 
-    def line(self, name: str, points: Sequence[Point], number: int) -> None:
-        """Draw a line through points in the colour of that number, named at its end."""
-        places = [self._at(point) for point in points]
-        self._pen.line(places, fill=_colour(number), width=3)
-        for point in points:
-            self.point(point, number)
-        self.name(name, points[-1], number)
+    def lines(self, lines: Mapping[str, Sequence[Point]]) -> None:
+        """Draw a line through the points of each name, each in its colour, named at its end."""
+        for number, points in enumerate(lines.values()):
+            places = [self._at(point) for point in points]
+            self._pen.line(places, fill=_colour(number), width=3)
+            self._taken += [_dot(at) for ends in pairwise(places) for at in _along(*ends)]
+            for point in points:
+                self.point(point, number)
+        for number, (name, points) in enumerate(lines.items()):
+            self.name(name, points[-1], number)
 
     def save(self, path: Path, footer: str) -> None:
         """Write the picture, with a line below everything; one of that name is replaced as a whole."""
@@ -115,6 +118,19 @@ class Plot:
 
 def _place(value: float, least: float, most: float) -> float:
     return (value - least) / (most - least)
+
+
+def _dot(at: Point) -> Box:
+    x, y = at
+    return (x - DOT, y - DOT, x + DOT, y + DOT)
+
+
+def _along(start: Point, end: Point) -> list[Point]:
+    """Return points between two places, none further from the next than a dot is wide."""
+    steps = math.ceil(math.dist(start, end) / DOT)
+    return [
+        tuple(a + (b - a) * step / steps for a, b in zip(start, end, strict=True)) for step in range(1, steps)
+    ]
 
 
 def _colour(number: int) -> str:

@@ -41,9 +41,18 @@ def test_names_of_equal_points_hide_neither_each_other_nor_a_point(plot, at):
 
 
 def test_a_picture_is_written_in_its_colours_and_nothing_else_is(plot, tmp_path):
-    plot.line("method", [(0, 0.1), (1, 0.9)], 1)
+    plot.lines({"one": [(0, 0.5), (1, 0.5)], "method": [(0, 0.1), (1, 0.9)]})
     plot.save(tmp_path / "new" / "plot.png", "below")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["plot.png"]
     with Image.open(tmp_path / "new" / "plot.png") as picture:
         seen = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
     assert ImageColor.getrgb(COLOURS[1]) in seen
+
+
+def test_no_name_stands_on_a_line(plot):
+    plot.lines(
+        {name: [(0, height), (1, height)] for name, height in (("one", 1), ("two", 0.98), ("three", 0))}
+    )
+    names, rest = plot._taken[-3:], plot._taken[:-3]
+    assert len(rest) > 3 * 50  # the lines, dot by dot
+    assert not any(_overlap(name, dot) for name in names for dot in rest)

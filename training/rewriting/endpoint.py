@@ -24,10 +24,9 @@ _TASK = (
     "subject, place, style and length. Answer with the rewritten prompt alone."
 )
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"  # some servers leave the first one out
-_LABEL = re.compile(  # such as `Here is the rewritten prompt:`
-    r"^(?:(?:sure|certainly|of course|okay|ok)\W+)?(?:here(?:'s|\u2019s| is| are)\b[^:]*|"
-    r"(?:(?:the|a|your) )?(?:(?:rewritten|revised|safe|safer|new|image) )+(?:prompt|version))\s*:",
-    re.IGNORECASE,
+_LABEL = (  # such as `Here is the rewritten prompt:`
+    r"(?i)^(?:(?:sure|certainly|of course|okay|ok)\W+)?(?:here(?:'s|\u2019s| is| are)\b[^:]*|"
+    r"(?:(?:the|a|your) )?(?:(?:rewritten|revised|safe|safer|new|image) )+(?:prompt|version))\s*:"
 )
 
 
@@ -132,7 +131,7 @@ def _cleaned(answer: str) -> str | None:
     announce the prompt are left out.
     """
     said = answer.rpartition(_THOUGHT_ENDS)[2].partition(_THOUGHT_BEGINS)[0]
-    lines = (_LABEL.sub("", _unquoted(line)) for line in said.splitlines())
+    lines = (re.sub(_LABEL, "", _unquoted(line)) for line in said.splitlines())
     return next((found for line in lines if (found := _unquoted(line)) and not found.endswith(":")), None)
 
 
