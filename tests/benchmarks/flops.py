@@ -9,23 +9,18 @@ from unittest import mock
 
 import torch
 from full_size import (
-    RANK,
     SIZES,
-    TOKENS,
     Size,
     fake_mode,
     fake_run,
     gradients,
-    make_unet,
     paper_config,
-    without_memory,
 )
-from peers import PublishedStep, make_text_encoders, make_vae
+from peers import fake_published
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from training import adapter, step
+from training import step
 from training.bank import Bank
-from training.families import FAMILIES
 
 DRAWS, EPOCHS = 8, 24  # 300 steps of 8 pairs, the defaults, are 24 epochs of 100 pairs
 aten = torch.ops.aten
@@ -73,21 +68,10 @@ def count_ours(size: Size) -> tuple[float, float]:
 
 def count_published(size: Size) -> float:
     """Count the published trainer's step; SDXL as its launcher runs it, with gradient checkpointing."""
-    with torch.device("meta"):
-        unet, reference = make_unet(size), make_unet(size)
-        vae, text_encoders = make_vae(), make_text_encoders(size)
-    adapter.attach_adapter(unet, rank=RANK, alpha=0, targets="attention", seed=0)
-    schedule, mode = FAMILIES[size.family].schedule(), fake_mode()
-    with mode:
-        if size.checkpointing:
-            unet.enable_gradient_checkpointing()
-        for module in (unet, reference, vae, *text_encoders):
-            without_memory(module)
-        published = PublishedStep(unet, reference, vae, text_encoders, schedule, size)
-        pictures = torch.zeros(2, 3, size.pixels, size.pixels)
-        tokens = torch.zeros(1, TOKENS, dtype=torch.int64)
-        with counter() as count:
-            published(pictures, tokens)
+    mode = fake_mode()
+    published, batch = fake_published(size, mode)
+    with mode, counter() as count:
+        published(*batch)
     return count.get_total_flops() / 1e12
 
 

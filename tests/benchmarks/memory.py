@@ -16,6 +16,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from full_size import RANK, SIZES, Size, fake_mode, fake_run, gradients, make_unet, paper_config
+from peers import fake_published
 from tensor_bytes import GIB, LiveBytes, saved_for_backward
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from training.merging import merge_experts
 
 EXPERTS = 7
 STATES = 5  # of the adapter, beside weight and gradient: two moments, and the last good state of all three
+PUBLISHED_STATES = 2  # it keeps no last good state
 MERGES = {"svd": RANK, "concat": 0}  # method -> output rank
 
 
@@ -37,6 +39,7 @@ def measure() -> dict:
     for name, size in SIZES.items():
         for mode in MODES:
             rows[f"train {name}, checkpointing {mode}"] = training_bytes(size, mode)
+        rows[f"train {name}, published trainer"] = published_bytes(size)
     for name, size in SIZES.items():
         for method, rank in MERGES.items():
             rows[f"merge {name}, {method}"] = merge_bytes(size, method, rank)
@@ -53,6 +56,24 @@ def training_bytes(size: Size, checkpointing: str) -> dict[str, float]:
     with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
         resident = live.now
         gradients(run)
+    return {
+        "weights GiB": resident / GIB,
+        "kept for backward GiB": sum(saved) / GIB,
+        "peak GiB": (live.peak + states) / GIB,
+    }
+
+
+def published_bytes(size: Size) -> dict[str, float]:
+    """Count the published trainer's step likewise: frozen weights in bf16, the VAE without its decoder."""
+    mode = fake_mode()
+    published, batch = fake_published(size, mode, dtype=torch.bfloat16)
+    modules = (published.unet, published.reference, published.vae, *published.text_encoders)
+    weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    states = PUBLISHED_STATES * sum(weight.nbytes for weight in weights if weight.requires_grad)
+    with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
+        resident = live.now
+        with torch.autocast("cpu", torch.bfloat16):
+            published(*batch)
     return {
         "weights GiB": resident / GIB,
         "kept for backward GiB": sum(saved) / GIB,

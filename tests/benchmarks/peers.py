@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from full_size import Size
+from full_size import RANK, TOKENS, Size, make_unet, without_memory
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from training import adapter
 from training.families import FAMILIES
 from training.noise import NoiseSchedule
 
@@ -106,6 +108,33 @@ class PublishedStep:
         sizes = torch.tensor([side, side, 0, 0, side, side]).repeat(len(pooled), 1)
         added = {"text_embeds": pooled, "time_ids": sizes}
         return {"encoder_hidden_states": states, "added_cond_kwargs": added}
+
+
+def fake_published(
+    size: Size, mode: FakeTensorMode, *, dtype: torch.dtype = torch.float32
+) -> tuple[PublishedStep, tuple[Tensor, Tensor]]:
+    """Return the published step and its batch of one pair without memory.
+
+    With gradient checkpointing where its launcher turns that on.
+
+    Args:
+        size: of the model.
+        mode: the tensors belong to.
+        dtype: of all frozen weights and the pictures; the adapter is fp32.
+    """
+    with torch.device("meta"):
+        unet, reference = make_unet(size), make_unet(size)
+        vae, text_encoders = make_vae(), make_text_encoders(size)
+    adapter.attach_adapter(unet, rank=RANK, alpha=0, targets="attention", seed=0)
+    if size.checkpointing:
+        unet.enable_gradient_checkpointing()
+    schedule = FAMILIES[size.family].schedule()
+    with mode:
+        for module in (unet, reference, vae, *text_encoders):
+            without_memory(module, dtype)
+        pictures = torch.zeros(2, 3, size.pixels, size.pixels, dtype=dtype)
+        tokens = torch.zeros(1, TOKENS, dtype=torch.int64)
+    return PublishedStep(unet, reference, vae, text_encoders, schedule, size), (pictures, tokens)
 
 
 class AdapterOffStep(PublishedStep):
