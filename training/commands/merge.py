@@ -83,10 +83,11 @@ def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[
     for expert in experts:
         check_family(expert, base.family.name, base.family.text_width)
     base_hash = base.content_hash  # before the pass, and where the weights still are
-    base.to(device_of(args.device))
+    base.encoders_to(device_of(args.device))
     base.warn_of_long(dict.fromkeys(prompts))
     embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
     latents = pictures and _encoded(args, base, pictures)
+    base.unet_alone_to(device_of(args.device))
     side = args.resolution // LATENT_STEP
     with ProgressBar("calibrate") as bar:
         return collect_statistics(

@@ -84,6 +84,12 @@ class BaseModel:
             model.to(device)
         return self
 
+    def unet_alone_to(self, device: torch.device | str) -> BaseModel:
+        """Move the UNet to a device when all other models are off it, and return this."""
+        self.encoders_to("cpu")
+        self.unet.to(device)
+        return self
+
 
 def load_base(path: Path, *, dtype: torch.dtype | None = torch.float32) -> BaseModel:
     """Load a base model from a single-file checkpoint (.safetensors) or a folder of diffusers.
