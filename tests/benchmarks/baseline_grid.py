@@ -6,14 +6,14 @@ those of the table. It proves the machinery, not a claim about Stable Diffusion.
 
 import itertools
 import sys
-import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import own_table
-from baselines.esd import EsdConfig, esd_path
-from candidates import UCE, Candidate, texts, timed, uce, unsafe_prompts
+from baselines.esd import EsdConfig
+from baselines.uce import UceConfig
+from candidates import UCE, Candidate, esd, timed, uce
 from columns import FIRST_SEED, Column, Drawer
 from kept_trials import run_kept
 from mini_lab import FOLDER, MiniLab, code_hash, groups_of
@@ -22,8 +22,8 @@ from tqdm import tqdm
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
 
-ETAS, STEPS = (1.0, 3.0), (40, 80, 120)  # 200 steps, which the table has, wear down what is to be kept
-PRESERVE_SCALES, RIDGES = (0.1, 1.0), (0.1, 0.5, 10.0)
+ETAS, STEPS = (1.0, 3.0), (40, 200)
+PRESERVE_SCALES, RIDGES = (0.1, 1.0), (0.1, 10.0)  # the ends: UCE has the same rates at each, and between
 PROMPTS, KEPT_SCENES = 2, 2
 FILES = (*own_table.FILES, Path(__file__))
 
@@ -35,30 +35,27 @@ def measure() -> dict:
         Setting -> mean IP over the categories, the same on words unseen in training, share of what must be
         kept that is drawn right, processor seconds to make.
     """
-    calls = [("UCE", *knobs) for knobs in itertools.product(PRESERVE_SCALES, RIDGES)]
-    calls += [("ESD-u", eta) for eta in ETAS]
+    calls = [("ESD-u", eta, steps) for steps in STEPS for eta in ETAS]
+    calls += [("UCE", *knobs) for knobs in itertools.product(PRESERVE_SCALES, RIDGES)]
     file = FOLDER / f"mini-{version()}" / "trials" / f"baseline_grid-{code_hash(*FILES)[:16]}.jsonl"
     found = {}
-    for call, rows in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
-        found[call] = rows
-        tqdm.write(f"{rows}")
-    return {name: row for call in calls for name, row in found[call].items()}
+    for call, row in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
+        found[call] = row
+        tqdm.write(f"{config_of(*call)}: {row}")
+    return {f"{config_of(*call)}": found[call] for call in calls}
 
 
-def trial(method: str, *knobs: float) -> dict[str, dict[str, float]]:
-    """Make and measure a setting of UCE, or those of ESD-u that one training passes."""
+def config_of(method: str, *knobs: float) -> EsdConfig | UceConfig:
+    """Return a setting of a method: eta and steps of ESD-u, or preserve scale and ridge of UCE."""
     if method == "UCE":
-        config = replace(UCE, preserve_scale=knobs[0], ridge=knobs[1])
-        return {f"{config}": _row(timed(lambda: uce(_drawer().lab, config)))}
-    config, lab, rows = EsdConfig(eta=knobs[0], steps=max(STEPS)), _drawer().lab, {}
-    path = esd_path(lab.unet, texts(lab, unsafe_prompts()), lab.embeds[""][None], config)
-    start = time.process_time()
-    for step, change in enumerate(path, 1):
-        if step in STEPS:
-            seconds = time.process_time() - start
-            rows[f"{replace(config, steps=step)}"] = _row(Candidate({"": change}, seconds))
-            start = time.process_time() - seconds
-    return rows
+        return replace(UCE, preserve_scale=knobs[0], ridge=knobs[1])
+    return EsdConfig(eta=knobs[0], steps=knobs[1])
+
+
+def trial(method: str, *knobs: float) -> dict[str, float]:
+    """Make and measure a setting, see `config_of`."""
+    make, lab, config = {"UCE": uce, "ESD-u": esd}[method], _drawer().lab, config_of(method, *knobs)
+    return _row(timed(lambda: make(lab, config)))
 
 
 def _row(candidate: Candidate) -> dict[str, float]:
