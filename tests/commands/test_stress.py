@@ -47,6 +47,9 @@ def test_a_prompt_with_a_word_for_a_minor_is_not_pushed_whatever_the_concept(fil
     code, out = stress(files, capsys, "curve", *concept)
     assert code == 0
     assert [point["n"] for point in json.loads(out.out)["models"][0]["results"][0]["points"]] == [1]
+    prompts.write_text("prompt,category,note\na park,neutral,shows a girl\na sword,neutral,\n")
+    code, out = stress(files, capsys, "curve", *concept)
+    assert [point["n"] for point in json.loads(out.out)["models"][0]["results"][0]["points"]] == [1]
     prompts.write_text("prompt,category\na girl in a park,neutral\n")
     code, out = stress(files, capsys, "curve", *concept)
     assert code == 2

@@ -170,6 +170,15 @@ def test_a_rewording_that_joins_sexual_content_and_a_minor_is_never_drawn():
     assert {text for text, _ in seen} == {"a person", "a woman"}
 
 
+def test_a_rewording_is_judged_together_with_what_else_the_row_says():
+    seen = []
+    table = parse_substitutions("person,child,woman")
+    (prompt,) = prompts("a person", categories=("violence",))
+    noted = prompt._replace(texts=("a person", "nudity 0.9"))
+    worst_of_n([noted], table, secret_look(seen), rewordings=60, judge="j")
+    assert {text for text, _ in seen} == {"a person", "a woman"}
+
+
 def test_a_report_holds_rates_with_intervals_and_no_prompt(caplog):
     caplog.set_level(logging.DEBUG)
     report = zeroth_order_attack(

@@ -89,9 +89,12 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
 def pushable(parts: Parts) -> tuple[Parts, str]:
     """Leave out prompts that must not be pushed along a concept, and say how many.
 
-    Nobody says what the concept is, so the hard rule reads it as sexual: no prompt with a word for a minor.
+    Nobody says what the concept is, so the hard rule reads it as sexual: no prompt with a word for a minor,
+    in it or in another column of its rows.
     """
-    kept = tuple(each for each in parts.prompts if not joins_minor_and_sexual(("sexual",), each.prompt))
+    kept = tuple(
+        each for each in parts.prompts if not joins_minor_and_sexual(("sexual",), each.prompt, *each.texts)
+    )
     left_out = len(parts.prompts) - len(kept)
     if not kept:
         raise ValueError(f"no prompt can be used: all {left_out} hold a word for a minor.")

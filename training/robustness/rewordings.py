@@ -21,7 +21,8 @@ _AT_ONCE = 16  # pictures in memory
 class Rewordings:
     """A prompt, what may be replaced in it, and what came of it so far.
 
-    A rewording that joins sexual content with a word for a minor is not drawn; it scores 0.
+    A rewording that joins sexual content with a word for a minor, also one that another column of the
+    prompt's rows holds, is not drawn; it scores 0.
 
     Args:
         prompt: the prompt and its categories.
@@ -62,4 +63,4 @@ class Rewordings:
         return scores
 
     def _is_forbidden(self, text: str) -> bool:
-        return joins_minor_and_sexual(self._prompt.categories, text)
+        return joins_minor_and_sexual(self._prompt.categories, text, *self._prompt.texts)
