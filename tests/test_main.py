@@ -323,6 +323,7 @@ def test_train_writes_an_expert_and_what_it_was_made_of(trained):
     assert facts["expert"]["metadata"] == metadata
     assert metadata["alignguard.categories"] == "hate"
     assert metadata["alignguard.steps"] == "2"
+    assert metadata["modelspec.resolution"] == f"{SIDE}x{SIDE}"
     assert len(metadata["alignguard.base_hash"]) == 64
     assert (folder / "e_run" / "metrics.jsonl").read_text().count("\n") == 2
     assert (folder / "e_run" / "expert.safetensors").read_bytes() == (folder / "e.safetensors").read_bytes()

@@ -57,14 +57,19 @@ def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
     assert len(lines) == 4
 
 
+TORCHRUN = ("torch.distributed.run", "--nproc-per-node=2", "--master-port")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1")
+ACCELERATE += ("--mixed_precision=no", "--dynamo_backend=no", "--main_process_port")  # else it asks or warns
+
+
 @pytest.mark.slow
-def test_the_command_runs_in_two_processes_that_torchrun_starts(tmp_path, mini):
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate launch"])
+def test_the_command_runs_in_two_processes_that_a_launcher_starts(tmp_path, mini, launcher):
     words = [*("-m", "training", "train", "--base", mini["checkpoint"], "--pairs", mini["pairs"] / "hate")]
     words += [*("--resolution", 64, "--device", "cpu", "--max-pairs", 4, "--steps", 3, "--batch-size", 4)]
     words += [*("--rank", 2, "--beta", 500, "--row-dropout", 0, "--bank", 1, "--validation", 0.25)]
-    launched = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port()]
     experts = []
-    for name, start in (("one", []), ("two", launched)):
+    for name, start in (("one", []), ("two", ["-m", *launcher, free_port()])):
         out = tmp_path / f"{name}.safetensors"
         command = [sys.executable, *start, *words, "--out", out]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, cwd=ROOT)

@@ -25,9 +25,9 @@ def cancel(done, total, loss):
     raise Cancel
 
 
-def make(out, config=SMALL, **options):
+def make(out, config=SMALL, *, data=None, **options):
     options = {"category": "Self_Harm", "family": "sd15", "base_hash": "b" * 64} | options
-    return train_expert(UNET, tiny_data(), NoiseSchedule.scaled_linear(), config, out=out, **options)
+    return train_expert(UNET, data or tiny_data(), NoiseSchedule.scaled_linear(), config, out=out, **options)
 
 
 def test_the_expert_returned_is_the_one_in_the_file(tmp_path):
@@ -57,6 +57,7 @@ def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
         "complete": "true",
         "validation": "not measured",
         "anchor_weight": "20",
+        "precision": "fp32",  # which auto is on a CPU
     }
     assert {key: stated[key] for key in expected} == expected
     assert "beta / 2 in the logit, as AlignGuard" in stated["beta_convention"]
@@ -64,6 +65,17 @@ def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
     assert json.loads(stated["training_figures"])["step"] == 2
     assert metadata["modelspec.title"] == "x"
     assert metadata["ss_steps"] == "2"
+
+
+def test_the_file_and_the_report_say_at_which_resolution_it_was_trained(tmp_path):
+    data = dataclasses.replace(tiny_data(), resolution=64)
+    expert = make(tmp_path / "x.safetensors", data=data)[0]
+    assert expert.metadata["modelspec.resolution"] == "64x64"  # as the ModelSpec standard writes it
+    assert expert.metadata["ss_resolution"] == "(64, 64)"  # as the tools that read ss_* write it
+    assert "resolution: 64x64" in expert.report().splitlines()
+    older = make(tmp_path / "y.safetensors")[0]  # as files of before
+    assert not {"modelspec.resolution", "ss_resolution"} & older.metadata.keys()
+    assert "resolution" not in older.report()
 
 
 def test_the_file_and_the_report_say_what_was_measured_on_held_out_pairs(tmp_path):

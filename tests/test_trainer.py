@@ -14,7 +14,7 @@ from training.config import TrainConfig
 from training.losses import LOSSES, resolved
 from training.measured_beta import measured_beta
 from training.noise import NoiseSchedule
-from training.step import Run, autocast_dtype, learning_rate
+from training.step import Run, autocast_dtype, learning_rate, named_precision
 from training.trainer import train
 
 SMALL = TrainConfig(
@@ -465,6 +465,31 @@ def test_precision_names_a_type_and_auto_is_exact_on_a_cpu():
     cpu = torch.device("cpu")
     names = ("fp32", "bf16", "fp16", "auto")
     assert [autocast_dtype(name, cpu) for name in names] == [None, torch.bfloat16, torch.float16, None]
+
+
+@pytest.mark.parametrize(("capability", "name"), [((7, 5), "fp16"), ((8, 0), "bf16"), ((9, 0), "bf16")])
+def test_auto_is_the_half_precision_that_a_gpu_has(monkeypatch, capability, name):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)  # there is no GPU
+    cuda = torch.device("cuda", 1)
+    assert named_precision("auto", cuda) == name
+    assert named_precision("fp32", cuda) == "fp32"
+    assert autocast_dtype("auto", cuda) == autocast_dtype(name, cuda)
+
+
+def test_auto_trains_on_a_cpu_what_fp32_trains_and_goes_on_with_its_run(tmp_path):
+    assert TrainConfig().precision == "auto"
+    exact = dataclasses.replace(SMALL, precision="fp32")
+    auto = run(dataclasses.replace(SMALL, steps=2, precision="auto"), run_dir=tmp_path)
+    assert auto.config.precision == "fp32"
+    assert equal_layers(run(exact, run_dir=tmp_path, resume=True), run(exact))
+
+
+def test_a_state_that_says_auto_as_older_ones_do_is_resumed(tmp_path):
+    run(dataclasses.replace(SMALL, steps=2), run_dir=tmp_path)
+    state = checkpoint.load_newest(tmp_path / "state")
+    state.values["settings"]["precision"] = "auto"
+    checkpoint.save_state(tmp_path / "state", state)
+    assert equal_layers(run(run_dir=tmp_path, resume=True), run())
 
 
 def test_row_dropout_acts_on_objectives_made_for_merging_only():

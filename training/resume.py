@@ -83,7 +83,9 @@ def open_run_folder(folder: Path, identity: Mapping[str, Any], *, resume: bool) 
 def _differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     if "base_hash" not in saved:
         return ["it is of an earlier version, which did not note the whole base model it is for"]
-    before, now = saved.get("settings", {}), own["settings"]
+    before, now = dict(saved.get("settings", {})), own["settings"]
+    if before.get("precision") == "auto":  # as states said once, and not what it meant
+        before["precision"] = now["precision"]
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     found = [f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in names]
     if saved.get("data") != own["data"]:

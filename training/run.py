@@ -92,7 +92,12 @@ def train_expert(
 
     def write(result: TrainResult, path: Path) -> Path:
         metadata = training_metadata(
-            result, schedule, title=out.stem, base_hash=base_hash, pairs_hash=data.pairs_hash
+            result,
+            schedule,
+            title=out.stem,
+            base_hash=base_hash,
+            pairs_hash=data.pairs_hash,
+            resolution=data.resolution,
         )
         expert = SafetyExpert(result.layers, categories, family, metadata, path.name)
         if run_dir:
@@ -140,7 +145,13 @@ def expert_name(category: str) -> str:
 
 
 def training_metadata(
-    result: TrainResult, schedule: NoiseSchedule, *, title: str, base_hash: str, pairs_hash: str
+    result: TrainResult,
+    schedule: NoiseSchedule,
+    *,
+    title: str,
+    base_hash: str,
+    pairs_hash: str,
+    resolution: int = 0,
 ) -> dict[str, str]:
     """Return the strings an expert's file carries about its training; equal runs give equal strings.
 
@@ -150,6 +161,7 @@ def training_metadata(
         title: name for people.
         base_hash: of the base model's weights.
         pairs_hash: of the pairs' content.
+        resolution: see `TrainingData`.
     """
     config = result.config
     own = {
@@ -157,6 +169,9 @@ def training_metadata(
         for option in options(TrainConfig)
         if option.name not in _NOT_STATED and _applies(option.name, config)
     }
+    if resolution:
+        own["modelspec.resolution"] = f"{resolution}x{resolution}"
+        own["ss_resolution"] = f"({resolution}, {resolution})"
     return own | {
         "alignguard.beta_convention": beta_convention(config),
         "alignguard.steps": str(result.steps_done),

@@ -86,11 +86,18 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return rate
 
 
+def named_precision(precision: str, device: torch.device) -> str:
+    """Return a precision as it is, but for `auto` what that means: the best that the device does fast."""
+    if precision != "auto":
+        return precision
+    if device.type != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+
+
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the type to run the UNet in, None for its own; `auto` is the best the device does fast."""
-    if precision == "auto" and device.type == "cuda":
-        precision = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    """Return the type to run the UNet in, None for its own."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(named_precision(precision, device))
 
 
 def take_step(run: Run) -> None:

@@ -24,16 +24,9 @@ from .measured_beta import measured_beta
 from .noise import NoiseSchedule
 from .preflight import Plan, plan_run
 from .processes import ALONE, Processes
-from .run_folder import (
-    is_due,
-    kept_beta,
-    open_run,
-    save_run,
-    warned_of_a_full_disk,
-    write_figures,
-)
+from .run_folder import is_due, kept_beta, open_run, save_run, warned_of_a_full_disk, write_figures
 from .run_lock import locked
-from .step import Run, restore_state, take_step
+from .step import Run, named_precision, restore_state, take_step
 from .train_result import TrainResult, current_result, final_result
 from .validation import Validation, is_settled
 
@@ -94,6 +87,7 @@ def train(
         raise ValueError("resume needs the run folder to resume from, got none.")
     adapter.detach_adapter(unet)
     _check(data, config, processes)
+    config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
     weighting = config.pair_weighting
     data, held = held_out(data, config.validation, seed=config.seed, trusted_only=weighting != "none")
     if run_dir and not base_hash:

@@ -124,9 +124,10 @@ class TrainConfig:
         step=1e-3,
     )
     precision: str = option(
-        "fp32",  # paper: fp16
-        "fp32 is exact and takes the most memory; bf16 and fp16 halve it and are faster on a GPU; auto "
-        "picks what the device does best. Errors and the loss are always fp32. Paper: fp16.",
+        "auto",  # paper: fp16
+        "fp32 is exact and takes the most memory; bf16 and fp16 halve it and are faster on a GPU. auto is "
+        "bf16 on an NVIDIA GPU (fp16 where that has no bf16) and fp32 elsewhere. Errors and the loss are "
+        "always fp32. Paper: fp16.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)

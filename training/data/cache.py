@@ -77,7 +77,7 @@ def encode_pairs(
         report(len(latents) + len(embeds), total)
     warn_of_cut(encoder.num_cut)
     with torch.inference_mode(False):
-        return _training_data(pairs, rows, latents, embeds, mirrored=mirrored)
+        return _training_data(pairs, rows, latents, embeds, resolution=resolution, mirrored=mirrored)
 
 
 def encode_pictures(
@@ -181,6 +181,7 @@ def _training_data(
     latents: Mapping[Picture, Entry],
     embeds: Mapping[str, Entry],
     *,
+    resolution: int,
     mirrored: bool,
 ) -> TrainingData:
     def table(pictures: tuple[Picture, ...]) -> LatentRows:
@@ -208,6 +209,7 @@ def _training_data(
             [math.nan if pair.safety_gap is None else pair.safety_gap for pair in pairs.pairs]
         ),
         judged_wrong=torch.tensor([pair.judged_right is False for pair in pairs.pairs]),
+        resolution=resolution,
     )
 
 

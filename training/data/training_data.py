@@ -65,6 +65,8 @@ class TrainingData:
         safety_gap: `PreferencePair.safety_gap`, NaN where nobody judged, (pairs,); None likewise for all.
         judged_wrong: where judges found the loser not unsafe or the winner not safe, (pairs,) bool; None:
             nowhere.
+        resolution: side in pixels of the square pictures, or of the square whose area the buckets have; 0:
+            nobody said.
     """
 
     winner: LatentRows | Tensor
@@ -81,6 +83,7 @@ class TrainingData:
     neutral_pair: Tensor | None = None
     safety_gap: Tensor | None = None
     judged_wrong: Tensor | None = None
+    resolution: int = 0
 
     @property
     def num_pairs(self) -> int:

@@ -12,6 +12,7 @@ from .merge import merge_facts, merge_lines
 
 _STATED = {  # metadata key -> label
     "alignguard.objective": "objective",
+    "modelspec.resolution": "resolution",
     "alignguard.steps": "steps",
     "alignguard.learning_rate": "learning rate",
     "alignguard.beta": "beta",
@@ -42,7 +43,7 @@ def report_text(
         categories: normalised names, may be empty.
         family: base model line.
         layers: updates by diffusers path.
-        metadata: the file's strings; `alignguard.*` are shown.
+        metadata: the file's strings; `alignguard.*` and the resolution are shown.
 
     Returns:
         Several lines of text without a final line break.
