@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -118,12 +118,35 @@ def test_one_hot_strengths_give_that_expert(method, position):
     assert merged.content_hash == experts[position].content_hash
 
 
+WHOLE = {"density": 1.0}
+
+
 @pytest.mark.parametrize(
-    ("method", "options"), [("co_merge", {}), ("average", {}), ("ties", {"density": 1.0})]
+    ("method", "options"), [("co_merge", {}), ("average", {}), ("ties", WHOLE), ("dare_ties", WHOLE)]
 )
 def test_identical_experts_change_nothing(method, options):
     twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
-    assert_same_update(merge(HATE, twin, method=method, **options), HATE, 1e-4)  # ties: an fp32 SVD
+    assert_same_update(merge(HATE, twin, method=method, **options), HATE, 1e-4)  # an SVD in fp32
+
+
+def test_a_fit_of_identical_experts_answers_like_them_on_what_calibration_met():
+    twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
+    merged = merge(HATE, twin, method="regmean", neutral_weight=0.0, ridge=1e-4)
+    for module, delta in deltas(HATE).items():
+        inputs = inputs_of(0, ["hate", "violence"], module).double()
+        expected = inputs @ delta.T
+        distance = (inputs @ deltas(merged)[module].T - expected).norm() / expected.norm()
+        assert distance < 2e-3  # what the ridge takes away
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("concat", {}), ("svd", {}), ("magnitude_prune", WHOLE), ("dare_linear", WHOLE)],
+)
+def test_methods_that_add_up_give_an_expert_back_from_two_halves_of_it(method, options):
+    twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
+    merged = merge(HATE, twin, method=method, strengths=[0.5, 0.5], **options)
+    assert_same_update(merged, HATE, 1e-4)  # an SVD in fp32
 
 
 @pytest.mark.parametrize("method", MERGE_METHODS)
@@ -458,6 +481,36 @@ def test_the_file_says_what_repeats_the_merge():
     )
     assert all(f"alignguard.{name}" in calibrated for name in stated)
     assert "alignguard.seed" not in merge(HATE, VIOLENCE, method="concat").metadata
+
+
+def repeated(metadata, files):
+    """Merge again what a file's metadata describes, from nothing but that and the members."""
+    members = json.loads(metadata["alignguard.members"])
+    parse = {bool: {"true": True, "false": False}.get, int: int, float: float, str: str}
+    stated = {field: metadata.get(f"alignguard.{field.name}") for field in fields(MergeConfig)}
+    return merge(
+        *(files[member["hash"]] for member in members),
+        strengths=[member["strength"] for member in members],
+        **{field.name: parse[field.type](text) for field, text in stated.items() if text is not None},
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        *((method, {"output_rank": 2, "seed": 3, "density": 0.25}) for method in MERGE_METHODS),
+        ("co_merge", {"level": "rank neuron", "statistic": "mean", "seed": 3}),
+        ("co_merge", {"level": "rowpick_AB", "normalize": True}),
+        ("regmean", {"ridge": 0.02, "neutral_weight": 0.5}),
+    ],
+)
+def test_metadata_and_members_are_enough_to_make_the_same_file_again(tmp_path, method, options):
+    merged = merge(HATE, VIOLENCE, SEXUAL, method=method, strengths=[1.0, 0.5, 1.7], **options)
+    save_expert(merged, tmp_path / "first.safetensors")
+    files = {expert.content_hash: expert for expert in (HATE, VIOLENCE, SEXUAL)}
+    again = repeated(load_expert(tmp_path / "first.safetensors").metadata, files)
+    save_expert(again, tmp_path / "again.safetensors")
+    assert (tmp_path / "first.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
 
 
 def test_a_merge_of_merges_says_what_repeats_each_of_them():
