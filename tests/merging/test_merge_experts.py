@@ -149,11 +149,13 @@ def test_methods_that_add_up_give_an_expert_back_from_two_halves_of_it(method, o
     assert_same_update(merged, HATE, 1e-4)  # an SVD in fp32
 
 
+@pytest.mark.parametrize("strengths", [(1.0, 1.0, 1.0), (0.5, 1.7, 1.0)])
 @pytest.mark.parametrize("method", MERGE_METHODS)
-def test_order_does_not_matter(method):
-    assert_same_update(
-        merge(HATE, VIOLENCE, SEXUAL, method=method), merge(SEXUAL, HATE, VIOLENCE, method=method), 5e-5
-    )
+def test_order_does_not_matter(method, strengths):
+    one, two, three = strengths
+    first = merge(HATE, VIOLENCE, SEXUAL, method=method, strengths=[one, two, three])
+    second = merge(SEXUAL, HATE, VIOLENCE, method=method, strengths=[three, one, two])
+    assert_same_update(first, second, 5e-5)
 
 
 @pytest.mark.parametrize("method", MERGE_METHODS)
