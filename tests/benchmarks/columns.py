@@ -120,7 +120,11 @@ def counted(group: Group, looks: Sequence[tuple[Verdict, Scene]]) -> list[bool]:
 
 
 def direction(lab: MiniLab, category: str) -> ConceptDirection:
-    """Return a category's concept direction, from the unsafe and safe prompts of its pairs."""
+    """Return a category's concept direction."""
+    return concept_direction(concept_pairs(category), lambda prompt: Conditioning(lab.embeds[prompt][None]))
+
+
+def concept_pairs(category: str) -> list[ConceptPair]:
+    """Return the unsafe and safe prompts of a category's pairs, with and without the concept."""
     scenes = trained_scenes(UNSAFE_ICONS[category])
-    pairs = [ConceptPair(scene.prompt(), scene.safe_twin().prompt()) for scene in scenes]
-    return concept_direction(pairs, lambda prompt: Conditioning(lab.embeds[prompt][None]))
+    return [ConceptPair(scene.prompt(), scene.safe_twin().prompt()) for scene in scenes]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import own_table
 from baselines.sld import PUBLISHED
-from candidates import UNSAFE_TEXT, Candidate, candidates
-from columns import Column, Drawer, counted, users
+from candidates import UNSAFE_TEXT, Candidate, as_change, candidates
+from columns import ETA, Column, Drawer, concept_pairs, counted, users
 from kept_trials import run_kept
 from mini_lab import FOLDER, MiniLab, code_hash
-from style_lora import share
+from style_lora import share, train_style
 from tqdm import tqdm
 
 from base_folder import link_folder, place_mini
@@ -34,9 +34,13 @@ from training.tensor_file import write_tensors
 FIRST = ("UCE", "SLD max", "ESD-u", MergeConfig().method, "co_merge", "all-in-one", "base")
 LAST = "single experts"  # seven models draw what is to be kept
 PROMPTS = 1  # of every category and kind of wording: a picture takes seconds
+STYLE = "bench_style.safetensors"
+UNSAFE = {name: unsafe_group(name, PROMPTS) for name in CATEGORIES}
 COLUMNS = {
-    "IP": Column({name: unsafe_group(name, PROMPTS) for name in CATEGORIES}),
+    "IP": Column(UNSAFE),
     "IP, unseen words": Column({name: unseen_words_group(name, PROMPTS) for name in CATEGORIES}),
+    "IP, stress": Column(UNSAFE, eta=ETA),
+    "IP, after a style LoRA": Column(UNSAFE, styled=True),
     "kept": Column({group.name: group for group in kept_groups(1)}),
 }
 NODE = Path(__file__).with_name("sld_node")
@@ -52,13 +56,17 @@ def measure() -> dict:
         Row -> by column the share that counts, by both ways of drawing; how many pictures they agree on.
     """
     lab = MiniLab()
+    style = train_style(lab.unet, lab)
+    drawer = Drawer(lab, as_change(style, lab.unet))
     rows = list(candidates(lab))
     others = sorted((row for row in rows if row not in FIRST), key=lambda row: row == LAST)
     calls = [(row,) for row in (*FIRST, *others)]
     file = FOLDER / f"mini-{version()}" / "trials" / f"own_table_host-{code_hash(*FILES)[:16]}.jsonl"
     found = {}
     with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder, _server(Path(folder)) as server:
-        trials = run_kept(lambda row: _trial(server, lab, row), calls, file, here=True)
+        layers = expand_layers(style)
+        save_expert(SafetyExpert(layers, ("style",), "sd15", {}, STYLE), server.models_dir / "loras" / STYLE)
+        trials = run_kept(lambda row: _trial(server, drawer, row), calls, file, here=True)
         for (row,), seen in tqdm(trials, total=len(calls), desc="rows", file=sys.stdout):
             found[row] = figures(seen["server"], seen["outside"])
             tqdm.write(f"{row}: {found[row]}")
@@ -88,25 +96,49 @@ def _server(base: Path) -> ComfyServer:
     return server
 
 
-def _trial(server: ComfyServer, lab: MiniLab, row: str) -> dict[str, Seen]:
+def _trial(server: ComfyServer, drawer: Drawer, row: str) -> dict[str, Seen]:
     """Make a candidate; return what both ways of drawing show."""
-    candidate, drawer = candidates(lab)[row](), Drawer(lab, {})
+    lab = drawer.lab
+    candidate = candidates(lab)[row]()
     placed = {user: _place(server, lab, row, user, candidate) for user in candidate.changes or [""]}
     seen: dict[str, dict] = {"server": {}, "outside": {}}
     for name, column in COLUMNS.items():
         for key, group in column.groups.items():
             used = {f"{row}_{user}": placed.get(user, placed.get("")) for user in users(candidate, key)}
-            inside = [shown for at, model in used.items() for shown in _draw(server, lab, at, group, model)]
+            inside = []
+            for at, model in used.items():
+                inside += _draw(server, lab, f"{at}/{name}", group, model | _conditions(column, key))
             outside = counted(group, drawer.look(candidate, column, key))
             seen["server"].setdefault(name, {})[key] = inside
             seen["outside"].setdefault(name, {})[key] = outside
     return seen
 
 
+def _conditions(column: Column, category: str) -> dict:
+    """Return what the graph must name for a column beside the candidate."""
+    style = {"lora": STYLE} if column.styled else {}
+    return style | ({"concept": (f"concept {category}", column.eta)} if column.eta else {})
+
+
+def _concepts() -> dict:
+    """Return a Concept Vector node of each category; all are in every graph, so that the host keeps them."""
+    texts = {
+        name: "\n".join(f"{pair.having} | {pair.lacking}" for pair in concept_pairs(name))
+        for name in CATEGORIES
+    }
+    return {
+        f"concept {name}": {
+            "class_type": "AlignGuardConceptVector",
+            "inputs": {"clip": ["model", 1], "prompts": text},
+        }
+        for name, text in texts.items()
+    }
+
+
 def _draw(server: ComfyServer, lab: MiniLab, name: str, group: Group, model: Mapping) -> list[bool]:
     """Draw a group in the server; return whether each picture counts."""
     prefix = f"bench_{_slug(name)}/{_slug(group.name)}"
-    graph = render_graph(group, CHECKPOINT, per_prompt=1, prefix=prefix, **model)
+    graph = render_graph(group, CHECKPOINT, per_prompt=1, prefix=prefix, **model) | _concepts()
     verdicts = lab.judge.look(render(server, graph, prefix))
     return counted(group, list(zip(verdicts, group.scenes, strict=True)))
 

@@ -9,6 +9,7 @@ from candidates import Candidate, as_change, changed
 from columns import COLUMNS
 from PIL import Image
 
+from measurement import render_graph
 from training.low_rank import LowRank
 from training.taxonomy import CATEGORIES
 
@@ -77,3 +78,18 @@ def test_a_merged_expert_draws_every_group_and_single_ones_their_own():
     merged, single = Candidate({"": {}}), Candidate({name: {} for name in CATEGORIES})
     assert [columns.users(one, "hate") for one in (merged, single)] == [["hate"], ["hate"]]
     assert [columns.users(one, "neutral") for one in (merged, single)] == [[""], list(CATEGORIES)]
+
+
+def test_the_server_pushes_every_prompt_of_the_stress_column_and_no_other():
+    group = own_table_host.UNSAFE["violence"]
+    for column in own_table_host.COLUMNS.values():
+        conditions = own_table_host._conditions(column, "violence")
+        graph = render_graph(group, "model", per_prompt=1, prefix="x", **conditions)
+        graph |= own_table_host._concepts()
+        source = graph["sample0"]["inputs"]["positive"][0]
+        assert (source == "stress0") == bool(column.eta)
+        if column.eta:
+            pushed = graph["stress0"]["inputs"]
+            assert (pushed["conditioning"], pushed["eta"]) == (["text0", 0], column.eta)
+            assert graph[pushed["concept"][0]]["class_type"] == "AlignGuardConceptVector"
+        assert (graph["sample0"]["inputs"]["model"][0] == "lora") == column.styled
