@@ -7,7 +7,6 @@ errors are in it. In between is the mean of a whole run, in which each draw is c
 
 from unittest import mock
 
-import torch
 from full_size import (
     SIZES,
     Size,
@@ -17,19 +16,12 @@ from full_size import (
     paper_config,
 )
 from peers import fake_published
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from training import step
 from training.bank import Bank
+from training.needs import CountedOperations
 
 DRAWS, EPOCHS = 8, 24  # 300 steps of 8 pairs, the defaults, are 24 epochs of 100 pairs
-aten = torch.ops.aten
-CPU_ATTENTION = {  # fused attention as the CPU has it, which torch's counter does not know
-    aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
-        sdpa_backward_flop_count(grad, q, k, v)
-    ),
-}
 
 
 def measure() -> dict:
@@ -57,24 +49,19 @@ def count_ours(size: Size) -> tuple[float, float]:
     run, banked = (fake_run(size, paper_config(bank=bank), mode) for bank in (0, DRAWS))
     with mode:
         draw = step.draw_of(run, 0)
-        with counter() as count:
+        with CountedOperations() as count:
             gradients(run)
         # tensors without memory say neither which pair a draw is of, nor what is known of it
         filled = mock.patch.multiple(Bank, unknown=lambda *_: [], keep=lambda *_: None)
-        with filled, mock.patch.object(step, "draw_of", return_value=draw), counter() as least:
+        with filled, mock.patch.object(step, "draw_of", return_value=draw), CountedOperations() as least:
             gradients(banked)
-    return count.get_total_flops() / 1e12, least.get_total_flops() / 1e12
+    return count.total / 1e12, least.total / 1e12
 
 
 def count_published(size: Size) -> float:
     """Count the published trainer's step; SDXL as its launcher runs it, with gradient checkpointing."""
     mode = fake_mode()
     published, batch = fake_published(size, mode)
-    with mode, counter() as count:
+    with mode, CountedOperations() as count:
         published(*batch)
-    return count.get_total_flops() / 1e12
-
-
-def counter() -> FlopCounterMode:
-    """Return a counter that knows the CPU's fused attention."""
-    return FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION)
+    return count.total / 1e12

@@ -8,7 +8,7 @@ allocator's rounding and the driver's own memory (0.5 to 1 GB) come on top.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -19,6 +19,7 @@ from full_size import RANK, SIZES, Size, fake_mode, fake_run, gradients, make_un
 from peers import fake_published
 from tensor_bytes import GIB, LiveBytes, saved_for_backward
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from training.adapter import ATTENTION
 from training.checkpointing import MODES, set_checkpointing
@@ -53,14 +54,7 @@ def training_bytes(size: Size, checkpointing: str) -> dict[str, float]:
     set_checkpointing(run.unet, checkpointing)
     weights = [*run.unet.parameters(), *run.unet.buffers()]
     states = STATES * sum(parameter.nbytes for parameter in run.parameters.values())
-    with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
-        resident = live.now
-        gradients(run)
-    return {
-        "weights GiB": resident / GIB,
-        "kept for backward GiB": sum(saved) / GIB,
-        "peak GiB": (live.peak + states) / GIB,
-    }
+    return _counted(mode, weights, states, functools.partial(gradients, run))
 
 
 def published_bytes(size: Size) -> dict[str, float]:
@@ -70,10 +64,21 @@ def published_bytes(size: Size) -> dict[str, float]:
     modules = (published.unet, published.reference, published.vae, *published.text_encoders)
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     states = PUBLISHED_STATES * sum(weight.nbytes for weight in weights if weight.requires_grad)
-    with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
-        resident = live.now
+
+    def gradients_of_pair() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             published(*batch)
+
+    return _counted(mode, weights, states, gradients_of_pair)
+
+
+def _counted(
+    mode: FakeTensorMode, weights: Sequence[Tensor], states: int, compute: Callable[[], None]
+) -> dict[str, float]:
+    """Count what a step computes, beside the weights and the bytes of an optimizer's states."""
+    with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
+        resident = live.now
+        compute()
     return {
         "weights GiB": resident / GIB,
         "kept for backward GiB": sum(saved) / GIB,

@@ -7,6 +7,7 @@ Diffusion.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from unittest import mock
 
 import torch.nn.functional as F
 from efficacy import measured, spread, trial
@@ -71,10 +72,5 @@ def measure() -> dict:
 
 def candidate_trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:
     """Train and measure one expert as `efficacy.trial` does, candidates being known to this process."""
-    known = dict(LOSSES)
-    try:
-        LOSSES.update(CANDIDATES)
+    with mock.patch.dict(LOSSES, CANDIDATES):
         return trial(name, categories, config, seed)
-    finally:
-        LOSSES.clear()
-        LOSSES.update(known)

@@ -4,12 +4,13 @@ import functools
 
 import pytest
 import torch
-from flops import count_ours, count_published, counter
+from flops import count_ours, count_published
 from full_size import CLIP_L, TOKENS, Size, fake_mode, make_unet, without_memory
 from peers import make_text_encoders, make_vae
 
 from training import adapter
 from training.families.unet_names import Layout
+from training.needs import CountedOperations
 
 TINY = Size("sd15", Layout((32, 64), (True, False), 1, 4, 4), 64, ({**CLIP_L, "num_hidden_layers": 1},))
 
@@ -24,15 +25,15 @@ def unet_tflop():
     with fake_mode():
         without_memory(unet)
         inputs = torch.zeros(2, 4, 8, 8), torch.zeros(2), torch.zeros(2, TOKENS, 768)
-        with counter() as count, torch.no_grad(), adapter.reference(unet):
+        with CountedOperations() as count, torch.no_grad(), adapter.reference(unet):
             unet(*inputs)
-        counted.append(count.get_total_flops())
-        with counter() as count:
+        counted.append(count.total)
+        with CountedOperations() as count:
             prediction = unet(*inputs).sample
-        counted.append(count.get_total_flops())
-        with counter() as count:
+        counted.append(count.total)
+        with CountedOperations() as count:
             prediction.sum().backward()
-        counted.append(count.get_total_flops())
+        counted.append(count.total)
     return [one / 1e12 for one in counted]
 
 
@@ -41,10 +42,10 @@ def encoders_tflop():
         vae, (text,) = make_vae(), make_text_encoders(TINY)
     with fake_mode(), torch.no_grad():
         without_memory(vae), without_memory(text)
-        with counter() as count:
+        with CountedOperations() as count:
             vae.encode(torch.zeros(2, 3, TINY.pixels, TINY.pixels))
             text(torch.zeros(1, TOKENS, dtype=torch.int64))
-    return count.get_total_flops() / 1e12
+    return count.total / 1e12
 
 
 def test_our_step_is_a_forward_without_the_adapter_one_with_it_and_a_backward():

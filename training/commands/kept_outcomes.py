@@ -14,6 +14,7 @@ from ..run_lock import locked
 
 SETTINGS = "stress.json"
 _Key = tuple[str, str, int]  # model, what is measured of it, number of the prompt or picture
+_NAMES = ("model", "what", "number")
 
 
 class KeptOutcomes:
@@ -46,9 +47,6 @@ class KeptOutcomes:
             return self._known[key]
 
         return remember
-
-
-_NAMES = ("model", "what", "number")
 
 
 @contextmanager
