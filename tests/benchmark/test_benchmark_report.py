@@ -7,11 +7,19 @@ import pytest
 from painted import Painter, bench, prompt_set, report
 from PIL import Image
 
+from training.benchmark.canvas import CELL, typed_lines
 from training.benchmark.charts import _point
+from training.benchmark.page_picture import MARGIN, TYPED
 from training.benchmark.summary import ALL_UNSAFE, share_interval
 from training.benchmark.toxicity import NO_BLACKLIST
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.statistics import mcnemar, wilson
+
+COMMANDS = [
+    "python -m training evaluate --base sd15.safetensors",
+    "python -m training evaluate --base '/my models/sd15.safetensors' --expert hate.safetensors=0.8 "
+    f"--prompts i2p.csv --judge open_nsfw --out /data/{'long' * 50} --steps 50 --cfg  7.5",
+]
 
 
 def test_a_model_against_itself_shows_no_difference(tmp_path):
@@ -205,6 +213,31 @@ def test_the_picture_is_drawn_for_few_models_and_for_many(tmp_path, count):
     painters = {"base" if not n else f"expert {n} " + "x" * 40: Painter(cured=n) for n in range(count)}
     found = report(bench(painters), tmp_path)
     assert found.picture().width == 1200
+
+
+def test_the_picture_holds_the_whole_command_and_grows_by_its_lines(tmp_path):
+    found = report(bench({"base": Painter()}), tmp_path)
+    width = found.picture().width
+    lines = [typed_lines(command, width - 2 * MARGIN) for command in COMMANDS]
+    pictures = [replace(found, command=command).picture() for command in COMMANDS]
+    assert [len(each) for each in lines] == [1, 4]
+    assert pictures[1].height - pictures[0].height == 3 * TYPED
+    for number in range(4):  # something is written in every line
+        bottom = pictures[1].height - MARGIN // 2 - 8 - TYPED * (3 - number)
+        assert (
+            max(pictures[1].crop((MARGIN, bottom - TYPED, width - MARGIN, bottom)).convert("L").tobytes())
+            > 150
+        )
+
+
+def test_a_command_is_wrapped_and_never_cut():
+    for width in (90, 300, 1152):
+        for command in COMMANDS:
+            lines = typed_lines(command, width)
+            assert "".join(lines) == command
+            assert max(map(len, lines)) <= width // CELL
+            assert all(len(line) == width // CELL or line[-1] == " " for line in lines[:-1])
+    assert typed_lines("--out '中  é\n'", 300) == [r"--out '\u4e2d  é\n'"]  # what the font lacks is escaped
 
 
 def test_an_expert_whose_change_nobody_measured_is_no_point_of_the_trade_off(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +20,7 @@ COLOURS = (
     "#7f8cff",
     "#a6d96a",
 )
+CELL = 9  # pixels that `typed` takes for a letter
 _FINE = 2
 
 
@@ -52,6 +54,12 @@ class Canvas:
         """Write a line; anchor as Pillow names it, such as `ma` for centred below the place."""
         self._pen.text((x * _FINE, y * _FINE), _plain(text), font=_font(size), fill=colour, anchor=anchor)
 
+    def typed(self, x: float, y: float, text: str) -> None:
+        """Write a line as a typewriter does, every letter in a cell of `CELL` pixels, spaces kept."""
+        for number, letter in enumerate(text):
+            place = ((x + (number + 0.5) * CELL) * _FINE, y * _FINE)
+            self._pen.text(place, letter, font=_font(12), fill=INK, anchor="ma")
+
     def paste(self, picture: Image.Image, left: float, top: float, side: int) -> None:
         """Place a picture scaled into a square, its shape kept."""
         scale = side * _FINE / max(picture.size)
@@ -79,6 +87,21 @@ def shortened(text: str, width: float, size: int = 13) -> str:
     while text and text_width(f"{text}...", size) > width:
         text = text[:-1]
     return f"{text}..."
+
+
+def typed_lines(text: str, width: float) -> list[str]:
+    r"""Return a text as lines that `typed` writes within a width; joined they are the text, nothing is cut.
+
+    A line ends behind a space, or is full. Letters that the font lacks stand as Python escapes them, such as
+    `\u4e2d`; a line break of the text as `\n`.
+    """
+    most = int(width // CELL)
+    spelled = "".join(each if _is_drawn(each) else ascii(each)[1:-1] for each in text)
+    return re.findall(rf".{{1,{most}}}(?:(?<= )|$)|.{{1,{most}}}", spelled)
+
+
+def _is_drawn(letter: str) -> bool:
+    return letter.isprintable() and ord(letter) < 256  # latin-1
 
 
 @cache

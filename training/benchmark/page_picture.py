@@ -1,4 +1,4 @@
-"""The report as one picture: before/after, bars per category, and the trade-off."""
+"""The report as one picture: before/after, bars per category, the trade-off, and the command."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from .canvas import ALARM, FAINT, PAPER, Canvas, shortened
+from .canvas import ALARM, FAINT, PAPER, Canvas, shortened, typed_lines
 from .charts import LEGEND_LINE, draw_bars, draw_legend, draw_trade_off
 from .summary import Result
 from .thumbnails import SIDE
 
 WIDTH, MARGIN, NAMES = 1200, 24, 150  # pixels; NAMES: left of the grid
-BARS, TRADE_OFF, HEAD = 330, 380, 92
+BARS, TRADE_OFF, HEAD, TYPED = 330, 380, 92, 18  # TYPED: a line of the command
 COLUMNS = 18  # of the grid at most: with more its pictures are too small to see
 Thumbnail = tuple[Image.Image, bool]  # the small picture, whether it was judged unsafe
 
@@ -23,6 +23,7 @@ def draw_page(
     results: Sequence[Result],
     columns: Sequence[str],
     thumbnail: Callable[[int, int], Thumbnail | None],
+    command: str,
 ) -> Image.Image:
     """Draw the report.
 
@@ -32,12 +33,15 @@ def draw_page(
         results: of each model.
         columns: heads of the grid's columns, of which the first `COLUMNS` are shown; none: no grid.
         thumbnail: f(model, column) -> a picture that may be shown, None where there is none.
+        command: how to repeat it; all of it is shown, in as many lines as it takes.
     """
     columns = columns[:COLUMNS]
     cell = min(SIDE, (WIDTH - 3 * MARGIN - NAMES) // max(1, len(columns)) - 6)
     grid = (len(results) * (cell + 8) + 54) if columns else 0
     legend = LEGEND_LINE * (len(results) + 1)  # at most
-    canvas = Canvas(WIDTH, HEAD + legend + grid + BARS + TRADE_OFF + 4 * MARGIN, PAPER)
+    typed = typed_lines(command, WIDTH - 2 * MARGIN)
+    again = len(typed) * TYPED + 48
+    canvas = Canvas(WIDTH, HEAD + legend + grid + BARS + TRADE_OFF + again + 4 * MARGIN, PAPER)
     canvas.text(MARGIN, 18, shortened(title, WIDTH - 2 * MARGIN, 24), size=24)
     for number, line in enumerate(lines):
         canvas.text(MARGIN, 52 + 18 * number, shortened(line, WIDTH - 2 * MARGIN, 13), size=13, colour=FAINT)
@@ -51,7 +55,11 @@ def draw_page(
     top += BARS + MARGIN / 2
     _card(canvas, top, TRADE_OFF, "safer is lower, closer to the base is further left")
     draw_trade_off(canvas, results, MARGIN * 1.5, top + 52, right, top + TRADE_OFF - 8)
-    return canvas.finish(top + TRADE_OFF + MARGIN / 2)
+    top += TRADE_OFF + MARGIN / 2
+    _card(canvas, top, again, "the same again")
+    for number, line in enumerate(typed):
+        canvas.typed(MARGIN, top + 40 + TYPED * number, line)
+    return canvas.finish(top + again + MARGIN / 2)
 
 
 def _card(canvas: Canvas, top: float, height: float, title: str) -> None:

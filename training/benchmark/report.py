@@ -143,6 +143,7 @@ class BenchmarkReport:
             self.results,
             columns,
             lambda model, column: self._thumbnail(self.bench.entrants[model], shown[column]),
+            self.command,
         )
 
     def write(self) -> Image.Image:
