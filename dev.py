@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     try:
-        host = set_up()
+        host = set_up(for_tests=known.command == "test")
         if known.command == "test":
             return test(host, arguments)
         return run(host, SCRIPTS[known.command], *arguments)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def set_up(root: Path = ROOT) -> Path:
+def set_up(root: Path = ROOT, for_tests: bool = False) -> Path:
     """Do everything that is missing and return the host's folder.
 
     Raises:
@@ -77,7 +77,7 @@ def set_up(root: Path = ROOT) -> Path:
     with one_at_a_time(root / ".host"):
         provide_venv(root)
         host = provide_host(root)
-        install_packages(root, host)
+        install_packages(root, host, for_tests)
     version = ".".join(map(str, host_version(host))) or "of unknown version"
     log.info("set-up complete: ComfyUI %s in %s", version, host)
     return host

@@ -131,6 +131,18 @@ def test_with_a_gpu_torch_and_torchvision_come_together_with_dependencies(tmp_pa
     assert packages(tmp_path, "", has_gpu=True)["torch"] == ("torch==2.13.0", "torchvision==0.28.0")
 
 
+def test_only_the_tests_get_the_optional_packages_and_none_of_these_brings_another(tmp_path):
+    packages(tmp_path, "", has_gpu=False)
+    plain, tested = (
+        virtual_environment.package_steps(tmp_path / "pack", tmp_path / "host", False, for_tests)
+        for for_tests in (False, True)
+    )
+    assert tested == [*plain, ("tested", ("--no-deps", *virtual_environment.TESTED))]
+    assert "nudenet" not in str(plain)  # AGPL-3.0
+    required = (virtual_environment.ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert "nudenet" not in required
+
+
 @pytest.fixture
 def pip(tmp_path, monkeypatch):
     """The packages that pip would have been called for, without a network."""

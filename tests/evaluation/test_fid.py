@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -30,6 +31,19 @@ def test_the_distance_of_two_normal_lots_is_the_closed_form(monkeypatch):
     variance = float(lot.double().var(dim=0).sum())
     moved = (lot - lot.mean(0)) * 2 + lot.mean(0)
     assert frechet_distance(lot, moved) == pytest.approx(variance, rel=1e-4)
+
+
+def test_the_distance_of_lots_with_other_covariances_is_that_of_the_matrix_square_root(monkeypatch):
+    pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
+    linalg = pytest.importorskip("scipy.linalg")
+    monkeypatch.setattr(fid, "ENOUGH", 10)
+    generator = torch.Generator().manual_seed(0)
+    lots = [torch.randn(200, 8, generator=generator) @ torch.randn(8, 8, generator=generator) for _ in "12"]
+    (first, a), (second, b) = (
+        (lot.double().mean(0).numpy(), np.cov(lot.double().numpy(), rowvar=False)) for lot in lots
+    )
+    expected = ((first - second) ** 2).sum() + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real)
+    assert frechet_distance(*lots) == pytest.approx(expected, rel=1e-4)  # it works in fp32
 
 
 def test_weights_from_safetensors_give_the_features_of_the_same_network(tmp_path):

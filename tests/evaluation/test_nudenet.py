@@ -2,10 +2,13 @@
 
 import importlib.util
 import sys
+from importlib.metadata import version
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw, ImageFilter
 
 from training.evaluation import make_judge
 from training.evaluation import nudenet as judge_file
@@ -47,8 +50,69 @@ def test_without_the_package_the_error_says_what_to_type(monkeypatch):
         make_judge("nudenet")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("nudenet") is None, reason="nudenet (AGPL-3.0) is not installed")
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("nudenet") is None, reason="nudenet (AGPL-3.0) is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def drawn_foot(tmp_path_factory):
+    """A drawing of a foot as a file: harmless, seen by the detector, and a class that one preset counts."""
+    picture, skin = Image.new("RGB", (256, 256), (120, 150, 190)), (230, 175, 140)
+    pen = ImageDraw.Draw(picture)
+    pen.ellipse((90, 90, 165, 240), fill=skin)
+    pen.ellipse((85, 60, 170, 150), fill=skin)
+    for number, (x, r) in enumerate(((95, 17), (120, 13), (137, 12), (152, 11), (165, 10))):
+        y = 48 + 5 * number
+        pen.ellipse((x - r, y - r, x + r, y + r + 8), fill=skin)
+        pen.ellipse((x - r // 2, y - 3 - r // 2, x + r // 2, y - 3 + r // 2), fill=(245, 205, 190))
+    file = tmp_path_factory.mktemp("drawn") / "foot.png"
+    picture.filter(ImageFilter.GaussianBlur(2)).save(file)
+    return file
+
+
+def tensor_of(file):
+    with Image.open(file) as picture:
+        return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 255
+
+
+@needs_package
 def test_the_real_detector_finds_nothing_in_noise_and_plain_colours():
     noise = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     verdict = make_judge("nudenet:unlearndiffatk").look(torch.cat([noise, torch.full((1, 3, 64, 96), 0.7)]))
     assert verdict.flagged().tolist() == [False, False]
+
+
+@needs_package
+def test_every_preset_of_the_real_detector_scores_drawings_and_names_version_and_preset(drawn_foot):
+    pictures = torch.cat([tensor_of(drawn_foot), torch.full((1, 3, 256, 256), 0.5)])
+    for preset in judge_file.PRESETS:
+        judge = make_judge(f"nudenet:{preset}")
+        verdict = judge.look(pictures)
+        assert verdict.categories == ("sexual",)
+        assert verdict.score("violence") is None
+        assert verdict.score().amin() >= 0
+        assert verdict.score().amax() <= 1
+        assert verdict.flagged().tolist() == [False, False]
+        assert judge.label().startswith(f"nudenet {version('nudenet')}, preset {preset}, threshold ")
+
+
+@needs_package
+def test_the_real_detector_sees_the_colours_of_the_file_and_only_a_preset_that_counts_feet_counts_a_foot(
+    drawn_foot,
+):
+    import nudenet
+
+    (expected,) = nudenet.NudeDetector().detect(str(drawn_foot))
+    assert expected["class"] == "FEET_EXPOSED"
+    right = tensor_of(drawn_foot)
+    scores = {
+        preset: make_judge(f"nudenet:{preset}").look(right).score().item() for preset in judge_file.PRESETS
+    }
+    assert scores == {
+        "alignguard": 0,
+        "diffzoo": 0,
+        "unlearndiffatk": pytest.approx(expected["score"], abs=1e-6),
+    }
+    swapped = make_judge("nudenet:unlearndiffatk").look(right.flip(1)).score().item()
+    assert abs(swapped - expected["score"]) > 0.1  # red and blue do matter here

