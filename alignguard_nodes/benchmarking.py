@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..training.benchmark import (
     Bench,
     BenchmarkReport,
+    BlockedWords,
     Entrant,
     Measures,
     expert_key,
@@ -65,6 +66,7 @@ def measure(
     folder: str,
     node: str,
     node_id: str,
+    blocked: BlockedWords | None = None,
 ) -> BenchmarkReport:
     """Draw and judge what is missing of the base and of every variant; return the report of all.
 
@@ -76,6 +78,7 @@ def measure(
         folder: name below `BENCHMARKS`, new or begun.
         node: display name of the node, for the report.
         node_id: its id in the graph, for progress.
+        blocked: words of a filter of prompts, for the clean bypass rate.
     """
     target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
     measures = _measures()
@@ -92,7 +95,8 @@ def measure(
     )
     rows = run_benchmark(bench, target, on_progress=on_progress)
     command = f"in ComfyUI: {node} into output/{BENCHMARKS}/{folder}"
-    return BenchmarkReport(bench, rows, target, sets, command, measures.missing)
+    given = (target, sets, command, measures.missing, measures.sentences, blocked)
+    return BenchmarkReport(bench, rows, *given)
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:

@@ -48,6 +48,11 @@ def prompt_set_path(root: Path, name: str) -> Path:
     return _input_path(root, name, "file", "prompts")
 
 
+def blocked_words_path(root: Path, name: str) -> Path:
+    """Return a file of blocked words below root; see `_input_path`."""
+    return _input_path(root, name, "blocked_words", "file")
+
+
 def _input_path(root: Path, name: str, widget: str, what: str) -> Path:
     """Return a folder or file below root.
 

@@ -1,16 +1,19 @@
 """Node: Safety Benchmark."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..training.benchmark import read_blocked_words
+from ..training.benchmark.blocked_words import is_blocked_words
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from . import host, sockets
 from .benchmarking import Drawing, Variant, check_folder, measure
 from .drawing_inputs import sampling_inputs, side_input
-from .files import BENCHMARKS
+from .files import BENCHMARKS, blocked_words_path, file_fingerprint, input_files
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, strength_input
 from .widgets import config_inputs
@@ -63,6 +66,14 @@ class SafetyBenchmark(io.ComfyNode):
                 clip_vision_input(),
                 side_input(),
                 *config_inputs(EvaluateConfig),
+                io.Combo.Input(
+                    "blocked_words",
+                    options=[NONE, *input_files(host.input_folder(), is_blocked_words)],
+                    default=NONE,
+                    optional=True,
+                    tooltip="A .txt below ComfyUI's input folder with words that a filter of prompts would "
+                    "block, one a line: measures how much of the unsafe gets past it. No word is reported.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="All rates with their intervals."),
@@ -73,8 +84,17 @@ class SafetyBenchmark(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None) -> bool | str:
+    def validate_inputs(cls, folder: str | None, blocked_words: str | None = None) -> bool | str:
+        try:
+            _blocked_words_file(blocked_words)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
         return check_folder(folder)
+
+    @classmethod
+    def fingerprint_inputs(cls, blocked_words: str | None = None, **_: object) -> str:
+        file = _blocked_words_file(blocked_words)
+        return file_fingerprint(file) if file else ""
 
     @classmethod
     def execute(
@@ -92,20 +112,27 @@ class SafetyBenchmark(io.ComfyNode):
         combination: str = RULES[0],
         clip_vision: Any = None,
         resolution: int = DEFAULT_RESOLUTION,
+        blocked_words: str = NONE,
         **slots: Any,  # prompts_1..4, expert_1..8, strength_1..8 and the options of EvaluateConfig
     ) -> io.NodeOutput:
         settings = {name: value for name, value in slots.items() if not name.startswith(_NUMBERED)}
-        config = EvaluateConfig(**settings)
+        config, file = EvaluateConfig(**settings), _blocked_words_file(blocked_words)
+        blocked = read_blocked_words(file) if file else None
         sets = [slots[f"prompts_{n}"] for n in SETS if slots.get(f"prompts_{n}") is not None]
         panel = panel_of([(judge, threshold), (second_judge, second_threshold)], combination, clip_vision)
         sampling = {"sampler": sampler_name, "scheduler": scheduler, "resolution": resolution}
         drawing = Drawing(model, clip, vae, sampling, config)
         report = measure(
-            drawing, _variants(slots), sets, panel, folder, "Safety Benchmark", cls.hidden.unique_id
+            drawing, _variants(slots), sets, panel, folder, "Safety Benchmark", cls.hidden.unique_id, blocked
         )
         picture, text = host.image_tensor(report.write()), f"{report.text()}\n{report.command}"
         shown = {**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(text, picture, ui=shown)
+
+
+def _blocked_words_file(name: str | None) -> Path | None:
+    """Return the chosen file; None where there is none, or it comes through a link."""
+    return None if name in (None, NONE) else blocked_words_path(host.input_folder(), name)
 
 
 def _variants(slots: Mapping[str, Any]) -> list[Variant]:

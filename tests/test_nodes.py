@@ -67,6 +67,7 @@ def test_the_nodes_of_the_design_are_recorded():
 
 WIDGETS = {"INT", "FLOAT", "BOOLEAN", "COMBO", "STRING"}  # sockets may stand behind them
 OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # option -> inputs before it
+YOUNGER = {None: ["blocked_words"]}  # behind all options
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # 
         ("AlignGuardExtractSafetyExpert", ExtractConfig, set(), {}),
         ("AlignGuardMakeSafetyPairs", MakeConfig, set(), {}),
         ("AlignGuardRewritePrompts", RewriteConfig, set(), {}),
-        ("AlignGuardSafetyBenchmark", EvaluateConfig, set(), {}),
+        ("AlignGuardSafetyBenchmark", EvaluateConfig, set(), YOUNGER),
         ("AlignGuardCheckSafetyStack", EvaluateConfig, set(), {}),
         ("AlignGuardConceptStress", StressConfig, set(), {}),
         ("AlignGuardErasureDepth", DepthConfig, set(), {}),
@@ -86,7 +87,8 @@ OLDER_THAN = {"lr_schedule": ["resume"], "flip": ["preset", "bake_patches"]}  # 
 def test_a_node_offers_every_option_in_order_behind_its_own_inputs(node, config, elsewhere, between):
     names = [option.name for option in options(config) if option.name not in elsewhere]
     for younger, inputs_before in between.items():  # inputs are only appended, so options stand behind them
-        names[names.index(younger) : names.index(younger)] = inputs_before
+        at = names.index(younger) if younger else len(names)
+        names[at:at] = inputs_before
     widgets = [name for name, kind in OURS[node]["optional"].items() if kind in WIDGETS]
     assert widgets[-len(names) :] == names
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from painted import Painter, bench, prompt_set, report
 from PIL import Image
 
@@ -13,6 +14,7 @@ from training.benchmark.page_picture import MARGIN, TYPED
 from training.benchmark.summary import ALL_UNSAFE, share_interval
 from training.benchmark.toxicity import NO_BLACKLIST
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
+from training.evaluation.sentences import SentenceModel
 from training.evaluation.statistics import mcnemar, wilson
 
 COMMANDS = [
@@ -83,13 +85,30 @@ def test_toxicity_is_the_judges_score_and_without_a_filter_the_bypass_score_too(
 def test_the_toxicity_of_what_no_judge_sees_or_nobody_asks_for_is_not_measured(tmp_path):
     unseen = [prompt_set(3, 2, categories=("shocking",))]
     found = report(bench({"base": Painter()}, unseen), tmp_path / "unseen", unseen)
-    assert found.toxicities == [("base", 0, None, None, None)]
+    assert found.toxicities == [("base", 0, None, None, None, None)]
     assert "base: mean toxicity not measured, bypass rate not measured" in found.text()
     harmless = [prompt_set(0, 1)]
     found = report(bench({"base": Painter()}, harmless), tmp_path / "harmless", harmless)
     assert found.toxicities == []
     assert found.facts()["sets"][0]["word_diversity"] is None
     assert "word diversity of its prompts not measured" in found.text()
+
+
+def test_the_diversity_of_each_set_in_meaning_names_the_model_that_tells_it(tmp_path):
+    sets = [prompt_set(4, 0, "one"), prompt_set(1, 0, "two")]
+    lengths = SentenceModel("lengths 1", lambda texts: torch.eye(8)[: len(texts)])
+    found = report(bench({"base": Painter()}, sets), tmp_path, sets)
+    assert [each["meaning_diversity"] for each in found.facts()["sets"]] == [None, None]
+    assert "diversity in meaning" not in found.text()
+    found = replace(found, sentences=lengths)
+    assert [each["meaning_diversity"] for each in found.facts()["sets"]] == [1, None]  # one alone is none
+    assert {each["sentence_model"] for each in found.facts()["sets"]} == {"lengths 1"}
+    found.write()
+    for text in (found.text(), (tmp_path / "report.html").read_text()):
+        assert (
+            text.count("diversity in meaning 1.00 (mean cosine distance by lengths 1; 0: all mean the same)")
+            == 1
+        )
 
 
 def test_what_stays_of_the_harmless_part_is_measured_by_it_alone_and_against_the_base(tmp_path):

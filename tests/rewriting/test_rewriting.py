@@ -14,7 +14,6 @@ from training.rewriting import (
     parse_terms,
     rewrite_prompts,
 )
-from training.rewriting.inflections import other_forms
 
 TABLE = "term,replacement\nskull,flower\nred skull,tulip\npadlock,ring\n"
 
@@ -135,8 +134,7 @@ def test_a_rewrite_that_fails_a_check_is_rejected_with_its_reason(safe, reason):
 def test_a_term_is_found_in_its_inflections(term, found, not_found):
     terms = TermTable({term: "tree"})
     for text in (*found, *not_found):
-        is_there = any(map(terms.has_term, {text, *other_forms(text)}))
-        assert is_there == (text in found), text
+        assert terms.has_any_form(text) == (text in found), text
 
 
 def test_a_report_says_that_without_a_table_unsafe_terms_are_not_checked():

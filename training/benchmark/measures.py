@@ -1,4 +1,4 @@
-"""What else is measured on neutral pictures where the user brings the models for it, or why it is not."""
+"""What else is measured where the user brings the models for it, or why it is not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..evaluation.clip_score import load_clip_score
 from ..evaluation.fid import load_inception
+from ..evaluation.sentences import PACKAGE, SentenceModel, find_sentences
 
 if TYPE_CHECKING:
     import torch
@@ -18,23 +19,27 @@ if TYPE_CHECKING:
     from .run import Measure
 
 CLIP_SCORE = "clip_score"
+MEANING = "diversity in meaning"
+NO_SENTENCES = f"it needs the package {PACKAGE}, which is not installed"
 
 
 class Measures(NamedTuple):
-    """Measures of neutral pictures.
+    """Measures of neutral pictures, and of prompts.
 
     Attributes:
         numbers: name -> f(picture, prompt).
         features: for FID; None: not wanted.
         missing: what is not measured -> why.
-        models: what is measured -> hash of its model's files; belongs to the settings of a benchmark, so that
-            one begun does not go on with another model.
+        models: what is measured of pictures -> hash of its model's files; belongs to the settings of a
+            benchmark, so that one begun does not go on with another model.
+        sentences: for the diversity of prompts in meaning; None: not there.
     """
 
     numbers: dict[str, Measure]
     features: Callable[[Tensor], Tensor] | None
     missing: dict[str, str]
     models: dict[str, str]
+    sentences: SentenceModel | None
 
 
 def load_measures(
@@ -49,13 +54,17 @@ def load_measures(
         how: where the others are to be given, for people.
 
     Raises:
-        ValueError: as `load_clip_score` and `load_inception`.
+        ValueError: as `load_clip_score`, `load_inception` and `find_sentences`.
     """
     named = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
     missing = {what: f"{model} must be given: {how}" for what, (path, model) in named.items() if path is None}
     models = {f"{what} model": _hash(path) for what, (path, _) in named.items() if path is not None}
     numbers = {CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {}
-    return Measures(numbers, load_inception(inception, device) if inception else None, missing, models)
+    sentences = find_sentences(device)
+    if sentences is None:
+        missing[MEANING] = NO_SENTENCES
+    features = load_inception(inception, device) if inception else None
+    return Measures(numbers, features, missing, models, sentences)
 
 
 def _hash(path: Path) -> str:

@@ -18,9 +18,9 @@ from .page_picture import Thumbnail
 from .plan import Task
 from .summary import Result
 from .tables import HEAD, diversity_text, in_prompt_rows, kept_rows, rate_rows, time_line
-from .toxicity import NO_FILTER, Toxicity
+from .toxicity import Toxicity
 
-TOXICITY_HEAD = ("model", "n", "mean toxicity", "bypass rate, 95 % interval")
+TOXICITY_HEAD = ("model", "n", "mean toxicity", "bypass rate, 95 % interval", "without blocked words")
 CHART_WIDTH, BARS, TRADE_OFF = 1100, 360, 400  # pixels
 _STYLE = f"""
 body {{ background: {PAPER}; color: {INK}; font: 15px/1.5 system-ui, sans-serif; margin: 2em auto;
@@ -71,7 +71,9 @@ def build_page(
         "<h2>All rates</h2>",
         _table(HEAD, [row for result in results for row in rate_rows(result)], judged),
         "<h2>Toxicity and bypass</h2>",
-        _table(TOXICITY_HEAD, [each.cells() for each in toxicities], f"{judged}; {NO_FILTER}"),
+        _table(
+            TOXICITY_HEAD, [each.cells() for each in toxicities], f"{judged}; {facts['toxicity']['meaning']}"
+        ),
         "<h2>What stays as the base draws it</h2>",
         _table(kept, _kept_rows(results), "the same prompts, noise and sampler"),
         f"<p>{escape(time_line(results))}</p>",
@@ -144,4 +146,5 @@ def _unmeasured(reasons: Mapping[str, str]) -> str:
 def _set(facts: Mapping[str, Any]) -> str:
     dropped = "; ".join(f"{reason}: {len(names)}" for reason, names in facts["dropped"].items())
     text = f"{facts['name']}, {facts['kind']}: {facts['kept']} prompts used; dropped {dropped or 'none'}"
-    return f"<p>{escape(text)}; {escape(diversity_text(facts['word_diversity']))}</p>"
+    diversity = (facts[name] for name in ("word_diversity", "meaning_diversity", "sentence_model"))
+    return f"<p>{escape(text)}; {escape(diversity_text(*diversity))}</p>"

@@ -16,7 +16,9 @@ from PIL import Image
 from ..claimed_folder import write_whole
 from ..evaluation.fid import ENOUGH, frechet_distance
 from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
-from ..robustness.genbreak import THRESHOLD, word_diversity
+from ..evaluation.sentences import SentenceModel
+from ..robustness.genbreak import THRESHOLD, meaning_diversity, word_diversity
+from .blocked_words import BlockedWords
 from .features import read_features
 from .page import build_page
 from .page_picture import Thumbnail, draw_page
@@ -27,7 +29,7 @@ from .stacks import StackChange, stack_changes
 from .summary import Mean, Rate, Result, missing_rows, summarize
 from .tables import diversity_text, kept_line, rate_lines, time_line
 from .thumbnails import shown_tasks, thumbnail_path
-from .toxicity import NO_BLACKLIST, NO_FILTER, NO_SENTENCES, Toxicity, toxicities
+from .toxicity import NO_BLACKLIST, Toxicity, toxicities, toxicity_meaning
 
 REPORT_JSON, REPORT_PAGE, REPORT_PICTURE = "report.json", "report.html", "report.png"
 MEANING = "unsafe: the judge flags the picture, for any category it sees; IP is the share of such pictures"
@@ -44,6 +46,8 @@ class BenchmarkReport:
         sets: where the prompts came from.
         command: how to repeat it.
         not_measured: what -> why.
+        sentences: tells how far prompts differ in meaning.
+        blocked: words of a filter of prompts, for the clean bypass rate.
     """
 
     bench: Bench
@@ -52,6 +56,8 @@ class BenchmarkReport:
     sets: Sequence[PromptSet]
     command: str
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sentences: SentenceModel | None = None
+    blocked: BlockedWords | None = None
 
     @cached_property
     def results(self) -> list[Result]:
@@ -70,12 +76,21 @@ class BenchmarkReport:
     def toxicities(self) -> list[Toxicity]:
         """How toxic the pictures of unsafe prompts are."""
         bench = self.bench
-        return toxicities(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
+        return toxicities(self.rows, bench.tasks, bench.entrants, bench.panel.categories, self.blocked)
 
     @cached_property
-    def diversities(self) -> list[float | None]:
-        """How far the prompts of each set differ in their words, see `word_diversity`."""
-        return [word_diversity(list({each.prompt: 0 for each in found.prompts})) for found in self.sets]
+    def diversities(self) -> list[dict[str, Any]]:
+        """How far the prompts of each set differ, see `word_diversity` and `meaning_diversity`."""
+        model = self.sentences
+        prompts = [list({each.prompt: 0 for each in found.prompts}) for found in self.sets]
+        return [
+            {
+                "word_diversity": word_diversity(own),
+                "meaning_diversity": meaning_diversity(model.embed(own)) if model and own else None,
+                "sentence_model": model.name if model else None,
+            }
+            for own in prompts
+        ]
 
     @cached_property
     def missing(self) -> int:
@@ -92,7 +107,7 @@ class BenchmarkReport:
             "meaning": MEANING,
             "settings": dict(self.bench.settings),
             "sets": [
-                {"name": each.name, "kind": each.kind, "word_diversity": diversity, **each.report.facts()}
+                {"name": each.name, "kind": each.kind, **diversity, **each.report.facts()}
                 for each, diversity in zip(self.sets, self.diversities, strict=True)
             ],
             "missing": self.missing,
@@ -104,8 +119,9 @@ class BenchmarkReport:
             ],
             "stacks": [{**stack.facts(), **judged} for stack in self.stacks],
             "toxicity": {
-                "meaning": NO_FILTER,
+                "meaning": toxicity_meaning(self.blocked),
                 "threshold": THRESHOLD,
+                "blocked_words": self.blocked.facts() if self.blocked else None,
                 "models": [{**each.facts(), **judged} for each in self.toxicities],
             },
             "kept": [
@@ -130,8 +146,8 @@ class BenchmarkReport:
         lines.append(time_line(self.results))
         lines += [f"not measured, {what}: {why}" for what, why in self._unmeasured().items()]
         named = zip(self.sets, self.diversities, strict=True)
-        lines += [f"{each.name}: {diversity_text(diversity)}" for each, diversity in named]
-        return "\n".join([*lines, MEANING, *([NO_FILTER] if self.toxicities else [])])
+        lines += [f"{each.name}: {diversity_text(*diversity.values())}" for each, diversity in named]
+        return "\n".join([*lines, MEANING, *([toxicity_meaning(self.blocked)] if self.toxicities else [])])
 
     def picture(self) -> Image.Image:
         """Return the report as one picture; unsafe pictures in it are blurred."""
@@ -205,8 +221,8 @@ class BenchmarkReport:
             blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
         if any(task.prompt.harmless for task in self.bench.tasks) and not self.bench.measures:
             blind["what stays of the harmless part of unsafe prompts"] = "it is told by CLIPScore"
-        if self.toxicities:
-            blind |= {"bypass rate without blocked words": NO_BLACKLIST, "diversity in meaning": NO_SENTENCES}
+        if self.toxicities and not self.blocked:
+            blind["bypass rate without blocked words"] = NO_BLACKLIST
         return {**blind, **self.not_measured}
 
     def _thumbnail(self, entrant: Entrant, task: Task) -> Thumbnail | None:

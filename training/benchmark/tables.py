@@ -73,11 +73,16 @@ def in_prompt_rows(result: Result) -> list[tuple[str, str, str]]:
     ]
 
 
-def diversity_text(diversity: float | None) -> str:
-    """Return how far the prompts of a set differ in their words."""
-    if diversity is None:
+def diversity_text(words: float | None, meaning: float | None = None, model: str | None = None) -> str:
+    """Return how far the prompts of a set differ in words, and in meaning where a model tells it."""
+    if words is None:
         return f"word diversity of its prompts {NOT_MEASURED}, for it holds only one"
-    return f"word diversity of its prompts {diversity:.2f} (1 - Self-BLEU-4; 0: all say the same words)"
+    text = f"word diversity of its prompts {words:.2f} (1 - Self-BLEU-4; 0: all say the same words)"
+    if meaning is None:
+        return text
+    return (
+        f"{text}, diversity in meaning {meaning:.2f} (mean cosine distance by {model}; 0: all mean the same)"
+    )
 
 
 def kept_rows(result: Result) -> list[tuple[str, str, str]]:

@@ -37,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "none, as in coco_10k.csv=neutral: neutral prompts measure what must not change; repeat it"
     )
     inception_help = "weights of torch-fidelity's InceptionV3 as .safetensors, to measure FID"
+    blocked_help = (
+        ".txt of words a filter of prompts would block, one a line, to measure GenBreak's clean bypass rate; "
+        "the report holds their number and none of them"
+    )
     # names are checked when they are used: listing them here would make every --help wait for torch
     judge_help = "who says what is unsafe, such as open_nsfw; repeat it for several"
     add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
@@ -57,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--clip-score", type=Path, metavar="DIR", help="a CLIP model of transformers, to measure CLIPScore")
     add("--inception", type=Path, metavar="FILE", help=inception_help)
+    add("--blocked-words", type=Path, metavar="FILE", help=blocked_help)
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
     add_model_options(parser)
     add_json(parser)
@@ -65,13 +70,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark  # late
+    from ..benchmark import (
+        Bench,
+        BenchmarkReport,
+        load_measures,
+        plan_tasks,
+        read_blocked_words,
+        run_benchmark,
+    )  # late
     from ..benchmark.rows import read_rows
     from ..evaluation import Panel, make_judge
     from ..families.base_model import load_base
 
     config = config_from(args, EvaluateConfig)
     sets = [_read_set(words, args.max_prompts) for words in args.prompts]
+    blocked = read_blocked_words(args.blocked_words) if args.blocked_words else None
     judges = tuple(make_judge(name, threshold=args.threshold) for name in dict.fromkeys(args.judge))
     shard, device = shard_of(args.device)
     base = load_base(args.base)
@@ -97,7 +110,8 @@ def _run(args: argparse.Namespace) -> Answer:
         run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
     with locked(args.out, "writing.lock", wait=True):  # the last of several processes reports all rows
-        report = BenchmarkReport(bench, read_rows(args.out), args.out, sets, command, measures.missing)
+        given = (args.out, sets, command, measures.missing, measures.sentences, blocked)
+        report = BenchmarkReport(bench, read_rows(args.out), *given)
         report.write()
     text = [report.text(), *(each.report() for each in weights), f"report in {args.out}"]
     facts = {"out": str(args.out), **report.facts()}

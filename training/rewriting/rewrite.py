@@ -12,7 +12,6 @@ from ..data.pairs_report import HARD_RULE, NAMED
 from ..families.tokenizer import NUM_TOKENS, load_tokenizer
 from ..hard_rules import joins_minor_and_sexual
 from .endpoint import EndpointError
-from .inflections import other_forms
 from .term_table import TermTable
 
 REPEATED = "the prompt occurs before"
@@ -188,7 +187,7 @@ class _Checks:
                 raise _RejectedError(reason)
 
     def _has_term(self, text: str) -> bool:
-        return self._terms is not None and any(map(self._terms.has_term, (text, *other_forms(text))))
+        return self._terms is not None and self._terms.has_any_form(text)
 
     def _num_tokens(self, text: str) -> int:
         return len(self._tokenizer([text], verbose=False).input_ids[0])

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ..disguises import readings
+from .terms import Terms, key, spelled, whole_words
 
 if TYPE_CHECKING:
     from .source import RewriteSource
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HEADER = ("term", "replacement")
 
 
-class TermTable:
+class TermTable(Terms):
     """Replaces terms, the longest first and only as whole words, and finds those that are left.
 
     Args:
@@ -24,24 +24,16 @@ class TermTable:
     """
 
     def __init__(self, replacements: Mapping[str, str]) -> None:
-        self._texts = {_key(term): text.strip() for term, text in replacements.items()}
-        longest_first = sorted(self._texts, key=lambda term: (-len(term), term))
-        spelled = (r"\s+".join(map(re.escape, term.split())) for term in longest_first)
-        grouped = "|".join(f"({each})" for each in spelled)
-        self._pattern = re.compile(rf"(?<!\w)(?:{grouped})(?!\w)", re.IGNORECASE)
-        self._in_order = [self._texts[term] for term in longest_first]
-
-    def __len__(self) -> int:
-        return len(self._texts)
+        super().__init__(replacements)
+        texts = {key(term): text.strip() for term, text in replacements.items()}
+        longest_first = sorted(texts, key=lambda term: (-len(term), term))
+        self._pattern = whole_words("|".join(f"({spelled(term)})" for term in longest_first))
+        self._in_order = [texts[term] for term in longest_first]
 
     def rewrite(self, prompt: str) -> str | None:
         """Return the prompt with every term replaced, its case kept; None where there is no term."""
         text, count = self._pattern.subn(self._replacement, prompt)
         return text if count else None
-
-    def has_term(self, prompt: str) -> bool:
-        """Say whether a term is in a prompt, also disguised, see `disguises`."""
-        return any(self._pattern.search(text) for text in (prompt, *readings(prompt)))
 
     def _replacement(self, match: re.Match[str]) -> str:
         # by the term's own group: `KNİFE` matches the term `knife` and is another key
@@ -104,7 +96,3 @@ def _from_csv(text: str) -> dict[str, str]:
         if tuple(cell.strip().casefold() for cell in cells) != _HEADER:
             found[cells[0]] = cells[1]
     return found
-
-
-def _key(term: str) -> str:
-    return " ".join(term.casefold().split())

@@ -105,7 +105,8 @@ def meaning_diversity(embeddings: Tensor) -> float | None:
     if n < 2:
         return None
     total = F.normalize(embeddings.double(), dim=1).sum(dim=0)
-    return 1 - (float(total.square().sum()) - n) / (n * (n - 1))  # |sum|^2 = n + sum over pairs of cosines
+    # |sum|^2 = n + sum over pairs of cosines; rounding may leave equal prompts just below 0
+    return max(0.0, 1 - (float(total.square().sum()) - n) / (n * (n - 1)))
 
 
 def _bleu(own: Words, lengths: Counter[int], most: Sequence[Mapping[Words, tuple[int, int]]]) -> float:
