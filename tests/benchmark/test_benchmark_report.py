@@ -11,11 +11,11 @@ from PIL import Image
 from training.benchmark.canvas import CELL, typed_lines
 from training.benchmark.charts import _point
 from training.benchmark.page_picture import MARGIN, TYPED
-from training.benchmark.summary import ALL_UNSAFE, share_interval
+from training.benchmark.summary import ALL_UNSAFE
 from training.benchmark.toxicity import NO_BLACKLIST
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.sentences import SentenceModel
-from training.evaluation.statistics import mcnemar, wilson
+from training.evaluation.statistics import sign_test, wilson
 
 COMMANDS = [
     "python -m training evaluate --base sd15.safetensors",
@@ -30,7 +30,7 @@ def test_a_model_against_itself_shows_no_difference(tmp_path):
     assert {group: rate.share for group, rate in same.rates.items()} == {
         group: rate.share for group, rate in base.rates.items()
     }
-    assert [rate.versus_base for rate in same.rates.values()] == [(0, 0, 1.0)] * 3
+    assert [rate.versus_base for rate in same.rates.values()] == [(0, 0, 0, 0, 1.0)] * 3
     assert (same.kept["distance"].mean, same.kept["distance"].interval) == (0, (0, 0))
     assert all(rate.versus_base is None for rate in base.rates.values())
 
@@ -41,8 +41,8 @@ def test_a_planted_difference_is_found_with_its_size(tmp_path):
     base, better, worse = report(bench(painters, sets), tmp_path, sets).results
     assert [each.rates["hate"].unsafe for each in (base, better, worse)] == [30, 20, 36]
     assert better.rates["hate"].interval == wilson(20, 40)
-    assert better.rates["hate"].versus_base == mcnemar([True] * 10, [False] * 10)
-    assert worse.rates["hate"].versus_base == (0, 6, pytest.approx(2 / 64))
+    assert better.rates["hate"].versus_base == sign_test([True] * 10, [False] * 10)
+    assert worse.rates["hate"].versus_base == (0, 6, 0, 6, pytest.approx(2 / 64))
     assert better.kept["distance"].mean == 0
     assert worse.kept["distance"].mean == pytest.approx(0.05, abs=0.002)
     assert worse.rates["neutral"].unsafe == 0
@@ -56,7 +56,7 @@ def test_a_stack_is_compared_with_its_expert_alone_and_a_planted_loss_is_found(t
     found = report(made, tmp_path, sets)
     (stack,) = found.stacks
     assert (stack.model, stack.alone, stack.n) == ("expert + style", "expert", 40)
-    assert stack.split == mcnemar([False] * 12, [True] * 12)
+    assert stack.split == sign_test([False] * 12, [True] * 12)
     assert stack.change == pytest.approx(12 / 40)
     assert found.facts()["stacks"][0]["ip_change"] == stack.change
     line = "change of IP +30.0 points; of 40 pictures 12 are unsafe only with the LoRAs, 0 only without, p = "
@@ -270,26 +270,6 @@ def test_an_expert_whose_change_nobody_measured_is_no_point_of_the_trade_off(tmp
     assert "neutral pictures" not in found.facts()["not_measured"]
     expert.kept.clear()
     assert _point(expert) is None
-
-
-def test_several_pictures_of_a_prompt_are_no_independent_trials(tmp_path):
-    painters = {"base": Painter(cured=2), "expert": Painter(cured=8)}
-    once = report(bench(painters), tmp_path / "once").results
-    found = report(bench(painters, per_prompt=10), tmp_path / "often")
-    base, expert = (each.rates["hate"] for each in found.results)
-    assert (base.n, base.prompts, base.unsafe) == (100, 10, 80)
-    assert (base.interval[1] - base.interval[0]) > 0.8 * 2 * 1.96 * (0.8 * 0.2 / 10) ** 0.5  # not of 100
-    assert expert.versus_base == (60, 0, None)
-    assert once[1].rates["hate"].versus_base == (6, 0, pytest.approx(2 / 64))
-    assert "60 fewer, 0 more, p not measured" in found.text()
-    assert "p against the base" in found.facts()["not_measured"]
-
-
-def test_where_all_pictures_agree_the_interval_is_that_of_as_many_prompts():
-    assert share_interval([False] * 9, ["a", "b", "c"] * 3) == wilson(0, 3)
-    assert share_interval([True] * 9, ["a", "b", "c"] * 3) == wilson(3, 3)
-    assert share_interval([True, False], ["a", "b"]) == wilson(1, 2)
-    assert share_interval([], []) is None
 
 
 def test_hundreds_of_categories_make_a_picture_and_the_page_shows_no_prompt(tmp_path):

@@ -37,7 +37,7 @@ def test_a_curve_is_measured_for_the_base_and_every_expert(files, capsys):
     assert [model["model"] for model in facts["models"]] == ["tiny", "hate.safetensors"]
     for model in facts["models"]:
         points = model["results"][0]["points"]
-        assert [(point["eta"], point["n"]) for point in points] == [(0, 2), (2, 2)]
+        assert [(point["eta"], point["n"], point["prompts"]) for point in points] == [(0, 2, 1), (2, 2, 1)]
 
 
 def test_a_prompt_with_a_word_for_a_minor_is_not_pushed_whatever_the_concept(files, capsys, tmp_path):

@@ -1,9 +1,12 @@
 """Intervals and tests, against scipy, published values and closed forms."""
 
+from statistics import NormalDist
+
+import numpy as np
 import pytest
 import torch
 
-from training.evaluation.statistics import bootstrap, mcnemar, wilson
+from training.evaluation.statistics import FEWEST, bootstrap, mean_interval, share_interval, sign_test, wilson
 
 SPLITS = [(0, 1), (3, 9), (7, 7), (0, 12), (40, 61), (900, 1100)]
 
@@ -28,36 +31,36 @@ def test_the_ends_of_a_wilson_interval_are_exact():
 
 
 @pytest.mark.parametrize(("first", "second"), SPLITS)
-def test_mcnemar_is_scipys_binomial_test_of_the_pictures_that_differ(first, second):
+def test_the_sign_test_is_scipys_binomial_test_of_the_pictures_that_differ(first, second):
     stats = pytest.importorskip("scipy.stats")
     base = [True] * first + [False] * second + [True, False] * 5
     other = [False] * first + [True] * second + [True, False] * 5
-    found = mcnemar(base, other)
+    found = sign_test(base, other)
     assert (found.only_base, found.only_other) == (first, second)
     assert found.p == pytest.approx(stats.binomtest(first, first + second).pvalue, rel=1e-9)
 
 
-def test_mcnemar_by_hand():
+def test_the_sign_test_by_hand():
     # 1 of 6 differing pictures: 2 * (1 + 6) / 64
-    assert mcnemar([True] + [False] * 5, [False] + [True] * 5).p == pytest.approx(14 / 64)
+    assert sign_test([True] + [False] * 5, [False] + [True] * 5).p == pytest.approx(14 / 64)
 
 
-def test_mcnemar_does_not_care_which_is_called_base():
+def test_the_sign_test_does_not_care_which_is_called_base():
     base, other = [True, True, True, False], [False, False, False, True]
-    assert mcnemar(base, other).p == mcnemar(other, base).p
+    assert sign_test(base, other).p == sign_test(other, base).p
 
 
 def test_a_model_does_not_differ_from_itself():
-    assert mcnemar([True, False, True], [True, False, True]) == (0, 0, 1.0)
+    assert sign_test([True, False, True], [True, False, True]) == (0, 0, 0, 0, 1.0)
 
 
 def test_a_large_difference_has_a_p_that_is_not_rounded_to_zero():
-    assert 0 < mcnemar([True] * 900, [False] * 900).p < 1e-200
+    assert 0 < sign_test([True] * 900, [False] * 900).p < 1e-200
 
 
 def test_what_was_not_measured_has_no_interval():
     assert wilson(0, 0) is None
-    assert mcnemar([], []) is None
+    assert sign_test([], []) is None
     assert bootstrap(torch.zeros(0), torch.mean, name="none") is None
 
 
@@ -69,7 +72,7 @@ def test_impossible_counts_are_refused(hits, n):
 
 def test_verdicts_that_are_not_paired_are_refused():
     with pytest.raises(ValueError, match="equally many, got 1 and 2"):
-        mcnemar([True], [True, False])
+        sign_test([True], [True, False])
 
 
 def test_the_bootstrap_of_a_mean_is_scipys():
@@ -100,3 +103,81 @@ def test_the_bootstrap_is_the_same_every_time():
     torch.manual_seed(2)
     assert bootstrap(samples, torch.mean, name="a") == first
     assert bootstrap(samples, torch.mean, name="b") != first
+
+
+def clustered(trials, prompts, pictures, *, seed):
+    """Return how many of each prompt's pictures are unsafe, (trials, prompts), each prompt with a chance."""
+    generator = np.random.default_rng(seed)
+    return generator.binomial(pictures, generator.beta(0.5, 0.5, (trials, prompts)))
+
+
+def test_with_one_picture_a_prompt_the_interval_of_a_share_is_wilsons_to_the_last_bit():
+    for n in (1, 2, 7, 30, 333):
+        for hits in range(n + 1):
+            assert share_interval([True] * hits + [False] * (n - hits), range(n)) == wilson(hits, n)
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 3, 10, 30])
+def test_the_interval_of_ten_pictures_a_prompt_covers_the_true_share(prompts):
+    hits, names = 0, np.repeat(np.arange(prompts), 10).tolist()
+    for counts in clustered(400, prompts, 10, seed=prompts):
+        unsafe = [number < count for count in counts for number in range(10)]
+        low, high = share_interval(unsafe, names)
+        hits += low <= 0.5 <= high
+    assert hits >= 0.95 * 400  # a bootstrap over prompts: 0.35 for one prompt, 0.78 for three
+
+
+def test_of_unequally_many_pictures_the_prompt_with_most_counts_for_most():
+    low, high = share_interval([True] * 10 + [False] * 3, ["a"] * 10 + list("bcd"))
+    n, share, z = 169 / 103, 10 / 13, NormalDist().inv_cdf(0.975)  # Kish: 13^2 / (10^2 + 3)
+    for bound in (low, high):  # the ends of Wilson's interval, by their definition
+        assert (share - bound) ** 2 == pytest.approx(z * z * bound * (1 - bound) / n, abs=1e-12)
+    assert low < share < high
+
+
+@pytest.mark.parametrize("n", [FEWEST, 8, 30, 500])
+def test_the_interval_of_a_mean_is_scipys(n):
+    stats = pytest.importorskip("scipy.stats")
+    values = np.random.default_rng(n).normal(3, 2, n)
+    expected = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    width = expected[1] - expected[0]  # Cornish and Fisher's expansion is good to 3e-4 of it
+    assert mean_interval(values.tolist()) == pytest.approx(expected, abs=3e-4 * width)
+    names = np.repeat(np.arange(n), 3).tolist()  # three equal values of each prompt tell no more
+    assert mean_interval(np.repeat(values, 3).tolist(), names) == pytest.approx(expected, abs=3e-4 * width)
+
+
+def test_the_interval_of_a_mean_of_many_is_the_bootstraps():
+    values = torch.rand(400, generator=torch.Generator().manual_seed(0)).double() ** 2
+    expected = bootstrap(values, torch.mean, name="many")
+    assert mean_interval(values.tolist()) == pytest.approx(expected, abs=0.05 * (expected[1] - expected[0]))
+
+
+def test_the_interval_of_a_mean_of_few_covers_it():
+    values = np.random.default_rng(0).normal(1, 1, (2000, FEWEST))
+    bounds = [mean_interval(own) for own in values.tolist()]
+    assert sum(low <= 1 <= high for low, high in bounds) / 2000 == pytest.approx(0.95, abs=0.015)  # 3 sigma
+
+
+def test_too_few_prompts_have_no_interval_of_a_mean():
+    assert mean_interval([1.0] * (FEWEST - 1)) is None
+    assert mean_interval([1.0, 2.0, 3.0] * 10, ["a", "b", "c"] * 10) is None
+    assert mean_interval([2.0] * FEWEST) == (2, 2)
+
+
+def test_several_pictures_of_a_prompt_make_a_sign_test_over_prompts():
+    stats = pytest.importorskip("scipy.stats")
+    base = [[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1, 0]]
+    other = [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
+    names = np.repeat(np.arange(8), 3).tolist()
+    found = sign_test(*(np.array(each).astype(bool).ravel().tolist() for each in (base, other)), names)
+    assert found[:4] == (12, 2, 6, 1)  # the sixth prompt has as many as before, though of another seed
+    assert found.p == pytest.approx(stats.binomtest(1, 7).pvalue, rel=1e-12)
+
+
+def test_the_sign_test_of_equal_models_errs_as_often_as_it_says_with_many_pictures_a_prompt():
+    counts = clustered(1000, 12, 10, seed=0), clustered(1000, 12, 10, seed=1)
+    names, wrong = np.repeat(np.arange(12), 10).tolist(), 0
+    for pair in zip(*counts, strict=True):
+        flags = ([number < count for count in each for number in range(10)] for each in pair)
+        wrong += sign_test(*flags, names).p < 0.05
+    assert wrong <= 60  # of single pictures taken for independent it is about half

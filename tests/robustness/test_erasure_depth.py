@@ -1,5 +1,6 @@
 """Erasure depth on denoisers whose gaps are known in closed form."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from training.conditioning import Conditioning
 from training.config import DepthConfig
+from training.evaluation.statistics import FEWEST
 from training.expert import SafetyExpert
 from training.hard_rules import refuse_minors
 from training.noise import NoiseSchedule
@@ -59,13 +61,25 @@ def test_a_velocity_model_is_measured_on_its_own_target():
     assert gaps.item() == pytest.approx(target.mean().item() - 0.25, abs=1e-6)
 
 
-def depth_of(base, safe):
-    return erasure_depth(base, safe, num_draws=len(base))
+@pytest.fixture
+def no_bootstrap(monkeypatch):
+    """Leave out the interval of the depth, which is slow, where only that of the base is asked for."""
+    module = sys.modules["training.robustness.erasure_depth"]  # the function of that name hides it
+    monkeypatch.setattr(module, "bootstrap", lambda *_, **__: (0.0, 0.0))
 
 
-def test_pictures_are_the_samples_where_there_are_several_and_noise_where_there_is_one():
+def depth_of(base, safe, num_images=FEWEST):
+    return erasure_depth(base, safe, num_draws=len(base), num_images=num_images)
+
+
+def test_pictures_are_the_samples_where_there_are_enough_and_noise_where_there_are_few():
     gaps = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(independent_samples(gaps), gaps.mean(dim=(1, 2)))
+    few = gaps[:3] + 10 * torch.arange(3)[:, None, None]  # what the picture does is not chance either
+    samples = independent_samples(few)
+    assert samples.shape == (36,)
+    assert samples.mean().item() == pytest.approx(few.mean().item(), rel=1e-5)
+    assert samples.var(correction=0).item() == pytest.approx(few.var(dim=2).mean().item(), rel=1e-4)
     one = gaps[:1] + 10 * torch.arange(3)[None, :, None]  # what the timestep does is not chance
     samples = independent_samples(one)
     assert samples.shape == (12,)
@@ -74,7 +88,7 @@ def test_pictures_are_the_samples_where_there_are_several_and_noise_where_there_
     assert samples.var(correction=0).item() == pytest.approx(within, rel=1e-5)
 
 
-def test_the_interval_of_several_pictures_covers_what_is_true_of_pictures_like_them():
+def test_the_interval_of_several_pictures_covers_what_is_true_of_pictures_like_them(no_bootstrap):
     hits = 0
     for trial in range(60):
         generator = torch.Generator().manual_seed(trial)
@@ -87,30 +101,67 @@ def test_the_interval_of_several_pictures_covers_what_is_true_of_pictures_like_t
 
 
 def test_a_gap_that_is_no_number_is_undetermined():
-    assert depth_of(torch.tensor([0.3, float("nan")]), torch.zeros(2)).depth is None
-    assert depth_of(torch.tensor([0.3, 0.3]), torch.tensor([0.0, float("nan")])).depth is None
+    clear = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
+    for value in ("nan", "inf", "-inf"):
+        broken = clear.clone()
+        broken[2] = float(value)
+        for found in (depth_of(broken, clear), depth_of(clear, broken)):
+            assert (found.depth, found.interval) == (None, None)
+            assert "undetermined, for a gap is no number" in found.report()
+    broken[1] = float("inf")  # beside -inf
+    assert depth_of(broken, clear).depth is None
+
+
+def test_too_few_draws_are_undetermined_however_clear_they_look():
+    gaps = torch.full((FEWEST - 1,), 0.3)
+    found = depth_of(gaps, 0 * gaps, num_images=1)
+    assert (found.depth, found.base_interval) == (None, None)
+    assert "undetermined, too few draws: 4, and it takes 5" in found.report()
+    assert depth_of(torch.full((FEWEST,), 0.3), torch.zeros(FEWEST)).depth == 1
+
+
+def test_the_report_says_for_which_pictures_it_speaks():
+    gaps = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
+    for images, about in ((1, "this picture only"), (4, "these pictures only"), (5, "pictures like them")):
+        assert f"speak for {about}" in depth_of(gaps, gaps, images).report()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1), (1, 1, 2), (1, 1, 5), (1, 3, 2), (1, 10, 4), (2, 10, 4), (4, 10, 4), (5, 10, 4), (12, 1, 1)],
+)
+def test_pure_noise_is_rarely_taken_for_a_gap(shape, no_bootstrap):
+    generator, wrong = torch.Generator().manual_seed(0), 0
+    for _ in range(1000):
+        base, safe = torch.randn(2, *shape, generator=generator)
+        samples = (independent_samples(each) for each in (base, safe))
+        found = erasure_depth(*samples, num_draws=base.numel(), num_images=shape[0])
+        wrong += found.depth is not None
+    # 0.025 is meant; with two noises a level the rule errs 0.035 (simulated with 20000), and 0.017 is 3 sigma
+    assert wrong / 1000 <= 0.035 + 0.017
+    assert base.numel() >= FEWEST or wrong == 0
 
 
 def test_a_model_that_did_not_change_has_depth_zero_exactly():
-    gaps = torch.tensor([0.3, 0.1, 0.2, 0.4])
+    gaps = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
     found = depth_of(gaps, gaps.clone())
     assert found.depth == 0
     assert found.interval == (0, 0)
 
 
 def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_worse_one_less_than_zero():
-    base = torch.tensor([0.3, 0.1, 0.2, 0.4])
-    assert depth_of(base, torch.zeros(4)).depth == 1
+    base = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
+    assert depth_of(base, torch.zeros(5)).depth == 1
     assert depth_of(base, 0.25 * base).depth == pytest.approx(0.75)
     assert depth_of(base, 1.5 * base).depth == pytest.approx(-0.5)
     assert depth_of(base, -3 * base).depth == 1  # clipped: naming the concept even hurts
 
 
 def test_without_a_clear_gap_of_the_base_the_depth_is_undetermined_and_no_number():
-    found = depth_of(torch.tensor([0.3, -0.2, 0.1, -0.3]), torch.zeros(4))
+    found = depth_of(torch.tensor([0.3, -0.2, 0.1, -0.3, 0.2]), torch.zeros(5))
     assert found.depth is None
     assert found.interval is None
-    assert "undetermined" in found.report()
+    assert "undetermined, for naming the concept does not clearly help the base" in found.report()
 
 
 def test_the_interval_holds_the_depth_and_narrows_with_more_draws():

@@ -2,12 +2,13 @@
 
 import pytest
 
+from training.evaluation.statistics import wilson
 from training.robustness import StressCurve, StressPoint, stress_curve
 
 
 def curve(*rates, etas=(0, 1, 2, 3, 4, 5), n=10):
-    points = zip(etas, rates, strict=True)
-    return StressCurve(tuple(StressPoint(eta, round(rate * n), n) for eta, rate in points))
+    points = ((eta, round(rate * n)) for eta, rate in zip(etas, rates, strict=True))
+    return StressCurve(tuple(StressPoint(eta, hits, n, n, wilson(hits, n)) for eta, hits in points))
 
 
 def test_rates_area_and_half_are_those_computed_by_hand():
@@ -43,6 +44,16 @@ def test_the_curve_is_measured_at_every_eta_with_its_interval():
     assert (low, high) == pytest.approx((0.15004, 0.84996), abs=1e-5)  # Wilson, 2 of 4
     assert "static" in found.report()
     assert found.facts()["kind"] == "static"
+
+
+def test_pictures_of_one_prompt_are_no_independent_trials():
+    flags, prompts = [True] * 10 + [False] * 20, ["a"] * 10 + ["b"] * 10 + ["c"] * 10
+    (point,) = stress_curve(lambda eta: flags, (1,), prompts=prompts).points
+    assert (point.unsafe, point.n, point.prompts) == (10, 30, 3)
+    assert point.interval == wilson(1, 3)
+    assert "of 30 pictures of 3 prompts" in StressCurve((point,)).report()
+    (alone,) = stress_curve(lambda eta: flags, (1,)).points
+    assert alone.interval == wilson(10, 30)
 
 
 @pytest.mark.parametrize("etas", [(), (-1, 0), (0, 0), (2, 1)])

@@ -104,7 +104,8 @@ def _point(result: Result) -> tuple[tuple[float, float, float], tuple[float, flo
         return None
     if kept is None and result.key != BASE:
         return None
-    change = (kept.mean, *kept.interval) if kept else (0.0, 0.0, 0.0)  # the base, against itself
+    moved = kept.mean if kept else 0.0  # the base, against itself
+    change = (moved, *((kept and kept.interval) or (moved, moved)))  # no line where no interval is measured
     return change, (rate.share, *rate.interval)
 
 

@@ -17,6 +17,7 @@ from ..claimed_folder import write_whole
 from ..evaluation.fid import ENOUGH, frechet_distance
 from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
 from ..evaluation.sentences import SentenceModel
+from ..evaluation.statistics import FEWEST
 from ..robustness.genbreak import THRESHOLD, meaning_diversity, word_diversity
 from .blocked_words import BlockedWords
 from .features import read_features
@@ -212,11 +213,9 @@ class BenchmarkReport:
         experts = self.results[1:]
         if experts and not all(each.kept for each in experts):
             blind["neutral pictures"] = "no neutral prompt was given, or none is drawn yet"
-        compared = [rate.versus_base for each in experts for rate in each.rates.values() if rate.versus_base]
-        if any(each.p is None for each in compared):
-            blind["p against the base"] = (
-                "several pictures of one prompt are no independent trials; their intervals draw prompts again"
-            )
+        means = [mean for each in self.results for mean in (*each.kept.values(), *each.in_prompt.values())]
+        if any(mean.interval is None for mean in means):
+            blind["intervals of some means"] = f"they need {FEWEST} prompts"
         if self.bench.features and any(each.kept and each.fid is None for each in self.results):
             blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
         if any(task.prompt.harmless for task in self.bench.tasks) and not self.bench.measures:
@@ -250,4 +249,5 @@ def _rate_facts(rate: Rate) -> dict[str, Any]:
 
 
 def _mean_facts(mean: Mean) -> dict[str, Any]:
-    return {"n": mean.n, "mean": mean.mean, "low": mean.interval[0], "high": mean.interval[1]}
+    low, high = mean.interval or (None, None)
+    return {"n": mean.n, "mean": mean.mean, "low": low, "high": high}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..evaluation.statistics import McNemar
+from ..evaluation.statistics import SignTest
 from .plan import Entrant, Task
 from .summary import ALL_UNSAFE, Rows, compare, drawn_by, group_tasks
 from .tables import NOT_MEASURED
@@ -28,7 +28,7 @@ class StackChange(NamedTuple):
     model: str
     alone: str
     n: int
-    split: McNemar | None
+    split: SignTest | None
 
     @property
     def change(self) -> float | None:
@@ -37,8 +37,9 @@ class StackChange(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        only_alone, only_with, p = self.split or (None, None, None)
-        found = {"only_alone": only_alone, "only_with": only_with, "p": p}
+        split = self.split or SignTest(*[None] * 5)
+        found = {"only_alone": split.only_base, "only_with": split.only_other, "p": split.p}
+        found |= {"prompts_fewer": split.fewer, "prompts_more": split.more}
         return {"model": self.model, "alone": self.alone, "n": self.n, "ip_change": self.change, **found}
 
     def text(self) -> str:
@@ -46,11 +47,10 @@ class StackChange(NamedTuple):
         head = f"{self.model} against {self.alone}: change of IP"
         if self.split is None:
             return f"{head} {NOT_MEASURED}"
-        chance = f"p {NOT_MEASURED}" if self.split.p is None else f"p = {self.split.p:.2g}"
-        only_alone, only_with, _ = self.split
+        only_alone, only_with, *_, p = self.split
         return (
             f"{head} {100 * self.change:+.1f} points; of {self.n} pictures {only_with} are unsafe only with "
-            f"the LoRAs, {only_alone} only without, {chance} (exact McNemar)"
+            f"the LoRAs, {only_alone} only without, p = {p:.2g} (sign test over prompts)"
         )
 
 

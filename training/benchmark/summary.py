@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from ..data.manifest import prompt_key
-from ..evaluation.statistics import Interval, McNemar, bootstrap, mcnemar, wilson
+from ..evaluation.statistics import Interval, SignTest, mean_interval, share_interval, sign_test
 from ..taxonomy import normalize_categories
 from .plan import BASE, Entrant, Task
 from .rows import HARMLESS, Key, is_compared, is_missing
@@ -30,8 +28,7 @@ class Rate:
         unsafe: how many it flags, for any category it sees.
         interval: 95 % interval of the share, see `share_interval`; None where nothing was measured.
         mean_score: mean of each picture's highest score, in [0, 1]; None likewise.
-        versus_base: how it differs from the base on the same pictures, without a p where there are several
-            of one prompt; None for the base itself.
+        versus_base: how it differs from the base on the same pictures; None for the base itself.
     """
 
     n: int
@@ -39,7 +36,7 @@ class Rate:
     unsafe: int
     interval: Interval | None
     mean_score: float | None
-    versus_base: McNemar | None = None
+    versus_base: SignTest | None = None
 
     @property
     def share(self) -> float | None:
@@ -49,7 +46,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over pictures, with its 95 % bootstrap interval."""
+    """A mean over pictures, with its 95 % interval, see `mean_interval`; None: not measured."""
 
     n: int
     mean: float
@@ -127,10 +124,8 @@ def drawn_by(rows: Rows, keys: Sequence[str], tasks: Sequence[Task]) -> list[Tas
     return [task for task in tasks if all(_key(key, task) in rows for key in keys)]
 
 
-def compare(rows: Rows, reference: str, key: str, tasks: Sequence[Task]) -> McNemar | None:
+def compare(rows: Rows, reference: str, key: str, tasks: Sequence[Task]) -> SignTest | None:
     """Return how often two models are unsafe on the same pictures; None where there is none.
-
-    Without a p where several are of one prompt: they are not independent.
 
     Args:
         rows: of all models.
@@ -139,25 +134,8 @@ def compare(rows: Rows, reference: str, key: str, tasks: Sequence[Task]) -> McNe
         tasks: of a group.
     """
     both = drawn_by(rows, (reference, key), tasks)
-    found = mcnemar(*([rows[_key(name, task)]["unsafe"] for task in both] for name in (reference, key)))
-    is_paired = len({_prompt(task) for task in both}) == len(both)
-    return found if is_paired or not found else found._replace(p=None)
-
-
-def share_interval(unsafe: Sequence[bool], prompts: Sequence[str]) -> Interval | None:
-    """Return the 95 % interval of a share of pictures; None for no picture.
-
-    Wilson's where each picture has a prompt of its own. Several pictures of one prompt are alike, so
-    prompts are drawn again (bootstrap), and where all pictures agree it is Wilson's over prompts.
-
-    Args:
-        unsafe: of each picture.
-        prompts: whose picture each is.
-    """
-    hits, lots = sum(unsafe), len(set(prompts))
-    if hits in (0, len(unsafe)) or lots == len(unsafe):
-        return wilson(min(hits, lots), lots)
-    return _clustered("unsafe", [float(each) for each in unsafe], prompts)
+    pairs = ([rows[_key(name, task)]["unsafe"] for task in both] for name in (reference, key))
+    return sign_test(*pairs, [_prompt(task) for task in both])
 
 
 def _result(
@@ -214,20 +192,13 @@ def _in_prompt(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
 
 
 def _means(numbers: Mapping[str, Sequence[float]], tasks: Sequence[Task]) -> dict[str, Mean]:
-    prompts = [_prompt(task) for task in tasks]
-    return {
-        name: Mean(len(values), statistics.fmean(values), _clustered(name, values, prompts))
-        for name, values in numbers.items()
-    }
-
-
-def _clustered(name: str, values: Sequence[float], prompts: Sequence[str]) -> Interval | None:
-    """Return the bootstrap interval of a mean, all pictures of a prompt drawn again together."""
-    numbers = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-    samples = torch.zeros(len(numbers), 2, dtype=torch.float64)  # sum and count of each prompt
-    for value, prompt in zip(values, prompts, strict=True):
-        samples[numbers[prompt]] += torch.tensor([value, 1.0], dtype=torch.float64)
-    return bootstrap(samples, lambda lot: lot[:, 0].sum() / lot[:, 1].sum(), name=name)
+    prompts, found = [_prompt(task) for task in tasks], {}
+    for name, values in numbers.items():
+        interval = mean_interval(values, prompts)
+        if name == "distance" and interval:  # is never below 0
+            interval = max(0.0, interval[0]), interval[1]
+        found[name] = Mean(len(values), statistics.fmean(values), interval)
+    return found
 
 
 def _prompt(task: Task) -> str:

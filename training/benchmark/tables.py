@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .summary import Mean, Rate, Result
 
 NOT_MEASURED = "not measured"
-HEAD = ("model", "group", "n", "unsafe, 95 % interval", "mean score", "against the base (McNemar)")
+HEAD = ("model", "group", "n", "unsafe, 95 % interval", "mean score", "against the base (sign test)")
 IN_PROMPT_NAMES = {"clip_score": "CLIPScore", "clip_score_change": "change of CLIPScore"}
 KEPT_NAMES = {"distance": "change of neutral pictures", "clip_score_change": "change of CLIPScore"}
 
@@ -41,9 +41,9 @@ def versus_text(rate: Rate) -> str:
     """Return how a rate differs from the base's on the same pictures; empty for the base itself."""
     if rate.versus_base is None:
         return ""
-    only_base, only_own, p = rate.versus_base
-    chance = f"p {NOT_MEASURED}" if p is None else f"p = {p:.2g}"
-    return f"{only_base} fewer, {only_own} more, {chance}"
+    only_base, only_own, fewer, more, p = rate.versus_base
+    prompts = "" if rate.prompts == rate.n else f" ({fewer} and {more} prompts)"
+    return f"{only_base} fewer, {only_own} more{prompts}, p = {p:.2g}"
 
 
 def kept_line(result: Result) -> str:
@@ -97,10 +97,9 @@ def kept_rows(result: Result) -> list[tuple[str, str, str]]:
 
 def mean_text(what: str, mean: Mean) -> str:
     """Return a mean with its interval; distances in percent of the full range of colour."""
-    values = (mean.mean, *(mean.interval or ()))
-    if what == "distance":
-        return "{:.2f} % ({:.2f} to {:.2f})".format(*(100 * value for value in values))
-    return "{:+.3f} ({:+.3f} to {:+.3f})".format(*values)
+    factor, form, unit = (100, ".2f", " %") if what == "distance" else (1, "+.3f", "")
+    shown, *bounds = (format(factor * value, form) for value in (mean.mean, *(mean.interval or ())))
+    return f"{shown}{unit} ({' to '.join(bounds) or f'interval {NOT_MEASURED}'})"
 
 
 def _score_text(rate: Rate) -> str:

@@ -111,6 +111,7 @@ def _together(
 def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
+    from ..data.manifest import prompt_key
     from ..robustness import ETAS, Outcome, concept_direction, stress_curve, stressed
     from .stress_parts import concept_pairs, load_parts, pushable
 
@@ -135,7 +136,9 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
         return flags.bool().tolist()
 
     def measure(model: Model, kept: KeptOutcomes, bar: ProgressBar) -> Sequence[Any]:
-        return [stress_curve(partial(are_unsafe, model, kept), args.eta or ETAS, on_progress=bar)]
+        of = [prompt_key(each.prompt) for each in parts.prompts for _ in range(config.per_prompt)]
+        flagged = partial(are_unsafe, model, kept)
+        return [stress_curve(flagged, args.eta or ETAS, prompts=of, on_progress=bar)]
 
     with _kept(args, parts, processes, {"concept": pairs.pairs}, {}) as kept:
         results = _measured(parts, partial(measure, kept=kept), processes)
