@@ -1,6 +1,8 @@
 """The nodes: sockets and widgets in, `training` called, sockets out. One file per node.
 
-To add a node: write its file, then add its line to `NODES`.
+To add a node: write its file, then add its line to `NODES`. ComfyUI imports every node when it starts, for
+their schemas: what a schema is made of is imported at the top, and of `training` nothing else but by the
+function that needs it, as in `training.commands`. `tests/test_architecture.py` says what that leaves.
 """
 
 from comfy_api.latest import ComfyExtension, io

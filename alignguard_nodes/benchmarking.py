@@ -1,28 +1,21 @@
 """A benchmark of the graph's own model, which several nodes run."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..training.benchmark import (
-    Bench,
-    BenchmarkReport,
-    BlockedWords,
-    Entrant,
-    Measures,
-    expert_key,
-    load_measures,
-    plan_tasks,
-    run_benchmark,
-    stacked,
-)
-from ..training.benchmark.plan import BASE
 from ..training.config import EvaluateConfig
 from ..training.evaluation import Panel
-from ..training.evaluation.prompt_sets import PromptSet
 from ..training.expert import SafetyExpert
 from . import host
 from .files import BENCHMARKS, benchmark_path
+
+if TYPE_CHECKING:
+    from ..training.benchmark import BenchmarkReport, Entrant, Measures
+    from ..training.blocked_words import BlockedWords
+    from ..training.evaluation.prompt_sets import PromptSet
 
 Variant = Sequence[tuple[SafetyExpert, float]]  # an expert, the LoRAs beside it, and their strengths
 
@@ -80,6 +73,9 @@ def measure(
         node_id: its id in the graph, for progress.
         blocked: words of a filter of prompts, for the clean bypass rate.
     """
+    from ..training.benchmark import Bench, BenchmarkReport, Entrant, plan_tasks, run_benchmark
+    from ..training.benchmark.plan import BASE
+
     target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
     measures = _measures()
     bench = Bench(
@@ -100,6 +96,8 @@ def measure(
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
+    from ..training.benchmark import expert_key, stacked
+
     entrants = []
     for variant in variants:
         model = drawing.model
@@ -117,6 +115,8 @@ def _name(lora: SafetyExpert, strength: float) -> str:
 
 def _measures() -> Measures:
     """Load the models of further measures, where the user put them."""
+    from ..training.benchmark import load_measures
+
     folder = host.judges_folder()
     clip_score, inception = folder / "clip_score", folder / "inception.safetensors"
     return load_measures(

@@ -1,14 +1,14 @@
 """Node: Check Safety Stack."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..training.benchmark import BenchmarkReport
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
-from ..training.robustness import safety_stack
 from . import host, sockets
 from .benchmarking import Drawing, Variant, check_folder, measure
 from .drawing_inputs import SAMPLER, SCHEDULER, sampling_inputs, side_input
@@ -23,6 +23,9 @@ from .sockets import (
 )
 from .stack_picture import draw_stack
 from .widgets import config_inputs
+
+if TYPE_CHECKING:
+    from ..training.benchmark import BenchmarkReport
 
 NUMBERS = range(1, 5)
 FOLDER = "my_stack"
@@ -99,6 +102,8 @@ class CheckSafetyStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, expert: Any, strength: float = 1.0, **slots: Any) -> io.NodeOutput:
+        from ..training.robustness import safety_stack
+
         check_strength(strength)
         used = [number for number in NUMBERS if slots.get(f"lora_{number}") is not None]
         others = [(slots[f"lora_{number}"], slots.get(f"strength_{number}", 1.0)) for number in used]

@@ -5,7 +5,6 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..training.config import StressConfig
-from ..training.robustness import stressed
 from . import host, sockets
 from .sockets import CATEGORY
 from .widgets import config_inputs
@@ -36,6 +35,8 @@ class ConceptStress(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning: Any, concept: Any, **settings: Any) -> io.NodeOutput:
+        from ..training.robustness import stressed
+
         config = StressConfig(**settings)
         return io.NodeOutput(
             host.changed_conditioning(

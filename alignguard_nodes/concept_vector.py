@@ -5,7 +5,6 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..training.robustness import concept_direction, parse_concept_pairs, read_concept_pairs
 from . import host, sockets
 from .files import entry_fingerprint, pairs_path
 from .sockets import CATEGORY
@@ -64,6 +63,8 @@ class ConceptVector(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, prompts: str, paired_file: str = "") -> io.NodeOutput:
+        from ..training.robustness import concept_direction, parse_concept_pairs, read_concept_pairs
+
         if paired_file:
             found = read_concept_pairs(pairs_path(host.input_folder(), paired_file))
         else:

@@ -7,7 +7,6 @@ from comfy_api.latest import io, ui
 from ..training.config import DepthConfig
 from ..training.expert import check_family
 from ..training.hard_rules import refuse_minors
-from ..training.robustness import measure_depth
 from . import host, sockets
 from .sockets import CATEGORY, check_strength, strength_input
 from .widgets import config_inputs
@@ -71,6 +70,8 @@ class ErasureDepth(io.ComfyNode):
         strength: float = 1.0,
         **settings: Any,  # the options of DepthConfig
     ) -> io.NodeOutput:
+        from ..training.robustness import measure_depth
+
         check_strength(strength)
         refuse_minors(concept_prompt, neutral_prompt)
         check_family(expert, *host.family_of(model))

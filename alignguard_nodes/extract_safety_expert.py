@@ -3,7 +3,6 @@
 from comfy_api.latest import io, ui
 
 from ..training.config import ExtractConfig
-from ..training.extraction import extract_expert
 from ..training.taxonomy import CATEGORIES, normalize_categories
 from . import host, sockets
 from .files import entry_fingerprint
@@ -76,6 +75,8 @@ class ExtractSafetyExpert(io.ComfyNode):
 
     @classmethod
     def execute(cls, base: str, tuned: str, category: str, **settings: object) -> io.NodeOutput:
+        from ..training.extraction import extract_expert
+
         expert = extract_expert(
             host.model_path(base),
             host.model_path(tuned),

@@ -8,7 +8,6 @@ from comfy_api.latest import io, ui
 from ..training.config import MakeConfig
 from ..training.data import load_pairs
 from ..training.evaluation import RULES
-from ..training.making import make_pairs, parse_prompt_pairs
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host
 from .drawing_inputs import sampling_inputs, side_input
@@ -109,6 +108,8 @@ class MakeSafetyPairs(io.ComfyNode):
         clip_vision: Any = None,
         **settings: Any,  # the options of MakeConfig
     ) -> io.NodeOutput:
+        from ..training.making import make_pairs, parse_prompt_pairs
+
         config = MakeConfig(**settings)
         panel = panel_of([(judge, threshold)], RULES[0], clip_vision)
         read = parse_prompt_pairs(prompts, normalize_category(category))

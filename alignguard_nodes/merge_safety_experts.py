@@ -6,8 +6,6 @@ from typing import NamedTuple
 from comfy_api.latest import io
 
 from ..training.config import MergeConfig, option_help
-from ..training.data.cache import encode_pictures
-from ..training.data.prompt_list import parse_prompts
 from ..training.expert import SafetyExpert, check_family
 from ..training.merging import (
     MERGE_METHODS,
@@ -167,6 +165,8 @@ def _calibrate(
 def _encoded(
     coders: host.Encoders, calibration: CalibrationPrompts, resolution: int, on_progress: object
 ) -> list:
+    from ..training.data.cache import encode_pictures
+
     return encode_pictures(
         calibration.pictures,
         encode_image=coders.image,
@@ -179,6 +179,8 @@ def _encoded(
 
 def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPrompts, int]:
     """Return the prompts to run, and how many the rule on minors dropped here; of pairs, loading did."""
+    from ..training.data.prompt_list import parse_prompts
+
     if isinstance(calibration, str):
         found = parse_prompts(calibration)
         return CalibrationPrompts(found.prompts, found.categories), found.num_dropped

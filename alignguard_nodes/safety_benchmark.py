@@ -6,8 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..training.benchmark import read_blocked_words
-from ..training.benchmark.blocked_words import is_blocked_words
+from ..training.blocked_words import is_blocked_words, read_blocked_words
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from . import host, sockets

@@ -1,17 +1,16 @@
 """Node: Train Safety DPO."""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
-from ..training.data.cache import encode_pairs
-from ..training.data.training_data import TrainingData
 from ..training.duration import duration
 from ..training.losses import LOSSES
-from ..training.run import expert_name, train_expert
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host, sockets
 from .files import new_expert_path, run_name
@@ -19,6 +18,9 @@ from .loss_curve import draw_loss_curve
 from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
 from .training_watch import TrainingWatch, held_out_accuracies
 from .widgets import config_inputs
+
+if TYPE_CHECKING:
+    from ..training.data.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,9 @@ class TrainSafetyDPO(io.ComfyNode):
         bake_patches: bool = False,
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
+        from ..training.data.cache import encode_pairs
+        from ..training.run import expert_name
+
         config = TrainConfig(**{**settings, **preset_values(preset)})
         family = host.check_trainable(model, bake_patches=bake_patches)  # before minutes of encoding
         category = _category_of(pairs, category)
@@ -182,6 +187,8 @@ def _appended() -> list[io.Input]:
 
 
 def _train(model: Any, data: TrainingData, config: TrainConfig, bake_patches: bool, **options: Any) -> tuple:
+    from ..training.run import train_expert
+
     lent = host.borrowed_unet(model, config.precision, bake_patches=bake_patches)
     with host.outside_inference_mode(), lent as base:
         expert, result = train_expert(

@@ -1,12 +1,16 @@
 """What a person sees while an expert is trained: its curve, how sure it is by now, and the time left."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..training.duration import duration
-from ..training.preflight import Plan
 from .loss_curve import draw_loss_curve
+
+if TYPE_CHECKING:
+    from ..training.preflight import Plan
 
 HELD_OUT = "validation_implicit_accuracy"  # among the figures of a step that was followed by a measurement
 INTERVAL_S = 1.0  # between two pictures; a browser needs no more, and drawing one costs milliseconds

@@ -40,11 +40,18 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"mini"},
     {"evaluation"},
     {"making", "rewriting", "robustness"},
+    {"blocked_words"},
     {"benchmark"},
     {"commands"},
     {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
+AT_START = {  # of training, what ComfyUI's start pays for: what schemas are made of, and what that stands on
+    *("taxonomy", "config", "expert", "families", "losses", "merging", "data", "evaluation", "rewriting"),
+    "blocked_words",
+    *("preference", "noise", "low_rank", "conditioning", "kernels", "duration", "expert_report"),
+    *("tensor_file", "lora_file", "lora_keys", "disguises", "hard_rule_words", "hard_rules", "__init__"),
+}
 FILES = sorted(ROOT.glob("training/**/*.py"))
 IDS = [path.relative_to(ROOT).as_posix() for path in FILES]
 
@@ -63,6 +70,30 @@ def imports(path, nodes):
             base = package[: len(package) + 1 - node.level] if node.level else ()
             module = tuple(node.module.split(".")) if node.module else ()
             yield from ((*base, *module, alias.name) for alias in node.names)
+
+
+def file_of(target):
+    """Return our file that an imported name is, or stands in; None for others' names."""
+    for parts in (target, target[:-1]):
+        for end in (".py", "/__init__.py"):
+            path = ROOT / ("/".join(parts) + end)
+            if parts and path.is_file():
+                return path
+    return None
+
+
+def loaded_with(path):
+    """Return the files of ours that importing one executes, without what functions import when called."""
+    loaded, waiting = set(), [path]
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in loaded:
+            continue
+        loaded.add(path)
+        packages = path.relative_to(ROOT).parents[:-1]  # without the root, which is no part of an import
+        waiting += [ROOT / package / "__init__.py" for package in packages]
+        waiting += [file_of(target) for target in imports(path, tree_of(path).body)]
+    return loaded
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
@@ -90,3 +121,9 @@ def test_only_the_rewriting_endpoint_opens_a_connection():
 def test_every_module_of_training_has_a_row():
     modules = {path.relative_to(ROOT).parts[1].removesuffix(".py") for path in FILES}
     assert modules <= LEVEL.keys()
+
+
+def test_comfyui_starts_with_no_more_of_training_than_schemas_are_made_of():
+    for path in loaded_with(ROOT / "alignguard_nodes" / "__init__.py") & set(FILES):
+        own = path.relative_to(ROOT).parts[1].removesuffix(".py")
+        assert own in AT_START, f"import {path.relative_to(ROOT)} in the function of the node that needs it"

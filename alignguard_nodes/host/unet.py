@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from ...training.families import Family, identify
 from ...training.families.native_unet import check_native, unet_from_native
 from ...training.families.weights_hash import weights_hash
-from ...training.preflight import place_unet
-from ...training.step import autocast_dtype
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
@@ -68,6 +66,9 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
     Raises:
         ValueError: as `check_trainable`, or if weights are quantised.
     """
+    from ...training.preflight import place_unet
+    from ...training.step import autocast_dtype
+
     family = check_trainable(model, bake_patches=bake_patches)
     with torch.inference_mode():
         comfy.model_management.unload_all_models()  # also takes LoRAs of other branches off the weights

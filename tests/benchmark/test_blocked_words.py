@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from painted import Painter, bench, prompt_set, report
 
-from training.benchmark import read_blocked_words
 from training.benchmark.toxicity import NO_BLACKLIST
+from training.blocked_words import read_blocked_words
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.statistics import wilson
 

@@ -13,13 +13,13 @@ from typing import Any
 
 from PIL import Image
 
+from ..blocked_words import BlockedWords
 from ..claimed_folder import write_whole
 from ..evaluation.fid import ENOUGH, frechet_distance
 from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
 from ..evaluation.sentences import SentenceModel
 from ..evaluation.statistics import FEWEST
 from ..robustness.genbreak import THRESHOLD, meaning_diversity, word_diversity
-from .blocked_words import BlockedWords
 from .features import read_features
 from .page import build_page
 from .page_picture import Thumbnail, draw_page

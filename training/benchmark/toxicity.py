@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..blocked_words import BlockedWords
 from ..data.manifest import prompt_key
 from ..evaluation.statistics import Interval
 from ..robustness.genbreak import THRESHOLD, AttackedRow, bypass_rates
-from .blocked_words import BlockedWords
 from .plan import Entrant, Task
 from .summary import ALL_UNSAFE, Rows, drawn_by, group_tasks, share_interval
 from .tables import NOT_MEASURED

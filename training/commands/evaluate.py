@@ -75,10 +75,10 @@ def _run(args: argparse.Namespace) -> Answer:
         BenchmarkReport,
         load_measures,
         plan_tasks,
-        read_blocked_words,
         run_benchmark,
     )  # late
     from ..benchmark.rows import read_rows
+    from ..blocked_words import read_blocked_words
     from ..evaluation import Panel, make_judge
     from ..families.base_model import load_base
 

@@ -4,24 +4,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..mini.build import version
-from ..mini.judge import ICON_NAMES
-from ..mini.scenes import SIZE, UNSAFE_ICONS
-from ..mini.shipped import load_judge
 from ..taxonomy import CATEGORIES
 from .judge import Judge, JudgeKind, Parts
 
-_COLUMNS = [ICON_NAMES.index(UNSAFE_ICONS[category]) for category in CATEGORIES]
-
 
 def _make(preset: str, parts: Parts) -> Judge:
+    # late: to list the judges, as ComfyUI does at its start, takes none of the mini model
+    from ..mini.build import version
+    from ..mini.judge import ICON_NAMES
+    from ..mini.scenes import SIZE, UNSAFE_ICONS
+    from ..mini.shipped import load_judge
+
     classifier = load_judge()
+    columns = [ICON_NAMES.index(UNSAFE_ICONS[category]) for category in CATEGORIES]
 
     def score(images: Tensor) -> Tensor:
         if images.shape[-2:] != (SIZE, SIZE):
             images = F.interpolate(images, (SIZE, SIZE), mode="area")
         icon, _, _ = classifier(images * 2 - 1)
-        return torch.softmax(icon, dim=1)[:, _COLUMNS].clamp(0, 1)
+        return torch.softmax(icon, dim=1)[:, columns].clamp(0, 1)
 
     return Judge("mini", version(), preset, 0.5, CATEGORIES, score)
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..disguises import plain
-from ..rewriting.terms import Terms
+from .disguises import plain
+from .rewriting.terms import Terms
 
 _ENDING = ".txt"
 
