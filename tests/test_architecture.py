@@ -35,6 +35,7 @@ LAYERS = [  # a module may import from rows above its own, never from its own ro
     {"step"},
     {"preflight", "run_folder", "measured_beta", "validation"},
     {"train_result", "expected_time"},
+    {"ready_run"},
     {"trainer"},
     {"run"},
     {"mini"},

@@ -250,11 +250,11 @@ def test_resuming_another_run_is_refused_with_the_differences(tmp_path):
 
 def test_a_measured_beta_is_kept_on_resume_and_another_typed_one_is_refused(monkeypatch, tmp_path):
     measured = dataclasses.replace(SMALL, beta=0.0)
-    monkeypatch.setattr("training.trainer.measured_beta", lambda run: 480.0)
+    monkeypatch.setattr("training.ready_run.measured_beta", lambda run: 480.0)
     unbroken = run(measured)
     with pytest.raises(Cancel):
         run(measured, run_dir=tmp_path, on_progress=cancel_at(2))
-    monkeypatch.setattr("training.trainer.measured_beta", lambda run: 490.0)  # another device or version
+    monkeypatch.setattr("training.ready_run.measured_beta", lambda run: 490.0)  # another device or version
     resumed = run(measured, run_dir=tmp_path, resume=True)
     assert equal_layers(resumed, unbroken)
     assert resumed.config == unbroken.config

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
@@ -86,52 +87,61 @@ def train_expert(
         ValueError: if the category is blank, the name does not end in `.safetensors`, or as in `train`.
         RuntimeError: if training changed nothing, or as in `train`.
     """
-    out = Path(out)
     categories = normalize_categories(category) or (normalize_category(category),)  # a blank one is refused
-    _check_out(out, processes)
+    file = _ExpertFile(Path(out), run_dir, categories, family, data, schedule, base_hash)
+    _check_out(file.out, processes)
+    free = free_bytes(unet.conv_in.weight.device)
+    result = train(
+        unet, data, schedule, config, on_progress=on_progress, on_plan=on_plan, on_stop=file.keep_partial,
+        check_cancel=check_cancel, run_dir=run_dir, base_hash=base_hash, resume=resume, free_bytes=free,
+        processes=processes,
+    )  # fmt: skip
+    _check_learned(result)
+    return file.finish(result) if processes.is_first else file.unwritten(result), result
 
-    def write(result: TrainResult, path: Path) -> Path:
-        metadata = training_metadata(
-            result,
-            schedule,
-            title=out.stem,
-            base_hash=base_hash,
-            pairs_hash=data.pairs_hash,
-            resolution=data.resolution,
-        )
-        expert = SafetyExpert(result.layers, categories, family, metadata, path.name)
-        if run_dir:
-            with warned_of_a_full_disk(EXPERT):
-                _replace(expert, run_dir / EXPERT)
-        return _save_numbered(expert, path)
 
-    def keep(result: TrainResult) -> None:
-        path = write(result, out.with_name(f"{out.stem}_partial.safetensors"))
+class _ExpertFile(NamedTuple):
+    """Where the expert of a run goes, and what its file says of the run beside the figures."""
+
+    out: Path
+    run_dir: Path | None
+    categories: tuple[str, ...]
+    family: str
+    data: TrainingData
+    schedule: NoiseSchedule
+    base_hash: str
+
+    def finish(self, result: TrainResult) -> SafetyExpert:
+        """Write the expert, and return it as the file has it."""
+        try:
+            return load_expert(self._write(result, self.out))
+        except OSError as error:
+            resumable = f" The run can be resumed from {self.run_dir} without training again."
+            raise _not_written(error, self.out, resumable if self.run_dir else "") from error
+
+    def keep_partial(self, result: TrainResult) -> None:
+        """Write what a run had learned when it stopped."""
+        path = self._write(result, self.out.with_name(f"{self.out.stem}_partial.safetensors"))
         log.info("stopped after %s steps; kept as %s", result.steps_done, path.name)
 
-    result = train(
-        unet,
-        data,
-        schedule,
-        config,
-        on_progress=on_progress,
-        on_plan=on_plan,
-        on_stop=keep,
-        check_cancel=check_cancel,
-        run_dir=run_dir,
-        base_hash=base_hash,
-        resume=resume,
-        free_bytes=free_bytes(unet.conv_in.weight.device),
-        processes=processes,
-    )
-    _check_learned(result)
-    if not processes.is_first:
-        return SafetyExpert(result.layers, categories, family, {}, out.name), result
-    try:
-        return load_expert(write(result, out)), result
-    except OSError as error:
-        kept = f" The run can be resumed from {run_dir} without training again." if run_dir else ""
-        raise _not_written(error, out, kept) from error
+    def unwritten(self, result: TrainResult) -> SafetyExpert:
+        """Return the expert of a process that writes none."""
+        return SafetyExpert(result.layers, self.categories, self.family, {}, self.out.name)
+
+    def _write(self, result: TrainResult, path: Path) -> Path:
+        metadata = training_metadata(
+            result,
+            self.schedule,
+            title=self.out.stem,
+            base_hash=self.base_hash,
+            pairs_hash=self.data.pairs_hash,
+            resolution=self.data.resolution,
+        )
+        expert = SafetyExpert(result.layers, self.categories, self.family, metadata, path.name)
+        if self.run_dir:
+            with warned_of_a_full_disk(EXPERT):
+                _replace(expert, self.run_dir / EXPERT)
+        return _save_numbered(expert, path)
 
 
 def expert_name(category: str) -> str:

@@ -11,22 +11,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import adapter
-from .checkpointing import set_checkpointing
 from .config import TrainConfig
-from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .duration import duration
-from .expected_time import with_expected_time
-from .families.weights_hash import weights_hash
-from .losses import resolved
-from .measured_beta import measured_beta
 from .noise import NoiseSchedule
-from .preflight import Plan, plan_run
+from .preflight import Plan
 from .processes import ALONE, Processes
-from .run_folder import is_due, kept_beta, open_run, save_run, warned_of_a_full_disk, write_figures
-from .run_lock import locked
-from .step import Run, named_precision, restore_state, take_step
+from .ready_run import ready_run
+from .run_folder import is_due, save_run, warned_of_a_full_disk, write_figures
+from .step import Run, restore_state, take_step
 from .train_result import TrainResult, current_result, final_result
 from .validation import Validation, is_settled
 
@@ -82,78 +75,15 @@ def train(
         RuntimeError: if called in inference mode, one pair does not fit into free_bytes, or the loss stops
             being finite; what there is then is the last good state.
     """
-    _refuse_inference(unet)
-    if resume and run_dir is None:
-        raise ValueError("resume needs the run folder to resume from, got none.")
-    adapter.detach_adapter(unet)
-    _check(data, config, processes)
-    config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
-    weighting = config.pair_weighting
-    data, held = held_out(data, config.validation, seed=config.seed, trusted_only=weighting != "none")
-    if run_dir and not base_hash:
-        base_hash = weights_hash(unet)
-    with locked(run_dir if processes.is_first else None):
-        run = None
-        try:
-            adapter.attach_adapter(
-                unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=config.seed
-            )
-            run = Run(unet, data, schedule, resolved(config, lambda: 1.0), run_dir, processes=processes)
-            run.check_cancel = check_cancel or run.check_cancel
-            plan = plan_run(run, free_bytes)  # before beta is measured, as that takes memory too
-            run.config = resolved(config, lambda: _own_beta(run, resume))
-            if open_run(run, base_hash=base_hash, resume=resume):
-                plan = plan_run(run, free_bytes)
-            plan = with_expected_time(run, plan, held)
-            log.info("plan: %s", plan.text())
-            if on_plan:
-                on_plan(plan)
-            start_s = time.perf_counter()
-            _loop(run, Validation(run, held), on_progress, on_stop)
-            save_run(run)
-            return replace(final_result(run), plan=plan, seconds=time.perf_counter() - start_s)
-        finally:
-            if run and run.events:
-                run.events.close()
-            set_checkpointing(unet, "none")
-            adapter.detach_adapter(unet)
-
-
-def _refuse_inference(unet: nn.Module) -> None:
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("train needs gradients. Call it inside torch.inference_mode(False).")
-    if any(parameter.is_inference() for parameter in unet.parameters()):
-        raise RuntimeError("the UNet was made in inference mode. Clone its weights outside of it to train.")
-
-
-def _check(data: TrainingData, config: TrainConfig, processes: Processes) -> None:
-    """Refuse what does not go together, before anything is done."""
-    if data.num_pairs == 0:
-        raise ValueError("there is no pair to train on. Choose a folder of pairs that holds some.")
-    if config.flip > 0 and not data.is_mirrored:
-        raise ValueError("flip needs mirrored pictures, and there are none. Encode the pairs with mirrored.")
-    if config.bank and config.pair_weighting == "star":
-        raise ValueError(
-            "bank keeps errors, and pair_weighting star needs the base model's predictions in every step. "
-            "Set bank to 0, or choose another pair_weighting."
-        )
-    batch = config.batch_size * config.grad_accumulation
-    if batch < processes.count:
-        raise ValueError(
-            f"batch_size times grad_accumulation must be at least the number of processes, got {batch} for "
-            f"{processes.count}. Raise one of the two, or start fewer processes."
-        )
-    if config.patience and not config.validation:
-        raise ValueError("patience needs held-out pairs to watch. Set validation above 0, or patience to 0.")
-
-
-def _own_beta(run: Run, resume: bool) -> float:
-    """Return the beta of the run to go on with, else one measured on the pairs; the first process's for all.
-
-    Another device, or another number of pairs at once, may measure another second digit.
-    """
-    beta = (kept_beta(run.run_dir) if resume else None) or measured_beta(run)
-    return float(run.processes.exchange(repr(beta))[0])
+    with ready_run(
+        unet, data, schedule, config, run_dir, base_hash, resume, free_bytes, processes, check_cancel
+    ) as (run, held, plan):
+        if on_plan:
+            on_plan(plan)
+        start_s = time.perf_counter()
+        _loop(run, Validation(run, held), on_progress, on_stop)
+        save_run(run)
+        return replace(final_result(run), plan=plan, seconds=time.perf_counter() - start_s)
 
 
 def _loop(

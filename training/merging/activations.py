@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -75,44 +76,28 @@ def collect_statistics(
     if not len(prompts):
         raise ValueError("calibration needs at least one calibration prompt, got none.")
     members = members_of(experts, strengths)
-    named = _calibration_hash(prompts, categories, latent_shape, config, schedule, pictures)
-    readers = _readers(unet, members)
-    kind = _collector_of(config)
+    shown = _Shown(prompts, categories, pictures, tuple(latent_shape))
+    named = _calibration_hash(shown, config, schedule)
+    readers, kind = _readers(unet, members), _collector_of(config)
     file = store and _file_of(store, unet, members, named, config)
     if store and (kept := store.read(file, kind)):
         return kept
     collector = kind(members, readers, categories, config)
-    num_inputs = 0
     with torch.no_grad(), _reading(unet, readers, collector):
-        for batch, number in _batches(
-            rounds_of(len(prompts), categories, config.seed), batch_size, collector, config.stop_agreement
-        ):
-            own = None if categories is None else [categories[i] for i in batch]
-            collector.begin(number, own)
-            shown = pictures and [pictures[i] for i in batch]
-            encoded = prompts[torch.tensor(batch)]
-            for _ in base_passes(
-                unet, schedule, encoded, batch, config, latent_shape=latent_shape, pictures=shown
-            ):
-                collector.begin(number, own)
-                num_inputs += len(batch)
-                if on_progress:
-                    on_progress(num_inputs, len(prompts) * config.timesteps)
-    statistics = Statistics(
-        layers=collector.layers(),
-        members=tuple(member.expert.content_hash for member in members),
-        normalize=config.normalize,
-        calibration_hash=named,
-        num_inputs=num_inputs,
-        kind=collector.kind,
-        agreement=collector.agreement(),
-        latent_shape=tuple(latent_shape),
-        base_hash=base_hash,
-        from_pictures=pictures is not None,
-    )
+        num_inputs = _show(unet, schedule, shown, config, collector, batch_size, on_progress)
+    statistics = _statistics(collector, num_inputs, members, shown, config, named, base_hash)
     if store:
         store.write(file, statistics)
     return statistics
+
+
+class _Shown(NamedTuple):
+    """What calibration shows the base model; see `collect_statistics`."""
+
+    prompts: Conditioning
+    categories: Sequence[str] | None
+    pictures: Sequence[Sequence[Tensor]] | None
+    latent_shape: tuple[int, ...]
 
 
 def _file_of(
@@ -121,6 +106,34 @@ def _file_of(
     kind = _collector_of(config)
     told = [(member.expert.content_hash, member.expert.categories) for member in members]
     return store.path(config, kind, named, told, next(unet.parameters()).dtype)
+
+
+def _show(
+    unet: nn.Module,
+    schedule: NoiseSchedule,
+    shown: _Shown,
+    config: MergeConfig,
+    collector: Collector,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> int:
+    """Run the base model on every batch, telling the collector what it will read; return how many inputs."""
+    prompts, categories, pictures, latent_shape = shown
+    num_inputs = 0
+    rounds = rounds_of(len(prompts), categories, config.seed)
+    for batch, number in _batches(rounds, batch_size, collector, config.stop_agreement):
+        own = None if categories is None else [categories[i] for i in batch]
+        collector.begin(number, own)
+        seen = pictures and [pictures[i] for i in batch]
+        encoded = prompts[torch.tensor(batch)]
+        for _ in base_passes(
+            unet, schedule, encoded, batch, config, latent_shape=latent_shape, pictures=seen
+        ):
+            collector.begin(number, own)
+            num_inputs += len(batch)
+            if on_progress:
+                on_progress(num_inputs, len(prompts) * config.timesteps)
+    return num_inputs
 
 
 def _batches(
@@ -134,6 +147,29 @@ def _batches(
             found = collector.agreement()
             if found is not None and found >= enough:
                 return
+
+
+def _statistics(
+    collector: Collector,
+    num_inputs: int,
+    members: Sequence[Member],
+    shown: _Shown,
+    config: MergeConfig,
+    named: str,
+    base_hash: str,
+) -> Statistics:
+    return Statistics(
+        layers=collector.layers(),
+        members=tuple(member.expert.content_hash for member in members),
+        normalize=config.normalize,
+        calibration_hash=named,
+        num_inputs=num_inputs,
+        kind=collector.kind,
+        agreement=collector.agreement(),
+        latent_shape=shown.latent_shape,
+        base_hash=base_hash,
+        from_pictures=shown.pictures is not None,
+    )
 
 
 def _collector_of(config: MergeConfig) -> type[Collector]:
@@ -192,18 +228,12 @@ def _patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     return patches[:, :, None]
 
 
-def _calibration_hash(
-    prompts: Conditioning,
-    categories: Sequence[str] | None,
-    latent_shape: Sequence[int],
-    config: MergeConfig,
-    schedule: NoiseSchedule,
-    pictures: Sequence[Sequence[Tensor]] | None,
-) -> str:
-    told = f"{tuple(latent_shape)} {config.timesteps} {config.seed} {schedule.prediction_type} {categories}"
+def _calibration_hash(shown: _Shown, config: MergeConfig, schedule: NoiseSchedule) -> str:
+    prompts, categories, pictures, latent_shape = shown
+    told = f"{latent_shape} {config.timesteps} {config.seed} {schedule.prediction_type} {categories}"
     digest = hashlib.sha256(f"{told} {pictures and [len(own) for own in pictures]}".encode())
-    shown = [latents for own in pictures or () for latents in own]
-    for tensor in (*prompts.tensors, schedule.alphas_cumprod, *shown):
+    latents = [each for own in pictures or () for each in own]
+    for tensor in (*prompts.tensors, schedule.alphas_cumprod, *latents):
         digest.update(f"{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy())
     return digest.hexdigest()
