@@ -73,17 +73,13 @@ def measure(
         node_id: its id in the graph, for progress.
         blocked: words of a filter of prompts, for the clean bypass rate.
     """
-    from ..training.benchmark import Bench, BenchmarkReport, Entrant, plan_tasks, run_benchmark
-    from ..training.benchmark.plan import BASE
+    from ..training.benchmark import Bench, BenchmarkReport, plan_tasks, run_benchmark
 
     target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
     measures = _measures()
     bench = Bench(
         plan_tasks(sets, per_prompt=drawing.config.per_prompt, seed=drawing.config.seed),
-        [
-            Entrant("base", BASE, lambda: nullcontext(drawing.draw(drawing.model))),
-            *_entrants(drawing, variants),
-        ],
+        _entrants(drawing, variants),
         panel,
         {**drawing.facts(on_progress), **measures.models},
         measures.numbers,
@@ -96,9 +92,10 @@ def measure(
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
-    from ..training.benchmark import expert_key, stacked
+    from ..training.benchmark import Entrant, expert_key, stacked, told_apart
+    from ..training.benchmark.plan import BASE
 
-    entrants = []
+    entrants = [Entrant("base", BASE, lambda: nullcontext(drawing.draw(drawing.model)))]
     for variant in variants:
         model = drawing.model
         for lora, strength in variant:
@@ -106,7 +103,7 @@ def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
         parts = [(_name(*each), expert_key(each[0].content_hash, each[1])) for each in variant]
         draw = drawing.draw(model)
         entrants.append(stacked(parts, lambda draw=draw: nullcontext(draw)))
-    return entrants
+    return told_apart(entrants)
 
 
 def _name(lora: SafetyExpert, strength: float) -> str:

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from painted import JUDGE, Painter, bench, prompt_set, report
+from painted import JUDGE, Painter, bench, entrant, prompt_set, report
 from PIL import Image, ImageStat
 
-from training.benchmark import plan_tasks, run_benchmark
+from training.benchmark import plan_tasks, run_benchmark, told_apart
+from training.benchmark.plan import BASE
 from training.benchmark.rows import read_rows
 from training.benchmark.thumbnails import shown_tasks, thumbnail_path
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
@@ -206,8 +207,19 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path):
 def test_two_models_that_cannot_be_told_apart_are_refused(tmp_path):
     found = bench({"base": Painter(), "one": Painter()})
     twice = [*found.entrants, found.entrants[1]._replace(name="two")]
-    with pytest.raises(ValueError, match="two models have the same key"):
+    with pytest.raises(ValueError, match="one and two are the same weights at the same strength"):
         run_benchmark(replace(found, entrants=twice), tmp_path)
+
+
+def test_different_models_of_one_name_are_told_apart_and_measured(tmp_path):
+    names = ["base", "expert", "base", "expert", "expert (2)", "expert"]
+    given = [entrant(name, Painter(cured=at), BASE if not at else str(at)) for at, name in enumerate(names)]
+    entrants = told_apart(given)
+    own = ["base", "expert", "base (2)", "expert (2)", "expert (2) (2)", "expert (3)"]
+    assert [each.name for each in entrants] == own
+    found = report(replace(bench({"base": Painter()}), entrants=entrants), tmp_path)
+    assert list(found.facts()["timing"]) == own
+    assert [each.rates["hate"].unsafe for each in found.results] == [10, 9, 8, 7, 6, 5]
 
 
 class Striped(Painter):
@@ -249,6 +261,26 @@ def test_a_prompt_of_which_only_some_categories_are_judged_is_blurred(tmp_path):
     run_benchmark(bench({"base": Striped(cured=9)}, sets), tmp_path)
     (file,) = (tmp_path / "thumbnails").iterdir()
     assert contrast(file) < 10
+
+
+@pytest.mark.parametrize("categories", [("shocking",), ("hate", "shocking")])
+def test_a_neutral_prompt_that_is_given_a_category_nobody_sees_is_blurred_on_disk_and_shown_so(
+    tmp_path, categories
+):
+    prompt = Prompt("a", "bad 1", (), 1)
+    painters = {"base": Striped(cured=9), "expert": Striped(cured=9)}
+    sets = [
+        [PromptSet("x", (prompt._replace(categories=each),), PromptReport(1))] for each in ((), categories)
+    ]
+    run_benchmark(bench(painters, sets[0]), tmp_path)
+    files = list((tmp_path / "thumbnails").iterdir())
+    assert min(map(contrast, files)) > 50
+    found = report(bench(painters, sets[1]), tmp_path, sets[1])
+    assert len(painters["base"].calls) == 1  # not drawn again
+    assert len(files) == 2
+    assert max(map(contrast, files)) < 10
+    shown, _ = found._thumbnail(found.bench.entrants[1], found.bench.tasks[0])
+    assert ImageStat.Stat(shown.getchannel("B")).stddev[0] < 10
 
 
 def test_a_row_is_on_disk_as_soon_as_it_is_added(tmp_path):

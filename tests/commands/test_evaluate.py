@@ -1,6 +1,8 @@
 """The command `evaluate` on a checkpoint of random weights: paired, resumable, and its report on disk."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 from tiny import random_layers
@@ -9,6 +11,7 @@ from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
 import training.benchmark
 from training.__main__ import main
 from training.benchmark import run_benchmark
+from training.commands.expert_names import expert_names
 from training.expert import SafetyExpert, save_expert
 from training.low_rank import concatenate
 
@@ -96,6 +99,29 @@ def test_blocked_words_give_the_clean_bypass_rate_and_are_not_in_the_report(file
     assert not any(
         b"lantern" in file.read_bytes() for file in (files / "blocked").rglob("*") if file.is_file()
     )
+
+
+def test_experts_of_one_file_name_are_named_by_their_folders(files, capsys, tmp_path):
+    words = []
+    for seed, name in enumerate(("ra/expert", "rb/expert", "tiny"), start=3):
+        layers = random_layers(tiny_models()["unet"], 2, seed)
+        path = save_expert(
+            SafetyExpert(layers, ("hate",), "sd15", {}, name), tmp_path / f"{name}.safetensors"
+        )
+        words += ["--expert", path]
+    code, out = evaluate(files, "named", capsys, *words)
+    names = ["tiny", "ra/expert", "rb/expert", "tiny (2)"]  # the base is called tiny too
+    assert (code, list(json.loads(out.out)["timing"])) == (0, names)
+    shutil.copy(tmp_path / "ra" / "expert.safetensors", tmp_path / "copy.safetensors")
+    code, out = evaluate(files, "named", capsys, *words[:4], "--expert", tmp_path / "copy.safetensors")
+    assert code == 2
+    assert "ra/expert and copy are the same weights at the same strength. Leave one of them out." in out.err
+
+
+def test_names_hold_no_more_folders_than_it_takes():
+    given = ["a/expert.safetensors", "b/x/expert.safetensors", "c/x/expert.safetensors", "c/hate.safetensors"]
+    assert list(expert_names(map(Path, given)).values()) == ["a/expert", "b/x/expert", "c/x/expert", "hate"]
+    assert list(expert_names(map(Path, ["expert.st", "a/expert.st"])).values()) == ["expert", "a/expert"]
 
 
 def test_the_base_draws_the_same_before_and_after_an_expert(files, capsys):

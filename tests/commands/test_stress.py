@@ -4,10 +4,12 @@ import json
 from contextlib import contextmanager
 
 import pytest
+import torch
 from stressed import FAST, HalfOfTwo, write_files
 from tiny_checkpoint import tokens
 
 from training.__main__ import main
+from training.evaluation import Judge
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,83 @@ def test_bad_input_is_told_in_one_line(files, capsys):
 
 
 SHORT = ("--directions", 1, "--samples", 1)
+FEW = (*SHORT, "--rounds", 1, "--validations", 1, "--rewordings", 2)
+
+
+@pytest.fixture
+def _blind(monkeypatch):
+    """Let the judge see sexual content only, and find none."""
+    judge = Judge("blind", "1", "plain", 0.5, ("sexual",), lambda images: torch.zeros(len(images), 1))
+    monkeypatch.setattr("training.commands.stress_parts.make_judge", lambda name: judge)
+
+
+@pytest.mark.usefixtures("_blind")
+def test_words_leave_out_and_count_what_no_judge_sees(files, capsys, tmp_path):
+    prompts, words = tmp_path / "mixed.csv", ["words", "--table", files / "table.csv", *FEW]
+    code, out = stress(files, capsys, *words)  # a prompt of violence alone
+    assert (code, out.out) == (2, "")
+    assert "not measured: the prompts are of violence, and the judges see only sexual." in out.err
+    prompts.write_text('prompt,category\na sword,violence\na blade,"sexual, violence"\na tree,neutral\n')
+    code, out = stress(files, capsys, *words, "--prompts", prompts)
+    facts = json.loads(out.out)
+    assert (code, facts["prompts_not_judged"], facts["judged_categories"]) == (0, 1, ["sexual"])
+    assert [each["prompts"] for each in facts["models"][0]["results"]] == [2, 2]
+
+
+@pytest.mark.usefixtures("_blind")
+@pytest.mark.parametrize(
+    "words",
+    [["curve", "--eta", 1], ["tokens", "--population", 4, "--generations", 1, "--free-tokens", 2]],
+    ids=lambda words: words[0],
+)
+def test_a_concept_that_no_judge_sees_is_not_measured(files, capsys, monkeypatch, words):
+    monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
+    given = [*words, "--concept", files / "concept.txt", "--concept-category"]
+    code, out = stress(files, capsys, *given, "Violence")
+    assert (code, out.out) == (2, "")
+    assert "not measured: the concept is of violence, and the judges see only sexual." in out.err
+    code, out = stress(files, capsys, *given, "Sexual")
+    assert (code, json.loads(out.out)["concept_category"]) == (0, "sexual")
+    code, out = stress(files, capsys, *given[:-1])
+    facts = json.loads(out.out)
+    assert (facts["concept_category"], facts["judged_categories"]) == (None, ["sexual"])
+
+
+@pytest.mark.usefixtures("_blind")
+def test_the_report_says_what_the_judges_see(files, capsys, monkeypatch):
+    monkeypatch.setitem(globals(), "FAST", FAST[:-1])  # without --json
+    code, out = stress(files, capsys, "curve", "--concept", files / "concept.txt", "--eta", 1)
+    assert code == 0
+    assert "they see only: sexual" in out.out
+    assert "--concept-category is not given, so nobody checked" in out.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tokens", "--eta", "inf"], "must be a finite number from 0 on, got inf"),
+        (["curve", "--eta", "0", "--eta", "nan"], "must be a finite number from 0 on, got nan"),
+        (["tokens", "--cfg", "nan"], "cfg must be finite, got nan"),
+        (["words", "--cfg", "nan"], "cfg must be finite, got nan"),
+        (["words", "--table", "gone.csv"], "gone.csv does not exist"),
+        (["words", "--table", "."], "is no file"),
+        (["words", "--table", "latin.csv"], "latin.csv is not text in UTF-8"),
+        (["curve", "--concept", "gone.txt"], "gone.txt does not exist"),
+        (["curve", "--concept", "latin.txt"], "latin.txt is not text in UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_or_drawn_with_is_bad_input(files, capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("latin.csv", "latin.txt"):
+        (tmp_path / name).write_bytes("caf\u00e9|caf\u00e8".encode("latin-1"))
+    action = words[0]
+    source = ["--table", files / "table.csv"] if action == "words" else ["--concept", files / "concept.txt"]
+    try:
+        code, out = stress(files, capsys, action, *source, *words[1:])
+    except SystemExit as stopped:  # argparse
+        code, out = stopped.code, capsys.readouterr()
+    assert code == 2
+    assert message in out.err
 
 
 @pytest.mark.parametrize(

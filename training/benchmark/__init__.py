@@ -1,7 +1,7 @@
 """The safety benchmark: a base model and any number of experts on the same prompts, seeds and sampler."""
 
 from .measures import Measures, load_measures
-from .plan import Entrant, expert_key, plan_tasks, stacked
+from .plan import Entrant, expert_key, plan_tasks, stacked, told_apart
 from .report import BenchmarkReport
 from .run import Bench, run_benchmark
 
@@ -15,4 +15,5 @@ __all__ = [
     "plan_tasks",
     "run_benchmark",
     "stacked",
+    "told_apart",
 ]

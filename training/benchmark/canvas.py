@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -87,6 +88,28 @@ def shortened(text: str, width: float, size: int = 13) -> str:
     while text and text_width(f"{text}...", size) > width:
         text = text[:-1]
     return f"{text}..."
+
+
+def short_names(names: Sequence[str], width: float, size: int = 13) -> list[str]:
+    """Return names cut to a width in pixels, in the middle, so that names that differ still do.
+
+    Where the middle is what tells them apart they are cut elsewhere, and numbered where nothing else helps.
+    """
+    for head in (0.5, 0.25, 0.75, 0.0):
+        found = [_cut(name, width, size, head) for name in names]
+        if len(set(map(_plain, found))) == len(set(names)):
+            return found
+    return [_cut(f"{number}: {name}", width, size, 0.5) for number, name in enumerate(names, start=1)]
+
+
+def _cut(name: str, width: float, size: int, head: float) -> str:
+    """Return a name of which as much as fits is kept, a share of it, `head`, from the beginning."""
+    kept, found = len(name), name
+    while kept and text_width(found, size) > width:
+        kept -= 1
+        first = round(kept * head)
+        found = f"{name[:first]}...{name[len(name) - kept + first :]}"
+    return found
 
 
 def typed_lines(text: str, width: float) -> list[str]:

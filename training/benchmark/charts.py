@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .canvas import COLOURS, FAINT, GRID, INK, Canvas, shortened, text_width
+from .canvas import COLOURS, FAINT, GRID, INK, Canvas, short_names, shortened, text_width
 from .plan import BASE
 from .summary import ALL_UNSAFE, NEUTRAL_GROUP, Result
 
 NOT_MEASURED = "not measured"
 LEGEND_LINE = 20
 PLOT = 44  # left of a plot, for the numbers of its axis
+NAME_SIZE, NAME_HEIGHT = 12, 15  # of the names beside points, pixels
+_STEPS = 30  # places that are tried above a point, and below it
 
 
 def colour_of(number: int) -> str:
@@ -22,8 +24,7 @@ def colour_of(number: int) -> str:
 def draw_legend(canvas: Canvas, results: Sequence[Result], left: float, top: float, right: float) -> float:
     """Name every model beside its colour; return where the next thing may begin."""
     x = left
-    for number, result in enumerate(results):
-        name = shortened(result.name, 240)
+    for number, name in enumerate(short_names([result.name for result in results], 240)):
         if x > left and x + text_width(name) + 22 > right:
             x, top = left, top + LEGEND_LINE
         canvas.dot(x + 5, top + 8, 5, colour_of(number))
@@ -75,26 +76,49 @@ def draw_trade_off(
         canvas.line(*place(x_low, y), *place(x_high, y), colour=colour, width=1.5)
         canvas.line(*place(x, y_low), *place(x, y_high), colour=colour, width=1.5)
         canvas.dot(*place(x, y), 6, colour)
-    _name_points(canvas, [(results[number].name, *place(x[0], y[0])) for number, x, y in points], right)
+    names = short_names([results[number].name for number, *_ in points], 200, NAME_SIZE)
+    marks = [place(x[0], y[0]) for _, x, y in points]
+    for (number, *_), name, spot in zip(
+        points, names, name_places(names, marks, (left, top, right, floor)), strict=True
+    ):
+        canvas.text(*spot, name, size=NAME_SIZE, colour=colour_of(number))
 
 
-def _name_points(canvas: Canvas, points: Sequence[tuple[str, float, float]], right: float) -> None:
-    """Write each name beside its point, where it covers no other point and no other name, if it can."""
-    taken = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in points]
-    for name, x, y in points:
-        name = shortened(name, 200, 12)
-        width = text_width(name, 12)
-        lefts = [x + 9, x - 9 - width] if x + 9 + width < right else [x - 9 - width]
-        places = [(left, top) for top in (y - 19, y + 4, y - 34, y + 19) for left in lefts]
+def name_places(
+    names: Sequence[str], points: Sequence[tuple[float, float]], plot: tuple[float, float, float, float]
+) -> list[tuple[float, float]]:
+    """Return where each name begins, its upper left corner: inside the plot, near its point.
+
+    It covers no point and no other name where there is room.
+
+    Args:
+        names: as they are written.
+        points: of the models, pixels.
+        plot: left, top, right and bottom of the plot.
+    """
+    left, top, right, bottom = plot
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    found = []
+    for name, (x, y) in zip(names, points, strict=True):
+        width = text_width(name, NAME_SIZE)
+        steps = (sign * step for step in range(_STEPS) for sign in (-1, 1))
+        places = [
+            (
+                min(max(at, left), right - width),
+                min(max(y - NAME_HEIGHT / 2 + 12 * step, top), bottom - NAME_HEIGHT),
+            )
+            for step in steps
+            for at in (x + 9, x - 9 - width)
+        ]
         free = (place for place in places if not any(_overlap((*place, width), box) for box in taken))
-        left, top = next(free, places[0])
-        taken.append((left, top, left + width, top + 14))
-        canvas.text(left, top, name, size=12)
+        found.append(next(free, places[0]))
+        taken.append((*found[-1], found[-1][0] + width, found[-1][1] + NAME_HEIGHT))
+    return found
 
 
 def _overlap(name: tuple[float, float, float], box: tuple[float, float, float, float]) -> bool:
     left, top, width = name
-    return left < box[2] and box[0] < left + width and top < box[3] and box[1] < top + 14
+    return left < box[2] and box[0] < left + width and top < box[3] and box[1] < top + NAME_HEIGHT
 
 
 def _point(result: Result) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
-from .canvas import ALARM, FAINT, PAPER, Canvas, shortened, typed_lines
-from .charts import LEGEND_LINE, draw_bars, draw_legend, draw_trade_off
+from .canvas import ALARM, FAINT, PAPER, Canvas, short_names, shortened, typed_lines
+from .charts import LEGEND_LINE, colour_of, draw_bars, draw_legend, draw_trade_off
 from .summary import Result
 from .thumbnails import SIDE
 
@@ -82,9 +82,10 @@ def _draw_grid(
         canvas.text(x + cell / 2, top + 12, shortened(name, cell + 4, 12), size=12, anchor="ma")
         for number in range(len(results)):
             _draw_thumbnail(canvas, thumbnail(number, place), x, top + 34 + number * (cell + 8), cell)
-    for number, result in enumerate(results):
+    for number, name in enumerate(short_names([result.name for result in results], NAMES - 26)):
         y = top + 34 + number * (cell + 8) + cell / 2
-        canvas.text(MARGIN, y, shortened(result.name, NAMES - 10, 13), size=13, anchor="lm")
+        canvas.dot(MARGIN + 5, y, 5, colour_of(number))
+        canvas.text(MARGIN + 16, y, name, anchor="lm")
     canvas.text(MARGIN, top + 12, "framed: judged unsafe", size=11, colour=ALARM)
 
 

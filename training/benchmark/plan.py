@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -114,14 +115,29 @@ def check_entrants(entrants: Sequence[Entrant]) -> None:
     """Refuse models that cannot be told apart.
 
     Raises:
-        ValueError: if the first is not the base, or a name or key is there twice.
+        ValueError: if the first is not the base, two are of one key, or of one name, see `told_apart`.
     """
     if not entrants or entrants[0].key != BASE:
         raise ValueError("the first model must be the base that the others are compared with.")
-    for what in ("name", "key"):
-        values = [getattr(entrant, what) for entrant in entrants]
-        if twice := sorted({value for value in values if values.count(value) > 1}):
-            raise ValueError(f"two models have the same {what}, {twice[0]}. Leave one of them out.")
+    for at, entrant in enumerate(entrants):
+        for other in entrants[:at]:
+            if entrant.key == other.key:
+                raise ValueError(
+                    f"{other.name} and {entrant.name} are the same weights at the same strength. Leave one "
+                    "of them out."
+                )
+            if entrant.name == other.name:
+                raise ValueError(f"two models have the same name, {entrant.name}. Give them different ones.")
+
+
+def told_apart(entrants: Iterable[Entrant]) -> list[Entrant]:
+    """Return the models with a name of its own each: one that is taken is numbered, as in `expert (2)`."""
+    found: dict[str, Entrant] = {}
+    for entrant in entrants:
+        numbered = (f"{entrant.name} ({number})" for number in itertools.count(2))
+        name = next(each for each in itertools.chain([entrant.name], numbered) if each not in found)
+        found[name] = entrant._replace(name=name)
+    return list(found.values())
 
 
 def _forbidden(sets: Sequence[PromptSet], prompts: Iterable[Prompt]) -> set[str]:

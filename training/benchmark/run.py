@@ -19,7 +19,7 @@ from ..run_lock import locked
 from .features import FeatureLog
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants
 from .rows import HARMLESS, Key, is_missing, read_rows
-from .thumbnails import save_thumbnail, shown_tasks, thumbnail_path
+from .thumbnails import hide_unseen, save_thumbnail, shown_tasks, thumbnail_path
 
 SETTINGS = "benchmark.json"
 CHUNK = 32  # pictures of one model before the next has its turn; the base's neutral ones stay in memory
@@ -83,6 +83,7 @@ def run_benchmark(
     lock = f"in_use-{shard[0]}.lock"  # processes that share the work have a file of rows each
     with locked(folder, lock), RowLog(folder, shard[0]) as log:
         known, features = read_rows(folder), FeatureLog(folder, shard[0])
+        hide_unseen(folder, bench.entrants, shown, known, bench.panel.categories)
         for start in range(0, len(own), CHUNK):
             for _ in _Chunk(bench, folder, log, known, shown, features).work(own[start : start + CHUNK]):
                 if on_progress:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from ..data.image_file import pillow_images
 from ..evaluation import Verdict, hidden_pictures
 from ..evaluation.prompt_sets import groups_of
 from .plan import Entrant, Task
+from .rows import Key
 
 FOLDER = "thumbnails"
 SIDE = 128  # pixels
@@ -47,6 +51,44 @@ def save_thumbnail(path: Path, picture: Tensor, verdict: Verdict, task: Task) ->
     small = pillow_images(hidden_pictures(picture, verdict.flagged() if seen else None))[0]
     small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     path.parent.mkdir(exist_ok=True)
+    _write(path, small)
+
+
+def hide_unseen(
+    folder: Path,
+    entrants: Sequence[Entrant],
+    tasks: Iterable[Task],
+    rows: Mapping[Key, Any],
+    covered: Sequence[str],
+) -> None:
+    """Blur small pictures of earlier runs whose prompts have since been given categories that nobody judges.
+
+    What was drawn as neutral was judged by what the judges see, and kept sharp.
+
+    Args:
+        folder: of the benchmark.
+        entrants: of the benchmark.
+        tasks: that are shown.
+        rows: that are there.
+        covered: categories that the judges see.
+    """
+    for task in tasks:
+        categories = set(task.prompt.categories)
+        for entrant in entrants if not categories.issubset(covered) else ():
+            row = rows.get((entrant.key, task.prompt.id, task.number))
+            path = thumbnail_path(folder, entrant, task)
+            if row and set(row["categories"]) != categories and path.is_file():
+                _write(path, pillow_images(hidden_pictures(_pixels(path), None))[0])
+
+
+def _pixels(path: Path) -> Tensor:
+    """Return a picture as (1, 3, h, w) fp32 in [0, 1]."""
+    with Image.open(path) as picture:
+        pixels = np.array(picture.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def _write(path: Path, picture: Image.Image) -> None:
     temporary = unfinished(path)
-    small.save(temporary, format="PNG")
+    picture.save(temporary, format="PNG")
     os.replace(temporary, path)

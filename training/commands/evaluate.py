@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..config import EvaluateConfig
 from ..run_lock import locked
 from .answer import Answer
+from .expert_names import expert_names
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .progress import ProgressBar
 
@@ -136,23 +137,26 @@ def _split(words: str) -> tuple[str, str | None]:
 def _entrants(
     args: argparse.Namespace, base: BaseModel, config: EvaluateConfig, stacks: Sequence[Sequence[_Applied]]
 ) -> list[Entrant]:
-    from ..benchmark.plan import BASE, Entrant, expert_key, stacked  # late, as above
+    from ..benchmark.plan import BASE, Entrant, expert_key, stacked, told_apart  # late, as above
     from ..making.diffusers_draw import DiffusersDraw
 
     sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
     draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
 
     entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
+    names = expert_names(each.path for stack in stacks for each in stack)
     for stack in stacks:
-        parts = [(each.name, expert_key(each.expert.content_hash, each.strength)) for each in stack]
+        keys = [expert_key(each.expert.content_hash, each.strength) for each in stack]
+        parts = [(names[each.path] + each.at, key) for each, key in zip(stack, keys, strict=True)]
         entrants.append(stacked(parts, partial(_with_all, stack, base, draw)))
-    return entrants
+    return told_apart(entrants)
 
 
 class _Applied(NamedTuple):
-    """An expert or a LoRA beside it, as the command line names it."""
+    """An expert or a LoRA beside it, as the command line names it; `at`: its strength where that is typed."""
 
-    name: str
+    path: Path
+    at: str
     expert: SafetyExpert
     strength: float
 
@@ -164,7 +168,7 @@ def _applied(words: str, base: BaseModel) -> _Applied:
     strength = _strength(words, written)
     expert = load_expert(Path(path))
     check_family(expert, base.family.name, base.family.text_width)
-    return _Applied(Path(path).stem + ("" if written is None else f" at {strength:g}"), expert, strength)
+    return _Applied(Path(path), "" if written is None else f" at {strength:g}", expert, strength)
 
 
 @contextmanager
@@ -172,8 +176,8 @@ def _with_all(stack: Sequence[_Applied], base: BaseModel, draw: DrawOne) -> Iter
     from ..applied_expert import applied_expert  # late, as above
 
     with ExitStack() as opened:
-        for _, expert, strength in stack:
-            opened.enter_context(applied_expert(base.unet, expert, strength))
+        for each in stack:
+            opened.enter_context(applied_expert(base.unet, each.expert, each.strength))
         yield draw
 
 

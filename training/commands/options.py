@@ -2,12 +2,14 @@
 
 import argparse
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..config import options
+from ..taxonomy import normalize_category
 
 if TYPE_CHECKING:
     import torch
@@ -106,6 +108,25 @@ def new_expert(text: str) -> Path:
     except FileExistsError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return path
+
+
+def category_name(text: str) -> str:
+    """Return one category, normalised."""
+    try:
+        return normalize_category(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def distance(text: str) -> float:
+    """Return a finite number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number from 0 on, got {text}")
+    return value
 
 
 def device_of(name: str) -> "torch.device":

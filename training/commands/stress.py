@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import AttackConfig, EvaluateConfig, InversionConfig, StressConfig
 from .answer import Answer
-from .options import add_config_options, add_json, add_model_options, config_from
+from .options import (
+    add_config_options,
+    add_json,
+    add_model_options,
+    category_name,
+    config_from,
+    distance,
+)
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -38,8 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "unsafe_prompt and safe_prompt, or a pairs folder"
     )
     curve.add_argument("--concept", type=Path, required=True, metavar="FILE", help=concept_help)
+    category_help = "of the concept; refused where no judge sees it (default: not checked)"
+    curve.add_argument("--concept-category", type=category_name, metavar="C", help=category_help)
     curve.add_argument(
-        "--eta", type=float, action="append", metavar="X", help="rising; repeat it (default: 0 1 2 3 4 5)"
+        "--eta", type=distance, action="append", metavar="X", help="rising; repeat it (default: 0 1 2 3 4 5)"
     )
     _add_shared(curve)
     add_config_options(curve, EvaluateConfig, {})
@@ -47,8 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     summary = "Search tokens that encode near pushed prompts (Ring-A-Bell), and draw with them; SD 1.5 only"
     tokens = actions.add_parser("tokens", help=summary, description=f"{summary}.")
     tokens.add_argument("--concept", type=Path, required=True, metavar="FILE", help=concept_help)
+    tokens.add_argument("--concept-category", type=category_name, metavar="C", help=category_help)
     tokens.add_argument(
-        "--eta", type=float, default=StressConfig.eta, metavar="X", help="how far (default: %(default)s)"
+        "--eta", type=distance, default=StressConfig.eta, metavar="X", help="how far (default: %(default)s)"
     )
     tokens.add_argument("--pictures", type=_count, default=1, metavar="N", help="of each prompt (default: 1)")
     _add_sampling(tokens)
@@ -113,11 +123,12 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
 
     from ..data.manifest import prompt_key
     from ..robustness import ETAS, Outcome, concept_direction, stress_curve, stressed
-    from .stress_parts import concept_pairs, load_parts, pushable
+    from .stress_parts import concept_line, concept_pairs, load_parts, pushable
 
     config = config_from(args, EvaluateConfig)
     pairs = concept_pairs(args.concept)
     parts, withheld = pushable(load_parts(args, config, steps=config.steps, cfg=config.cfg))
+    about = concept_line(args.concept_category, parts)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     told = [(parts.base.encode_prompt(each.prompt), each.seed) for each in parts.prompts]
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
@@ -142,18 +153,20 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
 
     with _kept(args, parts, processes, {"concept": pairs.pairs}, {}) as kept:
         results = _measured(parts, partial(measure, kept=kept), processes)
-    lines = [pairs.report(), withheld, direction.report(), f"judged by {parts.panel.label()}"]
-    return _answer(parts, lines, {"pairs": direction.num_pairs}, results)
+    lines = [pairs.report(), about, withheld, direction.report(), f"judged by {parts.panel.label()}"]
+    facts = {"pairs": direction.num_pairs, "concept_category": args.concept_category}
+    return _answer(parts, lines, facts, results)
 
 
 def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
     from ..conditioning import Conditioning  # late, as above
     from ..robustness import concept_direction, encoder_of, of_all, stressed, token_inversion_attack
-    from .stress_parts import concept_pairs, load_parts, pushable
+    from .stress_parts import concept_line, concept_pairs, load_parts, pushable
 
     config = config_from(args, InversionConfig)
     pairs = concept_pairs(args.concept)
     parts, withheld = pushable(load_parts(args, config, steps=args.steps, cfg=args.cfg))
+    about = concept_line(args.concept_category, parts)
     encoder = encoder_of(parts.base.text_encoder)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     own = range(processes.number, len(parts.prompts), processes.count)
@@ -182,21 +195,22 @@ def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
             on_progress=bar,
         )
     reports = [of_all(report, processes, len(parts.prompts)) for report in reports]
-    lines = [pairs.report(), withheld, direction.report(), f"eta {args.eta:g}"]
-    facts = {"eta": args.eta, "pairs": direction.num_pairs}
+    lines = [pairs.report(), about, withheld, direction.report(), f"eta {args.eta:g}"]
+    facts = {"eta": args.eta, "pairs": direction.num_pairs, "concept_category": args.concept_category}
     return _answer(parts, lines, facts, [[report] for report in reports])
 
 
 def _words(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
+    from ..data.text_file import read_text_file
     from ..robustness import of_all, parse_substitutions, worst_of_n, zeroth_order_attack
-    from .stress_parts import load_parts
+    from .stress_parts import judgeable, load_parts
 
     config = config_from(args, AttackConfig)
-    written = args.table.read_text(encoding="utf-8-sig")
+    written = read_text_file(args.table)
     table = parse_substitutions(written)
-    parts = load_parts(args, config, steps=args.steps, cfg=args.cfg)
+    parts, unseen = judgeable(load_parts(args, config, steps=args.steps, cfg=args.cfg))
     numbers = range(processes.number, len(parts.prompts), processes.count)
     own = [parts.prompts[number] for number in numbers]
     baseline = {"rewordings": args.rewordings, "seeds": args.seeds}
@@ -219,7 +233,10 @@ def _words(args: argparse.Namespace, processes: Processes) -> Answer:
         results = _measured(parts, partial(measure, kept=kept), processes)
     without = sum(not table.sites(each.prompt) for each in parts.prompts)
     lines = [f"{without} of {len(parts.prompts)} prompts have no word of the table"]
-    return _answer(parts, lines, {"prompts_without_a_word": without}, results)
+    if unseen:
+        lines.append(f"not measured: {unseen} prompts of categories that no judge sees are left out")
+    facts = {"prompts_without_a_word": without, "prompts_not_judged": unseen}
+    return _answer(parts, lines, facts, results)
 
 
 def _kept(
@@ -262,11 +279,17 @@ def _answer(
     parts: Parts, lines: Sequence[str], facts: Mapping[str, Any], results: Sequence[Sequence[Any]]
 ) -> Answer:
     """Return the reports of every model below what they were measured with."""
-    text, models = [parts.found.report.text(), *lines], []
+    seen = parts.panel.categories
+    what = f"unsafe: flagged by the judges for any category; they see only: {', '.join(seen)}"
+    text, models = [parts.found.report.text(), *lines, what], []
     for model, reports in zip(parts.models, results, strict=True):
         text += [f"{model.name}:", *(report.report() for report in reports)]
         models.append({"model": model.name, "results": [report.facts() for report in reports]})
-    measured_with = {"judge": parts.panel.label(), "prompts": parts.found.report.facts()}
+    measured_with = {
+        "judge": parts.panel.label(),
+        "judged_categories": list(seen),
+        "prompts": parts.found.report.facts(),
+    }
     return Answer("\n".join(text), {**measured_with, **facts, "models": models})
 
 

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from ..applied_expert import applied_expert
 from ..benchmark.plan import BASE, expert_key
+from ..config import EvaluateConfig
+from ..data.text_file import read_text_file
 from ..evaluation import Panel, make_judge
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ..expert import check_family, load_expert
@@ -21,6 +23,8 @@ from ..families.base_model import BaseModel, load_base
 from ..hard_rules import joins_minor_and_sexual
 from ..making.diffusers_draw import DiffusersDraw
 from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
+from ..taxonomy import normalize_categories
+from .expert_names import expert_names
 from .options import device_of
 
 
@@ -66,6 +70,7 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
         steps: of sampling.
         cfg: of sampling.
     """
+    EvaluateConfig(steps=steps, cfg=cfg)  # refuses what is out of its ranges, such as nan
     found = load_prompt_set(args.prompts, category=args.category, max_prompts=args.max_prompts)
     panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)))
     base = load_base(args.base)
@@ -102,11 +107,44 @@ def pushable(parts: Parts) -> tuple[Parts, str]:
     return parts._replace(found=found), f"{left_out} prompts with a word for a minor are not pushed"
 
 
+def judgeable(parts: Parts) -> tuple[Parts, int]:
+    """Leave out prompts of categories that no judge sees, and count them: not measured is not zero.
+
+    A prompt stays if one of its categories is seen, and a neutral one always, as in a benchmark.
+    """
+    seen = parts.panel.categories
+    kept = tuple(
+        each for each in parts.prompts if not each.categories or any(name in seen for name in each.categories)
+    )
+    if not kept:
+        names = ", ".join(normalize_categories([name for each in parts.prompts for name in each.categories]))
+        raise ValueError(
+            f"not measured: the prompts are of {names}, and the judges see only {', '.join(seen)}. "
+            "Choose another --judge."
+        )
+    found = replace(parts.found, prompts=kept)
+    return parts._replace(found=found), len(parts.prompts) - len(kept)
+
+
+def concept_line(category: str | None, parts: Parts) -> str:
+    """Say what --concept-category names, or that nothing does.
+
+    Raises:
+        ValueError: if no judge sees it.
+    """
+    if category is None:
+        return "--concept-category is not given, so nobody checked that the judges see the concept"
+    if category not in parts.panel.categories:
+        raise ValueError(
+            f"not measured: the concept is of {category}, and the judges see only "
+            f"{', '.join(parts.panel.categories)}. Choose another --judge."
+        )
+    return f"the concept is of {category}"
+
+
 def concept_pairs(path: Path) -> ConceptPairs:
     """Read the pairs of --concept."""
-    if path.suffix == ".txt":
-        return parse_concept_pairs(path.read_text(encoding="utf-8-sig"))
-    return read_concept_pairs(path)
+    return parse_concept_pairs(read_text_file(path)) if path.suffix == ".txt" else read_concept_pairs(path)
 
 
 def fingerprint(texts: Any) -> str:
@@ -118,10 +156,11 @@ def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:
     """Return the base and every expert, all of them read before the first picture."""
     if not 0 <= args.strength <= 2:
         raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
-    models = [Model(base.name, BASE, nullcontext)]
+    models, names = [Model(base.name, BASE, nullcontext)], expert_names(args.expert)
     for path in args.expert:
         expert = load_expert(path)
         check_family(expert, base.family.name, base.family.text_width)
         key = expert_key(expert.content_hash, args.strength)
-        models.append(Model(expert.name, key, partial(applied_expert, base.unet, expert, args.strength)))
+        opened = partial(applied_expert, base.unet, expert, args.strength)
+        models.append(Model(names[path] + path.suffix, key, opened))
     return models

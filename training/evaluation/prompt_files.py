@@ -10,6 +10,7 @@ from ..data.csv_rows import read_csv
 from ..data.json_row import parse_json
 from ..data.manifest import read_rows
 from ..data.prompt_list import NEUTRAL, split_category
+from ..data.text_file import read_text_file
 
 CLEAN_COLUMN = "clean_prompt"  # what is harmless in an unsafe prompt
 _MALICIOUS, _CLEAN, _CASE = "malicious.csv", "clean.csv", "case_number"  # Six-CD's dual version
@@ -62,11 +63,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except ValueError as error:
-        raise ValueError(f"{path.name} is not text in UTF-8.") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         if line.strip():
             category, prompt = split_category(line.strip())
             named = {} if category is None else {"category": category or NEUTRAL}

@@ -7,6 +7,7 @@ search only comes near to, costs one addition, and leaves no prompt behind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -100,10 +101,10 @@ def stressed(
         Rows of the type and device of `conditioning`; the same object for eta 0.
 
     Raises:
-        ValueError: if eta is negative or the direction is of another encoder.
+        ValueError: if eta is negative or not finite, or the direction is of another encoder.
     """
-    if not eta >= 0:
-        raise ValueError(f"eta must be at least 0, got {eta:g}.")
+    if not 0 <= eta < math.inf:
+        raise ValueError(f"eta must be at least 0 and finite, got {eta:g}.")
     _check_width(conditioning.text_embeds, direction.conditioning.text_embeds)
     if eta == 0:
         return conditioning
