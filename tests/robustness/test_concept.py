@@ -80,7 +80,7 @@ def test_a_direction_of_another_encoder_is_refused_with_both_sizes():
     direction = concept_direction(PAIRS, encode)
     with pytest.raises(ValueError, match="77 tokens x 2048, but the concept's direction is 3 tokens x 4"):
         stressed(Conditioning(torch.zeros(1, 77, 2048)), direction, 1.0)
-    with pytest.raises(ValueError, match="eta must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="eta must be a finite number from 0 on, got -1"):
         stressed(encode("a"), direction, -1.0)
 
 

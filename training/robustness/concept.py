@@ -104,7 +104,7 @@ def stressed(
         ValueError: if eta is negative or not finite, or the direction is of another encoder.
     """
     if not 0 <= eta < math.inf:
-        raise ValueError(f"eta must be at least 0 and finite, got {eta:g}.")
+        raise ValueError(f"eta must be a finite number from 0 on, got {eta:g}.")
     _check_width(conditioning.text_embeds, direction.conditioning.text_embeds)
     if eta == 0:
         return conditioning
