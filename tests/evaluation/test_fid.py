@@ -26,6 +26,7 @@ def test_the_distance_of_two_normal_lots_is_the_closed_form(monkeypatch):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     monkeypatch.setattr(fid, "ENOUGH", 10)
     lot = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert 0 <= frechet_distance(lot, lot) < 1e-6
     # equal covariances: the squared distance of the means is left, and twice the spread adds its square
     assert frechet_distance(lot, lot + 0.5) == pytest.approx(8 * 0.25, abs=1e-4)
     variance = float(lot.double().var(dim=0).sum())

@@ -61,4 +61,5 @@ def frechet_distance(first: Tensor, second: Tensor) -> float | None:
     from torch_fidelity import metric_fid  # late: only some users have it
 
     statistics = [metric_fid.fid_features_to_statistics(lot) for lot in (first, second)]
-    return float(metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[metric_fid.KEY_METRIC_FID])
+    found = metric_fid.fid_statistics_to_metric(*statistics, verbose=False)[metric_fid.KEY_METRIC_FID]
+    return max(0.0, float(found))  # rounding leaves equal lots just below 0
