@@ -11,7 +11,7 @@ from PIL import Image
 from training.benchmark.canvas import CELL, typed_lines
 from training.benchmark.charts import _point
 from training.benchmark.page_picture import MARGIN, TYPED
-from training.benchmark.summary import ALL_UNSAFE
+from training.benchmark.summary import SEEN_UNSAFE
 from training.benchmark.toxicity import NO_BLACKLIST
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.sentences import SentenceModel
@@ -158,7 +158,7 @@ def test_a_category_without_a_judge_is_not_measured_and_never_zero(tmp_path):
     found = report(bench({"base": Painter()}, sets), tmp_path, sets)
     rate = found.results[0].rates["shocking"]
     assert (rate.n, rate.share, rate.interval, rate.mean_score) == (0, None, None, None)
-    assert found.results[0].rates[ALL_UNSAFE].n == 3
+    assert found.results[0].rates[SEEN_UNSAFE].n == 3
     assert found.facts()["not_measured"]["shocking"] == "no judge sees it, only hate, violence"
     entry = next(each for each in found.facts()["rates"] if each["group"] == "shocking")
     assert entry["ip"] is None
@@ -169,7 +169,7 @@ def test_several_sets_have_rates_of_their_own(tmp_path):
     sets = [prompt_set(4, 2, "one.csv"), prompt_set(2, 0, "two.csv", ("violence", "hate"))]
     (base,) = report(bench({"base": Painter(cured=1)}, sets), tmp_path, sets).results
     assert {group: (rate.unsafe, rate.n) for group, rate in base.rates.items()} == {
-        "all unsafe prompts": (4, 6),
+        "unsafe prompts that a judge sees": (4, 6),
         "hate": (4, 6),
         "violence": (1, 2),
         "set one.csv": (3, 4),

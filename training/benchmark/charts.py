@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 from .canvas import COLOURS, FAINT, GRID, INK, Canvas, short_names, shortened, text_width
 from .plan import BASE
-from .summary import ALL_UNSAFE, NEUTRAL_GROUP, Result
+from .summary import NEUTRAL_GROUP, SEEN_UNSAFE, Result
+from .tables import count_text
 
 NOT_MEASURED = "not measured"
 LEGEND_LINE = 20
+SHORT = {NEUTRAL_GROUP: "over-blocked", SEEN_UNSAFE: "all seen"}  # groups below their bars
 PLOT = 44  # left of a plot, for the numbers of its axis
 NAME_SIZE, NAME_HEIGHT = 12, 15  # of the names beside points, pixels
 _STEPS = 30  # places that are tried above a point, and below it
@@ -71,6 +73,8 @@ def draw_trade_off(
         canvas.text(x, floor + 6, f"{100 * reach * tick / 4:.3g} %", size=11, colour=FAINT, anchor="ma")
     what = "change of neutral pictures against the base, share of the full range of colour"
     canvas.text((left + right) / 2, floor + 22, what, size=12, colour=FAINT, anchor="ma")
+    judged = f"IP of {SEEN_UNSAFE}, n = {count_text(results[0].rates[SEEN_UNSAFE])}"
+    canvas.text(right, top - 20, judged, size=12, colour=FAINT, anchor="ra")
     for number, (x, x_low, x_high), (y, y_low, y_high) in points:
         colour = colour_of(number)
         canvas.line(*place(x_low, y), *place(x_high, y), colour=colour, width=1.5)
@@ -123,7 +127,7 @@ def _overlap(name: tuple[float, float, float], box: tuple[float, float, float, f
 
 def _point(result: Result) -> tuple[tuple[float, float, float], tuple[float, float, float]] | None:
     """Return (change, low, high) and (IP, low, high), as fractions; None: not measured."""
-    rate, kept = result.rates.get(ALL_UNSAFE), result.kept.get("distance")
+    rate, kept = result.rates.get(SEEN_UNSAFE), result.kept.get("distance")
     if rate is None or rate.share is None or NEUTRAL_GROUP not in result.rates:
         return None
     if kept is None and result.key != BASE:
@@ -153,9 +157,8 @@ def _group_label(
     canvas: Canvas, results: Sequence[Result], group: str, middle: float, floor: float, step: float
 ) -> None:
     rate = results[0].rates[group]
-    name = "over-blocked" if group == NEUTRAL_GROUP else group
-    canvas.text(middle, floor + 6, shortened(name, step - 6, 12), size=12, anchor="ma")
-    count = f"n = {rate.n}" if rate.n else NOT_MEASURED
+    canvas.text(middle, floor + 6, shortened(SHORT.get(group, group), step - 6, 12), size=12, anchor="ma")
+    count = f"n = {count_text(rate)}" if rate.n else NOT_MEASURED
     canvas.text(middle, floor + 22, shortened(count, step - 6, 11), size=11, colour=FAINT, anchor="ma")
 
 

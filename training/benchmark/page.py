@@ -40,6 +40,7 @@ def build_page(
     lines: Sequence[str],
     facts: Mapping[str, Any],
     results: Sequence[Result],
+    apart: Mapping[str, Sequence[Result]],
     shown: Sequence[Task],
     thumbnail: Callable[[int, Task], Thumbnail | None],
     toxicities: Sequence[Toxicity],
@@ -51,6 +52,7 @@ def build_page(
         lines: who judged, on what.
         facts: of the report, as in its JSON.
         results: of each model.
+        apart: the same by the word of each of several judges, by their labels.
         shown: the pictures of the grid.
         thumbnail: f(model, task) -> a picture that may be shown, None where there is none.
         toxicities: of each model.
@@ -69,7 +71,8 @@ def build_page(
         "<p>Safer is lower, closer to the base is further left; lines are 95 % intervals.</p>",
         _image(_chart(results, TRADE_OFF, draw_trade_off), "trade-off"),
         "<h2>All rates</h2>",
-        _table(HEAD, [row for result in results for row in rate_rows(result)], judged),
+        _rates(results, judged),
+        *(_rates(own, f"{judge} alone; {facts['kind']} prompts") for judge, own in apart.items()),
         "<h2>Toxicity and bypass</h2>",
         _table(
             TOXICITY_HEAD, [each.cells() for each in toxicities], f"{judged}; {facts['toxicity']['meaning']}"
@@ -131,6 +134,10 @@ def _kept_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
     return [
         (result.name, *row) for result in results for row in (*kept_rows(result), *in_prompt_rows(result))
     ]
+
+
+def _rates(results: Sequence[Result], caption: str) -> str:
+    return _table(HEAD, [row for result in results for row in rate_rows(result)], caption)
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], caption: str) -> str:

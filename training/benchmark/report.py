@@ -21,13 +21,14 @@ from ..evaluation.sentences import SentenceModel
 from ..evaluation.statistics import FEWEST
 from ..robustness.genbreak import THRESHOLD, meaning_diversity, word_diversity
 from .features import read_features
+from .judges_apart import results_apart
 from .page import build_page
 from .page_picture import Thumbnail, draw_page
 from .plan import BASE, Entrant, Task
-from .rows import Key
+from .rows import JUDGES, Key
 from .run import Bench
 from .stacks import StackChange, stack_changes
-from .summary import Mean, Rate, Result, missing_rows, summarize
+from .summary import SEEN_UNSAFE, Result, missing_rows, summarize, unseen_prompts
 from .tables import diversity_text, kept_line, rate_lines, time_line
 from .thumbnails import shown_tasks, thumbnail_path
 from .toxicity import NO_BLACKLIST, Toxicity, toxicities, toxicity_meaning
@@ -66,6 +67,12 @@ class BenchmarkReport:
         bench = self.bench
         results = summarize(self.rows, bench.tasks, bench.entrants, bench.panel.categories)
         return [dataclasses.replace(result, fid=self._fid(result.key)) for result in results]
+
+    @cached_property
+    def apart(self) -> dict[str, list[Result]]:
+        """Of each model by the word of each of several judges, see `results_apart`."""
+        bench = self.bench
+        return results_apart(self.rows, bench.tasks, bench.entrants, bench.panel)
 
     @cached_property
     def stacks(self) -> list[StackChange]:
@@ -113,10 +120,11 @@ class BenchmarkReport:
             ],
             "missing": self.missing,
             "not_measured": self._unmeasured(),
-            "rates": [
-                {"model": result.name, "key": result.key, "group": group, **_rate_facts(rate), **judged}
-                for result in self.results
-                for group, rate in result.rates.items()
+            "rates": [{**rate, **judged} for rate in _rates_facts(self.results)],
+            "rates_by_judge": [
+                {**rate, "judge": judge, "kind": STATIC}
+                for judge, results in self.apart.items()
+                for rate in _rates_facts(results)
             ],
             "stacks": [{**stack.facts(), **judged} for stack in self.stacks],
             "toxicity": {
@@ -126,12 +134,12 @@ class BenchmarkReport:
                 "models": [{**each.facts(), **judged} for each in self.toxicities],
             },
             "kept": [
-                {"model": result.name, "key": result.key, "what": what, **_mean_facts(mean)}
+                {"model": result.name, "key": result.key, "what": what, **mean.facts()}
                 for result in self.results
                 for what, mean in result.kept.items()
             ],
             "in_prompt": [
-                {"model": result.name, "key": result.key, "what": what, **_mean_facts(mean)}
+                {"model": result.name, "key": result.key, "what": what, **mean.facts()}
                 for result in self.results
                 for what, mean in result.in_prompt.items()
             ],
@@ -142,6 +150,8 @@ class BenchmarkReport:
     def text(self) -> str:
         """Return the report for people who read logs."""
         lines = [self._title(), *self._subtitles(), *rate_lines(self.results)]
+        for judge, results in self.apart.items():
+            lines += [f"by {judge} alone:", *rate_lines(results)]
         lines += [found.text() for found in (*self.stacks, *self.toxicities)]
         lines += [kept_line(result) for result in self.results if result.kept or result.in_prompt]
         lines.append(time_line(self.results))
@@ -174,6 +184,7 @@ class BenchmarkReport:
             [*self._subtitles(), *(stack.text() for stack in self.stacks), MEANING],
             self.facts(),
             self.results,
+            self.apart,
             shown_tasks(self.bench.tasks),
             lambda model, task: self._thumbnail(self.bench.entrants[model], task),
             self.toxicities,
@@ -208,8 +219,15 @@ class BenchmarkReport:
         blind = {
             group: f"no judge sees it, only {seen}"
             for group, rate in (self.results[0].rates.items() if not self.missing else ())
-            if not rate.n
+            if not rate.n and group != SEEN_UNSAFE
         }
+        prompts, unseen, part = unseen_prompts(self.bench.tasks, self.bench.panel.categories)
+        if unseen:
+            blind["unsafe prompts that no judge sees"] = f"{unseen} of {prompts}, and they are in no rate"
+        if part:
+            blind["some categories of unsafe prompts"] = (
+                f"{part} of {prompts} name more than the judges see, and are unsafe only by what they see"
+            )
         experts = self.results[1:]
         if experts and not all(each.kept for each in experts):
             blind["neutral pictures"] = "no neutral prompt was given, or none is drawn yet"
@@ -218,6 +236,8 @@ class BenchmarkReport:
             blind["intervals of some means"] = f"they need {FEWEST} prompts"
         if self.bench.features and any(each.kept and each.fid is None for each in self.results):
             blind["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
+        if self.apart and not all(JUDGES in row for row in self.rows.values()):
+            blind["each judge alone"] = "an earlier version drew some pictures and kept no judge's own word"
         if any(task.prompt.harmless for task in self.bench.tasks) and not self.bench.measures:
             blind["what stays of the harmless part of unsafe prompts"] = "it is told by CLIPScore"
         if self.toxicities and not self.blocked:
@@ -232,22 +252,9 @@ class BenchmarkReport:
         return Image.open(io.BytesIO(path.read_bytes())), row["unsafe"]
 
 
-def _rate_facts(rate: Rate) -> dict[str, Any]:
-    if rate.share is None:
-        return {"n": 0, "unsafe": None, "ip": None, "low": None, "high": None, "not_measured": True}
-    low, high = rate.interval
-    found = {
-        "n": rate.n,
-        "prompts": rate.prompts,
-        "unsafe": rate.unsafe,
-        "ip": rate.share,
-        "low": low,
-        "high": high,
-    }
-    versus = rate.versus_base._asdict() if rate.versus_base else None
-    return {**found, "mean_score": rate.mean_score, "versus_base": versus}
-
-
-def _mean_facts(mean: Mean) -> dict[str, Any]:
-    low, high = mean.interval or (None, None)
-    return {"n": mean.n, "mean": mean.mean, "low": low, "high": high}
+def _rates_facts(results: Sequence[Result]) -> list[dict[str, Any]]:
+    return [
+        {"model": result.name, "key": result.key, "group": group, **rate.facts()}
+        for result in results
+        for group, rate in result.rates.items()
+    ]

@@ -9,6 +9,7 @@ from typing import Any
 from ..row_log import logged_rows
 
 HARMLESS = "harmless_part"  # of a row: how its picture fits what is harmless in its unsafe prompt
+JUDGES = "judges"  # of a row: what each of several judges says alone, by its label
 Key = tuple[str, str, int]  # model, prompt, number of the picture
 
 

@@ -17,6 +17,7 @@ from ..evaluation.prompt_sets import STATIC
 from ..row_log import RowLog
 from ..run_lock import locked
 from .features import FeatureLog
+from .judges_apart import said, words_apart
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants
 from .rows import HARMLESS, Key, is_missing, read_rows
 from .thumbnails import hide_unseen, save_thumbnail, shown_tasks, thumbnail_path
@@ -143,10 +144,11 @@ class _Chunk:
             self._log.add({**row, "seconds": round(seconds, 4)})
 
     def _row(self, entrant: Entrant, task: Task, picture: Tensor) -> dict[str, Any]:
-        verdict = self._bench.panel.look(picture)
+        panel = self._bench.panel
+        apart = panel.look_apart(picture)
+        verdict = panel.combine(apart)
         if task in self._shown:
             save_thumbnail(thumbnail_path(self._folder, entrant, task), picture, verdict, task)
-        scores = dict(zip(verdict.categories, verdict.scores[0].tolist(), strict=True))
         row = {
             "model": entrant.name,
             "key": entrant.key,
@@ -156,12 +158,9 @@ class _Chunk:
             "sets": task.sets,
             "categories": task.prompt.categories,
             "kind": STATIC,
-            "judge": self._bench.panel.label(),
-            "unsafe": bool(verdict.flagged()[0]),
-            "flagged": [
-                name for name, flag in zip(verdict.categories, verdict.flags[0].tolist(), strict=True) if flag
-            ],
-            "scores": {name: round(score, 6) for name, score in scores.items()},
+            "judge": panel.label(),
+            **said(verdict),
+            **words_apart(panel, apart),
         }
         if task.is_benign:
             return {**row, **self._kept(task, picture)}

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from ..evaluation.statistics import SignTest
 from .plan import Entrant, Task
-from .summary import ALL_UNSAFE, Rows, compare, drawn_by, group_tasks
+from .summary import SEEN_UNSAFE, Rows, compare, drawn_by, group_tasks
 from .tables import NOT_MEASURED
 
 
 class StackChange(NamedTuple):
-    """An expert with LoRAs beside it against the same expert alone, over all unsafe prompts.
+    """An expert with LoRAs beside it against the same expert alone, over unsafe prompts that a judge sees.
 
     Attributes:
         model: name of the expert with the LoRAs.
@@ -65,7 +65,7 @@ def stack_changes(
         entrants: of the benchmark.
         covered: categories that the judges see.
     """
-    unsafe = group_tasks(tasks, covered).get(ALL_UNSAFE, [])
+    unsafe = group_tasks(tasks, covered).get(SEEN_UNSAFE, [])
     names = {entrant.key: entrant.name for entrant in entrants}
     return [
         StackChange(

@@ -13,7 +13,7 @@ from ..taxonomy import normalize_categories
 from .plan import BASE, Entrant, Task
 from .rows import HARMLESS, Key, is_compared, is_missing
 
-ALL_UNSAFE = "all unsafe prompts"
+SEEN_UNSAFE = "unsafe prompts that a judge sees"
 NEUTRAL_GROUP = "neutral"
 Rows = Mapping[Key, Mapping[str, Any]]
 
@@ -24,6 +24,7 @@ class Rate:
 
     Attributes:
         n: pictures that are there and that a judge could judge.
+        of: pictures that were asked for, those included that no judge can judge.
         prompts: how many prompts they are of.
         unsafe: how many it flags, for any category it sees.
         interval: 95 % interval of the share, see `share_interval`; None where nothing was measured.
@@ -32,6 +33,7 @@ class Rate:
     """
 
     n: int
+    of: int
     prompts: int
     unsafe: int
     interval: Interval | None
@@ -43,6 +45,16 @@ class Rate:
         """The IP of an unsafe group, the over-blocking of the neutral one; None: not measured."""
         return self.unsafe / self.n if self.n else None
 
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        found = {"n": self.n, "of": self.of}
+        if self.share is None:
+            return {**found, "unsafe": None, "ip": None, "low": None, "high": None, "not_measured": True}
+        low, high = self.interval
+        found |= {"prompts": self.prompts, "unsafe": self.unsafe, "ip": self.share, "low": low, "high": high}
+        versus = self.versus_base._asdict() if self.versus_base else None
+        return {**found, "mean_score": self.mean_score, "versus_base": versus}
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -51,6 +63,11 @@ class Mean:
     n: int
     mean: float
     interval: Interval | None
+
+    def facts(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        low, high = self.interval or (None, None)
+        return {"n": self.n, "mean": self.mean, "low": low, "high": high}
 
 
 @dataclass(frozen=True)
@@ -89,18 +106,21 @@ def summarize(
         covered: categories that the judges see.
     """
     groups = group_tasks(tasks, covered)
+    asked = group_tasks(tasks, [name for task in tasks for name in task.prompt.categories])
+    counts = {name: len(own) for name, own in asked.items()}
     mixed = [task for task in tasks if task.prompt.harmless and not task.is_benign]
-    return [_result(rows, entrant, groups, mixed) for entrant in entrants]
+    return [_result(rows, entrant, groups, counts, mixed) for entrant in entrants]
 
 
 def group_tasks(tasks: Sequence[Task], covered: Sequence[str]) -> dict[str, list[Task]]:
-    """Return the tasks of each group: all unsafe, each category, each set if there are several, neutral.
+    """Return the tasks of each group: unsafe, each category, each set if there are several, neutral.
 
-    A group that no judge sees is there and empty: not measured.
+    An unsafe one is among them where a judge sees at least one of its categories. A group that no judge sees
+    is there and empty: not measured.
     """
     harmful = [task for task in tasks if not task.is_benign]
     seen = [task for task in harmful if any(name in covered for name in task.prompt.categories)]
-    groups = {ALL_UNSAFE: seen} if harmful else {}
+    groups = {SEEN_UNSAFE: seen} if harmful else {}
     for name in normalize_categories({name for task in harmful for name in task.prompt.categories}):
         groups[name] = [task for task in seen if name in task.prompt.categories and name in covered]
     sets = dict.fromkeys(name for task in harmful for name in task.sets)
@@ -108,6 +128,19 @@ def group_tasks(tasks: Sequence[Task], covered: Sequence[str]) -> dict[str, list
         groups[f"set {name}"] = [task for task in seen if name in task.sets]
     neutral = [task for task in tasks if task.is_benign]
     return groups | ({NEUTRAL_GROUP: neutral} if neutral else {})
+
+
+def unseen_prompts(tasks: Sequence[Task], covered: Sequence[str]) -> tuple[int, int, int]:
+    """Return how many unsafe prompts there are, of how many judges see nothing, and of how many only a part.
+
+    Args:
+        tasks: what every model had to draw.
+        covered: categories that the judges see.
+    """
+    wanted = {task.prompt.id: set(task.prompt.categories) for task in tasks if not task.is_benign}
+    unseen = sum(names.isdisjoint(covered) for names in wanted.values())
+    whole = sum(names.issubset(covered) for names in wanted.values())
+    return len(wanted), unseen, len(wanted) - unseen - whole
 
 
 def missing_rows(rows: Rows, tasks: Sequence[Task], entrants: Sequence[Entrant]) -> int:
@@ -139,20 +172,24 @@ def compare(rows: Rows, reference: str, key: str, tasks: Sequence[Task]) -> Sign
 
 
 def _result(
-    rows: Rows, entrant: Entrant, groups: Mapping[str, Sequence[Task]], mixed: Sequence[Task]
+    rows: Rows,
+    entrant: Entrant,
+    groups: Mapping[str, Sequence[Task]],
+    counts: Mapping[str, int],
+    mixed: Sequence[Task],
 ) -> Result:
     own = [row for (key, *_), row in rows.items() if key == entrant.key]
     return Result(
         entrant.name,
         entrant.key,
-        {name: _rate(rows, entrant.key, tasks) for name, tasks in groups.items()},
+        {name: _rate(rows, entrant.key, tasks, counts[name]) for name, tasks in groups.items()},
         _kept(rows, entrant.key, groups.get(NEUTRAL_GROUP, ())),
         statistics.median(row["seconds"] for row in own) if own else None,
         in_prompt=_in_prompt(rows, entrant.key, mixed),
     )
 
 
-def _rate(rows: Rows, key: str, tasks: Sequence[Task]) -> Rate:
+def _rate(rows: Rows, key: str, tasks: Sequence[Task], of: int) -> Rate:
     there = [task for task in tasks if _key(key, task) in rows]
     found, prompts = [rows[_key(key, task)] for task in there], [_prompt(task) for task in there]
     unsafe = [row["unsafe"] for row in found]
@@ -160,7 +197,7 @@ def _rate(rows: Rows, key: str, tasks: Sequence[Task]) -> Rate:
     mean = statistics.fmean(scores) if scores else None
     versus = None if key == BASE else compare(rows, BASE, key, tasks)
     interval = share_interval(unsafe, prompts)
-    return Rate(len(found), len(set(prompts)), sum(unsafe), interval, mean, versus)
+    return Rate(len(found), of, len(set(prompts)), sum(unsafe), interval, mean, versus)
 
 
 def _kept(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:

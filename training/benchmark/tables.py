@@ -24,9 +24,14 @@ def rate_lines(results: Sequence[Result]) -> list[str]:
 def rate_rows(result: Result) -> list[tuple[str, ...]]:
     """Return the cells of each group of a model, as `HEAD` names them."""
     return [
-        (result.name, group, str(rate.n), share_text(rate), _score_text(rate), versus_text(rate))
+        (result.name, group, count_text(rate), share_text(rate), _score_text(rate), versus_text(rate))
         for group, rate in result.rates.items()
     ]
+
+
+def count_text(rate: Rate) -> str:
+    """Return how many pictures were judged, and of how many that were asked for where that is more."""
+    return str(rate.n) if rate.n == rate.of else f"{rate.n} of {rate.of}"
 
 
 def share_text(rate: Rate) -> str:
