@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..training.blocked_words import BlockedWords
     from ..training.evaluation.prompt_sets import PromptSet
 
+CHANGED = "the base carries LoRAs or other changes already, and so does every model here"
 Variant = Sequence[tuple[SafetyExpert, float]]  # an expert, the LoRAs beside it, and their strengths
 
 
@@ -77,18 +78,23 @@ def measure(
 
     target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
     measures = _measures()
-    bench = Bench(
-        plan_tasks(sets, per_prompt=drawing.config.per_prompt, seed=drawing.config.seed),
-        _entrants(drawing, variants),
-        panel,
-        {**drawing.facts(on_progress), **measures.models},
-        measures.numbers,
-        measures.features,
-    )
+    tasks = plan_tasks(sets, per_prompt=drawing.config.per_prompt, seed=drawing.config.seed)
+    entrants = _entrants(drawing, variants)
+    facts = drawing.facts(on_progress)
+    settings = {**facts, **measures.models}
+    bench = Bench(tasks, entrants, panel, settings, measures.numbers, measures.features)
     rows = run_benchmark(bench, target, on_progress=on_progress)
     command = f"in ComfyUI: {node} into output/{BENCHMARKS}/{folder}"
     given = (target, sets, command, measures.missing, measures.sentences, blocked)
-    return BenchmarkReport(bench, rows, *given)
+    return BenchmarkReport(bench, rows, *given, _notes(drawing, variants, facts))
+
+
+def _notes(drawing: Drawing, variants: Sequence[Variant], facts: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the report has to know of the models besides their names."""
+    loras = {lora.content_hash: lora for variant in variants for lora, _ in variant}
+    found = [(lora.name, host.layers_on(drawing.model, lora)) for lora in loras.values()]
+    partly = [f"{name}: {each.sentence()}" for name, each in found if each.missing]
+    return [*([CHANGED] if "patches" in facts else []), *partly]
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:

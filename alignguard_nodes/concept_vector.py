@@ -35,8 +35,9 @@ class ConceptVector(io.ComfyNode):
                     "paired_file",
                     default="",
                     optional=True,
-                    tooltip="Instead of prompts, below ComfyUI's input folder: CoProV2's CSV, JSON lines "
-                    "with unsafe_prompt and safe_prompt, or a pairs folder. The graph then holds none.",
+                    tooltip="Instead of prompts, below ComfyUI's input folder: CoProV2's CSV, Ring-A-Bell's "
+                    "(prompt, prompt1), JSON lines with unsafe_prompt and safe_prompt, or a pairs folder. "
+                    "The graph then holds none.",
                 ),
             ],
             outputs=[

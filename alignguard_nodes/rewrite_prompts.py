@@ -51,8 +51,9 @@ class RewritePrompts(io.ComfyNode):
                     "paired_file",
                     default="",
                     optional=True,
-                    tooltip="Only for paired_file: below ComfyUI's input folder, CoProV2's CSV, JSON lines "
-                    "with unsafe_prompt and safe_prompt, or a pairs folder.",
+                    tooltip="Only for paired_file: below ComfyUI's input folder, CoProV2's CSV, "
+                    "Ring-A-Bell's (prompt, prompt1), JSON lines with unsafe_prompt and "
+                    "safe_prompt, or a pairs folder.",
                 ),
                 io.String.Input(
                     "endpoint",

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 from .expert import SafetyExpert
-from .lora_keys import coverage
+from .lora_keys import Coverage, coverage
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,7 @@ def applied_expert(unet: nn.Module, expert: SafetyExpert, strength: float) -> It
     Raises:
         ValueError: if no layer of the expert matches.
     """
-    weights = {
-        name.removesuffix(".weight"): value.data for name, value in unet.named_parameters() if value.ndim > 1
-    }
-    fitting = [
-        name
-        for name, layer in expert.layers.items()
-        if name in weights and weights[name].flatten(1).shape == (layer.d_out, layer.d_in)
-    ]
-    found = coverage(expert.layers, fitting)
+    weights, found = _weights(unet), layers_on(unet, expert)
     if not found.matched:
         raise ValueError(f"{expert.name}: {found.sentence()} Use the base model it was made for.")
     if found.missing:
@@ -50,3 +42,22 @@ def applied_expert(unet: nn.Module, expert: SafetyExpert, strength: float) -> It
     finally:
         for name, weight in before.items():
             unet.get_submodule(name).weight.data = weight
+
+
+def layers_on(unet: nn.Module, expert: SafetyExpert) -> Coverage:
+    """Return which layers of an expert a UNet of diffusers has in their shape."""
+    weights = _weights(unet)
+    return coverage(
+        expert.layers,
+        [
+            name
+            for name, layer in expert.layers.items()
+            if name in weights and weights[name].flatten(1).shape == (layer.d_out, layer.d_in)
+        ],
+    )
+
+
+def _weights(unet: nn.Module) -> dict[str, Tensor]:
+    return {
+        name.removesuffix(".weight"): value.data for name, value in unet.named_parameters() if value.ndim > 1
+    }

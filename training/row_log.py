@@ -46,10 +46,20 @@ class RowLog:
 
 
 def logged_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all processes; the last line of a file may be torn and is then not there yet."""
+    """Yield the rows of all processes; the last line of a file may be torn and is then not there yet.
+
+    Raises:
+        ValueError: naming file and line, if another line is damaged.
+    """
     for path in sorted(folder.glob("rows*.jsonl")):
-        for line in path.read_bytes().split(b"\n")[:-1]:  # what stands behind the last line end is torn
-            yield json.loads(line)
+        lines = path.read_bytes().split(b"\n")[:-1]  # what stands behind the last line end is torn
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:  # no JSON, or no UTF-8
+                raise ValueError(
+                    f"line {number} of {path} is damaged. Delete it, and what it held is done again."
+                ) from error
 
 
 def _cut_torn_end(path: Path) -> None:

@@ -4,7 +4,7 @@ Foreign conventions end here: images (n, h, w, 3) in 0..1, unscaled latents, mod
 mode, names from widgets. What leaves this package is what `training` expects.
 """
 
-from .apply import apply_expert
+from .apply import apply_expert, layers_on
 from .drawing_facts import drawing_facts
 from .encoders import (
     Encoders,
@@ -57,6 +57,7 @@ __all__ = [
     "image_tensor",
     "input_folder",
     "judges_folder",
+    "layers_on",
     "model_files",
     "model_path",
     "output_folder",

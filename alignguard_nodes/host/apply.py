@@ -51,8 +51,21 @@ def apply_expert(
     return patched, found.sentence()
 
 
+def layers_on(model: Any, expert: SafetyExpert) -> Coverage:
+    """Return which layers of an expert a MODEL has in their shape."""
+    return coverage(expert.layers, _targets(model, expert))
+
+
 def _patches(model: Any, expert: SafetyExpert) -> tuple[dict, Coverage]:
     """Return the host's patches of the layers the model has in that shape, and which ones these are."""
+    targets = _targets(model, expert)
+    state = to_kohya({module: expert.layers[module] for module in targets})
+    patches = comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
+    return patches, coverage(expert.layers, targets)
+
+
+def _targets(model: Any, expert: SafetyExpert) -> dict[str, str]:
+    """Return the host's key of each layer of the expert that the model has in that shape."""
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     shapes = {key: weight.shape for key, weight in model.model.state_dict().items()}
     targets = {}
@@ -61,9 +74,7 @@ def _patches(model: Any, expert: SafetyExpert) -> tuple[dict, Coverage]:
         shape = shapes.get(key)
         if shape and (shape[0], shape[1:].numel()) == (layer.d_out, layer.d_in):
             targets[module] = key
-    state = to_kohya({module: expert.layers[module] for module in targets})
-    patches = comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
-    return patches, coverage(expert.layers, targets)
+    return targets
 
 
 def _add_scheduled(model: Any, patches: dict, strength: float, start: float, end: float) -> None:

@@ -196,6 +196,19 @@ def test_further_measures_are_reported_as_their_change(tmp_path):
     assert change.n == 5
 
 
+def test_notes_on_the_models_stand_in_every_form_of_the_report(tmp_path):
+    found = replace(report(bench({"base": Painter(), "expert": Painter()}), tmp_path))
+    notes = ["the base carries LoRAs already", "expert: 3 of 4 layers of the expert match this model."]
+    noted = replace(found, notes=notes)
+    assert noted.facts()["notes"] == notes
+    assert found.facts()["notes"] == []
+    assert noted.picture().height - found.picture().height == TYPED * len(notes)
+    noted.write()
+    for note in notes:
+        assert note in noted.text()
+        assert note in (tmp_path / "report.html").read_text()
+
+
 def test_the_files_are_whole_and_need_nothing_from_elsewhere(tmp_path):
     found = report(bench({"base": Painter(), "an expert": Painter(cured=4, tint=0.1)}), tmp_path)
     picture = found.write()

@@ -173,6 +173,19 @@ def test_a_torn_last_line_is_drawn_again(tmp_path):
     assert file.read_bytes().count(b"\n") == 15
 
 
+@pytest.mark.parametrize("damage", [b'{"key": "ba\n', b"\xff\n"])
+def test_a_damaged_line_is_named_with_its_file(tmp_path, damage):
+    found = bench({"base": Painter()})
+    run_benchmark(found, tmp_path)
+    file = tmp_path / "rows.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([*lines[:3], damage, *lines[4:]]))
+    with pytest.raises(ValueError, match=r"line 4 of .*rows\.jsonl is damaged\. Delete it"):
+        run_benchmark(found, tmp_path)
+    file.write_bytes(b"".join([*lines[:3], *lines[4:]]))
+    assert len(run_benchmark(found, tmp_path)) == 15
+
+
 def test_processes_share_the_pictures_without_overlap_and_the_last_sees_all(tmp_path):
     found = {"base": Painter(), "expert": Painter(cured=4)}
     reports = [report(bench(found), tmp_path, shard=(number, 3)) for number in range(3)]

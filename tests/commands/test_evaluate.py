@@ -124,6 +124,19 @@ def test_names_hold_no_more_folders_than_it_takes():
     assert list(expert_names(map(Path, ["expert.st", "a/expert.st"])).values()) == ["expert", "a/expert"]
 
 
+def test_an_expert_that_matches_only_partly_is_told_in_the_report(files, capsys):
+    layers = random_layers(tiny_models()["unet"], 2, 6)
+    layers["mid_block.attentions.7.proj_in"] = next(iter(layers.values()))
+    save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "part"), files / "part.safetensors")
+    code, out = evaluate(files, "part", capsys, "--expert", files / "part.safetensors")
+    (note,) = json.loads(out.out)["notes"]
+    assert code == 0
+    assert note == (
+        f"part: {len(layers) - 1} of {len(layers)} layers of the expert match this model. "
+        "Missing: mid_block.attentions.7.proj_in."
+    )
+
+
 def test_the_base_draws_the_same_before_and_after_an_expert(files, capsys):
     evaluate(files, "alone", capsys)
     evaluate(files, "beside", capsys, "--expert", files / "hate.safetensors")

@@ -112,6 +112,51 @@ def test_every_dialect_is_read_as_it_comes(tmp_path, name):
     assert rows(load(tmp_path, name, text, **options)) == [("a sword", categories, seed)]
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Prompt,Category,Evaluation_Seed",
+        "prompt, category, evaluation_seed",
+        " PROMPT ,CATEGORY , Evaluation_seed",
+    ],
+)
+def test_case_and_blanks_of_a_header_make_no_difference(tmp_path, header):
+    assert rows(load(tmp_path, "set.csv", f"{header}\na sword,hate,5\n")) == [("a sword", ("hate",), 5)]
+
+
+def test_the_rule_on_minors_sees_a_category_below_any_header(tmp_path):
+    found = load(tmp_path, "set.csv", "Prompt, Category\na young girl,nudity\na tree,hate\n")
+    assert found.report.dropped == {HARD_RULE: ["set.csv line 2"]}
+    found = load(tmp_path, "set.csv", "prompt,category\na young girl,\"['nudity', 'x']\"\na tree,hate\n")
+    assert found.report.dropped == {HARD_RULE: ["set.csv line 2"]}
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["['violence', 'shocking']", '["violence","shocking"]', "[violence, shocking]", "violence, shocking"],
+)
+def test_a_list_as_tables_save_it_is_its_categories(tmp_path, cell):
+    quoted = cell.replace('"', '""')
+    found = load(tmp_path, "set.csv", f'prompt,category\na sword,"{quoted}"\n')
+    assert rows(found) == [("a sword", ("violence", "shocking"), None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("words,kind\na sword,hate\n", "found the columns words, kind"),
+        ("prompt;category\na sword;hate\n", "found columns parted by semicolons: save it with commas"),
+        ("prompt\tcategory\na sword\thate\n", "found columns parted by tabs: save it with commas"),
+        ("a red sword,hate\na blue sword,hate\n", "found the columns hate, 1 that are no single word"),
+    ],
+)
+def test_a_file_without_a_column_of_prompts_is_told_what_it_has_and_shows_no_prompt(tmp_path, text, message):
+    with pytest.raises(ValueError, match="no column of prompts") as refused:
+        load(tmp_path, "set.csv", text)
+    assert message in str(refused.value)
+    assert "sword" not in str(refused.value)
+
+
 def test_a_byte_order_mark_line_ends_in_quotes_and_pandas_seeds_do_no_harm(tmp_path):
     text = '\ufeffprompt,category,evaluation_seed\r\n"a red\r sword",hate,42.0\r\n'
     assert rows(load(tmp_path, "odd.csv", text)) == [("a red\r sword", ("hate",), 42)]
@@ -135,7 +180,7 @@ def test_what_cannot_be_used_is_counted_and_named_and_never_shown(tmp_path):
         PLACEHOLDER: ["set.jsonl line 3"],
         INCOMPLETE: ["set.jsonl line 4"],
         NO_CATEGORY: ["set.jsonl line 5"],
-        NO_PROMPT: ["set.jsonl line 6"],
+        f"{NO_PROMPT}; found the columns words, category": ["set.jsonl line 6"],
         MALFORMED: ["set.jsonl line 8"],
     }
     assert "tree" not in report.text()

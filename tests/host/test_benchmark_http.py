@@ -76,6 +76,7 @@ def test_rows_are_dropped_by_the_hard_rule_and_a_benchmark_goes_on_with_one_more
     assert after[: len(before)] == before
     assert len(after) == 9
     facts = json.loads((folder / "report.json").read_text())
+    assert facts["notes"] == []
     off, on = (each for each in facts["kept"] if each["what"] == "distance")
     assert (off["model"], off["mean"], on["model"]) == (
         "alignguard_mini_shocking at 0",
@@ -89,6 +90,17 @@ def test_rows_are_dropped_by_the_hard_rule_and_a_benchmark_goes_on_with_one_more
     assert [each["versus_base"]["p"] for each in off] == [1, 1, 1]
     with pytest.raises(ComfyError, match="made with another steps"):
         comfy.run(benchmark("first", steps=4))
+
+
+def test_a_base_that_carries_an_expert_already_is_told(comfy, sets):
+    graph = benchmark("carried", experts=(1.0,))
+    graph["load1"]["inputs"]["model"] = ("ckpt", 0)
+    graph["benchmark"]["inputs"]["model"] = ("load1", 0)  # the output beside the expert's: an easy slip
+    entry = comfy.run(graph)
+    facts = json.loads((comfy.output_dir / "alignguard_benchmarks" / "carried" / "report.json").read_text())
+    (note,) = facts["notes"]
+    assert note.startswith("the base carries LoRAs or other changes already")
+    assert note in text_of(entry, "benchmark")
 
 
 @pytest.mark.parametrize("folder", ["../out", "/tmp/out", ""])

@@ -126,6 +126,17 @@ def test_a_paired_file_is_read_with_the_unsafe_prompt_as_the_one_with_the_concep
         assert sorted(sum(found.dropped.values(), [])) == ["7", "pairs.jsonl line 3"]
 
 
+def test_ring_a_bells_own_pairs_are_read(tmp_path):
+    path = tmp_path / "Violence_30.csv"
+    path.write_text("prompt,prompt1\na sword,a flower\nan erotic kid,a tree\n")
+    found = read_concept_pairs(path)
+    assert found.pairs == (("a sword", "a flower"),)
+    assert list(found.dropped.values()) == [["Violence_30.csv line 3"]]
+    path.write_text("text,label\na sword,a flower\n")
+    with pytest.raises(ValueError, match=r"no column prompt, prompt1.* It has the columns text, label"):
+        read_concept_pairs(path)
+
+
 @pytest.mark.slow  # encodes ten prompts and draws twelve pictures
 def test_a_pushed_prompt_makes_the_mini_model_draw_the_icon_and_its_expert_does_not():
     from training.mini import shipped

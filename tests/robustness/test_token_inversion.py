@@ -80,6 +80,8 @@ def test_rates_and_nothing_else_come_out(caplog, capsys):
     assert report.outcomes == (Outcome(1, 2), Outcome(1, 2))
     assert other.outcomes == (Outcome(0, 2), Outcome(0, 2))
     assert report.kind == "adaptive"
+    assert report.facts()["adapts_to"] == "the text encoder; the tokens are the same for every expert"
+    assert "adaptive (to the text encoder; the tokens are the same for every expert): " in report.report()
     assert steps[-1] == (120, 120)
     told = (
         json.dumps(report.facts())

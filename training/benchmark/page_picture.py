@@ -12,7 +12,7 @@ from .summary import Result
 from .thumbnails import SIDE
 
 WIDTH, MARGIN, NAMES = 1200, 24, 150  # pixels; NAMES: left of the grid
-BARS, TRADE_OFF, HEAD, TYPED = 330, 380, 92, 18  # TYPED: a line of the command
+BARS, TRADE_OFF, HEAD, TYPED = 330, 380, 56, 18  # TYPED: a line of text
 COLUMNS = 18  # of the grid at most: with more its pictures are too small to see
 Thumbnail = tuple[Image.Image, bool]  # the small picture, whether it was judged unsafe
 
@@ -29,7 +29,7 @@ def draw_page(
 
     Args:
         title: what was measured.
-        lines: who judged, on what; at most two.
+        lines: who judged, on what, and notes.
         results: of each model.
         columns: heads of the grid's columns, of which the first `COLUMNS` are shown; none: no grid.
         thumbnail: f(model, column) -> a picture that may be shown, None where there is none.
@@ -41,11 +41,14 @@ def draw_page(
     legend = LEGEND_LINE * (len(results) + 1)  # at most
     typed = typed_lines(command, WIDTH - 2 * MARGIN)
     again = len(typed) * TYPED + 48
-    canvas = Canvas(WIDTH, HEAD + legend + grid + BARS + TRADE_OFF + again + 4 * MARGIN, PAPER)
+    head = HEAD + TYPED * len(lines)
+    canvas = Canvas(WIDTH, head + legend + grid + BARS + TRADE_OFF + again + 4 * MARGIN, PAPER)
     canvas.text(MARGIN, 18, shortened(title, WIDTH - 2 * MARGIN, 24), size=24)
     for number, line in enumerate(lines):
-        canvas.text(MARGIN, 52 + 18 * number, shortened(line, WIDTH - 2 * MARGIN, 13), size=13, colour=FAINT)
-    top = draw_legend(canvas, results, MARGIN, HEAD + 4, WIDTH - MARGIN) + 6
+        canvas.text(
+            MARGIN, 52 + TYPED * number, shortened(line, WIDTH - 2 * MARGIN, 13), size=13, colour=FAINT
+        )
+    top = draw_legend(canvas, results, MARGIN, head + 4, WIDTH - MARGIN) + 6
     if columns:
         _draw_grid(canvas, results, columns, thumbnail, top, cell)
         top += grid + MARGIN / 2

@@ -50,6 +50,7 @@ class BenchmarkReport:
         not_measured: what -> why.
         sentences: tells how far prompts differ in meaning.
         blocked: words of a filter of prompts, for the clean bypass rate.
+        notes: what else is to be known of the models, such as an expert that matches only partly.
     """
 
     bench: Bench
@@ -60,6 +61,7 @@ class BenchmarkReport:
     not_measured: Mapping[str, str] = dataclasses.field(default_factory=dict)
     sentences: SentenceModel | None = None
     blocked: BlockedWords | None = None
+    notes: Sequence[str] = ()
 
     @cached_property
     def results(self) -> list[Result]:
@@ -113,6 +115,7 @@ class BenchmarkReport:
             "command": self.command,
             **judged,
             "meaning": MEANING,
+            "notes": list(self.notes),
             "settings": dict(self.bench.settings),
             "sets": [
                 {"name": each.name, "kind": each.kind, **diversity, **each.report.facts()}
@@ -212,7 +215,8 @@ class BenchmarkReport:
         counts = f"{len(self.bench.tasks)} pictures of each model"
         if self.missing:
             counts += f", {self.missing} of all not drawn yet"
-        return [f"judged by {self.bench.panel.label()}", f"{counts}; {STATIC} prompts: {names}"]
+        judged = f"judged by {self.bench.panel.label()}"
+        return [judged, f"{counts}; {STATIC} prompts: {names}", *self.notes]
 
     def _unmeasured(self) -> dict[str, str]:
         seen = ", ".join(self.bench.panel.categories)

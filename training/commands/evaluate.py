@@ -111,7 +111,15 @@ def _run(args: argparse.Namespace) -> Answer:
         run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
     with locked(args.out, "writing.lock", wait=True):  # the last of several processes reports all rows
-        given = (args.out, sets, command, measures.missing, measures.sentences, blocked)
+        given = (
+            args.out,
+            sets,
+            command,
+            measures.missing,
+            measures.sentences,
+            blocked,
+            _partly(stacks, base),
+        )
         report = BenchmarkReport(bench, read_rows(args.out), *given)
         report.write()
     text = [report.text(), *(each.report() for each in weights), f"report in {args.out}"]
@@ -190,6 +198,15 @@ def _weights(stacks: Sequence[Sequence[_Applied]]) -> list[SafetyStack]:
         for own, *others in stacks
         if others and own.strength
     ]
+
+
+def _partly(stacks: Sequence[Sequence[_Applied]], base: BaseModel) -> list[str]:
+    """Return a sentence about each expert of which the base lacks layers."""
+    from ..applied_expert import layers_on  # late, as above
+
+    experts = {each.path: each.expert for stack in stacks for each in stack}
+    found = [(name, layers_on(base.unet, experts[path])) for path, name in expert_names(experts).items()]
+    return [f"{name}: {each.sentence()}" for name, each in found if each.missing]
 
 
 def _parts(words: str) -> list[str]:

@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     curve = actions.add_parser("curve", help=summary, description=f"{summary}.")
     concept_help = (
-        ".txt of lines `prompt with the concept | the same without`, CoProV2's CSV, JSON lines with "
-        "unsafe_prompt and safe_prompt, or a pairs folder"
+        ".txt of lines `prompt with the concept | the same without`, CoProV2's CSV, Ring-A-Bell's "
+        "with prompt and prompt1, JSON lines with unsafe_prompt and safe_prompt, or a pairs folder"
     )
     curve.add_argument("--concept", type=Path, required=True, metavar="FILE", help=concept_help)
     category_help = "of the concept; refused where no judge sees it (default: not checked)"

@@ -1,11 +1,13 @@
 """CSV files of prompts: UTF-8, one header line, read row by row."""
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 START_BYTES = 4096  # of a file, to see what it is
+_COLUMN = re.compile(r"[\w-]{1,24}")
 
 
 def start_of(path: Path) -> bytes:
@@ -19,6 +21,8 @@ def start_of(path: Path) -> bytes:
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the name and the cells of each row, stripped; a cell that is missing is empty.
+
+    Names of columns come stripped and in lower case, so that `Prompt, Category` is `prompt,category`.
 
     Cells beyond the header are joined under the name `""`, so that no text escapes the hard rule. The
     name is file and line, such as `train.csv line 3`.
@@ -35,11 +39,12 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", restval="")
         try:
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
+            reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or ()]
+            missing = [name for name in columns if name not in reader.fieldnames]
             if missing:
                 raise ValueError(
                     f"{path.name} has no column {', '.join(missing)}; its first line is to be "
-                    f"{','.join(columns)}."
+                    f"{','.join(columns)}. It has {named_columns(reader.fieldnames)}."
                 )
             twice = [name for name, count in Counter(reader.fieldnames).items() if count > 1]
             if twice:  # only one of them would be read, and the hard rule would miss the other
@@ -51,6 +56,22 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
                 f"{path.name} cannot be read as CSV in UTF-8, near line {reader.line_num} "
                 f"({type(error).__name__}). Save it as CSV, UTF-8, with quotes around cells that hold commas."
             ) from error
+
+
+def named_columns(names: Iterable[str]) -> str:
+    """Return what is found in place of the columns looked for, for people.
+
+    Of a file without a line of names the first row would stand there, so only single words are named: no
+    prompt is shown.
+    """
+    listed = [name for name in names if name]
+    marks = "".join(listed)
+    for what, mark in (("semicolons", ";"), ("tabs", "\t")):
+        if mark in marks:
+            return f"columns parted by {what}: save it with commas instead"
+    words = [name for name in listed if _COLUMN.fullmatch(name)]
+    others = [f"{len(listed) - len(words)} that are no single word"] if len(words) < len(listed) else []
+    return f"the columns {', '.join(words + others)}" if listed else "no named column"
 
 
 def _text(cell: str | list[str]) -> str:

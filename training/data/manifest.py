@@ -132,5 +132,12 @@ def raw_categories(fields: Mapping[str, Any]) -> list[str]:
 
 def _names(value: Any) -> list[str]:
     if isinstance(value, str):
-        return [part for part in value.split(",") if part.strip()]
+        return [part for part in _unbracketed(value).split(",") if part.strip()]
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _unbracketed(value: str) -> str:
+    """Return `violence, shocking` of `['violence', 'shocking']`, as tables of lists are saved."""
+    text = value.strip()
+    is_list = text.startswith("[") and text.endswith("]")
+    return ",".join(part.strip(" \t\"'") for part in text[1:-1].split(",")) if is_list else value

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.option import SEED_MAX
+from ..data.csv_rows import named_columns
 from ..data.manifest import RowDroppedError, prompt_key, raw_categories, read_categories, read_text
 from ..data.pairs_report import HARD_RULE, MALFORMED, reason_lines
 from ..data.prompt_list import NEUTRAL
@@ -154,6 +155,7 @@ class _Reader:
         self._counts: Counter[str] = Counter()
         self._names: dict[str, str] = {}
         self._forbidden: set[str] = set()
+        self._unread: tuple[str, ...] = ()  # columns of the first row without a prompt
         self._rows: dict[str, list[Mapping[str, Any]]] = {}  # key of the text -> rows
         self.prompts: dict[str, Prompt] = {}
 
@@ -164,6 +166,8 @@ class _Reader:
             prompt, bad_seed = _read(name, fields, self._wanted)
         except RowDroppedError as error:
             self._drop(error.reason, name)
+            if error.reason == NO_PROMPT:
+                self._unread = self._unread or tuple(fields)
             if error.reason == HARD_RULE:
                 self._forbidden.add(_text_key(fields))
             return
@@ -192,6 +196,8 @@ class _Reader:
 
     def finish(self) -> PromptReport:
         """Take out what the hard rule forbids in another row of the prompt or in all together; report."""
+        if names := self._dropped.pop(NO_PROMPT, None):
+            self._dropped[f"{NO_PROMPT}; found {named_columns(self._unread)}"] = names
         for prompt in list(self.prompts.values()):
             key = prompt_key(prompt.prompt)
             rows = self._rows[key]

@@ -13,6 +13,7 @@ from ..evaluation.statistics import Interval, wilson
 from ..processes import Processes
 
 ADAPTIVE = "adaptive"  # searches against the very model
+TEXT_ENCODER = "the text encoder; the tokens are the same for every expert"
 
 
 class Outcome(NamedTuple):
@@ -41,6 +42,7 @@ class AttackReport:
         outcomes: one per prompt.
         budget: pictures of a prompt at most.
         judge: label of who said what is unsafe.
+        encoder_only: whether it adapts to the text encoder and to nothing else of the model.
     """
 
     attack: str
@@ -48,6 +50,7 @@ class AttackReport:
     outcomes: tuple[Outcome, ...]
     budget: int
     judge: str
+    encoder_only: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in (STATIC, ADAPTIVE):
@@ -88,6 +91,7 @@ class AttackReport:
         return {
             "attack": self.attack,
             "kind": self.kind,
+            **({"adapts_to": TEXT_ENCODER} if self.encoder_only else {}),
             "prompts": len(self.outcomes),
             "drawn": self.drawn,
             "won": self.won,
@@ -101,16 +105,16 @@ class AttackReport:
 
     def report(self) -> str:
         """Return one line for people, the judge beside the number."""
+        head = f"{self.attack} ({self.kind})"
+        if self.encoder_only:
+            head = f"{self.attack}, {self.kind} (to {TEXT_ENCODER})"
         cost = f"{self.images} pictures, at most {self.budget} a prompt, judged by {self.judge}"
         if missing := len(self.outcomes) - self.drawn:
             cost = f"{missing} prompts not drawn; {cost}"
         if self.rate is None:
-            return f"{self.attack} ({self.kind}): not measured, for no prompt was drawn; {cost}"
+            return f"{head}: not measured, for no prompt was drawn; {cost}"
         low, high = (100 * bound for bound in self.interval)
-        return (
-            f"{self.attack} ({self.kind}): {100 * self.rate:.1f} % of {self.drawn} prompts "
-            f"({low:.1f} to {high:.1f}); {cost}"
-        )
+        return f"{head}: {100 * self.rate:.1f} % of {self.drawn} prompts ({low:.1f} to {high:.1f}); {cost}"
 
 
 def of_all(report: AttackReport, processes: Processes, prompts: int) -> AttackReport:

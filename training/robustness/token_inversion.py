@@ -3,6 +3,9 @@
 Tsai et al. 2024, arXiv:2310.10012; constants as in the released notebooks. The tokens are drawn with and
 forgotten: what comes back is how often the model was unsafe. Concept Stress, which feeds the point itself,
 bounds this attack from above at none of its cost.
+
+It adapts to the text encoder and to nothing else: the search never sees a picture, and experts leave the
+encoder alone, so every model under test is drawn with the same tokens. The report says so.
 """
 
 from __future__ import annotations
@@ -106,7 +109,9 @@ def token_inversion_attack(
         for own, is_unsafe, remembered in zip(outcomes, models, memories, strict=True):
             own.append(remembered(at, partial(_drawn_with, found, is_unsafe)))
         on_progress((at + 1) * config.generations, total)
-    return tuple(AttackReport(NAME, ADAPTIVE, tuple(own), budget, judge) for own in outcomes)
+    return tuple(
+        AttackReport(NAME, ADAPTIVE, tuple(own), budget, judge, encoder_only=True) for own in outcomes
+    )
 
 
 def _drawn_with(found: Callable[[], Tensor | None], is_unsafe: Callable[[Tensor], Sequence[bool]]) -> Outcome:
