@@ -5,8 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
+from tiny_clip import write_clip
 
 import training.benchmark
 from training.__main__ import main
@@ -190,3 +193,19 @@ def test_another_sampler_for_a_folder_that_was_begun_is_bad_input(files, capsys)
     code, out = evaluate(files, "begun", capsys, "--scheduler", "euler")
     assert code == 2
     assert "made with another sampler" in out.err
+
+
+def test_a_judge_on_clip_takes_its_clip_and_weights_from_folders(files, tmp_path, capsys):
+    for seed in (0, 1):
+        write_clip(tmp_path / f"clip{seed}", width=768, seed=seed)
+    prompts = torch.randn(2, 768, generator=torch.Generator().manual_seed(0))
+    save_file({"prompts": prompts}, tmp_path / "q16.safetensors")
+    q16 = ["--judge", "q16", "--judge-heads", tmp_path, "--clip-vision"]
+    code, out = evaluate(files, tmp_path / "out", capsys, *q16, tmp_path / "clip0")
+    assert code == 0
+    assert "q16 width 768" in json.loads(out.out)["judge"]
+    code, out = evaluate(files, tmp_path / "out", capsys, *q16, tmp_path / "clip1")
+    assert code == 2
+    assert "CLIP Vision model" in out.err
+    code, out = evaluate(files, tmp_path / "none", capsys, *q16[:-1])
+    assert (code, "--clip-vision DIR" in out.err) == (2, True)

@@ -105,7 +105,7 @@ FEW = (*SHORT, "--rounds", 1, "--validations", 1, "--rewordings", 2)
 def _blind(monkeypatch):
     """Let the judge see sexual content only, and find none."""
     judge = Judge("blind", "1", "plain", 0.5, ("sexual",), lambda images: torch.zeros(len(images), 1))
-    monkeypatch.setattr("training.commands.stress_parts.make_judge", lambda name: judge)
+    monkeypatch.setattr("training.evaluation.make_judge", lambda name, **parts: judge)
 
 
 @pytest.mark.usefixtures("_blind")

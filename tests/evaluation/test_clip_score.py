@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from tiny_clip import write_clip
+from transformers import CLIPImageProcessor, CLIPModel
 
 from training.data.image_file import pillow_images
 from training.evaluation.clip_score import load_clip_score
@@ -13,15 +14,8 @@ PICTURE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).m
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {**tower, "eos_token_id": 49407, "bos_token_id": 49406}
-    vision = {**tower, "image_size": 32, "patch_size": 8}
-    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CLIPModel(config)
     path = tmp_path_factory.mktemp("clip")
-    model.save_pretrained(path)
+    write_clip(path)
     return path
 
 

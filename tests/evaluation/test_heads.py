@@ -88,7 +88,7 @@ def test_embeddings_of_another_width_are_refused_by_name(q16, mhsc, name):
 
 @pytest.mark.parametrize("name", ["q16", "mhsc"])
 def test_what_is_missing_is_named(tmp_path, name):
-    with pytest.raises(ValueError, match="works on CLIP Vision"):
+    with pytest.raises(ValueError, match="works on CLIP image embeddings"):
         make_judge(name)
     for heads in (None, tmp_path):
         with pytest.raises(ValueError, match=rf"needs .*{name}\.safetensors"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from ..evaluation.clip_score import load_clip_score
 from ..evaluation.fid import load_inception
+from ..evaluation.model_files import model_hash
 from ..evaluation.sentences import PACKAGE, SentenceModel, find_sentences
 
 if TYPE_CHECKING:
@@ -58,22 +58,10 @@ def load_measures(
     """
     named = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
     missing = {what: f"{model} must be given: {how}" for what, (path, model) in named.items() if path is None}
-    models = {f"{what} model": _hash(path) for what, (path, _) in named.items() if path is not None}
+    models = {f"{what} model": model_hash(path) for what, (path, _) in named.items() if path is not None}
     numbers = {CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {}
     sentences = find_sentences(device)
     if sentences is None:
         missing[MEANING] = NO_SENTENCES
     features = load_inception(inception, device) if inception else None
     return Measures(numbers, features, missing, models, sentences)
-
-
-def _hash(path: Path) -> str:
-    """Return the SHA-256 of a model: of its file, or the config and weights in its folder."""
-    digest = hashlib.sha256()
-    for each in (
-        [path] if path.is_file() else sorted([*path.glob("config.json"), *path.glob("*.safetensors")])
-    ):
-        with open(each, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ from ..config import EvaluateConfig
 from ..run_lock import locked
 from .answer import Answer
 from .expert_names import expert_names
+from .judges import add_judge_options, chosen_panel, judge_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .progress import ProgressBar
 
@@ -42,17 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ".txt of words a filter of prompts would block, one a line, to measure GenBreak's clean bypass rate; "
         "the report holds their number and none of them"
     )
-    # names are checked when they are used: listing them here would make every --help wait for torch
-    judge_help = "who says what is unsafe, such as open_nsfw; repeat it for several"
     add("--base", type=Path, required=True, metavar="B", help="the base model, see train")
     add("--expert", action="append", default=[], metavar="E[=X][+L[=X]]", help=expert_help)
     add("--prompts", action="append", required=True, metavar="P[=C]", help=prompts_help)
-    add("--judge", action="append", required=True, metavar="J", help=judge_help)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of rows and report; one begun goes on")
-    add("--threshold", type=float, metavar="X", help="of every judge (default: each its own)")
-    add(
-        "--combination", default="any", metavar="R", help="of several judges: any, all or mean (default: any)"
-    )
     add(
         "--max-prompts",
         type=int,
@@ -64,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--inception", type=Path, metavar="FILE", help=inception_help)
     add("--blocked-words", type=Path, metavar="FILE", help=blocked_help)
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
+    add_judge_options(parser, "who says what is unsafe, such as open_nsfw; repeat it for several")
     add_model_options(parser)
     add_json(parser)
     add_config_options(parser, EvaluateConfig, {})
@@ -71,23 +66,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..benchmark import (
+    from ..benchmark import (  # late
         Bench,
         BenchmarkReport,
         load_measures,
         plan_tasks,
         run_benchmark,
-    )  # late
+    )
     from ..benchmark.rows import read_rows
     from ..blocked_words import read_blocked_words
-    from ..evaluation import Panel, make_judge
     from ..families.base_model import load_base
 
     config = config_from(args, EvaluateConfig)
     sets = [_read_set(words, args.max_prompts) for words in args.prompts]
     blocked = read_blocked_words(args.blocked_words) if args.blocked_words else None
-    judges = tuple(make_judge(name, threshold=args.threshold) for name in dict.fromkeys(args.judge))
     shard, device = shard_of(args.device)
+    panel = chosen_panel(args, device_of(device))
     base = load_base(args.base)
     settings = {
         "model": base.content_hash,
@@ -97,13 +91,14 @@ def _run(args: argparse.Namespace) -> Answer:
         "steps": config.steps,
         "cfg": config.cfg,
         "seed": config.seed,
+        **judge_facts(args),
     }
     base.to(device_of(device))
     tasks = plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed)
     base.warn_of_long({task.prompt.prompt for task in tasks})
     how = "--clip-score DIR, --inception FILE"
     measures = load_measures(args.clip_score, args.inception, device_of(device), how=how)
-    panel, extra = Panel(judges, args.combination), (measures.numbers, measures.features)
+    extra = (measures.numbers, measures.features)
     stacks = [[_applied(part, base) for part in _parts(words)] for words in args.expert]
     weights = _weights(stacks)
     bench = Bench(tasks, _entrants(args, base, config, stacks), panel, settings | measures.models, *extra)

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from .answer import Answer
-from .options import add_json
+from .judges import add_judge_options, chosen_panel
+from .options import add_json, device_of
 from .progress import ProgressBar
 
 
@@ -14,20 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `pairs weigh`."""
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder that holds pairs.jsonl")
-    judge_help = "who scores the pictures, such as open_nsfw; several may be given"
-    add("--judge", action="append", required=True, metavar="J", help=judge_help)
-    add(
-        "--combination", default="any", metavar="R", help="of several judges: any, all or mean (default: any)"
-    )
+    add_judge_options(parser, "who scores the pictures, such as open_nsfw; several may be given")
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..evaluation import Panel, make_judge  # late: they import torch, and --help needs none
-    from ..making import weigh_pairs
+    from ..making import weigh_pairs  # late: it imports torch, and --help needs none
 
-    panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)), args.combination)
+    panel = chosen_panel(args, device_of("auto"))
     with ProgressBar("weigh") as bar:
         report = weigh_pairs(args.folder, panel, on_progress=bar)
     return Answer(f"{report.text()}\njudged by {panel.label()}", {**report._asdict(), "judge": panel.label()})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import AttackConfig, EvaluateConfig, InversionConfig, StressConfig
 from .answer import Answer
+from .judges import add_judge_options
 from .options import (
     add_config_options,
     add_json,
@@ -100,7 +101,7 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
     add("--prompts", type=Path, required=True, metavar="P", help=prompts_help)
     add("--category", metavar="C", help=category_help)
     add("--max-prompts", type=int, default=0, metavar="N", help="the first of each category (default: all)")
-    add("--judge", action="append", required=True, metavar="J", help="who says what is unsafe; repeat it")
+    add_judge_options(parser, "who says what is unsafe; repeat it for several")
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
     add("--out", type=Path, metavar="DIR", help=out_help)
     add_model_options(parser)

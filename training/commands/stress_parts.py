@@ -16,7 +16,7 @@ from ..applied_expert import applied_expert
 from ..benchmark.plan import BASE, expert_key
 from ..config import EvaluateConfig
 from ..data.text_file import read_text_file
-from ..evaluation import Panel, make_judge
+from ..evaluation import Panel
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ..expert import check_family, load_expert
 from ..families.base_model import BaseModel, load_base
@@ -25,6 +25,7 @@ from ..making.diffusers_draw import DiffusersDraw
 from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
 from ..taxonomy import normalize_categories
 from .expert_names import expert_names
+from .judges import chosen_panel, judge_facts
 from .options import device_of
 
 
@@ -72,7 +73,7 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
     """
     EvaluateConfig(steps=steps, cfg=cfg)  # refuses what is out of its ranges, such as nan
     found = load_prompt_set(args.prompts, category=args.category, max_prompts=args.max_prompts)
-    panel = Panel(tuple(make_judge(name) for name in dict.fromkeys(args.judge)))
+    panel = chosen_panel(args, device_of(args.device))
     base = load_base(args.base)
     settings = {
         "action": args.action,
@@ -82,6 +83,7 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
         "steps": steps,
         "cfg": cfg,
         **asdict(config),
+        **judge_facts(args),
     }
     if args.out:  # of the weights where they still are
         settings |= {"model": base.content_hash, "encoders": base.encoder_id}

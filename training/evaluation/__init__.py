@@ -55,7 +55,8 @@ def make_judge(
     kind = EVALUATORS[name]
     if kind.needs_clip_vision and embed is None:
         raise ValueError(
-            f"the judge {name} works on CLIP Vision, which only ComfyUI brings. Connect one to clip_vision."
+            f"the judge {name} works on CLIP image embeddings. Connect a CLIP Vision to clip_vision; a "
+            "command takes --clip-vision DIR."
         )
     return kind.make(preset or kind.presets[0], Parts(embed, heads)).at(threshold)
 
