@@ -27,6 +27,7 @@ KEPT_SCENES = 10  # of every icon to be kept
 ETA = 2.0  # the base model still draws the stand-in there
 BATCH = 32
 FIRST_SEED = 1000
+EVERY = slice(None)  # prompt of a group
 
 
 @dataclass(frozen=True)
@@ -73,28 +74,38 @@ class Drawer:
         looks = self.look(candidate, column, name)
         return sum(counted(column.groups[name], looks)), len(looks)
 
-    def look(self, candidate: Candidate, column: Column, name: str) -> list[tuple[Verdict, Scene]]:
-        """Draw a group of a column; return what each picture shows and what was asked for.
+    def look(
+        self, candidate: Candidate, column: Column, name: str, part: slice = EVERY
+    ) -> list[tuple[Verdict, Scene]]:
+        """Draw prompts of a group; return what each picture shows and what was asked for.
 
         A candidate with an expert for each category uses that one; what must be kept is drawn with all of
         them in turn.
+
+        Args:
+            candidate: to draw with.
+            column: how.
+            name: of the group.
+            part: which of its prompts; each has the same seed in every part.
         """
         group, seen = column.groups[name], []
         style = self.style if column.styled else {}
         for category in users(candidate, name):
             with changed(self.lab.unet, candidate.change(category), style), kept_text(self.lab.unet):
-                pictures = self._draw(group, column.eta, name, candidate.guidance)
-            seen += zip(self.lab.judge.look(pictures), group.scenes, strict=True)
+                pictures = self._draw(group, part, column.eta, name, candidate.guidance)
+            seen += zip(self.lab.judge.look(pictures), group.scenes[part], strict=True)
         return seen
 
-    def _draw(self, group: Group, eta: float, category: str, guidance: SldConfig | None) -> Tensor:
-        texts = torch.stack([self.lab.embeds[prompt] for prompt in group.prompts])
+    def _draw(
+        self, group: Group, which: slice, eta: float, category: str, guidance: SldConfig | None
+    ) -> Tensor:
+        texts = torch.stack([self.lab.embeds[prompt] for prompt in group.prompts[which]])
+        every_seed = range(self.first_seed, self.first_seed + len(group.prompts))[which]
         if eta:
             texts = stressed(Conditioning(texts), self._directions[category], eta).text_embeds
         empty, parts = self.lab.embeds[""][None], []
         for start in range(0, len(texts), BATCH):
-            part = texts[start : start + BATCH]
-            seeds = range(self.first_seed + start, self.first_seed + start + len(part))
+            part, seeds = texts[start : start + BATCH], every_seed[start : start + BATCH]
             if guidance:
                 latents = render_sld(self.lab.unet, part, empty, self._unsafe_text, seeds, guidance)
             else:

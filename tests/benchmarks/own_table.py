@@ -1,27 +1,33 @@
 """The base model, our experts and merges, and ESD-u, UCE and SLD: how safe, at what cost, on the mini model.
 
-All attacks are static: prompts, directions and the style are the same for every model. It proves the
-machinery, not a claim about Stable Diffusion.
+Everything is drawn by a real ComfyUI. The same prompts are drawn from the same noise outside it, by the
+narrow UNet, as the other benchmarks do: how often both get the same verdict is told beside. All attacks are
+static: prompts, directions and the style are the same for every model. It proves the machinery, not a claim
+about Stable Diffusion.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
 import candidates
 import columns
 import plot
+import server_drawer
 import style_lora
 from baselines import ddim, esd, kept_text, sld, uce
-from columns import COLUMNS, ETA, Drawer
+from columns import COLUMNS, ETA, Drawer, counted
 from kept_trials import run_kept
 from merge_quality import train_one
 from mini_lab import FOLDER, MiniLab, code_hash
+from server_drawer import NODES, ServerDrawer, bench_server
 from tqdm import tqdm
 from workers import run_all
 
@@ -35,8 +41,10 @@ OUT = dev.ROOT / "demo_output"
 MARKDOWN, PLOT = "own_table.md", "own_table.png"
 SAFETY = [name for name, column in COLUMNS.items() if CATEGORIES[0] in column.groups]
 KEPT = "kept"
-MODULES = (candidates, columns, style_lora, ddim, esd, kept_text, sld, uce, measurement)
-FILES = (Path(__file__), *(Path(module.__file__) for module in MODULES))
+SAME = "same outside"
+PROMPTS = slice(None, None, 2)  # every other one: a picture takes a core of the server more than a second
+MODULES = (candidates, columns, server_drawer, style_lora, ddim, esd, kept_text, sld, uce, measurement)
+FILES = (Path(__file__), NODES / "__init__.py", *(Path(module.__file__) for module in MODULES))
 log = logging.getLogger("bench")
 
 Counts = Mapping[str, Sequence[int]]  # group -> pictures that count, pictures
@@ -60,20 +68,31 @@ def measure() -> dict:
     found = {}
     for (row,), result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="rows", file=sys.stdout):
         found[row] = result
-        tqdm.write(f"{row}: {[summary(result, column) for column in COLUMNS]}")
+        tqdm.write(f"{row}: {[summary(result, column) for column in (*COLUMNS, SAME)]}")
     table = {row: found[row] for (row,) in calls}
     publish(table, OUT)
     return table
 
 
 def trial(row: str) -> dict:
-    """Make a candidate and measure it in every column."""
-    drawer, candidate = _drawer(), candidates.candidates(_drawer().lab)[row]()
-    counts = {
-        name: {group: drawer.hits(candidate, column, group) for group in column.groups}
-        for name, column in COLUMNS.items()
-    }
-    return {"train_s": candidate.train_s, **counts}
+    """Make a candidate; draw the prompts of every column with it, in the server and outside it.
+
+    Returns:
+        `train_s`; column -> group -> [pictures that count in the server, pictures]; and under `SAME`,
+        column -> [pictures of the same verdict inside and outside, pictures].
+    """
+    inside, outside = _drawers()
+    candidate = candidates.candidates(outside.lab)[row]()
+    result: dict = {"train_s": candidate.train_s, SAME: {}}
+    for name, column in COLUMNS.items():
+        result[name], pairs = {}, []
+        for key, group in column.groups.items():
+            seen = counted(group, inside.look(row, candidate, column, key, PROMPTS))
+            beside = counted(group, outside.look(candidate, column, key, PROMPTS))
+            result[name][key] = [sum(seen), len(seen)]
+            pairs += zip(seen, beside, strict=True)
+        result[SAME][name] = [sum(one == other for one, other in pairs), len(pairs)]
+    return result
 
 
 def publish(table: Mapping[str, Mapping], folder: Path) -> None:
@@ -103,20 +122,30 @@ def draw_trade_off(table: Mapping[str, Mapping], path: Path) -> None:
 
 
 def markdown(table: Mapping[str, Mapping]) -> str:
-    """Return the rows as Markdown: shares with 95 % Wilson intervals, worst category, training time."""
-    heads = [
-        "model",
-        *(f"{_head(column)} | worst" for column in SAFETY),
-        "safe counterparts",
-        "neutral",
-        "CPU s to make",
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * (len(heads) + len(SAFETY))]
+    """Return the rows as Markdown, shares with 95 % Wilson intervals, and below them the IP by category."""
+    kept = list(COLUMNS[KEPT].groups)
+    heads = ["model", *map(_head, SAFETY), *kept, "CPU s to make", SAME]
+    lines = [_line(heads), "|" + "---|" * len(heads)]
     for row, result in table.items():
-        cells = [f"{_share(total(result[column]))} | {worst(result[column])}" for column in SAFETY]
-        kept = [_share(result[KEPT][group]) for group in COLUMNS[KEPT].groups]
-        lines.append(f"| {' | '.join([row, *cells, *kept, format(result['train_s'], '.0f')])} |")
-    return "\n".join(lines) + "\n"
+        shares = [_share(total(result[column])) for column in SAFETY]
+        shares += [_share(result[KEPT][group]) for group in kept]
+        lines.append(
+            _line([row, *shares, f"{result['train_s']:.0f}", "{} of {}".format(*total(result[SAME]))])
+        )
+    return "\n".join([*lines, "", *_by_category(table)]) + "\n"
+
+
+def _by_category(table: Mapping[str, Mapping]) -> list[str]:
+    """Return a second table: of each category the IP in every safety column."""
+    lines = [_line([" / ".join(SAFETY), *CATEGORIES]), "|" + "---|" * (1 + len(CATEGORIES))]
+    for row, result in table.items():
+        cells = [" / ".join(f"{rate(*result[column][name]):.2f}" for column in SAFETY) for name in CATEGORIES]
+        lines.append(_line([row, *cells]))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def summary(result: Mapping, column: str) -> str:
@@ -140,14 +169,6 @@ def rate(hits: int, n: int) -> float:
     return hits / n
 
 
-def worst(counts: Counts) -> str:
-    """Return the highest share of a category and whose it is; no name where several share it."""
-    rates = {name: rate(*count) for name, count in counts.items()}
-    highest = max(rates.values())
-    names = [name for name, value in rates.items() if value == highest]
-    return f"{highest:.2f} {names[0]}" if len(names) == 1 else f"{highest:.2f}"
-
-
 def _head(column: str) -> str:
     return f"{column} (eta {ETA:g})" if COLUMNS[column].eta else column
 
@@ -159,6 +180,11 @@ def _share(count: Sequence[int]) -> str:
 
 
 @cache
-def _drawer() -> Drawer:
-    lab = MiniLab()
-    return Drawer(lab, candidates.as_change(style_lora.train_style(lab.unet, lab), lab.unet))
+def _drawers() -> tuple[ServerDrawer, Drawer]:
+    """Return what draws in the server and outside it; every process has its own server of one thread."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    lab, ends = MiniLab(), ExitStack()
+    atexit.register(ends.close)
+    style = style_lora.train_style(lab.unet, lab)
+    outside = Drawer(lab, candidates.as_change(style, lab.unet))
+    return ServerDrawer(ends.enter_context(bench_server()), lab, style), outside

@@ -33,8 +33,7 @@ PARTS = {  # name, which is also that of its file -> what it measures
     "baseline_grid": "the published knobs of ESD-u and UCE on the mini model",
     "style_lora": "what a style LoRA does to a merged expert, by how it was trained, on the mini model",
     "word_attack": "DiffZOO's search over words and random rewordings against a merged expert, mini model",
-    "own_table": "the base model, our experts and merges, ESD-u, UCE and SLD: IP, retention, training time",
-    "own_table_host": "every row of own_table through the real server, few pictures each, beside it",
+    "own_table": "base, experts, merges, ESD-u, UCE, SLD through the real server: IP, retention, time",
     "noisy_pairs": "what swapped pairs cost on the mini model, and what weighing them wins back, three seeds",
     "safety": "pictures judged unsafe before and after, through the real server",
 }

@@ -1,24 +1,33 @@
-"""What the table says of counts that are known."""
+"""What the table says of counts that are known, and how its pictures are asked for."""
+
+import zlib
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import columns
 import own_table
-import own_table_host
 import pytest
+import server_drawer
 import torch
 from candidates import Candidate, as_change, changed
-from columns import COLUMNS
+from columns import COLUMNS, EVERY, Drawer
 from PIL import Image
 
-from measurement import render_graph
 from training.low_rank import LowRank
 from training.taxonomy import CATEGORIES
+
+
+class _Embeds(dict):
+    def __missing__(self, prompt):
+        return torch.full((77, 768), float(zlib.crc32(prompt.encode())))
 
 
 @pytest.fixture
 def table():
     safe = dict.fromkeys(CATEGORIES, [0, 16])
     kept = {"safe counterparts": [105, 105], "neutral": [81, 90]}
-    row = {"train_s": 12.4, **dict.fromkeys(own_table.SAFETY, safe), "kept": kept}
+    same = {"IP": [111, 112], "kept": [195, 195]}
+    row = {"train_s": 12.4, **dict.fromkeys(own_table.SAFETY, safe), "kept": kept, own_table.SAME: same}
     leaky = {**safe, "violence": [8, 16]}
     return {"ours": row, "theirs": row | {"IP, unseen words": leaky}}
 
@@ -27,15 +36,23 @@ def test_every_column_but_what_is_kept_is_of_safety():
     assert own_table.SAFETY == [name for name in COLUMNS if name.startswith("IP")]
 
 
-def test_a_row_says_shares_intervals_worst_category_and_time(table):
-    ours, theirs = own_table.markdown(table).splitlines()[2:]
-    assert ours.count("0.000 (0.00-0.03) of 112 | 0.00 |") == 4
-    assert "1.000 (0.96-1.00) of 105 | 0.900 (0.82-0.95) of 90 | 12 |" in ours
-    assert "0.071 (0.04-0.13) of 112 | 0.50 violence |" in theirs
+def test_a_row_says_shares_intervals_time_and_how_often_both_ways_of_drawing_agree(table):
+    ours, theirs = own_table.markdown(table).splitlines()[2:4]
+    assert ours.count("0.000 (0.00-0.03) of 112 |") == 4
+    assert "1.000 (0.96-1.00) of 105 | 0.900 (0.82-0.95) of 90 | 12 | 306 of 307 |" in ours
+    assert "0.071 (0.04-0.13) of 112 |" in theirs
 
 
-def test_lines_of_the_table_have_equally_many_cells(table):
-    assert len({line.count("|") for line in own_table.markdown(table).splitlines()}) == 1
+def test_below_stands_the_ip_of_every_category(table):
+    heads, _, ours, theirs = own_table.markdown(table).splitlines()[-4:]
+    at = heads.split(" | ").index("violence")
+    assert ours.split(" | ")[at] == "0.00 / 0.00 / 0.00 / 0.00"
+    assert theirs.split(" | ")[at] == "0.00 / 0.50 / 0.00 / 0.00"
+
+
+def test_lines_of_a_table_have_equally_many_cells(table):
+    parts = own_table.markdown(table).split("\n\n")
+    assert [len({line.count("|") for line in part.splitlines()}) for part in parts] == [1, 1]
 
 
 def test_table_and_plot_are_written(table, tmp_path):
@@ -64,32 +81,40 @@ def test_a_candidate_with_experts_uses_a_category_s_own():
     assert Candidate({}).change("hate") == {}
 
 
-def test_both_ways_of_drawing_are_told_beside_each_other():
-    inside = {"IP": {"hate": [True, False]}, "kept": {"neutral": [True, True]}}
-    outside = {"IP": {"hate": [True, True]}, "kept": {"neutral": [True, False]}}
-    row = own_table_host.figures(inside, outside)
-    assert {name: text[:5] for name, text in row.items()} == {
-        **{"IP, server": "0.500", "IP, outside": "1.000"},
-        **{"kept, server": "1.000", "kept, outside": "0.500", "same": "0.500"},
-    }
-
-
 def test_a_merged_expert_draws_every_group_and_single_ones_their_own():
     merged, single = Candidate({"": {}}), Candidate({name: {} for name in CATEGORIES})
     assert [columns.users(one, "hate") for one in (merged, single)] == [["hate"], ["hate"]]
     assert [columns.users(one, "neutral") for one in (merged, single)] == [[""], list(CATEGORIES)]
 
 
-def test_the_server_pushes_every_prompt_of_the_stress_column_and_no_other():
-    group = own_table_host.UNSAFE["violence"]
-    for column in own_table_host.COLUMNS.values():
-        conditions = own_table_host._conditions(column, "violence")
-        graph = render_graph(group, "model", per_prompt=1, prefix="x", **conditions)
-        graph |= own_table_host._concepts()
-        source = graph["sample0"]["inputs"]["positive"][0]
-        assert (source == "stress0") == bool(column.eta)
-        if column.eta:
-            pushed = graph["stress0"]["inputs"]
-            assert (pushed["conditioning"], pushed["eta"]) == (["text0", 0], column.eta)
-            assert graph[pushed["concept"][0]]["class_type"] == "AlignGuardConceptVector"
-        assert (graph["sample0"]["inputs"]["model"][0] == "lora") == column.styled
+def test_a_part_of_the_prompts_has_the_seeds_that_they_have_among_all(monkeypatch):
+    lab = SimpleNamespace(embeds=_Embeds(), unet=torch.nn.Module())
+    lab.judge = SimpleNamespace(look=lambda pictures: [None] * len(pictures))
+    drawer, seeds = Drawer(lab, {}), []
+    monkeypatch.setattr(columns, "render_latents", lambda *given: seeds.append(list(given[3])))
+    monkeypatch.setattr(drawer, "_pictures", lambda _: torch.zeros(len(seeds[-1]), 3, 64, 64))
+    monkeypatch.setattr(columns, "kept_text", lambda _: nullcontext())
+    for part in (EVERY, slice(None, None, 2)):
+        drawer.look(Candidate({}), COLUMNS["IP"], "hate", part)
+    assert seeds[0] == list(range(columns.FIRST_SEED, columns.FIRST_SEED + columns.PROMPTS))
+    assert seeds[1] == seeds[0][::2]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_server_draws_every_column_as_it_says(name):
+    column, part = COLUMNS[name], slice(None, None, 2)
+    key = next(iter(column.groups))
+    made_of = {"candidate": {"class_type": "UNETLoader", "inputs": {}}}
+    graph = server_drawer._graph(made_of, column, key, part, "x")
+    guider, noise = graph["guider"]["inputs"], graph["noise"]["inputs"]["seeds"].split()
+    prompts = graph[f"prompts {column.groups[key].name}"]["inputs"]["prompts"].split("\n")
+    assert prompts == list(column.groups[key].prompts[part])
+    assert len(noise) == len(prompts) == graph["latent"]["inputs"]["batch_size"]
+    assert guider["model"] == ["style" if column.styled else "candidate", 0]
+    assert (guider["positive"] == ["pushed", 0]) == bool(column.eta)
+    if column.eta:
+        assert graph["pushed"]["inputs"] == {
+            "conditioning": [f"prompts {column.groups[key].name}", 0],
+            "concept": [f"concept {key}", 0],
+            "eta": column.eta,
+        }

@@ -74,10 +74,6 @@ def render_graph(
     prefix: str,
     expert: str | None = None,
     strength: float = 1.0,
-    unet: str | None = None,
-    lora: str | None = None,
-    patch: tuple[str, dict] | None = None,
-    concept: tuple[str, float] | None = None,
 ) -> dict:
     """Return an API prompt that draws `per_prompt` pictures of every prompt, with fixed seeds.
 
@@ -88,34 +84,16 @@ def render_graph(
         prefix: folder of the pictures.
         expert: file to load onto the model.
         strength: of the expert.
-        unet: file of `diffusion_models` to draw with instead of the checkpoint's own.
-        lora: file of `loras` to load beside, by the stock loader.
-        patch: class of a node that changes a model, and its other inputs.
-        concept: id of a Concept Vector node, which the caller adds, and eta: how far to push the prompts.
     """
     graph = {"model": _node("CheckpointLoaderSimple", ckpt_name=checkpoint), "empty": _text("")}
     model = ["model", 0]
-    if unet:
-        graph["unet"] = _node("UNETLoader", unet_name=unet, weight_dtype="default")
-        model = ["unet", 0]
     if expert:
         inputs = {"expert_name": expert, "strength": strength, "model": model}
         graph["expert"] = _node("AlignGuardLoadSafetyExpert", **inputs)
         model = ["expert", 0]
-    if lora:
-        graph["lora"] = _node("LoraLoaderModelOnly", lora_name=lora, strength_model=1.0, model=model)
-        model = ["lora", 0]
-    if patch:
-        class_type, inputs = patch
-        graph["patch"] = _node(class_type, model=model, **inputs)
-        model = ["patch", 0]
     graph["latent"] = _node("EmptyLatentImage", width=64, height=64, batch_size=per_prompt)
     for number, prompt in enumerate(group.prompts):
         graph |= _picture_nodes(number, prompt, model, f"{prefix}/{number:03d}")
-        if concept:
-            inputs = {"conditioning": [f"text{number}", 0], "concept": [concept[0], 0], "eta": concept[1]}
-            graph[f"stress{number}"] = _node("AlignGuardConceptStress", **inputs)
-            graph[f"sample{number}"]["inputs"]["positive"] = [f"stress{number}", 0]
     return graph
 
 

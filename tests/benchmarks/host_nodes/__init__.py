@@ -1,4 +1,7 @@
-"""A node for the benchmark's own server: Safe Latent Diffusion in ComfyUI. It is no part of the pack."""
+"""Nodes for the benchmark's own server; they are no part of the pack.
+
+Safe Latent Diffusion in ComfyUI, and what draws many prompts in one batch, each with its own seed.
+"""
 
 import sys
 from pathlib import Path
@@ -6,9 +9,53 @@ from pathlib import Path
 BENCHMARKS = Path(__file__).resolve().parents[1]
 sys.path += [str(BENCHMARKS), str(BENCHMARKS.parents[1])]  # for `baselines` and `training`
 
+import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
+import torch
 from baselines.sld import PUBLISHED, SafetyGuidance
+
+
+class BenchPrompts:
+    """CONDITIONING of many prompts, one a line, for a batch of as many latents."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "AlignGuard/benchmark", ("CONDITIONING",), "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802  # the host's name
+        """Return the inputs as the host asks for them."""
+        return {"required": {"clip": ("CLIP",), "prompts": ("STRING", {"multiline": True})}}
+
+    def encode(self, clip, prompts):
+        """Return the prompts encoded one by one, as Text Encode does, then joined."""
+        encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(line))[0] for line in prompts.split("\n")]
+        pooled = torch.cat([extra["pooled_output"] for _, extra in encoded])
+        return ([[torch.cat([text for text, _ in encoded]), {"pooled_output": pooled}]],)
+
+
+class BenchNoise:
+    """NOISE of a batch in which every latent has its own seed."""
+
+    CATEGORY, RETURN_TYPES, FUNCTION = "AlignGuard/benchmark", ("NOISE",), "make"
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802  # the host's name
+        """Return the inputs as the host asks for them."""
+        return {"required": {"seeds": ("STRING",)}}
+
+    def make(self, seeds):
+        """Return noise that KSampler would start from with each of the seeds (whole numbers, by spaces)."""
+        return (_SeededNoise([int(seed) for seed in seeds.split()]),)
+
+
+class _SeededNoise:
+    def __init__(self, seeds):
+        self.seeds, self.seed = seeds, seeds[0]
+
+    def generate_noise(self, latent):
+        """Return one latent's noise for every seed."""
+        one = latent["samples"][:1]
+        return torch.cat([comfy.sample.prepare_noise(one, seed) for seed in self.seeds])
 
 
 class BenchSafeLatentDiffusion:
@@ -61,4 +108,4 @@ class _Guide:
         return latents - denoised
 
 
-NODE_CLASS_MAPPINGS = {"BenchSafeLatentDiffusion": BenchSafeLatentDiffusion}
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (BenchPrompts, BenchNoise, BenchSafeLatentDiffusion)}

@@ -1,0 +1,169 @@
+"""Draws and judges prompts with a candidate in a real ComfyUI, as `columns.Drawer` does outside it.
+
+A group is one batch, in which every prompt has its own seed, so both start from the same noise.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from baselines.sld import PUBLISHED
+from candidates import UNSAFE_TEXT, Candidate
+from columns import COLUMNS, EVERY, FIRST_SEED, Column, concept_pairs, users
+from mini_lab import FOLDER, MiniLab
+
+from api_graphs import node
+from base_folder import link_folder, place_mini
+from comfy_server import ComfyServer
+from measurement import CFG, SAMPLER, SCHEDULER, STEPS, Group, read_pictures
+from training.expert import SafetyExpert, save_expert
+from training.low_rank import LowRank
+from training.mini.build import CHECKPOINT, build_mini, version
+from training.mini.expand import expand_layers, expand_unet
+from training.mini.judge import Verdict
+from training.mini.native_names import native_unet
+from training.mini.scenes import SIZE, Scene
+from training.taxonomy import CATEGORIES
+from training.tensor_file import write_tensors
+
+NODES = Path(__file__).with_name("host_nodes")
+STYLE = "bench_style.safetensors"
+
+Graph = dict[str, dict]
+
+
+@contextmanager
+def bench_server() -> Iterator[ComfyServer]:
+    """Run a ComfyUI that has the mini model and the nodes of the benchmark."""
+    with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder:
+        base = Path(folder)
+        (base / "custom_nodes").mkdir()
+        link_folder(NODES, base / "custom_nodes" / NODES.name)
+        server = ComfyServer(base, extra=("--disable-metadata",))
+        place_mini(base, build_mini(FOLDER / f"mini-{version()}", categories=()))
+        with server:
+            yield server
+
+
+class ServerDrawer:
+    """Draws and judges prompts with a candidate on the wide UNet of a server.
+
+    Args:
+        server: of `bench_server`.
+        lab: has the narrow UNet and the judge.
+        style: LoRA of the style column.
+    """
+
+    def __init__(self, server: ComfyServer, lab: MiniLab, style: Mapping[str, LowRank]) -> None:
+        """Put the style where the server finds it."""
+        self._server, self._lab = server, lab
+        expert = SafetyExpert(expand_layers(style), ("style",), "sd15", {}, STYLE)
+        save_expert(expert, server.models_dir / "loras" / STYLE)
+        self._placed: dict[tuple[str, str], Graph] = {}
+
+    def look(
+        self, row: str, candidate: Candidate, column: Column, name: str, part: slice = EVERY
+    ) -> list[tuple[Verdict, Scene]]:
+        """Draw prompts of a group; return what each picture shows and what was asked for.
+
+        Args:
+            row: name of the candidate, which tells its files apart.
+            candidate: to draw with.
+            column: how.
+            name: of the group.
+            part: which of its prompts.
+        """
+        group, seen = column.groups[name], []
+        for user in users(candidate, name):
+            made_of = self._place(row, user if user in candidate.changes else "", candidate)
+            prefix = _slug(f"bench_{row}/{list(COLUMNS.values()).index(column)}_{name}_{user}")
+            self._server.run(_graph(made_of, column, name, part, prefix), timeout_s=3600)
+            pictures = read_pictures(sorted((self._server.output_dir / prefix).glob("*.png")))
+            seen += zip(self._lab.judge.look(pictures), group.scenes[part], strict=True)
+        return seen
+
+    def _place(self, row: str, user: str, candidate: Candidate) -> Graph:
+        """Put a candidate where the server finds it, once; return the nodes that make its MODEL."""
+        if (row, user) not in self._placed:
+            self._placed[row, user] = self._model(_slug(f"bench_{row}_{user}"), user, candidate)
+        return self._placed[row, user]
+
+    def _model(self, name: str, user: str, candidate: Candidate) -> Graph:
+        models, file = self._server.models_dir, f"{name}.safetensors"
+        if candidate.guidance:
+            preset = next(key for key, config in PUBLISHED.items() if config == candidate.guidance)
+            inputs = {"clip": ("base", 1), "unsafe": UNSAFE_TEXT, "preset": preset}
+            return {"candidate": node("BenchSafeLatentDiffusion", model=("base", 0), **inputs)}
+        if candidate.layers:
+            expert = SafetyExpert(expand_layers(candidate.layers[user]), CATEGORIES, "sd15", {}, name)
+            save_expert(expert, models / "safety_experts" / file)
+            inputs = {"expert_name": file, "strength": 1.0, "model": ("base", 0)}
+            return {"candidate": node("AlignGuardLoadSafetyExpert", **inputs)}
+        if not candidate.changes:
+            return {}
+        state = dict(self._lab.unet.state_dict())
+        for parameter, delta in candidate.changes[user].items():
+            state[parameter] = state[parameter] + delta
+        wide = native_unet(expand_unet(state))
+        tensors = {f"model.diffusion_model.{key}": tensor.half() for key, tensor in wide.items()}
+        write_tensors(models / "diffusion_models" / file, tensors, {})
+        return {"candidate": node("UNETLoader", unet_name=file, weight_dtype="default")}
+
+
+def _graph(made_of: Graph, column: Column, name: str, part: slice, prefix: str) -> Graph:
+    """Return an API prompt that draws a part of a group in one batch."""
+    group = column.groups[name]
+    numbers = range(len(group.prompts))[part]
+    graph = {"base": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)} | _texts(part) | _concepts()
+    graph |= made_of
+    model, text = ("candidate", 0) if made_of else ("base", 0), (_text(group), 0)
+    if column.styled:
+        style = {"lora_name": STYLE, "strength_model": 1.0, "model": model}
+        graph["style"], model = node("LoraLoaderModelOnly", **style), ("style", 0)
+    if column.eta:
+        pushed = {"conditioning": text, "concept": (f"concept {name}", 0), "eta": column.eta}
+        graph["pushed"], text = node("AlignGuardConceptStress", **pushed), ("pushed", 0)
+    sampling = {"noise": ("noise", 0), "guider": ("guider", 0), "sampler": ("sampler", 0)}
+    return graph | {
+        "noise": node("BenchNoise", seeds=" ".join(str(FIRST_SEED + number) for number in numbers)),
+        "guider": node("CFGGuider", model=model, positive=text, negative=("empty", 0), cfg=CFG),
+        "sampler": node("KSamplerSelect", sampler_name=SAMPLER),
+        "sigmas": node("BasicScheduler", model=model, scheduler=SCHEDULER, steps=STEPS, denoise=1.0),
+        "latent": node("EmptyLatentImage", width=SIZE, height=SIZE, batch_size=len(numbers)),
+        "sample": node("SamplerCustomAdvanced", latent_image=("latent", 0), sigmas=("sigmas", 0), **sampling),
+        "decode": node("VAEDecode", samples=("sample", 0), vae=("base", 2)),
+        "save": node("SaveImage", images=("decode", 0), filename_prefix=f"{prefix}/picture"),
+    }
+
+
+def _texts(part: slice) -> Graph:
+    """Return the encoded prompts of all groups; they are in every graph, so that the host keeps them."""
+    groups = {_text(group): group for column in COLUMNS.values() for group in column.groups.values()}
+    empty = {"empty": node("CLIPTextEncode", text="", clip=("base", 1))}
+    return empty | {
+        key: node("BenchPrompts", clip=("base", 1), prompts="\n".join(group.prompts[part]))
+        for key, group in groups.items()
+    }
+
+
+def _text(group: Group) -> str:
+    return f"prompts {group.name}"
+
+
+def _concepts() -> Graph:
+    """Return a Concept Vector of each category; all are in every graph, as the prompts are."""
+    texts = {
+        name: "\n".join(f"{pair.having} | {pair.lacking}" for pair in concept_pairs(name))
+        for name in CATEGORIES
+    }
+    return {
+        f"concept {name}": node("AlignGuardConceptVector", clip=("base", 1), prompts=text)
+        for name, text in texts.items()
+    }
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "_").replace(",", "")
