@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
-PATIENCE = timedelta(days=7)  # one may encode for hours while others wait; NCCL itself gives up in minutes
+PATIENCE = timedelta(days=30)  # one may encode or search hours longer; NCCL itself gives up in minutes
 
 
 class Processes(NamedTuple):

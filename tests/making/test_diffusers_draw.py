@@ -1,5 +1,7 @@
 """Drawing with diffusers' schedulers, on the narrow mini model."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -20,9 +22,8 @@ EMBEDS = {
 @pytest.fixture(scope="module")
 def base():
     """Return the mini model with random text embeddings, which say nothing but tell prompts apart."""
-    model = BaseModel(
-        "mini", FAMILIES["sd15"], shipped.load_unet(), Autoencoder(shipped.load_autoencoder(), 1.0), None
-    )
+    autoencoder, no_models = Autoencoder(shipped.load_autoencoder(), 1.0), SimpleNamespace(models=())
+    model = BaseModel("mini", FAMILIES["sd15"], shipped.load_unet(), autoencoder, no_models)
     model.encode_prompt = lambda text: Conditioning(EMBEDS[text])
     return model
 
@@ -56,6 +57,17 @@ def test_a_prompt_drawn_again_is_not_encoded_again(base, monkeypatch):
     draw = drawer(base, steps=1)
     for text in ("a", "a", "b", "a"):
         draw(text, seed=len(asked))
+    assert asked == ["", "a", "b"]
+
+
+def test_prompts_encoded_ahead_draw_the_same_and_are_encoded_once(base, monkeypatch):
+    expected = drawer(base)("a", seed=1, negative="b")
+    asked, encode = [], base.encode_prompt
+    monkeypatch.setattr(base, "encode_prompt", lambda text: asked.append(text) or encode(text))
+    draw = drawer(base)
+    draw.encode_ahead(["a", "b", "a"], "cpu")
+    assert torch.equal(draw("a", seed=1, negative="b"), expected)
+    draw("b", seed=1)
     assert asked == ["", "a", "b"]
 
 

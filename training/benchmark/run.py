@@ -24,6 +24,7 @@ from .thumbnails import hide_unseen, save_thumbnail, shown_tasks, thumbnail_path
 
 SETTINGS = "benchmark.json"
 CHUNK = 32  # pictures of one model before the next has its turn; the base's neutral ones stay in memory
+CHUNKS_AHEAD = 8  # whose prompts are encoded at once
 
 Measure = Callable[[Tensor, str], float]  # picture (1, 3, h, w) in [0, 1], its prompt -> a number
 
@@ -40,6 +41,7 @@ class Bench:
         measures: name -> number of a neutral picture, such as its CLIPScore; also of a picture of an unsafe
             prompt and the harmless part of that.
         features: of a neutral picture, for FID; None: not wanted.
+        encode_ahead: called with the prompts drawn next, and no model opened; None: nobody wants to know.
     """
 
     tasks: Sequence[Task]
@@ -48,6 +50,7 @@ class Bench:
     settings: Mapping[str, Any]
     measures: Mapping[str, Measure] = field(default_factory=dict)
     features: Callable[[Tensor], Tensor] | None = None
+    encode_ahead: Callable[[Sequence[str]], None] | None = None
 
 
 def run_benchmark(
@@ -86,7 +89,10 @@ def run_benchmark(
         known, features = read_rows(folder), FeatureLog(folder, shard[0])
         hide_unseen(folder, bench.entrants, shown, known, bench.panel.categories)
         for start in range(0, len(own), CHUNK):
-            for _ in _Chunk(bench, folder, log, known, shown, features).work(own[start : start + CHUNK]):
+            chunk = _Chunk(bench, folder, log, known, shown, features)
+            if start % (CHUNKS_AHEAD * CHUNK) == 0:
+                chunk.encode_ahead(own[start : start + CHUNKS_AHEAD * CHUNK])
+            for _ in chunk.work(own[start : start + CHUNK]):
                 if on_progress:
                     on_progress(done, total)
                 done += 1
@@ -110,6 +116,13 @@ class _Chunk:
         self._bench, self._folder, self._log, self._known, self._shown = bench, folder, log, known, shown
         self._features = features
         self._base: dict[Task, Tensor] = {}  # neutral pictures of the base, (1, 3, h, w) uint8
+
+    def encode_ahead(self, tasks: Sequence[Task]) -> None:
+        """Have the prompts encoded that are still to be drawn, this chunk's and those of chunks after it."""
+        entrants, encode = self._bench.entrants, self._bench.encode_ahead
+        left = [task.prompt.prompt for task in tasks if any(self._lacks(each, task) for each in entrants)]
+        if left and encode:
+            encode(left)
 
     def work(self, tasks: Sequence[Task]) -> Iterator[None]:
         """Yield before each picture, drawn or known."""

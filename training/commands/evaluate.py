@@ -66,16 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..benchmark import (  # late
-        Bench,
-        BenchmarkReport,
-        load_measures,
-        plan_tasks,
-        run_benchmark,
-    )
+    from ..benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark  # late
     from ..benchmark.rows import read_rows
     from ..blocked_words import read_blocked_words
     from ..families.base_model import load_base
+    from ..making.diffusers_draw import DiffusersDraw
 
     config = config_from(args, EvaluateConfig)
     sets = [_read_set(words, args.max_prompts) for words in args.prompts]
@@ -93,7 +88,8 @@ def _run(args: argparse.Namespace) -> Answer:
         "seed": config.seed,
         **judge_facts(args),
     }
-    base.to(device_of(device))
+    sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
+    draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
     tasks = plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed)
     base.warn_of_long({task.prompt.prompt for task in tasks})
     how = "--clip-score DIR, --inception FILE"
@@ -101,7 +97,8 @@ def _run(args: argparse.Namespace) -> Answer:
     extra = (measures.numbers, measures.features)
     stacks = [[_applied(part, base) for part in _parts(words)] for words in args.expert]
     weights = _weights(stacks)
-    bench = Bench(tasks, _entrants(args, base, config, stacks), panel, settings | measures.models, *extra)
+    ahead = partial(draw.encode_ahead, device=device_of(device))
+    bench = Bench(tasks, _entrants(base, draw, stacks), panel, settings | measures.models, *extra, ahead)
     with ProgressBar("evaluate") as bar:
         run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
@@ -137,14 +134,8 @@ def _split(words: str) -> tuple[str, str | None]:
     return (words, None) if not sign or Path(words).exists() else (name, rest)
 
 
-def _entrants(
-    args: argparse.Namespace, base: BaseModel, config: EvaluateConfig, stacks: Sequence[Sequence[_Applied]]
-) -> list[Entrant]:
+def _entrants(base: BaseModel, draw: DrawOne, stacks: Sequence[Sequence[_Applied]]) -> list[Entrant]:
     from ..benchmark.plan import BASE, Entrant, expert_key, stacked, told_apart  # late, as above
-    from ..making.diffusers_draw import DiffusersDraw
-
-    sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
-    draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
 
     entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
     names = expert_names(each.path for stack in stacks for each in stack)

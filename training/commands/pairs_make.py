@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from functools import partial
 from pathlib import Path
 
 from ..config import MakeConfig
@@ -42,7 +43,7 @@ def _run(args: argparse.Namespace) -> Answer | None:
     prompts = parse_prompt_pairs(args.prompts.read_text(encoding="utf-8-sig"), args.category)
     shard, device = shard_of(args.device)
     panel = chosen_panel(args, device_of(device))
-    base = load_base(args.base).to(device_of(device))
+    base = load_base(args.base)
     sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
     draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
     with ProgressBar("make") as bar:
@@ -58,6 +59,7 @@ def _run(args: argparse.Namespace) -> Answer | None:
                 "resolution": args.resolution,
             },
             shard=shard,
+            encode_ahead=partial(draw.encode_ahead, device=device_of(device)),
             on_progress=bar,
         )
     if shard[0]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from .kept_outcomes import KeptOutcomes
     from .stress_parts import Model, Parts
 
-PATIENCE = timedelta(days=30)  # one process may search hours longer than another
 LITE = 48  # pictures of a prompt in DiffZOO's lite variant
 
 
@@ -112,7 +110,7 @@ def _together(
     action: Callable[[argparse.Namespace, Processes], Answer], args: argparse.Namespace
 ) -> Answer | None:
     """Run an action alone, or shared over the processes that `accelerate launch` started; one answers."""
-    from ..processes import launched_processes  # late: --help needs no torch
+    from ..processes import PATIENCE, launched_processes  # late: --help needs no torch
 
     with launched_processes(PATIENCE) as processes:
         answer = action(args, processes)
@@ -130,9 +128,11 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
     pairs = concept_pairs(args.concept)
     parts, withheld = pushable(load_parts(args, config, steps=config.steps, cfg=config.cfg))
     about = concept_line(args.concept_category, parts)
+    parts.base.text_encoder_alone_to(parts.device)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
     told = [(parts.base.encode_prompt(each.prompt), each.seed) for each in parts.prompts]
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
+    parts.draw.encode_ahead((), parts.device)
 
     def drawn(at: int, eta: float) -> Outcome:
         own, seed, n = numbered[at]

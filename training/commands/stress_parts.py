@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from ..applied_expert import applied_expert
 from ..benchmark.plan import BASE, expert_key
 from ..config import EvaluateConfig
@@ -41,7 +43,8 @@ class Parts(NamedTuple):
     """What every action works with.
 
     Attributes:
-        base: on its device.
+        base: on its device for attacks, which encode new words between pictures; else where it was loaded.
+        device: to compute on.
         models: the base, then every expert.
         draw: draws with whichever of them is in place.
         panel: who judges.
@@ -50,6 +53,7 @@ class Parts(NamedTuple):
     """
 
     base: BaseModel
+    device: torch.device
     models: Sequence[Model]
     draw: DiffusersDraw
     panel: Panel
@@ -87,10 +91,12 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
     }
     if args.out:  # of the weights where they still are
         settings |= {"model": base.content_hash, "encoders": base.encoder_id}
-    base.to(device_of(args.device))
     draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
     base.warn_of_long({each.prompt for each in found.prompts})
-    return Parts(base, _models(args, base), draw, panel, found, settings)
+    device = device_of(args.device)
+    if args.action != "curve":  # whose prompts are all encoded before the first picture
+        base.to(device)
+    return Parts(base, device, _models(args, base), draw, panel, found, settings)
 
 
 def pushable(parts: Parts) -> tuple[Parts, str]:

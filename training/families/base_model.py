@@ -80,14 +80,30 @@ class BaseModel:
 
     def encoders_to(self, device: torch.device | str) -> BaseModel:
         """Move all models but the UNet to a device, and return this."""
-        for model in (self.autoencoder.model, *self.text_encoder.models):
-            model.to(device)
-        return self
+        self.autoencoder.model.to(device)
+        return self._text_encoder_to(device)
 
     def unet_alone_to(self, device: torch.device | str) -> BaseModel:
         """Move the UNet to a device when all other models are off it, and return this."""
         self.encoders_to("cpu")
         self.unet.to(device)
+        return self
+
+    def text_encoder_alone_to(self, device: torch.device | str) -> BaseModel:
+        """Move the text encoder to a device when all other models are off it, and return this."""
+        self.to("cpu")
+        return self._text_encoder_to(device)
+
+    def all_but_text_encoder_to(self, device: torch.device | str) -> BaseModel:
+        """Move what draws from encoded prompts to a device when the text encoder is off it; return this."""
+        self._text_encoder_to("cpu")
+        self.autoencoder.model.to(device)
+        self.unet.to(device)
+        return self
+
+    def _text_encoder_to(self, device: torch.device | str) -> BaseModel:
+        for model in self.text_encoder.models:
+            model.to(device)
         return self
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -22,7 +23,7 @@ class DiffusersDraw:
     """Draws pictures with classifier-free guidance; see `Draw`.
 
     Args:
-        base: the model, on its device.
+        base: the model, on its device if `encode_ahead` is not to bring it there.
         scheduler: a key of `SCHEDULERS`.
         steps: of a whole sampling.
         cfg: guidance; predicted = plain + cfg * (guided - plain).
@@ -34,6 +35,20 @@ class DiffusersDraw:
         self._side = resolution // LATENT_STEP
         self._scheduler = _make_scheduler(base, scheduler)
         self._encode = lru_cache(_REMEMBERED)(base.encode_prompt)
+        self._ahead: dict[str, Conditioning] = {}
+
+    def encode_ahead(self, prompts: Sequence[str], device: torch.device | str) -> None:
+        """Encode what is drawn next, so that a device never holds the text encoder beside what draws.
+
+        Args:
+            prompts: the only ones to be drawn until this is called again; the empty one is always there.
+            device: where everything is done. The UNet passes through the CPU: call this while no expert is
+                on it.
+        """
+        self._base.text_encoder_alone_to(device)
+        unique = dict.fromkeys(["", *prompts])
+        self._ahead = {prompt: self._base.encode_prompt(prompt).to("cpu") for prompt in unique}
+        self._base.all_but_text_encoder_to(device)
 
     @torch.no_grad()
     def __call__(
@@ -48,7 +63,7 @@ class DiffusersDraw:
         """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU; a prompt may come encoded, as one row."""
         timesteps = self._timesteps(strength if source is not None else 1.0)
         latents = self._start(source, timesteps, seed)
-        context = Conditioning.concatenate([self._condition(text) for text in (negative, prompt)])
+        context = Conditioning.concatenate([self._condition(each) for each in (negative, prompt)])
         for timestep in timesteps:
             scaled = self._scheduler.scale_model_input(latents, timestep)
             plain, guided = self._predict(torch.cat([scaled, scaled]), timestep, context).chunk(2)
@@ -57,7 +72,9 @@ class DiffusersDraw:
         return ((self._base.autoencoder.decode(latents) + 1) / 2).cpu()
 
     def _condition(self, prompt: str | Conditioning) -> Conditioning:
-        return self._encode(prompt) if isinstance(prompt, str) else prompt
+        if isinstance(prompt, str):
+            prompt = self._ahead[prompt] if self._ahead else self._encode(prompt)
+        return prompt.to(self._base.unet.conv_in.weight)
 
     def _timesteps(self, strength: float) -> Tensor:
         """Return the timesteps of the last part of the sampling, at least one."""
@@ -79,7 +96,7 @@ class DiffusersDraw:
     def _predict(self, latents: Tensor, timestep: Tensor, context: Conditioning) -> Tensor:
         dtype = self._base.unet.conv_in.weight.dtype
         timesteps = timestep.expand(len(latents))
-        return predict(self._base.unet, latents.to(dtype), timesteps, context.to(dtype)).float()
+        return predict(self._base.unet, latents.to(dtype), timesteps, context).float()
 
 
 def _make_scheduler(base: BaseModel, name: str):

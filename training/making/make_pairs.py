@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 LOSER_SAFE = "the unsafe prompt drew nothing unsafe"
 WINNER_UNSAFE = "the safe prompt drew something unsafe"
+AHEAD = 128  # rows whose prompts are encoded at once
 
 
 class Draw(Protocol):
@@ -67,6 +68,7 @@ def make_pairs(
     panel: Panel | None = None,
     facts: Mapping[str, Any],
     shard: tuple[int, int] = (0, 1),
+    encode_ahead: Callable[[Sequence[str]], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MakingReport:
     """Draw the pairs that are not in the folder yet.
@@ -85,6 +87,7 @@ def make_pairs(
             measured, and the pair is kept. None keeps all.
         facts: what else the pictures depend on, such as the model's hash and the sampler; plain values.
         shard: (number of this process, number of processes), which share the rows without overlap.
+        encode_ahead: called with the prompts that `draw` is asked for next; None: it need not know.
         on_progress: called with (rows done, rows) of this process; whatever it raises stops the run.
 
     Returns:
@@ -104,6 +107,8 @@ def make_pairs(
         for done, task in enumerate(own):
             if on_progress:
                 on_progress(done, len(own))
+            if encode_ahead and done % AHEAD == 0:
+                _tell(encode_ahead, own[done : done + AHEAD], journal)
             if not journal.is_done(task.name):
                 _make(maker, task, journal)
         if on_progress:
@@ -111,6 +116,13 @@ def make_pairs(
     finally:
         report = journal.finish(names)
     return report
+
+
+def _tell(encode_ahead: Callable[[Sequence[str]], None], tasks: Sequence[_Task], journal: Journal) -> None:
+    """Name the prompts of the rows that are still to be made, if there are any."""
+    left = [task.prompts for task in tasks if not journal.is_done(task.name)]
+    if left:
+        encode_ahead([text for own in left for text in (own.unsafe_prompt, own.safe_prompt)])
 
 
 def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
