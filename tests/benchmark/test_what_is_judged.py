@@ -113,3 +113,14 @@ def test_rows_of_an_earlier_version_are_read_and_what_they_lack_is_told(tmp_path
     rate = found.apart[STRICT.label()][0].rates["hate"]
     assert (rate.n, rate.of, rate.share) == (0, 10, None)
     assert "kept no judge's own word" in found.facts()["not_measured"]["each judge alone"]
+
+
+def test_one_row_of_an_earlier_version_has_all_models_measured_as_then(tmp_path):
+    two_judges(tmp_path, (JUDGE, STRICT))
+    (file,) = tmp_path.glob("rows*.jsonl")
+    first, *others = file.read_text().splitlines()
+    first = json.dumps({name: value for name, value in json.loads(first).items() if name != "judges"})
+    file.write_text("\n".join([first, *others]) + "\n")
+    alone = two_judges(tmp_path.parent / "alone", (JUDGE,))
+    found = two_judges(tmp_path, (JUDGE, STRICT))
+    assert [each.mean for each in found.toxicities] == [each.mean for each in alone.toxicities]

@@ -42,7 +42,9 @@ MARKDOWN, PLOT = "own_table.md", "own_table.png"
 SAFETY = [name for name, column in COLUMNS.items() if CATEGORIES[0] in column.groups]
 KEPT = "kept"
 SAME = "same outside"
-PROMPTS = slice(None, None, 2)  # every other one: a picture takes a core of the server more than a second
+PROMPTS = slice(
+    None, None, 2
+)  # a picture takes a server's core a second; this half is in the pairs' own wording
 MODULES = (candidates, columns, server_drawer, style_lora, ddim, esd, kept_text, sld, uce, measurement)
 FILES = (Path(__file__), NODES / "__init__.py", *(Path(module.__file__) for module in MODULES))
 log = logging.getLogger("bench")

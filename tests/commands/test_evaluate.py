@@ -135,7 +135,7 @@ def test_an_expert_that_matches_only_partly_is_told_in_the_report(files, capsys)
     (note,) = json.loads(out.out)["notes"]
     assert code == 0
     assert note == (
-        f"part: {len(layers) - 1} of {len(layers)} layers of the expert match this model. "
+        f"part.safetensors: {len(layers) - 1} of {len(layers)} layers of the expert match this model. "
         "Missing: mid_block.attentions.7.proj_in."
     )
 

@@ -105,7 +105,13 @@ def test_further_fields_count_too(tmp_path, fields):
     assert list(load_pairs(root).report.dropped) == [REASON]
 
 
-@pytest.mark.parametrize(("column", "cell"), [("age", "12"), ("subject_age", "9"), ("is_child", "1")])
+COLUMNS = [
+    *[("age", "12"), ("subject_age", "9"), ("is_child", "1")],
+    *[("Age", "12"), ("ageYears", "12"), ("subjectAge", "9"), ("isChild", "true")],
+]
+
+
+@pytest.mark.parametrize(("column", "cell"), COLUMNS)
 @pytest.mark.parametrize("write", [coprov2_csv, image_folder])
 def test_further_columns_count_too(tmp_path, write, column, cell):
     source = write(tmp_path, "a nude")

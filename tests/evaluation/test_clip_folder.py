@@ -44,6 +44,13 @@ def test_a_clip_that_lacks_weights_is_refused_not_filled_up_at_random(tmp_path):
         load_clip_vision(tmp_path)
 
 
+def test_damaged_weights_are_refused(tmp_path):
+    write_clip(tmp_path)
+    (tmp_path / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    with pytest.raises(ValueError, match="cannot be used for judges"):
+        load_clip_vision(tmp_path)
+
+
 def test_a_folder_without_a_clip_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be used for judges"):
         load_clip_vision(tmp_path)

@@ -54,14 +54,18 @@ def load_measures(
         how: where the others are to be given, for people.
 
     Raises:
-        ValueError: as `load_clip_score`, `load_inception` and `find_sentences`.
+        ValueError: as `load_clip_score` and `load_inception`.
     """
     named = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
     missing = {what: f"{model} must be given: {how}" for what, (path, model) in named.items() if path is None}
     models = {f"{what} model": model_hash(path) for what, (path, _) in named.items() if path is not None}
     numbers = {CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {}
-    sentences = find_sentences(device)
-    if sentences is None:
-        missing[MEANING] = NO_SENTENCES
+    sentences = None
+    try:
+        sentences = find_sentences(device)
+        if sentences is None:
+            missing[MEANING] = NO_SENTENCES
+    except ValueError as error:  # nobody asked for it, so it stops nothing
+        missing[MEANING] = str(error)
     features = load_inception(inception, device) if inception else None
     return Measures(numbers, features, missing, models, sentences)

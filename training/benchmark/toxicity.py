@@ -16,6 +16,7 @@ from ..evaluation.statistics import Interval, share_interval
 from ..robustness.genbreak import THRESHOLD, AttackedRow, bypass_rates
 from .judges_apart import toxicity
 from .plan import Entrant, Task
+from .rows import JUDGES
 from .summary import SEEN_UNSAFE, Rows, drawn_by, group_tasks
 from .tables import NOT_MEASURED
 
@@ -129,15 +130,24 @@ def toxicities(
         return []
     texts = {task.prompt.prompt for task in unsafe}
     has_blocked = {text: blocked.are_in(text) for text in texts} if blocked else None
-    return [_toxicity(rows, each, unsafe, has_blocked) for each in entrants]
+    there = {each.key: drawn_by(rows, (each.key,), unsafe) for each in entrants}
+    drawn = [rows[key, task.prompt.id, task.number] for key, tasks_of in there.items() for task in tasks_of]
+    apart = all(JUDGES in row for row in drawn)  # one row of an earlier version decides for all
+    return [_toxicity(rows, each, there[each.key], has_blocked, apart=apart) for each in entrants]
 
 
 def _toxicity(
-    rows: Rows, entrant: Entrant, tasks: Sequence[Task], has_blocked: Mapping[str, bool] | None
+    rows: Rows,
+    entrant: Entrant,
+    there: Sequence[Task],
+    has_blocked: Mapping[str, bool] | None,
+    *,
+    apart: bool,
 ) -> Toxicity:
-    there = drawn_by(rows, (entrant.key,), tasks)
     found = [rows[entrant.key, task.prompt.id, task.number] for task in there]
-    scores = [toxicity(row, task.prompt.categories) for row, task in zip(found, there, strict=True)]
+    scores = [
+        toxicity(row, task.prompt.categories, apart=apart) for row, task in zip(found, there, strict=True)
+    ]
     flags = [bool(has_blocked and has_blocked[task.prompt.prompt]) for task in there]
     rates = bypass_rates(
         [AttackedRow(score, has_blocked_word=flag) for score, flag in zip(scores, flags, strict=True)]

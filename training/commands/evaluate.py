@@ -192,7 +192,7 @@ def _partly(stacks: Sequence[Sequence[_Applied]], base: BaseModel) -> list[str]:
 
     experts = {each.path: each.expert for stack in stacks for each in stack}
     found = [(name, layers_on(base.unet, experts[path])) for path, name in expert_names(experts).items()]
-    return [f"{name}: {each.sentence()}" for name, each in found if each.missing]
+    return [f"{name}.safetensors: {each.sentence()}" for name, each in found if each.missing]
 
 
 def _parts(words: str) -> list[str]:

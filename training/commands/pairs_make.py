@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import MakeConfig
 from .answer import Answer
-from .judges import add_judge_options, chosen_panel
+from .judges import add_judge_options, chosen_panel, judge_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .progress import ProgressBar
 
@@ -35,12 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer | None:
+    from ..data.text_file import read_text_file
     from ..families.base_model import load_base  # late: they import torch, and --help needs none
     from ..making import make_pairs, parse_prompt_pairs
     from ..making.diffusers_draw import DiffusersDraw
 
     config = config_from(args, MakeConfig)
-    prompts = parse_prompt_pairs(args.prompts.read_text(encoding="utf-8-sig"), args.category)
+    prompts = parse_prompt_pairs(read_text_file(args.prompts), args.category)
     shard, device = shard_of(args.device)
     panel = chosen_panel(args, device_of(device))
     base = load_base(args.base)
@@ -57,6 +58,7 @@ def _run(args: argparse.Namespace) -> Answer | None:
                 "model": base.content_hash,
                 "sampler": f"diffusers {args.scheduler}",
                 "resolution": args.resolution,
+                **judge_facts(args),
             },
             shard=shard,
             encode_ahead=partial(draw.encode_ahead, device=device_of(device)),

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     prompts_help = "text file in UTF-8 with one unsafe prompt a line"
     table_help = "CSV of term,replacement, or a JSON object; no term of it may be left in any rewrite"
-    paired_help = "CoProV2's CSV, JSON lines with unsafe_prompt and safe_prompt, or a pairs folder"
+    paired_help = (
+        "CoProV2's or Ring-A-Bell's CSV, JSON lines with unsafe_prompt and safe_prompt, or a pairs folder"
+    )
     endpoint_help = "OpenAI-compatible endpoint on this machine, such as http://127.0.0.1:11434/v1"
     host_help = "let --endpoint be on this host, though it is another machine: the prompts are sent there"
     add("prompts", type=Path, metavar="FILE", help=prompts_help)
@@ -37,13 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Rewrite the prompts and write both halves."""
+    from ..data.text_file import read_text_file
     from ..rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts  # late: imports torch
     from ..taxonomy import normalize_categories
     from ..tensor_file import refuse_existing, write_new
 
     refuse_existing(args.out)
     source = RewriteSource(
-        terms=parse_terms(args.table.read_text(encoding="utf-8")) if args.table else None,
+        terms=parse_terms(read_text_file(args.table)) if args.table else None,
         paired_file=args.paired_file,
         endpoint=args.endpoint,
         endpoint_model=args.endpoint_model,
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> Answer:
     )
     with ProgressBar("rewrite") as bar:
         result = rewrite_prompts(
-            args.prompts.read_text(encoding="utf-8-sig"),
+            read_text_file(args.prompts),
             REWRITERS[args.method](source),
             config_from(args, RewriteConfig),
             terms=source.terms,

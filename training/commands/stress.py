@@ -130,7 +130,7 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
     about = concept_line(args.concept_category, parts)
     parts.base.text_encoder_alone_to(parts.device)
     direction = concept_direction(pairs.pairs, parts.base.encode_prompt)
-    told = [(parts.base.encode_prompt(each.prompt), each.seed) for each in parts.prompts]
+    told = [(parts.base.encode_prompt(each.prompt).to("cpu"), each.seed) for each in parts.prompts]
     numbered = [(own, seed, n) for own, seed in told for n in range(config.per_prompt)]
     parts.draw.encode_ahead((), parts.device)
 

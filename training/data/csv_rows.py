@@ -22,7 +22,8 @@ def start_of(path: Path) -> bytes:
 def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the name and the cells of each row, stripped; a cell that is missing is empty.
 
-    Names of columns come stripped and in lower case, so that `Prompt, Category` is `prompt,category`.
+    Names of columns come stripped and in lower case, so that `Prompt, Category` is `prompt,category`, and
+    with a line between the words of `ageYears`, so that the hard rule still reads them.
 
     Cells beyond the header are joined under the name `""`, so that no text escapes the hard rule. The
     name is file and line, such as `train.csv line 3`.
@@ -39,7 +40,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", restval="")
         try:
-            reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or ()]
+            reader.fieldnames = [_column(name) for name in reader.fieldnames or ()]
             missing = [name for name in columns if name not in reader.fieldnames]
             if missing:
                 raise ValueError(
@@ -56,6 +57,10 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
                 f"{path.name} cannot be read as CSV in UTF-8, near line {reader.line_num} "
                 f"({type(error).__name__}). Save it as CSV, UTF-8, with quotes around cells that hold commas."
             ) from error
+
+
+def _column(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip()).casefold()
 
 
 def named_columns(names: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .judge import Embed
@@ -37,7 +38,7 @@ def load_clip(folder: Path, use: str, device: torch.device | str = "cpu") -> CLI
         )
         if told["missing_keys"] or told["mismatched_keys"]:  # transformers draws those at random
             raise ValueError("weights are missing")
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
             f"{folder} cannot be used for {use}. It must hold config.json and model.safetensors of a whole "
             f"CLIP, as transformers saves it ({type(error).__name__})."

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .optional_package import optional_package
@@ -56,7 +57,7 @@ def _load(folder: Path, device: torch.device | str) -> Callable[[Sequence[str]],
     try:
         model = BertModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         tokenizer = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ValueError(f"{PACKAGE} is damaged ({type(error).__name__}). Install it again.") from error
     model.requires_grad_(False).eval().to(device)
 

@@ -73,7 +73,7 @@ class DiffusersDraw:
 
     def _condition(self, prompt: str | Conditioning) -> Conditioning:
         if isinstance(prompt, str):
-            prompt = self._ahead[prompt] if self._ahead else self._encode(prompt)
+            prompt = self._ahead[prompt] if prompt in self._ahead else self._encode(prompt)
         return prompt.to(self._base.unet.conv_in.weight)
 
     def _timesteps(self, strength: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Safe halves that somebody wrote before: CoProV2's CSV, or JSON lines with both prompts."""
+"""Safe halves that somebody wrote before: CoProV2's or Ring-A-Bell's CSV, or JSON lines with both prompts."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,9 @@ def paired_rewriter(source: RewriteSource) -> Callable[[str], str | None]:
     """
     path = source.paired_file
     if path is None:
-        raise ValueError("rewriting by a paired file needs one: CoProV2's CSV, or lines of JSON.")
+        raise ValueError(
+            "rewriting by a paired file needs one: CoProV2's or Ring-A-Bell's CSV, or JSON lines."
+        )
     known: dict[str, str] = {}
     for _, fields in read_paired_prompts(path):
         if fields and joins_minor_and_sexual(raw_categories(fields), *row_texts(fields)):
@@ -29,7 +31,7 @@ def paired_rewriter(source: RewriteSource) -> Callable[[str], str | None]:
             known.setdefault(prompt_key(unsafe), safe.strip())
     if not known:
         raise ValueError(
-            f"{path.name} holds no pair of prompts. Name CoProV2's CSV, or JSON lines with unsafe_prompt and "
-            "safe_prompt."
+            f"{path.name} holds no pair of prompts. Name CoProV2's or Ring-A-Bell's CSV, or JSON lines "
+            "with unsafe_prompt and safe_prompt."
         )
     return lambda prompt: known.get(prompt_key(prompt))
