@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .data.text_file import read_text_file
 from .disguises import plain
 from .rewriting.terms import Terms
 
@@ -49,16 +50,10 @@ def read_blocked_words(file: Path) -> BlockedWords:
     """
     if not is_blocked_words(file):
         raise ValueError(f"{file.name} is no list of blocked words. Use a {_ENDING} with one word a line.")
-    if not file.is_file():
-        raise ValueError(f"{file.name} does not exist in {file.parent}, or is no file.")
-    content = file.read_bytes()
-    try:
-        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{file.name} is not text in UTF-8. Save it as UTF-8.") from error
+    lines = [line.strip() for line in read_text_file(file).splitlines()]
     words = {" ".join(line.casefold().split()) for line in lines if line and not line.startswith("#")}
     if not words:
         raise ValueError(f"{file.name} holds no word. Write one word or phrase a line.")
     plainly = {plain(word) for word in words}  # as prompts are read: without accents and look-alikes
     terms = Terms(word for word in words | plainly if word.strip())
-    return BlockedWords(len(words), hashlib.sha256(content).hexdigest(), terms)
+    return BlockedWords(len(words), hashlib.sha256(file.read_bytes()).hexdigest(), terms)

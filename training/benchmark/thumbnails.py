@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from ..claimed_folder import unfinished
-from ..data.image_file import pillow_images
+from ..data.image_file import image_size, load_image, pillow_images
 from ..evaluation import Verdict, hidden_pictures
 from ..evaluation.prompt_sets import groups_of
 from .plan import Entrant, Task
@@ -78,14 +76,8 @@ def hide_unseen(
             row = rows.get((entrant.key, task.prompt.id, task.number))
             path = thumbnail_path(folder, entrant, task)
             if row and set(row["categories"]) != categories and path.is_file():
-                _write(path, pillow_images(hidden_pictures(_pixels(path), None))[0])
-
-
-def _pixels(path: Path) -> Tensor:
-    """Return a picture as (1, 3, h, w) fp32 in [0, 1]."""
-    with Image.open(path) as picture:
-        pixels = np.array(picture.convert("RGB"))
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+                sharp = (load_image(path, image_size(path)) + 1) / 2
+                _write(path, pillow_images(hidden_pictures(sharp, None))[0])
 
 
 def _write(path: Path, picture: Image.Image) -> None:
