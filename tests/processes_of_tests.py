@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
-from tiny import tiny_data, tiny_unet
 from torch import distributed
 
+from tiny import tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.noise import NoiseSchedule
 from training.processes import launched_processes

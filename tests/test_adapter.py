@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tiny import predict, random_layers, tiny_unet
 
+from tiny import predict, random_layers, tiny_unet
 from training import adapter
 from training.lora_keys import to_peft
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 import torch
-from tiny import random_layers, tiny_unet
 
+from tiny import random_layers, tiny_unet
 from training.applied_expert import applied_expert
 from training.expert import SafetyExpert
 from training.low_rank import LowRank

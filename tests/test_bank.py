@@ -6,9 +6,9 @@ from unittest import mock
 
 import pytest
 import torch
-from test_trainer import SCHEDULE, SMALL, Cancel, cancel_at, equal_layers, run
-from tiny import tiny_data, tiny_unet
 
+from tiny import tiny_data, tiny_unet
+from tiny_runs import SCHEDULE, SMALL, Cancel, cancel_at, equal_layers, run
 from training import adapter, checkpoint
 from training.bank import Bank, fixed_draws
 from training.config import TrainConfig

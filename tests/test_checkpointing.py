@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 from diffusers import UNet2DConditionModel
-from test_trainer import SMALL, equal_layers, run
-from tiny import tiny_unet
 
+from tiny import tiny_unet
+from tiny_runs import SMALL, equal_layers, run
 from training.checkpointing import MODES, set_checkpointing
 
 

@@ -4,8 +4,8 @@ import dataclasses
 import sys
 
 import pytest
-from test_trainer import SMALL, Cancel, cancel_at, equal_layers, metrics_of, run
 
+from tiny_runs import SMALL, Cancel, cancel_at, equal_layers, metrics_of, run
 from training.event_file import EVENTS
 
 CONFIG = dataclasses.replace(SMALL, objective="alignguard", validation=0.34, validate_every=2)

@@ -5,9 +5,9 @@ import itertools
 
 import pytest
 import torch
-from test_trainer import SCHEDULE, SMALL, equal_layers, metrics_of, run
-from tiny import tiny_data, tiny_unet
 
+from tiny import tiny_data, tiny_unet
+from tiny_runs import SCHEDULE, SMALL, equal_layers, metrics_of, run
 from training import adapter, expected_time
 from training.data.held_out import held_out
 from training.expected_time import with_expected_time

@@ -7,8 +7,8 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import predict, random_layers, tiny_unet
 
+from tiny import predict, random_layers, tiny_unet
 from training.expert import SafetyExpert, check_family, load_expert, save_expert
 from training.lora_keys import to_diffusers, to_peft
 

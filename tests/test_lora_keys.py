@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from tiny import predict, random_layers, tiny_unet
 
+from tiny import predict, random_layers, tiny_unet
 from training.lora_file import parse_lora
 from training.lora_keys import (
     coverage,

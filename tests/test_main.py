@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
+
 from tiny import random_layers, tiny_unet
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint, write_pairs
 from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write_single
-
 from training.__main__ import _parser, main
 from training.commands import COMMANDS, train
 from training.commands.options import config_from

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import tiny_data, tiny_unet
 
+from tiny import tiny_data, tiny_unet
 from training import adapter
 from training.config import TrainConfig
 from training.losses import resolved

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import torch
-from test_trainer import SCHEDULE, SMALL, equal_layers, run
-from tiny import tiny_data, tiny_unet
 
+from tiny import tiny_data, tiny_unet
+from tiny_runs import SCHEDULE, SMALL, equal_layers, run
 from training import adapter, preflight
 from training.checkpointing import set_checkpointing
 from training.free_memory import free_bytes, readable

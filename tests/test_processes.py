@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes_of_tests import forking_context, resume_in_own_folder, together, wait_longer_than_the_group
 from safetensors.torch import load_file
-from test_trainer import SMALL
-from tiny import tiny_data, tiny_unet
 
+from processes_of_tests import forking_context, resume_in_own_folder, together, wait_longer_than_the_group
+from tiny import tiny_data, tiny_unet
+from tiny_runs import SMALL
 from training.expert import load_expert
 from training.noise import NoiseSchedule
 from training.processes import ALONE, Processes, launched_processes

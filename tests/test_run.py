@@ -5,8 +5,8 @@ import json
 
 import pytest
 import torch
-from tiny import predict, tiny_data, tiny_unet
 
+from tiny import predict, tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.expert import load_expert
 from training.noise import NoiseSchedule

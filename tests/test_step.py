@@ -5,20 +5,15 @@ import math
 
 import pytest
 import torch
-from PIL import Image
-from tiny import random_layers, tiny_data, tiny_unet
 
+from tiny import random_layers, tiny_data, tiny_unet
+from tiny_runs import two_buckets
 from training import adapter
 from training.batch import draw_step
-from training.conditioning import Conditioning
 from training.config import TrainConfig
-from training.data import SafetyPairs
-from training.data.cache import encode_pairs
-from training.data.pairs_report import PairsReport
 from training.families.family import rescaled
 from training.losses import LOSSES, resolved
 from training.noise import NoiseSchedule
-from training.preference import PreferencePair
 from training.step import Run, take_step
 from training.trainer import train
 
@@ -237,26 +232,3 @@ def test_a_step_sees_one_bucket_and_all_buckets_have_their_turn(tmp_path):
     assert set(sizes) == {(8, 4), (6, 6)}  # at 48: 64 x 32 pixels, and the square
     assert sizes[::2] == sizes[1::2]  # reference and policy
     assert result.losses == train(unet, data, SCHEDULES["epsilon"], config).losses
-
-
-def two_buckets(folder):
-    """Return the encoded data of four tall and two square pairs, all without neutral pictures."""
-    pairs = []
-    for number in range(6):
-        size = (32, 64) if number < 4 else (32, 32)
-        for side in ("safe", "unsafe"):
-            Image.new("RGB", size, (40 * number, 0, 255 * (side == "safe"))).save(
-                folder / f"{side}{number}.png"
-            )
-        files = folder / f"safe{number}.png", folder / f"unsafe{number}.png"
-        pairs.append(PreferencePair(str(number), ("hate",), f"bad {number}", f"good {number}", *files))
-    return encode_pairs(
-        SafetyPairs(folder, tuple(pairs), (), PairsReport(6)),
-        encode_image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
-        encode_prompt=lambda text: Conditioning(torch.full((1, 77, 16), float(len(text)))),
-        encoder_id="fake",
-        resolution=48,
-        mirrored=True,
-        bucketed=True,
-        cache_dir=folder / "cache",
-    )

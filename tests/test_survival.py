@@ -6,8 +6,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from processes_of_tests import CONFIG, forking_context, train_in
 
+from processes_of_tests import CONFIG, forking_context, train_in
 from training.config import TrainConfig
 from training.run_lock import locked
 

@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
+
 from tiny_checkpoint import SD15, SIDE, tiny_models, write_pairs
 
 ROOT = Path(__file__).resolve().parents[1]

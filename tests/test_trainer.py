@@ -1,13 +1,13 @@
 """The training loop on a tiny UNet: exact at the start, repeatable, and never losing what it has."""
 
 import dataclasses
-import json
 import math
 
 import pytest
 import torch
-from tiny import predict, tiny_data, tiny_unet
 
+from tiny import predict, tiny_data, tiny_unet
+from tiny_runs import SCHEDULE, SMALL, Cancel, broken_after, cancel_at, equal_layers, metrics_of, run
 from training import adapter, checkpoint, run_folder
 from training import step as training_step
 from training.config import TrainConfig
@@ -15,48 +15,6 @@ from training.losses import LOSSES, resolved
 from training.measured_beta import measured_beta
 from training.noise import NoiseSchedule
 from training.step import Run, autocast_dtype, learning_rate, named_precision
-from training.trainer import train
-
-SMALL = TrainConfig(
-    steps=3,
-    batch_size=2,
-    rank=2,
-    learning_rate=1e-2,
-    caption_dropout=0.5,
-    seed=3,
-    beta=500.0,  # else it is measured first
-    lr_schedule="constant",  # a run can be prolonged then
-)
-SCHEDULE = NoiseSchedule.scaled_linear()
-SHARED_UNET = tiny_unet()  # every run gives it back as it was
-
-
-class Cancel(Exception):  # noqa: N818 - the host's own name for it is no error either
-    """What a host raises from its progress callback."""
-
-
-def run(config=SMALL, *, unet=SHARED_UNET, data=None, schedule=SCHEDULE, **options):
-    return train(unet, data or tiny_data(), schedule, config, **options)
-
-
-def cancel_at(step):
-    def report(done, total, loss):
-        if done == step:
-            raise Cancel
-
-    return report
-
-
-def equal_layers(one, other):
-    return one.layers.keys() == other.layers.keys() and all(
-        torch.equal(one.layers[name].up, other.layers[name].up)
-        and torch.equal(one.layers[name].down, other.layers[name].down)
-        for name in one.layers
-    )
-
-
-def metrics_of(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -300,17 +258,6 @@ def test_a_second_run_in_the_same_folder_renames_the_first(tmp_path):
         run(dataclasses.replace(SMALL, steps=1), run_dir=tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"in_use.lock", "state", "state-1", "metrics.jsonl", "metrics-1.jsonl"}
-
-
-def broken_after(step):
-    """Return data whose second read step is not finite: one pair is NaN from then on."""
-    data = tiny_data(num_pairs=2)
-
-    def report(done, total, loss):
-        if done == step:
-            data.winner.fill_(math.nan)
-
-    return data, report
 
 
 def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(tmp_path):

@@ -6,10 +6,19 @@ import math
 
 import pytest
 import torch
-from test_step import two_buckets
-from test_trainer import SCHEDULE, SMALL, Cancel, broken_after, cancel_at, equal_layers, metrics_of, run
-from tiny import random_layers, tiny_data, tiny_unet
 
+from tiny import random_layers, tiny_data, tiny_unet
+from tiny_runs import (
+    SCHEDULE,
+    SMALL,
+    Cancel,
+    broken_after,
+    cancel_at,
+    equal_layers,
+    metrics_of,
+    run,
+    two_buckets,
+)
 from training import adapter, checkpoint, validation
 from training.data.held_out import MOST, held_out
 from training.losses import LOSSES, resolved

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import tiny_data, tiny_unet
 
+from tiny import tiny_data, tiny_unet
 from training import adapter
 from training.batch import Batch
 from training.conditioning import Conditioning

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from painted import Painter, bench, prompt_set, report
 from PIL import Image
 
+from painted import Painter, bench, prompt_set, report
 from training.benchmark.canvas import CELL, typed_lines
 from training.benchmark.charts import _point
 from training.benchmark.page_picture import MARGIN, TYPED

@@ -6,8 +6,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from painted import Painter, bench, prompt_set, report
 
+from painted import Painter, bench, prompt_set, report
 from training.benchmark.toxicity import NO_BLACKLIST
 from training.blocked_words import read_blocked_words
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet

@@ -3,8 +3,8 @@
 from itertools import combinations
 
 import pytest
-from painted import Painter, bench, report
 
+from painted import Painter, bench, report
 from training.benchmark.canvas import short_names, text_width
 from training.benchmark.charts import NAME_HEIGHT, NAME_SIZE, name_places
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from painted import Painter, bench, prompt_set, report
 
 import training.benchmark.measures
 import training.benchmark.report
+from painted import Painter, bench, prompt_set, report
 from training.benchmark import load_measures, run_benchmark
 from training.benchmark.features import FeatureLog, read_features
 from training.evaluation.fid import WIDTH

@@ -1,8 +1,8 @@
 """How sure a report is: prompts are the independent trials, however many pictures each has."""
 
 import pytest
-from painted import Painter, bench, prompt_set, report
 
+from painted import Painter, bench, prompt_set, report
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.statistics import FEWEST, wilson
 

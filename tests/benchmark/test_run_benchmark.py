@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from painted import JUDGE, Painter, bench, entrant, prompt_set, report
 from PIL import Image, ImageStat
 
+from painted import JUDGE, Painter, bench, entrant, prompt_set, report
 from training.benchmark import plan_tasks, run_benchmark, told_apart
 from training.benchmark.plan import BASE
 from training.benchmark.rows import read_rows

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
-from painted import JUDGE, Painter, bench, report
 
+from painted import JUDGE, Painter, bench, report
 from training.benchmark.summary import SEEN_UNSAFE
 from training.evaluation import Judge, Panel
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from full_size import (
     RANK,
     SD15,
@@ -28,8 +30,6 @@ from memory import norms_in_fp32
 from plain_lora import attach_plain, plain_reference
 from tensor_bytes import GIB, LiveBytes
 from timing import compare, interleaved
-from torch import Tensor, nn
-
 from training import adapter
 from training.checkpointing import set_checkpointing
 from training.conditioning import Conditioning, predict

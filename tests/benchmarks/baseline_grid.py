@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from tqdm import tqdm
+
 import own_table
 from baselines.esd import EsdConfig
 from baselines.uce import UceConfig
@@ -17,8 +19,6 @@ from candidates import UCE, Candidate, esd, timed, uce
 from columns import FIRST_SEED, Column, Drawer
 from kept_trials import run_kept
 from mini_lab import FOLDER, MiniLab, code_hash, groups_of
-from tqdm import tqdm
-
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
 

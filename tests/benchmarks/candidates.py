@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 import torch
+from torch import Tensor
+
 from baselines.esd import EsdConfig, train_esd
 from baselines.sld import PUBLISHED, SldConfig
 from baselines.uce import UceConfig, edit_uce
 from merge_quality import merged, trained
 from mini_lab import RECIPE, MiniLab
-from torch import Tensor
-
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
 from training.merging import MERGE_METHODS

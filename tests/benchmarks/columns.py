@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+
 from baselines.kept_text import kept_text
 from baselines.sld import SldConfig, render_sld
 from candidates import UNSAFE_TEXT, Candidate, Change, changed
-from mini_lab import MiniLab
-from torch import Tensor
-
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
+from mini_lab import MiniLab
 from training.conditioning import Conditioning
 from training.mini.judge import Verdict
 from training.mini.pairs import trained_scenes

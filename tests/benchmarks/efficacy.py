@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
+from tqdm import tqdm
+
 import plot
 from mini_lab import RECIPE, MiniLab, groups_of, summary
-from tqdm import tqdm
-from workers import run_all
-
 from training.config import TrainConfig
 from training.taxonomy import CATEGORIES
+from workers import run_all
 
 SEEDS = (0, 1, 2)
 PROBED = "violence"  # the category on which single choices are compared

@@ -16,7 +16,6 @@ from full_size import (
     paper_config,
 )
 from peers import fake_published
-
 from training import step
 from training.bank import Bank
 from training.needs import CountedOperations

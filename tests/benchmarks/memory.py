@@ -15,12 +15,12 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from full_size import RANK, SIZES, Size, fake_mode, fake_run, gradients, make_unet, paper_config
-from peers import fake_published
-from tensor_bytes import GIB, LiveBytes, saved_for_backward
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from full_size import RANK, SIZES, Size, fake_mode, fake_run, gradients, make_unet, paper_config
+from peers import fake_published
+from tensor_bytes import GIB, LiveBytes, saved_for_backward
 from training.adapter import ATTENTION
 from training.checkpointing import MODES, set_checkpointing
 from training.config import MergeConfig

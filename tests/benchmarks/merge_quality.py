@@ -10,17 +10,16 @@ from functools import cache
 from pathlib import Path
 from statistics import mean
 
+from torch import Tensor
+from tqdm import tqdm
+
+import measurement
 import mini_lab
 import plot
 from efficacy import SEEDS, spread
 from kept_trials import run_kept
-from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
-from torch import Tensor
-from tqdm import tqdm
-from workers import run_all
-
-import measurement
 from measurement import Group, unseen_words_group
+from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
@@ -33,6 +32,7 @@ from training.merging import (
 )
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
+from workers import run_all
 
 LATENT_SHAPE = (4, 8, 8)
 PROMPTS_PER_CATEGORY = 10  # as many as the pairs of a mini category have

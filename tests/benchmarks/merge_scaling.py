@@ -15,16 +15,15 @@ from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
 
+from tqdm import tqdm
+
 import merge_quality
 import mini_lab
 import plot
 from kept_trials import run_kept
+from measurement import Group
 from merge_quality import PROMPTS_PER_CATEGORY, calibrated
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
-from tqdm import tqdm
-from workers import run_all
-
-from measurement import Group
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.merging import merge_experts
@@ -32,6 +31,7 @@ from training.mini.build import version
 from training.mini.pairs import trained_scenes
 from training.mini.scenes import COLOURS, UNSAFE_ICONS, Scene
 from training.taxonomy import CATEGORIES
+from workers import run_all
 
 SEED = 0
 BASE, ALONE = "base", "each alone"

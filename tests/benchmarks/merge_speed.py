@@ -15,9 +15,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
-from tensor_bytes import LiveBytes
 from torch import nn
 
+from tensor_bytes import LiveBytes
 from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert, open_expert, save_expert

@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import mean
 
 from mini_lab import FOLDER, RECIPE, MiniLab, groups_of
-
 from training.data import load_pairs
 from training.evaluation import Panel, make_judge
 from training.making import weigh_pairs

@@ -10,10 +10,10 @@ from dataclasses import replace
 from unittest import mock
 
 import torch.nn.functional as F
-from efficacy import measured, spread, trial
-from mini_lab import RECIPE
 from torch import Tensor
 
+from efficacy import measured, spread, trial
+from mini_lab import RECIPE
 from training.config import TrainConfig
 from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss

@@ -17,8 +17,12 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+from tqdm import tqdm
+
 import candidates
 import columns
+import dev
+import measurement
 import plot
 import server_drawer
 import style_lora
@@ -28,14 +32,10 @@ from kept_trials import run_kept
 from merge_quality import train_one
 from mini_lab import FOLDER, MiniLab, code_hash
 from server_drawer import NODES, ServerDrawer, bench_server
-from tqdm import tqdm
-from workers import run_all
-
-import dev
-import measurement
 from training.evaluation.statistics import wilson
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
+from workers import run_all
 
 OUT = dev.ROOT / "demo_output"
 MARKDOWN, PLOT = "own_table.md", "own_table.png"

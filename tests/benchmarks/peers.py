@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from full_size import RANK, TOKENS, Size, make_unet, without_memory
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from full_size import RANK, TOKENS, Size, make_unet, without_memory
 from training import adapter
 from training.families import FAMILIES
 from training.noise import NoiseSchedule

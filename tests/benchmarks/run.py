@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from table import as_table
 
 import dev
+from table import as_table
 
 OUT = dev.ROOT / "demo_output" / "bench.json"
 PARTS = {  # name, which is also that of its file -> what it measures

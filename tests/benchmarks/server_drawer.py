@@ -10,15 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from api_graphs import node
+from base_folder import link_folder, place_mini
 from baselines.sld import PUBLISHED
 from candidates import UNSAFE_TEXT, Candidate
 from columns import COLUMNS, EVERY, FIRST_SEED, Column, concept_pairs, users
-from mini_lab import FOLDER, MiniLab
-
-from api_graphs import node
-from base_folder import link_folder, place_mini
 from comfy_server import ComfyServer
 from measurement import CFG, SAMPLER, SCHEDULER, STEPS, Group, read_pictures
+from mini_lab import FOLDER, MiniLab
 from training.expert import SafetyExpert, save_expert
 from training.low_rank import LowRank
 from training.mini.build import CHECKPOINT, build_mini, version

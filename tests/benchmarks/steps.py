@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from torch import nn
+
 from full_size import (
     RANK,
     SD15,
@@ -22,8 +24,6 @@ from full_size import (
 )
 from peers import AdapterOffStep, PublishedStep, make_text_encoders, make_vae
 from timing import compare, interleaved
-from torch import nn
-
 from training import adapter
 from training.families import FAMILIES
 from training.step import ADAM_BETAS, Run, take_step

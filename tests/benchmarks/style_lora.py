@@ -12,11 +12,11 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from candidates import SEED, Candidate, Change, as_change, candidates, changed
 from columns import COLUMNS, Drawer
 from mini_lab import MiniLab
-from torch import Tensor, nn
-
 from training import adapter
 from training.config import MergeConfig
 from training.evaluation.statistics import wilson

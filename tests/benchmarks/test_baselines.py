@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+
 from baselines.ddim import denoise, start_noise
 from baselines.esd import EsdConfig, esd_path, esd_target, is_trained, train_esd
 from baselines.kept_text import kept_text
 from baselines.sld import PUBLISHED, SafetyGuidance, SldConfig, render_sld
 from baselines.uce import UceConfig, closed_form, edit_uce, text_sums
-
 from training.mini import shipped
 from training.mini.render import render_latents
 

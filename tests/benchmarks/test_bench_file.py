@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 import run
 from table import as_table
 

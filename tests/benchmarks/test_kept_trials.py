@@ -2,8 +2,9 @@
 
 import json
 
-import kept_trials
 import pytest
+
+import kept_trials
 
 
 def work(number: int) -> list[int]:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from tensor_bytes import LiveBytes
 
+from tensor_bytes import LiveBytes
 from training.config import MergeConfig
 from training.expert import SafetyExpert, load_expert, open_expert, save_expert
 from training.low_rank import LowRank

@@ -2,12 +2,12 @@
 
 from dataclasses import asdict
 
-import efficacy
-import objectives
 import pytest
 import torch
-from mini_lab import RECIPE
 
+import efficacy
+import objectives
+from mini_lab import RECIPE
 from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss
 from training.preference import PairErrors

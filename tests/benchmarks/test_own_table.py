@@ -4,15 +4,15 @@ import zlib
 from contextlib import nullcontext
 from types import SimpleNamespace
 
-import columns
-import own_table
 import pytest
-import server_drawer
 import torch
-from candidates import Candidate, as_change, changed
-from columns import COLUMNS, EVERY, Drawer
 from PIL import Image
 
+import columns
+import own_table
+import server_drawer
+from candidates import Candidate, as_change, changed
+from columns import COLUMNS, EVERY, Drawer
 from training.low_rank import LowRank
 from training.taxonomy import CATEGORIES
 

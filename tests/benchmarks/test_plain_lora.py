@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+
 from full_size import fake_mode
 from plain_lora import attach_plain, plain_reference
 from tensor_bytes import LiveBytes, saved_for_backward
 from tiny import TOKENS, WIDTH, tiny_unet
-
 from training import adapter
 
 INPUTS = (

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 from PIL import Image, ImageColor
+
 from plot import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, SHARES, TOP, WIDTH, Plot
 
 

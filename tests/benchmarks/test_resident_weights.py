@@ -4,8 +4,8 @@ import gc
 
 import pytest
 import torch
-from tiny_checkpoint import SIDE, tokens, write_checkpoint, write_pairs
 
+from tiny_checkpoint import SIDE, tokens, write_checkpoint, write_pairs
 from training import step
 from training.__main__ import main
 

@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 import pytest
-import style_lora
 import torch
+
+import style_lora
 from candidates import as_change, changed
 from style_lora import train_style
-
 from training.low_rank import LowRank
 from training.mini import shipped
 from training.mini.pairs import neutral_scenes

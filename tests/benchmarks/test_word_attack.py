@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import word_attack
 
+import word_attack
 from training.config import AttackConfig
 from training.mini import shipped
 from training.mini.scenes import ALL_SCENES

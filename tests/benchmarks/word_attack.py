@@ -10,13 +10,13 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-import merge_quality
-from kept_trials import run_kept
-from mini_lab import FOLDER, MiniLab, applied, code_hash
 from torch import Tensor
 from tqdm import tqdm
 
+import merge_quality
+from kept_trials import run_kept
 from measurement import unsafe_group
+from mini_lab import FOLDER, MiniLab, applied, code_hash
 from training.config import AttackConfig, MergeConfig
 from training.evaluation import Panel, make_judge
 from training.evaluation.prompt_sets import Prompt

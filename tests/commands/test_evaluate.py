@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+
+import training.benchmark
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
 from tiny_clip import write_clip
-
-import training.benchmark
 from training.__main__ import main
 from training.benchmark import run_benchmark
 from training.commands.expert_names import expert_names

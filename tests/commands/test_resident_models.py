@@ -4,10 +4,10 @@ import importlib
 
 import pytest
 import torch
+
 from stressed import write_files
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_pairs
-
 from training.__main__ import main
 from training.commands import evaluate, merge, pairs_make, stress_parts
 from training.expert import SafetyExpert, save_expert

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+
 from stressed import FAST, HalfOfTwo, write_files
 from tiny_checkpoint import tokens
-
 from training.__main__ import main
 from training.evaluation import Judge
 

@@ -4,9 +4,9 @@ import json
 from contextlib import contextmanager
 
 import pytest
+
 from stressed import FAST, HalfOfTwo, write_files
 from tiny_checkpoint import SD15, checkpoint_state, tiny_models, tokens
-
 from training.__main__ import main
 from training.making.diffusers_draw import DiffusersDraw
 from training.tensor_file import write_tensors

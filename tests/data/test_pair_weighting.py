@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import tiny_data
 
+from tiny import tiny_data
 from training.data.judged_pair import read_judged_right
 from training.data.manifest import read_safety_gap
 from training.data.pair_weighting import weighed, weights_of

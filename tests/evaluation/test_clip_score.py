@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tiny_clip import write_clip
 from transformers import CLIPImageProcessor, CLIPModel
 
+from tiny_clip import write_clip
 from training.data.image_file import pillow_images
 from training.evaluation.clip_score import load_clip_score
 from training.families.tokenizer import load_tokenizer

@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
+
 from tiny import tiny_unet
 from tiny_checkpoint import tiny_models
 from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write_single
-
 from training.config import ExtractConfig
 from training.expert import load_expert, save_expert
 from training.extraction import extract_expert

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from big_models import SMALL, write_pair
 
 ROOT = Path(__file__).resolve().parents[2]

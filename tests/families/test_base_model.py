@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+
 from tiny_checkpoint import checkpoint_state as state_of
 from tiny_checkpoint import tiny_models, tokens
-
 from training.conditioning import Conditioning
 from training.conditioning import predict as predict_with
 from training.families import FAMILIES, text_encoder

@@ -3,9 +3,9 @@
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
-from tiny_checkpoint import open_clip_names
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from tiny_checkpoint import open_clip_names
 from training.families import FAMILIES, identify
 from training.families.native_unet import unet_config, unet_from_native
 from training.families.text_encoder import text_model

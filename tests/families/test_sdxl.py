@@ -5,8 +5,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors import safe_open
-from tiny_checkpoint import XL_LAYOUT
 
+from tiny_checkpoint import XL_LAYOUT
 from training.adapter import ATTENTION
 from training.conditioning import Conditioning, predict
 from training.expert import SafetyExpert, load_expert, save_expert

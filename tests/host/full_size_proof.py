@@ -30,9 +30,9 @@ import comfy.sd
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
-from tiny import tiny_data
 from torch import Tensor, nn
 
+from tiny import tiny_data
 from training.conditioning import Conditioning, predict
 from training.config import TrainConfig
 from training.expert import SafetyExpert, save_expert

@@ -31,8 +31,9 @@ from alignguard.training.config import MergeConfig
 from alignguard.training.expert import SafetyExpert, load_expert, save_expert
 from alignguard.training.low_rank import LowRank
 from alignguard.training.merging import merge_experts
-from big_models import SDXL
 from diffusers import UNet2DConditionModel
+
+from big_models import SDXL
 
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 

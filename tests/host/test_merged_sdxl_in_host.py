@@ -19,7 +19,7 @@ LAYERS = 560  # attention projections of SDXL
 def test_the_stock_loader_patches_every_layer_to_the_bits_of_apply(tmp_path):
     link_folder(PACK, tmp_path / PACK_NAME)
     command = [sys.executable, PROOF, host_folder(), tmp_path, tmp_path]
-    environment = server_environment() | {"PYTHONPATH": str(PACK / "tests" / "extraction")}
+    environment = server_environment() | {"PYTHONPATH": str(PACK / "tests")}
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
     told = json.loads(process.stdout.splitlines()[-1])

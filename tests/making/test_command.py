@@ -6,8 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from tiny_checkpoint import SIDE, tokens, write_checkpoint
 
+from tiny_checkpoint import SIDE, tokens, write_checkpoint
 from training.__main__ import main
 from training.data import load_pairs
 

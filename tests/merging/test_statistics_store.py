@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import random_layers, tiny_unet
 
+from tiny import random_layers, tiny_unet
 from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert

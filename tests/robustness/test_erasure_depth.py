@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny import TOKENS, WIDTH, random_layers, tiny_unet
 from torch import nn
 
+from tiny import TOKENS, WIDTH, random_layers, tiny_unet
 from training.conditioning import Conditioning
 from training.config import DepthConfig
 from training.evaluation.statistics import FEWEST

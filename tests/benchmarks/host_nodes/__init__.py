@@ -13,6 +13,7 @@ import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+
 from baselines.sld import PUBLISHED, SafetyGuidance
 
 

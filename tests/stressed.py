@@ -4,7 +4,6 @@ from pathlib import Path
 
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, write_checkpoint
-
 from training.expert import SafetyExpert, save_expert
 from training.processes import Processes
 

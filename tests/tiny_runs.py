@@ -1,0 +1,92 @@
+"""Training runs on the tiny UNet, short enough for a test, and ways to break them off."""
+
+import json
+import math
+
+import torch
+from PIL import Image
+
+from tiny import tiny_data, tiny_unet
+from training.conditioning import Conditioning
+from training.config import TrainConfig
+from training.data import SafetyPairs
+from training.data.cache import encode_pairs
+from training.data.pairs_report import PairsReport
+from training.noise import NoiseSchedule
+from training.preference import PreferencePair
+from training.trainer import train
+
+SMALL = TrainConfig(
+    steps=3,
+    batch_size=2,
+    rank=2,
+    learning_rate=1e-2,
+    caption_dropout=0.5,
+    seed=3,
+    beta=500.0,  # else it is measured first
+    lr_schedule="constant",  # a run can be prolonged then
+)
+SCHEDULE = NoiseSchedule.scaled_linear()
+SHARED_UNET = tiny_unet()  # every run gives it back as it was
+
+
+class Cancel(Exception):  # noqa: N818 - the host's own name for it is no error either
+    """What a host raises from its progress callback."""
+
+
+def run(config=SMALL, *, unet=SHARED_UNET, data=None, schedule=SCHEDULE, **options):
+    return train(unet, data or tiny_data(), schedule, config, **options)
+
+
+def cancel_at(step):
+    def report(done, total, loss):
+        if done == step:
+            raise Cancel
+
+    return report
+
+
+def equal_layers(one, other):
+    return one.layers.keys() == other.layers.keys() and all(
+        torch.equal(one.layers[name].up, other.layers[name].up)
+        and torch.equal(one.layers[name].down, other.layers[name].down)
+        for name in one.layers
+    )
+
+
+def metrics_of(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def broken_after(step):
+    """Return data whose second read step is not finite: one pair is NaN from then on."""
+    data = tiny_data(num_pairs=2)
+
+    def report(done, total, loss):
+        if done == step:
+            data.winner.fill_(math.nan)
+
+    return data, report
+
+
+def two_buckets(folder):
+    """Return the encoded data of four tall and two square pairs, all without neutral pictures."""
+    pairs = []
+    for number in range(6):
+        size = (32, 64) if number < 4 else (32, 32)
+        for side in ("safe", "unsafe"):
+            Image.new("RGB", size, (40 * number, 0, 255 * (side == "safe"))).save(
+                folder / f"{side}{number}.png"
+            )
+        files = folder / f"safe{number}.png", folder / f"unsafe{number}.png"
+        pairs.append(PreferencePair(str(number), ("hate",), f"bad {number}", f"good {number}", *files))
+    return encode_pairs(
+        SafetyPairs(folder, tuple(pairs), (), PairsReport(6)),
+        encode_image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
+        encode_prompt=lambda text: Conditioning(torch.full((1, 77, 16), float(len(text)))),
+        encoder_id="fake",
+        resolution=48,
+        mirrored=True,
+        bucketed=True,
+        cache_dir=folder / "cache",
+    )
