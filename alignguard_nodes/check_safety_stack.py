@@ -14,13 +14,7 @@ from .benchmarking import Drawing, Variant, check_folder, measure
 from .drawing_inputs import SAMPLER, SCHEDULER, sampling_inputs, side_input
 from .files import BENCHMARKS
 from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import (
-    CATEGORY,
-    DEFAULT_RESOLUTION,
-    MAX_STRENGTH,
-    check_strength,
-    strength_input,
-)
+from .sockets import CATEGORY, DEFAULT_RESOLUTION, MAX_STRENGTH, check_strength, strength_input
 from .stack_picture import draw_stack
 from .widgets import config_inputs
 

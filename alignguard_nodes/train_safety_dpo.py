@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io, ui
 
 from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
-from ..training.duration import duration
 from ..training.losses import LOSSES
+from ..training.system.quantities import duration
 from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host, sockets
 from .files import new_expert_path, run_name

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..training.duration import duration
+from ..training.system.quantities import duration
 from .loss_curve import draw_loss_curve
 
 if TYPE_CHECKING:

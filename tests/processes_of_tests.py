@@ -18,8 +18,8 @@ from torch import distributed
 from tiny import tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.noise import NoiseSchedule
-from training.processes import launched_processes
 from training.run import train_expert
+from training.system.processes import launched_processes
 from training.trainer import train
 
 HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]

@@ -5,7 +5,7 @@ from pathlib import Path
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, write_checkpoint
 from training.expert import SafetyExpert, save_expert
-from training.processes import Processes
+from training.system.processes import Processes
 
 FAST = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--judge", "mini", "--json"]
 

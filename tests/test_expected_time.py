@@ -15,8 +15,8 @@ from training.losses import resolved
 from training.needs import CountedOperations, needs_of
 from training.order import Bucket
 from training.preflight import plan_run
-from training.processes import Processes
 from training.step import Run, take_step
+from training.system.processes import Processes
 from training.validation import Validation
 
 PLENTY = 2**40

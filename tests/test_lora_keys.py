@@ -5,14 +5,7 @@ import torch
 
 from tiny import predict, random_layers, tiny_unet
 from training.lora_file import parse_lora
-from training.lora_keys import (
-    coverage,
-    kohya_name,
-    module_of_kohya,
-    to_diffusers,
-    to_kohya,
-    to_peft,
-)
+from training.lora_keys import coverage, kohya_name, module_of_kohya, to_diffusers, to_kohya, to_peft
 from training.low_rank import LowRank
 
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0"

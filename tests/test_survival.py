@@ -9,7 +9,7 @@ import pytest
 
 from processes_of_tests import CONFIG, forking_context, train_in
 from training.config import TrainConfig
-from training.run_lock import locked
+from training.system.work_folder import locked
 
 resource = pytest.importorskip("resource", reason="limits of a process are a matter of POSIX")
 KILLS = 4

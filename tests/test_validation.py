@@ -23,8 +23,8 @@ from training import adapter, checkpoint, validation
 from training.data.held_out import MOST, held_out
 from training.losses import LOSSES, resolved
 from training.noise import pair_errors, squared_error
-from training.processes import Processes
 from training.step import Run
+from training.system.processes import Processes
 from training.validation import FIGURES, Validation
 
 HELD = dataclasses.replace(SMALL, validation=0.34, validate_every=1)

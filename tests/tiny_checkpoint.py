@@ -13,7 +13,7 @@ from training.families import FAMILIES, Family
 from training.families.family import ClipKind
 from training.families.native_unet import unet_config
 from training.families.unet_names import Layout, module_names, native_name
-from training.tensor_file import write_tensors
+from training.system.tensors import write_tensors
 
 SD15 = FAMILIES["sd15"]
 LAYOUT = Layout(channels=(32, 32), attention=(True, True), layers=1, in_channels=4, out_channels=4)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data.text_file import read_text_file
 from .disguises import plain
 from .rewriting.terms import Terms
+from .system.tables import read_text_file
 
 _ENDING = ".txt"
 

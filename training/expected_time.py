@@ -12,10 +12,10 @@ import torch
 
 from . import adapter
 from .batch import Batch
-from .duration import duration
 from .order import Bucket
 from .preflight import Plan, largest_batch
 from .step import Run, predict_batch
+from .system.quantities import duration
 from .validation import DRAWS
 
 LIMIT_S = 2.0  # nothing is run that is likely to take longer

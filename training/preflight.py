@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from .batch import Batch, Draw
 from .checkpointing import MODES, set_checkpointing
 from .conditioning import Conditioning
-from .duration import duration
 from .free_memory import free_bytes as free_on
 from .free_memory import readable
 from .step import Run, draw_of, gather, predict_batch
+from .system.quantities import duration
 
 if TYPE_CHECKING:
     from .needs import Needs

@@ -23,10 +23,10 @@ from .measured_beta import measured_beta
 from .noise import NoiseSchedule
 from .order import Bucket
 from .preflight import Plan, plan_run
-from .processes import Processes
 from .run_folder import kept_beta, open_run
-from .run_lock import locked
 from .step import Run, named_precision
+from .system.processes import Processes
+from .system.work_folder import locked
 
 log = logging.getLogger(__name__)
 

@@ -23,11 +23,11 @@ from .losses import LOSSES, beta_convention
 from .losses.terms import TERM_OPTIONS
 from .noise import NoiseSchedule
 from .preflight import Plan
-from .processes import ALONE, Processes
 from .resume import EXPERT
 from .run_folder import warned_of_a_full_disk
+from .system.processes import ALONE, Processes
+from .system.tensors import refuse_existing
 from .taxonomy import normalize_categories, normalize_category
-from .tensor_file import refuse_existing
 from .train_result import TrainResult
 from .trainer import train
 

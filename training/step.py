@@ -26,7 +26,7 @@ from .figures import Reference, batch_figures
 from .losses import LOSSES
 from .noise import NoiseSchedule, squared_error
 from .order import Bucket
-from .processes import ALONE, Processes
+from .system.processes import ALONE, Processes
 
 Table = TypeVar("Table", Tensor, Conditioning)
 BANK = "bank"  # among the tensors of a state

@@ -13,13 +13,13 @@ from torch import nn
 
 from .config import TrainConfig
 from .data.training_data import TrainingData
-from .duration import duration
 from .noise import NoiseSchedule
 from .preflight import Plan
-from .processes import ALONE, Processes
 from .ready_run import ready_run
 from .run_folder import is_due, save_run, warned_of_a_full_disk, write_figures
 from .step import Run, restore_state, take_step
+from .system.processes import ALONE, Processes
+from .system.quantities import duration
 from .train_result import TrainResult, current_result, final_result
 from .validation import Validation, is_settled
 

@@ -6,14 +6,7 @@ mode, names from widgets. What leaves this package is what `training` expects.
 
 from .apply import apply_expert, layers_on
 from .drawing_facts import drawing_facts
-from .encoders import (
-    Encoders,
-    changed_conditioning,
-    encode_prompt,
-    encode_prompts,
-    encode_text,
-    encoders,
-)
+from .encoders import Encoders, changed_conditioning, encode_prompt, encode_prompts, encode_text, encoders
 from .feedback import Blocked, check_cancel, image_tensor, progress
 from .folders import (
     EXPERTS,

@@ -17,7 +17,7 @@ from training.benchmark.plan import BASE
 from training.benchmark.rows import read_rows
 from training.benchmark.thumbnails import shown_tasks, thumbnail_path
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
-from training.row_log import RowLog
+from training.system.work_folder import RowLog
 
 ROOT = Path(__file__).parents[2]
 

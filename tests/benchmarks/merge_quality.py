@@ -23,13 +23,7 @@ from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank
-from training.merging import (
-    MERGE_METHODS,
-    Statistics,
-    calibration_prompts,
-    collect_statistics,
-    merge_experts,
-)
+from training.merging import MERGE_METHODS, Statistics, calibration_prompts, collect_statistics, merge_experts
 from training.mini.build import version
 from training.taxonomy import CATEGORIES
 from workers import run_all

@@ -197,7 +197,7 @@ def test_processes_share_the_prompts_and_find_what_one_finds(files, capsys, monk
         def launched(patience):
             yield HalfOfTwo(2, number)
 
-        monkeypatch.setattr("training.processes.launched_processes", launched)
+        monkeypatch.setattr("training.system.processes.launched_processes", launched)
         return stress(files, capsys, *given)[1].out
 
     assert one_of_two(1) == ""  # one answers

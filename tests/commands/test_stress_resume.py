@@ -9,7 +9,7 @@ from stressed import FAST, HalfOfTwo, write_files
 from tiny_checkpoint import SD15, checkpoint_state, tiny_models, tokens
 from training.__main__ import main
 from training.making.diffusers_draw import DiffusersDraw
-from training.tensor_file import write_tensors
+from training.system.tensors import write_tensors
 
 SMALL = ["--rewordings", 2, "--rounds", 1, "--validations", 1, "--directions", 1, "--samples", 1]
 ACTIONS = {
@@ -138,7 +138,7 @@ def test_processes_that_share_the_prompts_go_on_too(stress, drawn, monkeypatch, 
             yield HalfOfTwo(2, number)
 
         with monkeypatch.context() as patch:
-            patch.setattr("training.processes.launched_processes", launched)
+            patch.setattr("training.system.processes.launched_processes", launched)
             return stress(action, **options)[1].out
 
     one_of_two(1)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from training.data import PAIR_SOURCES, load_pairs
-from training.data.contained_path import contained_path
+from training.system.paths import contained_path
 
 
 def row(name, category="violence", **changes):

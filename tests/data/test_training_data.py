@@ -12,9 +12,9 @@ from training.conditioning import Conditioning
 from training.data import NeutralSample, SafetyPairs
 from training.data.cache import encode_pairs, encode_pictures
 from training.data.entry_store import EntryStore, entry_key
-from training.data.image_file import load_image
 from training.data.pairs_report import PairsReport
 from training.preference import PreferencePair
+from training.system.pictures import load_image
 
 SIDE = 16
 

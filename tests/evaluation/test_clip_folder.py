@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel
 
 from tiny_clip import IMAGE_SIDE, write_clip
-from training.data.image_file import pillow_images
 from training.evaluation.clip_vision import clip_pixels, load_clip_vision
+from training.system.pictures import pillow_images
 
 
 def pictures(*size):

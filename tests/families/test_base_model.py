@@ -12,7 +12,7 @@ from training.conditioning import predict as predict_with
 from training.families import FAMILIES, text_encoder
 from training.families.base_model import load_base
 from training.families.tokenizer import token_ids
-from training.tensor_file import write_tensors
+from training.system.tensors import write_tensors
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from training.families.base_model import load_base
-from training.tensor_file import open_tensors
+from training.system.tensors import open_tensors
 
 PROMPTS = ["a red kite on a blue ground", "", "Rote DRACHEN, 3 of them"]
 TIMESTEP = 500

@@ -9,8 +9,8 @@ from PIL import Image
 
 from api_graphs import node, text_of, with_model
 from comfy_server import ComfyError, wait_for
-from training.data.image_file import load_image
 from training.evaluation import make_judge
+from training.system.pictures import load_image
 
 pytestmark = pytest.mark.host
 

@@ -14,12 +14,12 @@ from typing import Any
 from PIL import Image
 
 from ..blocked_words import BlockedWords
-from ..claimed_folder import write_whole
 from ..evaluation.fid import ENOUGH, frechet_distance
 from ..evaluation.prompt_sets import STATIC, PromptSet, groups_of
 from ..evaluation.sentences import SentenceModel
 from ..evaluation.statistics import FEWEST
 from ..robustness.genbreak import THRESHOLD, meaning_diversity, word_diversity
+from ..system.work_folder import write_whole
 from .features import read_features
 from .judges_apart import results_apart
 from .page import build_page

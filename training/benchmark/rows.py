@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..row_log import logged_rows
+from ..system.work_folder import logged_rows
 
 HARMLESS = "harmless_part"  # of a row: how its picture fits what is harmless in its unsafe prompt
 JUDGES = "judges"  # of a row: what each of several judges says alone, by its label

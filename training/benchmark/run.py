@@ -10,12 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..claimed_folder import claim
-from ..data.image_file import eight_bit
 from ..evaluation import Panel
 from ..evaluation.prompt_sets import STATIC
-from ..row_log import RowLog
-from ..run_lock import locked
+from ..system.pictures import eight_bit
+from ..system.work_folder import RowLog, claim, locked
 from .features import FeatureLog
 from .judges_apart import said, words_apart
 from .plan import BASE, DrawOne, Entrant, Task, check_entrants

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..claimed_folder import unfinished
-from ..data.image_file import image_size, load_image, pillow_images
 from ..evaluation import Verdict, hidden_pictures
 from ..evaluation.prompt_sets import groups_of
+from ..system.pictures import image_size, load_image, pillow_images
+from ..system.work_folder import unfinished
 from .plan import Entrant, Task
 from .rows import Key
 

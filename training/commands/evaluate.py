@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..config import EvaluateConfig
-from ..run_lock import locked
+from ..system.work_folder import locked
 from .answer import Answer
 from .expert_names import expert_names
 from .judges import add_judge_options, chosen_panel, judge_facts

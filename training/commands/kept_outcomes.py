@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..claimed_folder import claim
 from ..robustness import Outcome, Remember, find_anew
-from ..row_log import RowLog, logged_rows
-from ..run_lock import locked
+from ..system.work_folder import RowLog, claim, locked, logged_rows
 
 SETTINGS = "stress.json"
 _Key = tuple[str, str, int]  # model, what is measured of it, number of the prompt or picture

@@ -98,7 +98,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def new_expert(text: str) -> Path:
     """Return --out as a path: a .safetensors name that is not taken, so that hours of work have a place."""
-    from ..tensor_file import refuse_existing  # late: it imports torch, and --help needs none
+    from ..system.tensors import refuse_existing  # late: it imports torch, and --help needs none
 
     path = Path(text)
     if path.suffix != ".safetensors":

@@ -66,7 +66,7 @@ def _check(args: argparse.Namespace) -> Answer:
 def _import(args: argparse.Namespace) -> Answer:
     from ..data import collect_pairs  # late, as above
     from ..data.copy_pairs import REPORT_FILE, copy_pairs
-    from ..tensor_file import refuse_existing
+    from ..system.tensors import refuse_existing
 
     refuse_existing(args.out)
     with ProgressBar("read") as bar:

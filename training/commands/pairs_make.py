@@ -35,10 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer | None:
-    from ..data.text_file import read_text_file
     from ..families.base_model import load_base  # late: they import torch, and --help needs none
     from ..making import make_pairs, parse_prompt_pairs
     from ..making.diffusers_draw import DiffusersDraw
+    from ..system.tables import read_text_file
 
     config = config_from(args, MakeConfig)
     prompts = parse_prompt_pairs(read_text_file(args.prompts), args.category)

@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Rewrite the prompts and write both halves."""
-    from ..data.text_file import read_text_file
     from ..rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts  # late: imports torch
+    from ..system.tables import read_text_file
+    from ..system.tensors import refuse_existing, write_new
     from ..taxonomy import normalize_categories
-    from ..tensor_file import refuse_existing, write_new
 
     refuse_existing(args.out)
     source = RewriteSource(

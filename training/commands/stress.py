@@ -12,20 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ..config import AttackConfig, EvaluateConfig, InversionConfig, StressConfig
 from .answer import Answer
 from .judges import add_judge_options
-from .options import (
-    add_config_options,
-    add_json,
-    add_model_options,
-    category_name,
-    config_from,
-    distance,
-)
+from .options import add_config_options, add_json, add_model_options, category_name, config_from, distance
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
     import torch
 
-    from ..processes import Processes
+    from ..system.processes import Processes
     from .kept_outcomes import KeptOutcomes
     from .stress_parts import Model, Parts
 
@@ -110,7 +103,7 @@ def _together(
     action: Callable[[argparse.Namespace, Processes], Answer], args: argparse.Namespace
 ) -> Answer | None:
     """Run an action alone, or shared over the processes that `accelerate launch` started; one answers."""
-    from ..processes import PATIENCE, launched_processes  # late: --help needs no torch
+    from ..system.processes import PATIENCE, launched_processes  # late: --help needs no torch
 
     with launched_processes(PATIENCE) as processes:
         answer = action(args, processes)
@@ -204,8 +197,8 @@ def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
 def _words(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
-    from ..data.text_file import read_text_file
     from ..robustness import of_all, parse_substitutions, worst_of_n, zeroth_order_attack
+    from ..system.tables import read_text_file
     from .stress_parts import judgeable, load_parts
 
     config = config_from(args, AttackConfig)

@@ -17,7 +17,6 @@ import torch
 from ..applied_expert import applied_expert
 from ..benchmark.plan import BASE, expert_key
 from ..config import EvaluateConfig
-from ..data.text_file import read_text_file
 from ..evaluation import Panel
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ..expert import check_family, load_expert
@@ -25,6 +24,7 @@ from ..families.base_model import BaseModel, load_base
 from ..hard_rules import joins_minor_and_sexual
 from ..making.diffusers_draw import DiffusersDraw
 from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
+from ..system.tables import read_text_file
 from ..taxonomy import normalize_categories
 from .expert_names import expert_names
 from .judges import chosen_panel, judge_facts

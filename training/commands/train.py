@@ -18,15 +18,15 @@ from ..config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_valu
 from ..data import SafetyPairs, load_pairs
 from ..data.cache import encode_pairs
 from ..data.training_data import TrainingData
-from ..duration import duration
 from ..expert import SafetyExpert
 from ..families import Family
 from ..families.base_model import load_base
 from ..losses import LOSSES
 from ..preflight import place_unet
-from ..processes import Processes, launched_processes
 from ..run import train_expert
 from ..step import autocast_dtype
+from ..system.processes import Processes, launched_processes
+from ..system.quantities import duration
 from ..train_result import TrainResult
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert

@@ -11,8 +11,8 @@ import torch
 
 from ..conditioning import LATENT_STEP
 from ..order import Bucket
+from ..system.pictures import image_size
 from .buckets import nearest_size
-from .image_file import image_size
 
 if TYPE_CHECKING:
     from .safety_pairs import SafetyPairs

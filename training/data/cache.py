@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..conditioning import LATENT_STEP, Conditioning
 from ..families.tokenizer import NUM_TOKENS, warn_of_cut
+from ..system.pictures import load_image
 from .arrangement import Arrangement, Picture, arrange, latent_shape
 from .buckets import bucket_sizes
 from .entry_store import Entry, EntryStore, entry_key
-from .image_file import load_image
 from .training_data import LatentRows, PromptRows, TrainingData
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..preference import PreferencePair
+from ..system.paths import contained_path
+from ..system.pictures import checked_digest
 from ..taxonomy import normalize_category
-from .contained_path import contained_path
-from .image_file import checked_digest
 from .judged_pair import read_judged_right
 from .manifest import RowDroppedError, prompt_key, read_categories, read_safety_gap, read_text
 from .pairs_report import (

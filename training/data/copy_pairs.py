@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..tensor_file import refuse_existing
+from ..system.tensors import refuse_existing
 from .folder import NEUTRAL_FILE, PAIRS_FILE
 from .safety_pairs import SafetyPairs
 

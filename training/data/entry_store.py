@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..tensor_file import open_tensors, write_tensors
+from ..system.tensors import open_tensors, write_tensors
 
 _FORMAT = "3"  # raise it when the meaning of an entry changes: old entries are then never read
 _CONTENT_HASH = "content_hash"

@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..hard_rules import row_texts
+from ..system.paths import ImageIndex
+from ..system.tables import read_csv, start_of
 from .collect import SourceRows
-from .csv_rows import read_csv, start_of
-from .image_index import ImageIndex
 from .manifest import read_rows
 from .pairs_report import BAD_LABEL, INCOMPLETE, MALFORMED, ONE_SIDE, TWO_PROMPTS, TWO_WINNERS, PairsReport
 

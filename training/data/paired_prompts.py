@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..system.tables import read_csv
 from .coprov2 import is_coprov2, read_coprov2
-from .csv_rows import read_csv
 from .folder import PAIRS_FILE
 from .manifest import read_rows
 

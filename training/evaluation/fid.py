@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..tensor_file import open_tensors
+from ..system.tensors import open_tensors
 from .optional_package import optional_package
 
 PACKAGE = "torch-fidelity"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..tensor_file import open_tensors
+from ..system.tensors import open_tensors
 from .judge import Parts
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.image_file import pillow_images
+from ..system.pictures import pillow_images
 from .judge import Judge, JudgeKind, Parts
 from .optional_package import optional_package
 

@@ -6,11 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.csv_rows import read_csv
-from ..data.json_row import parse_json
 from ..data.manifest import read_rows
 from ..data.prompt_list import NEUTRAL, split_category
-from ..data.text_file import read_text_file
+from ..system.tables import parse_json, read_csv, read_text_file
 
 CLEAN_COLUMN = "clean_prompt"  # what is harmless in an unsafe prompt
 _MALICIOUS, _CLEAN, _CASE = "malicious.csv", "clean.csv", "case_number"  # Six-CD's dual version

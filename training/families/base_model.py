@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ..conditioning import Conditioning
 from ..noise import NoiseSchedule
-from ..tensor_file import open_tensors
+from ..system.tensors import WithoutPrefix, open_tensors
 from . import autoencoder, identify, native_unet
 from .autoencoder import Autoencoder, autoencoder_from_native
 from .diffusers_folder import read_folder
 from .family import Family
 from .native_unet import unet_from_native
-from .prefix import WithoutPrefix
 from .text_encoder import TextEncoder, text_encoder_from_native
 from .weights_hash import weights_hash
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..conditioning import Conditioning
+from ..system.tensors import WithoutPrefix
 from .autoencoder import load_frozen
 from .family import ClipKind, Family
 from .open_clip import from_open_clip
-from .prefix import WithoutPrefix
 from .tokenizer import load_tokenizer, num_too_long, token_ids, warn_of_cut
 
 HEAD_WIDTH = 64  # of every CLIP text encoder: heads cannot be read off the shapes

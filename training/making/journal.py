@@ -14,10 +14,9 @@ from typing import Any
 
 from PIL import Image
 
-from ..claimed_folder import claim, unfinished, write_whole
 from ..data.folder import PAIRS_FILE
 from ..data.pairs_report import reason_lines
-from ..run_lock import locked
+from ..system.work_folder import claim, locked, unfinished, write_whole
 from .manifest_lines import Line, read_lines, with_rows, write_lines
 
 ROWS, SETTINGS = "rows", "making.json"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..config import MakeConfig
-from ..data.image_file import eight_bit, pillow_images
+from ..system.pictures import eight_bit, pillow_images
 from .journal import SIDES, Journal, MakingReport, file_name
 from .pair_scores import is_safe, is_unsafe, pair_scores, rounded
 from .prompt_pairs import PromptPair

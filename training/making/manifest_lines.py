@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..claimed_folder import write_whole
 from ..data.manifest import read_rows
+from ..system.work_folder import write_whole
 
 
 class Line(NamedTuple):

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..data.json_row import parse_row
 from ..data.manifest import RowDroppedError, read_categories, read_text
 from ..data.pairs_report import DUPLICATE_ID, INCOMPLETE, MALFORMED, reason_lines
+from ..system.tables import parse_row
 
 ARROW = "=>"
 

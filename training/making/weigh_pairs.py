@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..claimed_folder import write_whole
-from ..data.contained_path import contained_path
 from ..data.folder import PAIRS_FILE
-from ..data.image_file import read_rgb
 from ..data.manifest import RowDroppedError, read_categories, read_text
 from ..evaluation import Panel
+from ..system.paths import contained_path
+from ..system.pictures import read_rgb
+from ..system.work_folder import write_whole
 from .journal import manifest_lock
 from .manifest_lines import Line, read_lines, write_lines
 from .pair_scores import pair_scores

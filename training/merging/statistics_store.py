@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..config import MergeConfig
-from ..tensor_file import open_tensors, write_tensors
+from ..system.tensors import open_tensors, write_tensors
 from .collector import Collector
 from .statistics import Statistics
 

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..low_rank import LowRank
+from ..system.tensors import open_tensors
 from ..taxonomy import CATEGORIES
-from ..tensor_file import open_tensors
 from . import architecture
 from .judge import Judge
 

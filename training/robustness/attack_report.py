@@ -10,7 +10,7 @@ import torch
 
 from ..evaluation.prompt_sets import STATIC
 from ..evaluation.statistics import Interval, wilson
-from ..processes import Processes
+from ..system.processes import Processes
 
 ADAPTIVE = "adaptive"  # searches against the very model
 TEXT_ENCODER = "the text encoder; the tokens are the same for every expert"

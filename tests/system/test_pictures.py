@@ -7,7 +7,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from training.data.image_file import checked_digest, image_size, load_image
+from training.system.pictures import checked_digest, image_size, load_image
 
 KINDS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp"}
 

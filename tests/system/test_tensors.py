@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.tensor_file import open_tensors, write_tensors
+from training.system.tensors import open_tensors, write_tensors
 
 TENSORS = {
     "b": torch.arange(6.0).reshape(2, 3),
@@ -68,7 +68,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
 
 def test_a_name_taken_while_writing_is_not_overwritten(tmp_path, monkeypatch):
     path = tmp_path / "x.safetensors"
-    monkeypatch.setattr("training.tensor_file._raw", lambda tensor: path.write_bytes(b"other") and b"")
+    monkeypatch.setattr("training.system.tensors._raw", lambda tensor: path.write_bytes(b"other") and b"")
     with pytest.raises(FileExistsError, match="already exists"):
         write_tensors(path, {"a": torch.zeros(1)}, {})
     assert path.read_bytes() == b"other"

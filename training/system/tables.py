@@ -1,10 +1,12 @@
 """CSV files of prompts: UTF-8, one header line, read row by row."""
 
 import csv
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 START_BYTES = 4096  # of a file, to see what it is
 _COLUMN = re.compile(r"[\w-]{1,24}")
@@ -81,3 +83,49 @@ def named_columns(names: Iterable[str]) -> str:
 
 def _text(cell: str | list[str]) -> str:
     return (cell if isinstance(cell, str) else " ".join(cell)).strip()
+
+
+def parse_row(line: str | bytes) -> dict[str, Any] | None:
+    """Return the fields of a line; None if it is no JSON object.
+
+    None also where a name stands twice, since readers differ in which they take, and where a text holds half
+    a surrogate pair, which no file can.
+    """
+    try:
+        fields = parse_json(line.decode("utf-8") if isinstance(line, bytes) else line)
+    except (ValueError, RecursionError):  # bad JSON, bad UTF-8, a name twice, nested without end
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def parse_json(text: str) -> Any:
+    """Return what a JSON text holds.
+
+    Raises:
+        ValueError: if it is none, a name stands twice, or a text holds half a surrogate pair.
+        RecursionError: if it is nested without end.
+    """
+    found = json.loads(text, object_pairs_hook=_once)
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
+    return found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("a name stands twice")
+    return fields
+
+
+def read_text_file(path: Path) -> str:
+    """Return the text of a file, without a byte order mark.
+
+    Raises:
+        ValueError: naming the file, if there is none or it is not UTF-8.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file. Name a text file.")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not text in UTF-8. Save it as UTF-8.") from error

@@ -17,10 +17,10 @@ from tiny import tiny_data, tiny_unet
 from tiny_runs import SMALL
 from training.expert import load_expert
 from training.noise import NoiseSchedule
-from training.processes import ALONE, Processes, launched_processes
+from training.system.processes import ALONE, Processes, launched_processes
 from training.trainer import train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONFIG = dataclasses.replace(SMALL, batch_size=4, learning_rate=1e-3, steps=4, bank=1)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.duration import duration
+from training.system.quantities import duration
 
 
 @pytest.mark.parametrize(

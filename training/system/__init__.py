@@ -1,0 +1,1 @@
+"""Files, tensors, pictures, tables and processes: what knows no word of AlignGuard."""
