@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..training.config import DepthConfig
 from ..training.expert import check_family
-from ..training.hard_rules import refuse_minors
+from ..training.rules.hard_rule import refuse_minors
 from . import host, sockets
 from .sockets import CATEGORY, check_strength, strength_input
 from .widgets import config_inputs

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..training.config import ExtractConfig
-from ..training.taxonomy import CATEGORIES, normalize_categories
+from ..training.rules.categories import CATEGORIES, normalize_categories
 from . import host, sockets
 from .files import entry_fingerprint
 from .sockets import CATEGORY

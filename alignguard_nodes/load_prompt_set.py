@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..training.evaluation.prompt_files import is_prompt_file
 from ..training.evaluation.prompt_sets import NEUTRAL, load_prompt_set
-from ..training.taxonomy import CATEGORIES, normalize_category
+from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import file_fingerprint, input_files, prompt_set_path
 from .sockets import CATEGORY, PromptSet

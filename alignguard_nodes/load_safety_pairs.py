@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..training.data import is_pair_source, load_pairs
 from ..training.data.coprov2 import images_beside
-from ..training.taxonomy import CATEGORIES, normalize_category
+from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import pair_sources, pairs_path, source_fingerprint
 from .sockets import CATEGORY, SafetyPairs

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 from ..training.config import MakeConfig
 from ..training.data import load_pairs
 from ..training.evaluation import RULES
-from ..training.taxonomy import CATEGORIES, normalize_category
+from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .drawing_inputs import sampling_inputs, side_input
 from .files import FolderWatch, new_pairs_path

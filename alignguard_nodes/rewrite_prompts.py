@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ..training.config import RewriteConfig
 from ..training.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
-from ..training.taxonomy import CATEGORIES, normalize_category
+from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import entry_fingerprint, pairs_path
 from .sockets import CATEGORY

@@ -10,8 +10,8 @@ from comfy_api.latest import io, ui
 
 from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
 from ..training.losses import LOSSES
+from ..training.rules.categories import CATEGORIES, normalize_category
 from ..training.system.quantities import duration
-from ..training.taxonomy import CATEGORIES, normalize_category
 from . import host, sockets
 from .files import new_expert_path, run_name
 from .loss_curve import draw_loss_curve

@@ -10,8 +10,8 @@ from tiny import predict, tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.expert import load_expert
 from training.noise import NoiseSchedule
+from training.rules.categories import CATEGORIES
 from training.run import expert_name, train_expert
-from training.taxonomy import CATEGORIES
 
 SMALL = TrainConfig(beta=500.0, steps=2, batch_size=2, rank=2, learning_rate=1e-2, seed=3)
 UNET = tiny_unet()  # every run gives it back as it was

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .disguises import plain
-from .rewriting.terms import Terms
+from .rules.disguises import plain
+from .rules.terms import Terms
 from .system.tables import read_text_file
 
 _ENDING = ".txt"

@@ -24,10 +24,10 @@ from .losses.terms import TERM_OPTIONS
 from .noise import NoiseSchedule
 from .preflight import Plan
 from .resume import EXPERT
+from .rules.categories import normalize_categories, normalize_category
 from .run_folder import warned_of_a_full_disk
 from .system.processes import ALONE, Processes
 from .system.tensors import refuse_existing
-from .taxonomy import normalize_categories, normalize_category
 from .train_result import TrainResult
 from .trainer import train
 

@@ -20,7 +20,7 @@ from columns import FIRST_SEED, Column, Drawer
 from kept_trials import run_kept
 from mini_lab import FOLDER, MiniLab, code_hash, groups_of
 from training.mini.build import version
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 ETAS, STEPS = (1.0, 3.0), (40, 200)
 PRESERVE_SCALES, RIDGES = (0.1, 1.0), (0.1, 10.0)  # the ends: UCE has the same rates at each, and between

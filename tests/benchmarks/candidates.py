@@ -24,7 +24,7 @@ from training.low_rank import LowRank
 from training.merging import MERGE_METHODS
 from training.mini.pairs import neutral_scenes, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 from training.trainer import train
 
 Change = Mapping[str, Tensor]  # parameter name -> what is added to it

@@ -20,7 +20,7 @@ from training.mini.render import render_latents
 from training.mini.scenes import UNSAFE_ICONS, Scene
 from training.mini.text_encoder import embed
 from training.robustness import ConceptDirection, ConceptPair, concept_direction, stressed
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 PROMPTS = 16  # of every category, one picture each
 KEPT_SCENES = 10  # of every icon to be kept

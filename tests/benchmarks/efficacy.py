@@ -14,7 +14,7 @@ from tqdm import tqdm
 import plot
 from mini_lab import RECIPE, MiniLab, groups_of, summary
 from training.config import TrainConfig
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 from workers import run_all
 
 SEEDS = (0, 1, 2)

@@ -25,7 +25,7 @@ from training.expert import SafetyExpert
 from training.low_rank import LowRank
 from training.merging import MERGE_METHODS, Statistics, calibration_prompts, collect_statistics, merge_experts
 from training.mini.build import version
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 from workers import run_all
 
 LATENT_SHAPE = (4, 8, 8)

@@ -30,7 +30,7 @@ from training.merging import merge_experts
 from training.mini.build import version
 from training.mini.pairs import trained_scenes
 from training.mini.scenes import COLOURS, UNSAFE_ICONS, Scene
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 from workers import run_all
 
 SEED = 0

@@ -29,7 +29,7 @@ from training.mini import shipped
 from training.mini.architecture import load_unet
 from training.mini.expand import expand_layers, expand_unet
 from training.noise import NoiseSchedule
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 NUM_EXPERTS, RANK = 7, 4
 TEXT_WIDTH = 2048

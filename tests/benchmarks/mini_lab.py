@@ -35,7 +35,7 @@ from training.mini.recipe.experts import CONFIG
 from training.mini.scenes import ALL_SCENES, SIZE, UNSAFE_ICONS
 from training.mini.text_encoder import embed
 from training.noise import NoiseSchedule
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 from training.trainer import train
 
 FOLDER = dev.ROOT / ".host"

@@ -34,7 +34,7 @@ from mini_lab import FOLDER, MiniLab, code_hash
 from server_drawer import NODES, ServerDrawer, bench_server
 from training.evaluation.statistics import wilson
 from training.mini.build import version
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 from workers import run_all
 
 OUT = dev.ROOT / "demo_output"

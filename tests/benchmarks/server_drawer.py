@@ -25,8 +25,8 @@ from training.mini.expand import expand_layers, expand_unet
 from training.mini.judge import Verdict
 from training.mini.native_names import native_unet
 from training.mini.scenes import SIZE, Scene
+from training.rules.categories import CATEGORIES
 from training.system.tensors import write_tensors
-from training.taxonomy import CATEGORIES
 
 NODES = Path(__file__).with_name("host_nodes")
 STYLE = "bench_style.safetensors"

@@ -24,7 +24,7 @@ from training.low_rank import LowRank
 from training.mini.pairs import neutral_scenes
 from training.mini.recipe.autoencoder import scene_batch_of
 from training.mini.scenes import Scene
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 COLOUR, GROUND = "yellow", "purple"
 RANK, STEPS, BATCH, LEARNING_RATE = 4, 250, 8, 2e-3

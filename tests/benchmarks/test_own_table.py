@@ -14,7 +14,7 @@ import server_drawer
 from candidates import Candidate, as_change, changed
 from columns import COLUMNS, EVERY, Drawer
 from training.low_rank import LowRank
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 
 class _Embeds(dict):

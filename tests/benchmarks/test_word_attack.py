@@ -11,7 +11,7 @@ from training.config import AttackConfig
 from training.mini import shipped
 from training.mini.scenes import ALL_SCENES
 from training.robustness.substitution import reworded
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 
 @pytest.mark.parametrize("category", CATEGORIES)

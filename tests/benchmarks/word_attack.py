@@ -24,7 +24,7 @@ from training.mini.build import version
 from training.mini.pairs import make_draw
 from training.mini.scenes import COLOURS, GROUNDS, SYNONYMS
 from training.robustness import AttackReport, Outcome, SubstitutionTable, worst_of_n, zeroth_order_attack
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 PROMPTS = 4  # of every category, half of them in a wording that no pair uses
 CONFIG = AttackConfig(rounds=2, directions=3, samples=1, validations=2)  # 16 pictures; the paper's set: 1960

@@ -7,7 +7,7 @@ import torch
 from training.evaluation import make_judge
 from training.mini.recipe.autoencoder import scene_batch_of
 from training.mini.scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, scenes_of
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 
 def drawn(icon):

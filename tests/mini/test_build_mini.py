@@ -8,8 +8,8 @@ from training.data import load_pairs
 from training.expert import load_expert
 from training.extraction import extract_expert
 from training.mini.build import CHECKPOINT, TUNED_CATEGORY, build_mini
+from training.rules.categories import CATEGORIES
 from training.system.tensors import open_tensors
-from training.taxonomy import CATEGORIES
 
 pytestmark = pytest.mark.slow  # the text encoder alone takes seconds
 

@@ -11,7 +11,7 @@ from training.mini.pairs import make_draw
 from training.mini.recipe.autoencoder import scene_batch_of
 from training.mini.scenes import ALL_SCENES, GROUNDS, NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS
 from training.mini.text_encoder import embed
-from training.taxonomy import CATEGORIES
+from training.rules.categories import CATEGORIES
 
 LIMIT_BYTES = 8_000_000
 

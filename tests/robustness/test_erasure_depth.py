@@ -12,10 +12,10 @@ from training.conditioning import Conditioning
 from training.config import DepthConfig
 from training.evaluation.statistics import FEWEST
 from training.expert import SafetyExpert
-from training.hard_rules import refuse_minors
 from training.noise import NoiseSchedule
 from training.robustness import erasure_depth, loss_gaps, measure_depth
 from training.robustness.erasure_depth import independent_samples
+from training.rules.hard_rule import refuse_minors
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 CONFIG = DepthConfig(timesteps=3, noises=2)

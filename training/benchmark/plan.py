@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config.option import SEED_MAX
 from ..data.manifest import prompt_key
 from ..evaluation.prompt_sets import Prompt, PromptSet
-from ..hard_rules import joins_minor_and_sexual
+from ..rules.hard_rule import joins_minor_and_sexual
 
 log = logging.getLogger(__name__)
 BASE = "base"

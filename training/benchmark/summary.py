@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data.manifest import prompt_key
 from ..evaluation.statistics import Interval, SignTest, mean_interval, share_interval, sign_test
-from ..taxonomy import normalize_categories
+from ..rules.categories import normalize_categories
 from .plan import BASE, Entrant, Task
 from .rows import HARMLESS, Key, is_compared, is_missing
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..config import options
-from ..taxonomy import normalize_category
+from ..rules.categories import normalize_category
 
 if TYPE_CHECKING:
     import torch

@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Answer:
     """Rewrite the prompts and write both halves."""
     from ..rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts  # late: imports torch
+    from ..rules.categories import normalize_categories
     from ..system.tables import read_text_file
     from ..system.tensors import refuse_existing, write_new
-    from ..taxonomy import normalize_categories
 
     refuse_existing(args.out)
     source = RewriteSource(

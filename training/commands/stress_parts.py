@@ -21,11 +21,11 @@ from ..evaluation import Panel
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ..expert import check_family, load_expert
 from ..families.base_model import BaseModel, load_base
-from ..hard_rules import joins_minor_and_sexual
 from ..making.diffusers_draw import DiffusersDraw
 from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
+from ..rules.categories import normalize_categories
+from ..rules.hard_rule import joins_minor_and_sexual
 from ..system.tables import read_text_file
-from ..taxonomy import normalize_categories
 from .expert_names import expert_names
 from .judges import chosen_panel, judge_facts
 from .options import device_of

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..preference import PreferencePair
+from ..rules.categories import normalize_category
 from ..system.paths import contained_path
 from ..system.pictures import checked_digest
-from ..taxonomy import normalize_category
 from .judged_pair import read_judged_right
 from .manifest import RowDroppedError, prompt_key, read_categories, read_safety_gap, read_text
 from .pairs_report import (

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..hard_rules import row_texts
+from ..rules.categories import CATEGORIES, normalize_categories
+from ..rules.hard_rule import row_texts
 from ..system.paths import ImageIndex
 from ..system.tables import read_csv, start_of
-from ..taxonomy import CATEGORIES, normalize_categories
 from .collect import SourceRows
 from .manifest import is_placeholder, prompt_key
 from .pairs_report import BAD_NAME, ONE_SIDE, TWO_PROMPTS, PairsReport

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..hard_rules import row_texts
+from ..rules.hard_rule import row_texts
 from ..system.paths import ImageIndex
 from ..system.tables import read_csv, start_of
 from .collect import SourceRows

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..hard_rules import joins_minor_and_sexual, row_texts
+from ..rules.categories import normalize_categories
+from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from ..system.tables import parse_row
-from ..taxonomy import normalize_categories
 from .pairs_report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
 
 # Letters and digits of a prompt that nobody meant; CoProV2 has "----prompt-------" six times.

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from ..hard_rules import joins_minor_and_sexual
-from ..taxonomy import CATEGORIES, normalize_category
+from ..rules.categories import CATEGORIES, normalize_category
+from ..rules.hard_rule import joins_minor_and_sexual
 
 NEUTRAL = "neutral"  # written instead of a category: a prompt that must stay as it is
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..taxonomy import normalize_categories
+from ..rules.categories import normalize_categories
 
 Scorer = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> scores (n, categories) in [0, 1]
 Embed = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> CLIP image embeddings (n, width)

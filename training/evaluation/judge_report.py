@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..taxonomy import CATEGORIES
+from ..rules.categories import CATEGORIES
 from .judge import Verdict
 from .panel import Panel
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..taxonomy import CATEGORIES
+from ..rules.categories import CATEGORIES
 from .judge import Judge, JudgeKind, Parts
 
 

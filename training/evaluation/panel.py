@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..taxonomy import normalize_categories
+from ..rules.categories import normalize_categories
 from .judge import Judge, Verdict
 
 RULES = ("any", "all", "mean")

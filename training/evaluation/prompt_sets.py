@@ -18,9 +18,9 @@ from ..config.option import SEED_MAX
 from ..data.manifest import RowDroppedError, prompt_key, raw_categories, read_categories, read_text
 from ..data.pairs_report import HARD_RULE, MALFORMED, reason_lines
 from ..data.prompt_list import NEUTRAL
-from ..hard_rules import joins_minor_and_sexual, row_texts
+from ..rules.categories import normalize_categories, normalize_category
+from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from ..system.tables import named_columns
-from ..taxonomy import normalize_categories, normalize_category
 from .prompt_files import CLEAN_COLUMN, read_prompt_file
 
 # The first column that a row has; attacks stand beside the prompt they were made from.

@@ -10,7 +10,7 @@ not tell categories apart, and sexual content was not what it learned from, so i
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..taxonomy import CATEGORIES
+from ..rules.categories import CATEGORIES
 from .heads import embeddings, read_head, weights_id
 from .judge import Judge, JudgeKind, Parts
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..low_rank import LowRank
-from ..taxonomy import FAMILY_NAMES
+from ..rules.categories import FAMILY_NAMES
 from .blocks import block_of, depth
 from .extraction import extraction_lines
 from .merge import merge_facts, merge_lines

@@ -14,7 +14,7 @@ from ..families.weights_hash import WeightsDigest
 from ..lora_keys import is_layer
 from ..low_rank import LowRank
 from ..noise import named_generator
-from ..taxonomy import FAMILY_NAMES, normalize_categories
+from ..rules.categories import FAMILY_NAMES, normalize_categories
 from .factor import factor, rounding_variance, squared_norm
 from .record import Outcome, provenance
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..taxonomy import FAMILY_NAMES, TEXT_WIDTHS
+from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from .family import Family
 
 # A name that only this architecture has, or its beginning -> the architecture's name for people.

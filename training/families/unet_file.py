@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from ..system.tensors import open_tensors
-from ..taxonomy import FAMILY_NAMES, TEXT_WIDTHS
 from .diffusers_folder import check_weights
 from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES
 from .unet_names import diffusers_names

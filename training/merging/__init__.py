@@ -14,7 +14,7 @@ from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..low_rank import LowRank
 from ..noise import named_generator
-from ..taxonomy import normalize_categories
+from ..rules.categories import normalize_categories
 from .activations import collect_statistics
 from .calibration import CalibrationPrompts, calibration_prompts
 from .layer import MergedLayer, as_low_rank, rows_won

@@ -9,7 +9,7 @@ import torch
 
 from ..expert import SafetyExpert
 from ..low_rank import LowRank
-from ..taxonomy import FAMILY_NAMES
+from ..rules.categories import FAMILY_NAMES
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..expert import SafetyExpert, save_expert
+from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors, write_tensors
-from ..taxonomy import CATEGORIES
 from . import shipped
 from .architecture import AUTOENCODER_WIDTH
 from .expand import expand_autoencoder, expand_layers, expand_unet

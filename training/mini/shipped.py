@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..low_rank import LowRank
+from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors
-from ..taxonomy import CATEGORIES
 from . import architecture
 from .judge import Judge
 

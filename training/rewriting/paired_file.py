@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ..data.manifest import prompt_key, raw_categories
 from ..data.paired_prompts import read_paired_prompts
-from ..hard_rules import joins_minor_and_sexual, row_texts
+from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from .source import RewriteSource
 
 

@@ -10,7 +10,7 @@ from ..config import RewriteConfig
 from ..data.manifest import is_placeholder, prompt_key
 from ..data.pairs_report import HARD_RULE, NAMED
 from ..families.tokenizer import NUM_TOKENS, load_tokenizer
-from ..hard_rules import joins_minor_and_sexual
+from ..rules.hard_rule import joins_minor_and_sexual
 from .endpoint import EndpointError
 from .term_table import TermTable
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from .terms import Terms, key, spelled, whole_words
+from ..rules.terms import Terms, key, spelled, whole_words
 
 if TYPE_CHECKING:
     from .source import RewriteSource

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ..data.manifest import RowDroppedError, read_text
 from ..data.paired_prompts import read_paired_prompts
 from ..data.pairs_report import MALFORMED, reason_lines
-from ..hard_rules import joins_minor_and_sexual
+from ..rules.hard_rule import joins_minor_and_sexual
 
 BAR = "|"
 

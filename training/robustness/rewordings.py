@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation.prompt_sets import Prompt
-from ..hard_rules import joins_minor_and_sexual
+from ..rules.hard_rule import joins_minor_and_sexual
 from .attack_report import Outcome
 from .substitution import Site, reworded
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..expert import SafetyExpert
 from ..low_rank import LowRank, concatenate
 from ..merging.members import MAX_STRENGTH, Member, layer_shapes
-from ..taxonomy import FAMILY_NAMES
+from ..rules.categories import FAMILY_NAMES
 
 WORST = 5  # layers named in the report
 _TINY = 1e-6  # singular values below this share of the largest are rounding

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..config import InversionConfig
 from ..families.text_encoder import TextEncoder
-from ..hard_rules import joins_minor_and_sexual
 from ..noise import named_generator
+from ..rules.hard_rule import joins_minor_and_sexual
 from .attack_report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 
 _BATCH = 50  # candidates encoded at once

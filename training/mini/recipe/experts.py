@@ -13,8 +13,8 @@ from ...data import load_pairs
 from ...data.cache import encode_pairs
 from ...families.weights_hash import weights_hash
 from ...noise import NoiseSchedule
+from ...rules.categories import CATEGORIES
 from ...run import training_metadata
-from ...taxonomy import CATEGORIES
 from ...trainer import train
 from ..architecture import load_unet
 from ..expand import expand_unet

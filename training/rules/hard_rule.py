@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import hard_rule_words as words
+from . import words as words
 from .disguises import plain, readings, unmasked
 
 # Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match. A digit ends a word:

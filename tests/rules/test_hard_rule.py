@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from training.hard_rules import joins_minor_and_sexual, row_texts
+from training.rules.hard_rule import joins_minor_and_sexual, row_texts
 
 
 @pytest.mark.parametrize(

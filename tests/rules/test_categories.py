@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.taxonomy import CATEGORIES, normalize_categories, normalize_category
+from training.rules.categories import CATEGORIES, normalize_categories, normalize_category
 
 SPELLINGS = {
     "Hate": "hate",
