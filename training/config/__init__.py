@@ -4,17 +4,11 @@ Nodes and the command line make their widgets and flags from these classes. Fiel
 saved graphs store widgets by position.
 """
 
-from .attack import AttackConfig
-from .depth import DepthConfig
-from .evaluate import EvaluateConfig
-from .extract import ExtractConfig
-from .inversion import InversionConfig
-from .make import MakeConfig
-from .merge import MergeConfig
+from .make import MakeConfig, RewriteConfig
+from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
+from .merge import ExtractConfig, MergeConfig
 from .option import option_help, options
 from .presets import PRESET_HELP, PRESETS, preset_text, preset_values
-from .rewrite import RewriteConfig
-from .stress import StressConfig
 from .train import TrainConfig
 
 __all__ = [
