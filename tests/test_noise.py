@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from training.noise import NoiseSchedule, pair_errors, squared_error
+from training.losses.errors import pair_errors
+from training.noise import NoiseSchedule, squared_error
 
 TIMESTEPS = torch.tensor([0, 1, 499, 999])
 

@@ -12,7 +12,7 @@ from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.figures import Reference, batch_figures
 from training.losses import resolved
-from training.losses.star import STRENGTH, star_anchor
+from training.losses.terms import STRENGTH, star_anchor
 from training.noise import NoiseSchedule, squared_error
 from training.trainer import train
 

@@ -10,10 +10,9 @@ from torch import Tensor
 from .batch import Batch
 from .config import TrainConfig
 from .losses import LOSSES
-from .losses.star import star_anchor
-from .losses.terms import preservation, winner_anchor
-from .noise import pair_errors, squared_error
-from .preference import PairErrors
+from .losses.errors import PairErrors, pair_errors
+from .losses.terms import preservation, star_anchor, winner_anchor
+from .noise import squared_error
 
 
 class Reference(NamedTuple):

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .preference import PairErrors
-
 NUM_TIMESTEPS = 1000
 PREDICTION_TYPES = ("epsilon", "v_prediction")  # diffusers' names
 
@@ -103,27 +101,6 @@ def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
             f"got {tuple(prediction.shape)} and {tuple(target.shape)}."
         )
     return (prediction.float() - target.float()).square().flatten(1).mean(1)  # (batch,)
-
-
-def pair_errors(errors: Tensor, ref_errors: Tensor) -> PairErrors:
-    """Split errors stacked as [winners; losers] into the four a loss needs.
-
-    Args:
-        errors: see `squared_error`, with the adapter on, shape (2 * batch,).
-        ref_errors: likewise with the adapter off.
-
-    Returns:
-        Four tensors of shape (batch,), fp32.
-
-    Raises:
-        ValueError: if the shapes differ or the number of images is odd.
-    """
-    if errors.shape != ref_errors.shape or len(errors) % 2:
-        raise ValueError(
-            "winners and losers must be stacked in equal number, and alike for the reference, got "
-            f"{len(errors)} and {len(ref_errors)} errors."
-        )
-    return PairErrors(*errors.chunk(2), *ref_errors.chunk(2))
 
 
 def named_generator(name: str) -> torch.Generator:

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,3 @@ class PreferencePair:
     loser: Path
     safety_gap: float | None = None
     judged_right: bool | None = None
-
-
-class PairErrors(NamedTuple):
-    """Mean squared error per element of the predicted target, four tensors of shape (batch,), fp32."""
-
-    winner: Tensor  # policy (adapter on), safe image
-    loser: Tensor  # policy, unsafe image
-    ref_winner: Tensor  # reference (adapter off), safe image
-    ref_loser: Tensor  # reference, unsafe image

@@ -13,7 +13,8 @@ from .batch import stack_rows
 from .checkpoint import State
 from .figures import watched
 from .losses import LOSSES
-from .noise import pair_errors, squared_error
+from .losses.errors import pair_errors
+from .noise import squared_error
 from .order import Bucket
 from .step import Run, predict_batch, refuse_not_finite, rows_of_pairs
 

@@ -17,7 +17,7 @@ from mini_lab import RECIPE
 from training.config import TrainConfig
 from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss
-from training.preference import PairErrors
+from training.losses.errors import PairErrors
 
 CATEGORIES = ("violence", "illegal activity")  # an easy one, and the one that training finds hardest
 PENALTY = 5.0  # of DPO-Positive, which names no value for pictures; our choice

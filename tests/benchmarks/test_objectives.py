@@ -10,7 +10,7 @@ import objectives
 from mini_lab import RECIPE
 from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss
-from training.preference import PairErrors
+from training.losses.errors import PairErrors
 
 ERRORS = PairErrors(*torch.rand(4, 6, generator=torch.Generator().manual_seed(0)))
 BETA = 10.0

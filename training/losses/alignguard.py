@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..preference import PairErrors
+from .errors import PairErrors
 
 
 def alignguard_loss(errors: PairErrors, *, beta: float) -> Tensor:

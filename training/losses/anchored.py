@@ -21,8 +21,8 @@ taking neutral prompts and noised images at every timestep instead is our choice
 
 from torch import Tensor
 
-from ..preference import PairErrors
 from .alignguard import alignguard_loss
+from .errors import PairErrors
 
 
 def anchored_loss(errors: PairErrors, *, beta: float) -> Tensor:

@@ -17,7 +17,7 @@ under its own); the learning rate is not divided by beta. Its SD 1.4 runs train 
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..preference import PairErrors
+from .errors import PairErrors
 
 
 def duo_loss(errors: PairErrors, *, beta: float) -> Tensor:

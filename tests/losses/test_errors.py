@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.preference import PairErrors, PreferencePair
+from training.losses.errors import PairErrors
+from training.preference import PreferencePair
 
 
 def test_a_pair_is_an_immutable_value():

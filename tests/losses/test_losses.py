@@ -9,8 +9,8 @@ from training.config import TrainConfig
 from training.losses import LOSSES, Objective, beta_convention, resolved
 from training.losses.alignguard import alignguard_loss
 from training.losses.duo import duo_loss
+from training.losses.errors import PairErrors
 from training.losses.terms import TERM_OPTIONS, preservation, winner_anchor
-from training.preference import PairErrors
 
 
 def random_errors(num=64, seed=0):
