@@ -17,7 +17,7 @@ from torch import distributed
 
 from tiny import tiny_data, tiny_unet
 from training.config import TrainConfig
-from training.noise import NoiseSchedule
+from training.models.noise import NoiseSchedule
 from training.run import train_expert
 from training.system.processes import launched_processes
 from training.trainer import train

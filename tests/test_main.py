@@ -22,9 +22,9 @@ from training.config import ExtractConfig, MergeConfig, TrainConfig, options, pr
 from training.data import load_pairs
 from training.data.cache import encode_pairs
 from training.expert import SafetyExpert, load_expert, save_expert
-from training.families.base_model import load_base
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
+from training.models.base_model import load_base
 from training.run import train_expert
 
 ROOT = Path(__file__).parents[1]
@@ -56,7 +56,7 @@ def run(*words):
 @pytest.fixture(autouse=True, scope="module")
 def _small_vocabulary():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+        patched.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
         yield
 
 

@@ -10,7 +10,7 @@ from training import adapter
 from training.config import TrainConfig
 from training.losses import resolved
 from training.measured_beta import measured_beta
-from training.noise import NoiseSchedule, squared_error
+from training.models.noise import NoiseSchedule, squared_error
 from training.step import Run
 
 SCHEDULE = NoiseSchedule.scaled_linear()

@@ -11,9 +11,9 @@ from tiny_runs import two_buckets
 from training import adapter
 from training.batch import draw_step
 from training.config import TrainConfig
-from training.families.family import rescaled
 from training.losses import LOSSES, resolved
-from training.noise import NoiseSchedule
+from training.models.family import rescaled
+from training.models.noise import NoiseSchedule
 from training.step import Run, take_step
 from training.trainer import train
 

@@ -51,8 +51,8 @@ def pack(monkeypatch):
 
 def stand_in(pack, folder, num_baked=0):
     """Return the border to a host whose MODEL is the tiny UNet, and what it showed."""
-    family = pack("training.families").FAMILIES["sd15"]
-    conditioning = pack("training.conditioning").Conditioning
+    family = pack("training.models").FAMILIES["sd15"]
+    conditioning = pack("training.models.conditioning").Conditioning
     unet = tiny_models()["unet"].requires_grad_(False)
     host = types.ModuleType("pack.alignguard_nodes.host")
     shown = []

@@ -13,7 +13,7 @@ from training import step as training_step
 from training.config import TrainConfig
 from training.losses import LOSSES, resolved
 from training.measured_beta import measured_beta
-from training.noise import NoiseSchedule
+from training.models.noise import NoiseSchedule
 from training.step import Run, autocast_dtype, learning_rate, named_precision
 
 

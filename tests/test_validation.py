@@ -23,7 +23,7 @@ from training import adapter, checkpoint, validation
 from training.data.held_out import MOST, held_out
 from training.losses import LOSSES, resolved
 from training.losses.errors import pair_errors
-from training.noise import squared_error
+from training.models.noise import squared_error
 from training.step import Run
 from training.system.processes import Processes
 from training.validation import FIGURES, Validation

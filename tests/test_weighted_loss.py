@@ -8,12 +8,12 @@ import torch
 from tiny import tiny_data, tiny_unet
 from training import adapter
 from training.batch import Batch
-from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.figures import Reference, batch_figures
 from training.losses import resolved
 from training.losses.terms import STRENGTH, star_anchor
-from training.noise import NoiseSchedule, squared_error
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule, squared_error
 from training.trainer import train
 
 PAIRS = 2

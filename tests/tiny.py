@@ -3,9 +3,9 @@
 import torch
 from diffusers import UNet2DConditionModel
 
-from training.conditioning import Conditioning
 from training.data.training_data import TrainingData
 from training.low_rank import LowRank
+from training.models.conditioning import Conditioning
 from training.order import Bucket
 
 WIDTH = 16  # of the text embeddings

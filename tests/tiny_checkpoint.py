@@ -9,10 +9,9 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from training.families import FAMILIES, Family
-from training.families.family import ClipKind
-from training.families.native_unet import unet_config
-from training.families.unet_names import Layout, module_names, native_name
+from training.models import FAMILIES, Family
+from training.models.family import ClipKind
+from training.models.native_unet import Layout, module_names, native_name, unet_config
 from training.system.tensors import write_tensors
 
 SD15 = FAMILIES["sd15"]

@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 from tiny import tiny_data, tiny_unet
-from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.data import SafetyPairs
 from training.data.cache import encode_pairs
 from training.data.pairs_report import PairsReport
-from training.noise import NoiseSchedule
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule
 from training.preference import PreferencePair
 from training.trainer import train
 

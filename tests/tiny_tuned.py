@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import save_file
 
 from tiny_checkpoint import LAYOUT, tiny_models
-from training.families.unet_names import module_names, native_name
 from training.lora_keys import is_layer
 from training.low_rank import LowRank
+from training.models.native_unet import module_names, native_name
 
 
 def half_unet(seed=0):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .bank import FixedDraws, fixed_draws
-from .conditioning import Conditioning
-from .noise import NoiseSchedule, named_generator
+from .models.conditioning import Conditioning
+from .models.noise import NoiseSchedule, named_generator
 from .order import Bucket, bucket_of, shuffled
 
 

@@ -12,7 +12,7 @@ from .config import TrainConfig
 from .losses import LOSSES
 from .losses.errors import PairErrors, pair_errors
 from .losses.terms import preservation, star_anchor, winner_anchor
-from .noise import squared_error
+from .models.noise import squared_error
 
 
 class Reference(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from . import adapter
-from .conditioning import predict
-from .noise import named_generator, squared_error
+from .models.conditioning import predict
+from .models.noise import named_generator, squared_error
 from .step import Run
 
 NUM_DRAWS = 64

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .noise import named_generator
+from .models.noise import named_generator
 
 
 class Bucket(NamedTuple):

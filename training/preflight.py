@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from .batch import Batch, Draw
 from .checkpointing import MODES, set_checkpointing
-from .conditioning import Conditioning
 from .free_memory import free_bytes as free_on
 from .free_memory import readable
+from .models.conditioning import Conditioning
 from .step import Run, draw_of, gather, predict_batch
 from .system.quantities import duration
 

@@ -17,10 +17,10 @@ from .config import TrainConfig
 from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .expected_time import with_expected_time
-from .families.weights_hash import weights_hash
 from .losses import resolved
 from .measured_beta import measured_beta
-from .noise import NoiseSchedule
+from .models.hashes import weights_hash
+from .models.noise import NoiseSchedule
 from .order import Bucket
 from .preflight import Plan, plan_run
 from .run_folder import kept_beta, open_run

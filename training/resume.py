@@ -14,7 +14,7 @@ from . import checkpoint
 from .checkpoint import State
 from .config import TrainConfig
 from .event_file import EVENTS
-from .noise import NoiseSchedule
+from .models.noise import NoiseSchedule
 
 EXPERT = "expert.safetensors"  # what the run ended with, beside `state` and `metrics.jsonl`
 _FREE_SETTINGS = {  # what may differ on resume, by lr_schedule, and it is still the same run

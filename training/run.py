@@ -21,7 +21,7 @@ from .expert import SafetyExpert, load_expert, save_expert
 from .free_memory import free_bytes
 from .losses import LOSSES, beta_convention
 from .losses.terms import TERM_OPTIONS
-from .noise import NoiseSchedule
+from .models.noise import NoiseSchedule
 from .preflight import Plan
 from .resume import EXPERT
 from .rules.categories import normalize_categories, normalize_category

@@ -17,14 +17,14 @@ from . import adapter, checkpoint
 from .bank import Bank, FixedDraws
 from .batch import Batch, Draw, Rows, draw_step, neutral_rows, pair_rows, pure_noise_rows, stack_rows
 from .checkpoint import State
-from .conditioning import Conditioning, predict
 from .config import TrainConfig
 from .data.pair_weighting import weighed
 from .data.training_data import TrainingData
 from .event_file import EventFile
 from .figures import Reference, batch_figures
 from .losses import LOSSES
-from .noise import NoiseSchedule, squared_error
+from .models.conditioning import Conditioning, predict
+from .models.noise import NoiseSchedule, squared_error
 from .order import Bucket
 from .system.processes import ALONE, Processes
 

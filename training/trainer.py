@@ -13,7 +13,7 @@ from torch import nn
 
 from .config import TrainConfig
 from .data.training_data import TrainingData
-from .noise import NoiseSchedule
+from .models.noise import NoiseSchedule
 from .preflight import Plan
 from .ready_run import ready_run
 from .run_folder import is_due, save_run, warned_of_a_full_disk, write_figures

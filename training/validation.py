@@ -14,7 +14,7 @@ from .checkpoint import State
 from .figures import watched
 from .losses import LOSSES
 from .losses.errors import pair_errors
-from .noise import squared_error
+from .models.noise import squared_error
 from .order import Bucket
 from .step import Run, predict_batch, refuse_not_finite, rows_of_pairs
 

@@ -5,8 +5,7 @@ from typing import Any
 
 import comfy.model_management
 
-from ...training.families.content_hash import content_hash
-from ...training.families.weights_hash import weights_hash
+from ...training.models.hashes import content_hash, weights_hash
 from .encoders import encoders_hash
 
 # what nodes between a loader and us may have put on a MODEL or CLIP

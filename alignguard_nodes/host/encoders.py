@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...training.conditioning import Conditioning
-from ...training.families import Family
-from ...training.families.tokenizer import NUM_TOKENS
-from ...training.families.weights_hash import weights_hash
+from ...training.models import Family
+from ...training.models.conditioning import Conditioning
+from ...training.models.hashes import weights_hash
+from ...training.models.tokenizer import NUM_TOKENS
 
 # Checkpoints lack it and no UNet reads what it makes; the host leaves it as memory happened to be, so that
 # each loading of one file would have another name.

@@ -12,9 +12,9 @@ import torch
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
-from ...training.families import Family, identify
-from ...training.families.native_unet import check_native, unet_from_native
-from ...training.families.weights_hash import weights_hash
+from ...training.models import Family, identify
+from ...training.models.hashes import weights_hash
+from ...training.models.native_unet import check_native, unet_from_native
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours

@@ -32,8 +32,8 @@ from tensor_bytes import GIB, LiveBytes
 from timing import compare, interleaved
 from training import adapter
 from training.checkpointing import set_checkpointing
-from training.conditioning import Conditioning, predict
-from training.families import FAMILIES
+from training.models import FAMILIES
+from training.models.conditioning import Conditioning, predict
 
 PIXELS = 256
 REPEATS = 3

@@ -14,13 +14,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from training import adapter, step
-from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.data.training_data import TrainingData
-from training.families import FAMILIES
-from training.families.native_unet import unet_config
-from training.families.unet_names import Layout
 from training.losses import resolved
+from training.models import FAMILIES
+from training.models.conditioning import Conditioning
+from training.models.native_unet import Layout, unet_config
 from training.order import Bucket
 from training.step import Run
 

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from tensor_bytes import LiveBytes
-from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert, open_expert, save_expert
 from training.low_rank import LowRank
@@ -28,7 +27,8 @@ from training.merging.latents import calibration_timesteps, draw, starting_noise
 from training.mini import shipped
 from training.mini.architecture import load_unet
 from training.mini.expand import expand_layers, expand_unet
-from training.noise import NoiseSchedule
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule
 from training.rules.categories import CATEGORIES
 
 NUM_EXPERTS, RANK = 7, 4

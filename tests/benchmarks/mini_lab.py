@@ -21,7 +21,6 @@ from torch import Tensor
 
 import dev
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
-from training.conditioning import Conditioning
 from training.config import TrainConfig
 from training.data import SafetyPairs, load_pairs
 from training.data.cache import encode_pairs, encode_pictures
@@ -34,7 +33,8 @@ from training.mini.pairs import make_draw, slug
 from training.mini.recipe.experts import CONFIG
 from training.mini.scenes import ALL_SCENES, SIZE, UNSAFE_ICONS
 from training.mini.text_encoder import embed
-from training.noise import NoiseSchedule
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule
 from training.rules.categories import CATEGORIES
 from training.trainer import train
 

@@ -15,8 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from full_size import RANK, TOKENS, Size, make_unet, without_memory
 from training import adapter
-from training.families import FAMILIES
-from training.noise import NoiseSchedule
+from training.models import FAMILIES
+from training.models.noise import NoiseSchedule
 
 BETA = 5000.0
 VAE = {  # of all Stable Diffusion models

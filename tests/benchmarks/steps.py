@@ -25,7 +25,7 @@ from full_size import (
 from peers import AdapterOffStep, PublishedStep, make_text_encoders, make_vae
 from timing import compare, interleaved
 from training import adapter
-from training.families import FAMILIES
+from training.models import FAMILIES
 from training.step import ADAM_BETAS, Run, take_step
 
 PIXELS = 256  # at 512 a step takes a minute; at 128 reading the weights takes longer than using them

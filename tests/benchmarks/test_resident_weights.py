@@ -30,7 +30,7 @@ def alive(monkeypatch):
 
     take_step = step.take_step
     monkeypatch.setattr("training.trainer.take_step", watched)
-    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
     return found
 
 

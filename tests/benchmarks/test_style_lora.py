@@ -11,7 +11,7 @@ from style_lora import train_style
 from training.low_rank import LowRank
 from training.mini import shipped
 from training.mini.pairs import neutral_scenes
-from training.noise import NoiseSchedule
+from training.models.noise import NoiseSchedule
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def _small_vocabulary(monkeypatch):
     monkeypatch.setattr(
         "training.benchmark.measures.find_sentences", lambda device: None
     )  # it takes a second
-    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
 
 
 def evaluate(files, out, capsys, *words):

@@ -11,8 +11,8 @@ from tiny_checkpoint import SIDE, tiny_models, tokens, write_pairs
 from training.__main__ import main
 from training.commands import evaluate, merge, pairs_make, stress_parts
 from training.expert import SafetyExpert, save_expert
-from training.families.base_model import BaseModel
-from training.making.diffusers_draw import DiffusersDraw
+from training.models.base_model import BaseModel
+from training.models.diffusers_draw import DiffusersDraw
 
 DEVICE = torch.device("cpu", 0)  # stands for a GPU: not equal to `cpu`, but computes here
 UNET, AUTOENCODER, TEXT_ENCODER = MODELS = ("UNet2DConditionModel", "AutoencoderTiny", "CLIPTextModel")
@@ -38,7 +38,7 @@ def resident(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     for command in (evaluate, merge, pairs_make, stress_parts):
         monkeypatch.setattr(command, "device_of", lambda name: DEVICE)
-    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
     for what in ("encode_prompt", "encode_image"):
         monkeypatch.setattr(BaseModel, what, noting(what, getattr(BaseModel, what)))
     monkeypatch.setattr(merge, "collect_statistics", noting("calibrate", merge.collect_statistics))

@@ -8,7 +8,7 @@ import pytest
 from stressed import FAST, HalfOfTwo, write_files
 from tiny_checkpoint import SD15, checkpoint_state, tiny_models, tokens
 from training.__main__ import main
-from training.making.diffusers_draw import DiffusersDraw
+from training.models.diffusers_draw import DiffusersDraw
 from training.system.tensors import write_tensors
 
 SMALL = ["--rewordings", 2, "--rounds", 1, "--validations", 1, "--directions", 1, "--samples", 1]
@@ -44,7 +44,7 @@ def drawn(monkeypatch):
 
 @pytest.fixture
 def stress(files, tmp_path, monkeypatch, capsys, drawn):
-    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
     monkeypatch.setattr(tokens, "decode", lambda ids, **_: "a zebra", raising=False)
 
     def run(action, *words, out="out", stop_at=None, experts=("hate",)):

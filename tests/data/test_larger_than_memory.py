@@ -11,7 +11,7 @@ import resource, sys
 from pathlib import Path
 import torch
 from PIL import Image
-from training.conditioning import Conditioning
+from training.models.conditioning import Conditioning
 from training.data.cache import encode_pairs
 from training.data.pairs_report import PairsReport
 from training.data import SafetyPairs

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from training.conditioning import Conditioning
 from training.data import NeutralSample, SafetyPairs
 from training.data.cache import encode_pairs, encode_pictures
 from training.data.entry_store import EntryStore, entry_key
 from training.data.pairs_report import PairsReport
+from training.models.conditioning import Conditioning
 from training.preference import PreferencePair
 from training.system.pictures import load_image
 

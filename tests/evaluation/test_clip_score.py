@@ -6,7 +6,7 @@ from transformers import CLIPImageProcessor, CLIPModel
 
 from tiny_clip import write_clip
 from training.evaluation.clip_score import load_clip_score
-from training.families.tokenizer import load_tokenizer
+from training.models.tokenizer import load_tokenizer
 from training.system.pictures import pillow_images
 
 PICTURE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255

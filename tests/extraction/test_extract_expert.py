@@ -12,7 +12,7 @@ from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write
 from training.config import ExtractConfig
 from training.expert import load_expert, save_expert
 from training.extraction import extract_expert
-from training.families.weights_hash import weights_hash
+from training.models.hashes import weights_hash
 
 RANK = 3
 

@@ -33,13 +33,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tiny import tiny_data
-from training.conditioning import Conditioning, predict
 from training.config import TrainConfig
 from training.expert import SafetyExpert, save_expert
-from training.families import FAMILIES, Family, identify
-from training.families.native_unet import unet_from_native
-from training.families.text_encoder import text_encoder_from_native
-from training.families.unet_names import module_names, native_name, read_layout
+from training.models import FAMILIES, Family, identify
+from training.models.conditioning import Conditioning, predict
+from training.models.native_unet import module_names, native_name, read_layout, unet_from_native
+from training.models.text_encoder import text_encoder_from_native
 from training.trainer import train
 
 CROSS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")

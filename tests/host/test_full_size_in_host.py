@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 
 from comfy_server import host_folder, server_environment
-from training.families import FAMILIES
+from training.models import FAMILIES
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 

@@ -24,7 +24,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _small_vocabulary(monkeypatch):
-    monkeypatch.setattr("training.families.text_encoder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
 
 
 def make(files, out, capsys, *words):

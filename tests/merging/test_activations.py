@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.low_rank import LowRank, concatenate
@@ -14,7 +13,8 @@ from training.merging.collector import tokens_of
 from training.merging.input_record import RecordedActivity
 from training.merging.latents import calibration_timesteps, ddim_step, noised, starting_noise
 from training.merging.members import Member
-from training.noise import NoiseSchedule, named_generator
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule, named_generator
 
 WIDTH, LATENT = 24, (4, 8, 8)
 BLOCK = "down_blocks.0.attentions.0"

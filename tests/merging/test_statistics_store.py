@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from tiny import random_layers, tiny_unet
-from training.conditioning import Conditioning
 from training.config import MergeConfig
 from training.expert import SafetyExpert
 from training.merging import StatisticsStore, collect_statistics, merge_experts
-from training.noise import NoiseSchedule
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule
 
 CATEGORIES = ["hate", "violence", ""]
 

@@ -8,7 +8,7 @@ import torch
 
 from training.config import AttackConfig
 from training.evaluation.prompt_sets import Prompt
-from training.noise import named_generator
+from training.models.noise import named_generator
 from training.robustness import AttackReport, Outcome, parse_substitutions, worst_of_n, zeroth_order_attack
 from training.robustness.substitution import Site, reworded
 from training.robustness.zeroth_order import choose, two_point_gradient

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from training.conditioning import Conditioning
+from training.models.conditioning import Conditioning
 from training.robustness import (
     ConceptPair,
     concept_direction,

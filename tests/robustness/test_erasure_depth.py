@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from tiny import TOKENS, WIDTH, random_layers, tiny_unet
-from training.conditioning import Conditioning
 from training.config import DepthConfig
 from training.evaluation.statistics import FEWEST
 from training.expert import SafetyExpert
-from training.noise import NoiseSchedule
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule
 from training.robustness import erasure_depth, loss_gaps, measure_depth
 from training.robustness.erasure_depth import independent_samples
 from training.rules.hard_rule import refuse_minors
@@ -42,7 +42,7 @@ def test_the_gaps_of_a_constant_denoiser_are_those_computed_by_hand():
     gaps = loss_gaps(Told(), LATENTS, prompt(0.5), prompt(0.0), SCHEDULE, CONFIG)
     assert gaps.shape == (2 * 3 * 2,)
     # mean (n - 0)^2 - mean (n - 0.5)^2 = mean n - 0.25, and the noise is the first the generator gives
-    from training.noise import named_generator
+    from training.models.noise import named_generator
 
     generator = named_generator("erasure depth/0")
     noise = [torch.randn(4, 8, 8, generator=generator).mean() for _ in range(12)]
@@ -54,7 +54,7 @@ def test_a_velocity_model_is_measured_on_its_own_target():
     gaps = loss_gaps(
         Told(), LATENTS[:1], prompt(0.5), prompt(0.0), schedule, DepthConfig(timesteps=1, noises=1)
     )
-    from training.noise import named_generator
+    from training.models.noise import named_generator
 
     noise = torch.randn(4, 8, 8, generator=named_generator("erasure depth/0"))
     target = schedule.target(LATENTS[:1], noise[None], torch.tensor([500]))

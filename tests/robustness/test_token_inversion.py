@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from training.config import InversionConfig
-from training.families import FAMILIES
-from training.families.text_encoder import TextEncoder
-from training.noise import named_generator
+from training.models import FAMILIES
+from training.models.noise import named_generator
+from training.models.text_encoder import TextEncoder
 from training.robustness import Encoder, Outcome, encoder_of, token_inversion_attack
 from training.robustness.token_inversion import _search, _with_children
 

@@ -16,7 +16,7 @@ from processes_of_tests import forking_context, resume_in_own_folder, together, 
 from tiny import tiny_data, tiny_unet
 from tiny_runs import SMALL
 from training.expert import load_expert
-from training.noise import NoiseSchedule
+from training.models.noise import NoiseSchedule
 from training.system.processes import ALONE, Processes, launched_processes
 from training.trainer import train
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..benchmark.plan import DrawOne, Entrant
     from ..evaluation.prompt_sets import PromptSet
     from ..expert import SafetyExpert
-    from ..families.base_model import BaseModel
+    from ..models.base_model import BaseModel
     from ..robustness import SafetyStack
 
 
@@ -69,8 +69,8 @@ def _run(args: argparse.Namespace) -> Answer:
     from ..benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark  # late
     from ..benchmark.rows import read_rows
     from ..blocked_words import read_blocked_words
-    from ..families.base_model import load_base
-    from ..making.diffusers_draw import DiffusersDraw
+    from ..models.base_model import load_base
+    from ..models.diffusers_draw import DiffusersDraw
 
     config = config_from(args, EvaluateConfig)
     sets = [_read_set(words, args.max_prompts) for words in args.prompts]

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..conditioning import LATENT_STEP, Conditioning
 from ..config import MergeConfig
 from ..data import load_pairs
 from ..data.cache import encode_pictures
 from ..data.folder import PAIRS_FILE
 from ..data.prompt_list import parse_prompts
 from ..expert import SafetyExpert, check_family, open_expert, save_expert
-from ..families.base_model import BaseModel, load_base
 from ..merging import (
     MERGE_METHODS,
     CalibrationPrompts,
@@ -26,6 +24,8 @@ from ..merging import (
     collect_statistics,
     merge_experts,
 )
+from ..models.base_model import BaseModel, load_base
+from ..models.conditioning import LATENT_STEP, Conditioning
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .progress import ProgressBar

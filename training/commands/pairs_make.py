@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer | None:
-    from ..families.base_model import load_base  # late: they import torch, and --help needs none
     from ..making import make_pairs, parse_prompt_pairs
-    from ..making.diffusers_draw import DiffusersDraw
+    from ..models.base_model import load_base  # late: they import torch, and --help needs none
+    from ..models.diffusers_draw import DiffusersDraw
     from ..system.tables import read_text_file
 
     config = config_from(args, MakeConfig)

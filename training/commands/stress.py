@@ -153,7 +153,7 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
 
 
 def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
-    from ..conditioning import Conditioning  # late, as above
+    from ..models.conditioning import Conditioning  # late, as above
     from ..robustness import concept_direction, encoder_of, of_all, stressed, token_inversion_attack
     from .stress_parts import concept_line, concept_pairs, load_parts, pushable
 

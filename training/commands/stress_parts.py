@@ -20,8 +20,8 @@ from ..config import EvaluateConfig
 from ..evaluation import Panel
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ..expert import check_family, load_expert
-from ..families.base_model import BaseModel, load_base
-from ..making.diffusers_draw import DiffusersDraw
+from ..models.base_model import BaseModel, load_base
+from ..models.diffusers_draw import DiffusersDraw
 from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
 from ..rules.categories import normalize_categories
 from ..rules.hard_rule import joins_minor_and_sexual

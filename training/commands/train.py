@@ -19,9 +19,9 @@ from ..data import SafetyPairs, load_pairs
 from ..data.cache import encode_pairs
 from ..data.training_data import TrainingData
 from ..expert import SafetyExpert
-from ..families import Family
-from ..families.base_model import load_base
 from ..losses import LOSSES
+from ..models import Family
+from ..models.base_model import load_base
 from ..preflight import place_unet
 from ..run import train_expert
 from ..step import autocast_dtype

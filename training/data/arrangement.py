@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from ..conditioning import LATENT_STEP
+from ..models.conditioning import LATENT_STEP
 from ..order import Bucket
 from ..system.pictures import image_size
 from .buckets import nearest_size

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..conditioning import LATENT_STEP, Conditioning
-from ..families.tokenizer import NUM_TOKENS, warn_of_cut
+from ..models.conditioning import LATENT_STEP, Conditioning
+from ..models.tokenizer import NUM_TOKENS, warn_of_cut
 from ..system.pictures import load_image
 from .arrangement import Arrangement, Picture, arrange, latent_shape
 from .buckets import bucket_sizes

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from ..noise import named_generator
+from ..models.noise import named_generator
 from ..order import Bucket
 from .pair_weighting import trusted
 from .training_data import TrainingData

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..conditioning import Conditioning
+from ..models.conditioning import Conditioning
 from ..order import Bucket
 from .entry_store import Entry
 

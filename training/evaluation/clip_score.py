@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..families.tokenizer import load_tokenizer, token_ids
+from ..models.tokenizer import load_tokenizer, token_ids
 from .clip_vision import clip_pixels, load_clip
 
 

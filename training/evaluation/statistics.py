@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..noise import named_generator
+from ..models.noise import named_generator
 
 CONFIDENCE = 0.95  # of every interval
 FEWEST = 5  # samples of the interval of a mean: of fewer it is so wide that it says nothing

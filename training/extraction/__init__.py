@@ -9,11 +9,11 @@ import torch
 
 from ..config import ExtractConfig
 from ..expert import SafetyExpert
-from ..families.unet_file import UnetFile
-from ..families.weights_hash import WeightsDigest
 from ..lora_keys import is_layer
 from ..low_rank import LowRank
-from ..noise import named_generator
+from ..models.hashes import WeightsDigest
+from ..models.noise import named_generator
+from ..models.unet_file import UnetFile
 from ..rules.categories import FAMILY_NAMES, normalize_categories
 from .factor import factor, rounding_variance, squared_norm
 from .record import Outcome, provenance

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 from ..config import ExtractConfig
-from ..families.weights_hash import WeightsDigest
+from ..models.hashes import WeightsDigest
 from .factor import Factored
 
 

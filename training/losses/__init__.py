@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..config import TrainConfig
-from ..noise import NUM_TIMESTEPS
+from ..models.noise import NUM_TIMESTEPS
 from .alignguard import alignguard_loss
 from .anchored import anchored_loss
 from .duo import duo_loss

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..low_rank import LowRank
-from ..noise import named_generator
+from ..models.noise import named_generator
 from ..rules.categories import normalize_categories
 from .activations import collect_statistics
 from .calibration import CalibrationPrompts, calibration_prompts

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..conditioning import Conditioning
 from ..config import MergeConfig
 from ..expert import SafetyExpert
 from ..lora_keys import coverage
 from ..low_rank import LowRank
-from ..noise import NoiseSchedule
+from ..models.conditioning import Conditioning
+from ..models.noise import NoiseSchedule
 from .calibration import rounds_of
 from .collector import Collector
 from .latents import base_passes

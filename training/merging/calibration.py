@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from ..config import MergeConfig
-from ..noise import named_generator
+from ..models.noise import named_generator
 from ..preference import PreferencePair
 from .methods import MERGE_METHODS
 

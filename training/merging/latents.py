@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..conditioning import Conditioning, predict
 from ..config import MergeConfig
-from ..noise import NoiseSchedule, named_generator
+from ..models.conditioning import Conditioning, predict
+from ..models.noise import NoiseSchedule, named_generator
 
 
 def base_passes(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..families.unet_names import Layout, module_names, native_name
+from ..models.native_unet import Layout, module_names, native_name
 
 LAYOUT = Layout(channels=(320, 320), attention=(True, True), layers=1, in_channels=4, out_channels=4)
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..families import FAMILIES
-from ..families.text_encoder import text_model
-from ..families.tokenizer import load_tokenizer, token_ids
+from ..models import FAMILIES
+from ..models.text_encoder import text_model
+from ..models.tokenizer import load_tokenizer, token_ids
 
 LAYERS, WIDTH, TOKENS, VOCABULARY = 12, 768, 77, 49408
 TOKEN_SPREAD, POSITION_SPREAD = 1.0, 0.5

@@ -9,7 +9,7 @@ from typing import Any
 from ..config import RewriteConfig
 from ..data.manifest import is_placeholder, prompt_key
 from ..data.pairs_report import HARD_RULE, NAMED
-from ..families.tokenizer import NUM_TOKENS, load_tokenizer
+from ..models.tokenizer import NUM_TOKENS, load_tokenizer
 from ..rules.hard_rule import joins_minor_and_sexual
 from .endpoint import EndpointError
 from .term_table import TermTable

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..conditioning import Conditioning
+from ..models.conditioning import Conditioning
 from .concept_pairs import ConceptPair
 
 Encode = Callable[[str], Conditioning]  # prompt -> one row

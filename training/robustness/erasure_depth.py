@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from ..applied_expert import applied_expert
-from ..conditioning import Conditioning, predict
 from ..config import DepthConfig
 from ..evaluation.statistics import FEWEST, Interval, bootstrap, mean_interval
 from ..expert import SafetyExpert
-from ..noise import NUM_TIMESTEPS, NoiseSchedule, named_generator, squared_error
+from ..models.conditioning import Conditioning, predict
+from ..models.noise import NUM_TIMESTEPS, NoiseSchedule, named_generator, squared_error
 
 OnProgress = Callable[[int, int], None]
 

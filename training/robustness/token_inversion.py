@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ..config import InversionConfig
-from ..families.text_encoder import TextEncoder
-from ..noise import named_generator
+from ..models.noise import named_generator
+from ..models.text_encoder import TextEncoder
 from ..rules.hard_rule import joins_minor_and_sexual
 from .attack_report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ..evaluation.prompt_sets import STATIC, Prompt
-from ..noise import named_generator
+from ..models.noise import named_generator
 from .attack_report import AttackReport, Outcome, Remember, find_anew
 from .rewordings import Look, Rewordings
 from .substitution import SubstitutionTable

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..config import AttackConfig
 from ..evaluation.prompt_sets import Prompt
-from ..noise import named_generator
+from ..models.noise import named_generator
 from .attack_report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 from .rewordings import Look, Rewordings
 from .substitution import Site, SubstitutionTable

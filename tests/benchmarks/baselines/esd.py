@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.mini.render import STEPS
-from training.noise import NUM_TIMESTEPS
+from training.models.noise import NUM_TIMESTEPS
 
 from .ddim import denoise
 from .kept_text import kept_text

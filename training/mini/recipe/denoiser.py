@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...noise import NoiseSchedule
+from ...models.noise import NoiseSchedule
 from ..architecture import NARROW, build_unet
 from ..scenes import ALL_SCENES
 from .autoencoder import scene_batch_of

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...conditioning import Conditioning
 from ...config import TrainConfig
 from ...data import load_pairs
 from ...data.cache import encode_pairs
-from ...families.weights_hash import weights_hash
-from ...noise import NoiseSchedule
+from ...models.conditioning import Conditioning
+from ...models.hashes import weights_hash
+from ...models.noise import NoiseSchedule
 from ...rules.categories import CATEGORIES
 from ...run import training_metadata
 from ...trainer import train

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from ..noise import PREDICTION_TYPES
 from . import FAMILIES
 from .autoencoder import Autoencoder
 from .family import Family
+from .noise import PREDICTION_TYPES
 from .text_encoder import TextEncoder
 from .tokenizer import load_tokenizer
 

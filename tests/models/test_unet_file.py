@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from tiny_tuned import half_unet, lora_of_all_layers, write_folder, write_single
 from training.expert import SafetyExpert, save_expert
-from training.families.unet_file import WEIGHTS, UnetFile
+from training.models.unet_file import WEIGHTS, UnetFile
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..conditioning import LATENT_STEP, Conditioning, predict
-from ..families.base_model import BaseModel
+from .base_model import BaseModel
+from .conditioning import LATENT_STEP, Conditioning, predict
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..noise import NoiseSchedule
+from .noise import NoiseSchedule
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ from torch import Tensor
 
 from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from .family import Family
+from .sd15 import SD15
+from .sd21 import SD21
+from .sdxl import SDXL
 
 # A name that only this architecture has, or its beginning -> the architecture's name for people.
 _FOREIGN = {
@@ -56,3 +59,17 @@ def _foreign(state: Mapping[str, Tensor]) -> str:
             return label
     example = f", such as {next(iter(state))}" if state else ""
     return f"no UNet known here ({len(state)} tensors{example})"
+
+
+__all__ = ["FAMILIES", "Family", "identify"]
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (SD15, SD21, SDXL)}
+
+
+def identify(state: Mapping[str, Tensor]) -> Family:
+    """Return the family of a UNet given under the names of the original code, see `identify_among`.
+
+    Raises:
+        ValueError: if this version cannot train it; what it is, is named where known.
+    """
+    return identify_among(state, FAMILIES)

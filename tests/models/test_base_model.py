@@ -7,18 +7,18 @@ import torch
 
 from tiny_checkpoint import checkpoint_state as state_of
 from tiny_checkpoint import tiny_models, tokens
-from training.conditioning import Conditioning
-from training.conditioning import predict as predict_with
-from training.families import FAMILIES, text_encoder
-from training.families.base_model import load_base
-from training.families.tokenizer import token_ids
+from training.models import FAMILIES, text_encoder
+from training.models.base_model import load_base
+from training.models.conditioning import Conditioning
+from training.models.conditioning import predict as predict_with
+from training.models.tokenizer import token_ids
 from training.system.tensors import write_tensors
 
 
 @pytest.fixture(autouse=True)
 def _small_vocabulary(monkeypatch):
     monkeypatch.setattr(text_encoder, "load_tokenizer", lambda: tokens)
-    monkeypatch.setattr("training.families.diffusers_folder.load_tokenizer", lambda: tokens)
+    monkeypatch.setattr("training.models.diffusers_folder.load_tokenizer", lambda: tokens)
 
 
 @pytest.fixture(scope="module")

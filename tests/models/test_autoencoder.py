@@ -5,8 +5,8 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
-from training.families import FAMILIES
-from training.families.autoencoder import autoencoder_from_native, kl_name
+from training.models import FAMILIES
+from training.models.autoencoder import autoencoder_from_native, kl_name
 
 SD15 = FAMILIES["sd15"]
 KL = {

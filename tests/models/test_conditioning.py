@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from training.conditioning import Conditioning, predict, size_ids
+from training.models.conditioning import Conditioning, predict, size_ids
 
 POOLED = 12
 

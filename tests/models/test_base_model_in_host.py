@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.families.base_model import load_base
+from training.models.base_model import load_base
 from training.system.tensors import open_tensors
 
 PROMPTS = ["a red kite on a blue ground", "", "Rote DRACHEN, 3 of them"]

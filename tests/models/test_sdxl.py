@@ -8,14 +8,20 @@ from safetensors import safe_open
 
 from tiny_checkpoint import XL_LAYOUT
 from training.adapter import ATTENTION
-from training.conditioning import Conditioning, predict
 from training.expert import SafetyExpert, load_expert, save_expert
-from training.families import FAMILIES, identify
-from training.families.native_unet import check_native, unet_config, unet_from_native
-from training.families.unet_names import Layout, module_names, native_name
 from training.lora_file import parse_lora
 from training.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
 from training.low_rank import LowRank
+from training.models import FAMILIES, identify
+from training.models.conditioning import Conditioning, predict
+from training.models.native_unet import (
+    Layout,
+    check_native,
+    module_names,
+    native_name,
+    unet_config,
+    unet_from_native,
+)
 
 SDXL = FAMILIES["sdxl"]
 PUBLISHED = {  # stable-diffusion-xl-base-1.0, unet/config.json

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.families.content_hash import content_hash
+from training.models.hashes import content_hash
 
 
 def scaled(factor):

@@ -5,7 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 
 from training.losses.errors import pair_errors
-from training.noise import NoiseSchedule, squared_error
+from training.models.noise import NoiseSchedule, squared_error
 
 TIMESTEPS = torch.tensor([0, 1, 499, 999])
 

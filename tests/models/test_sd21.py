@@ -6,11 +6,10 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from tiny_checkpoint import open_clip_names
-from training.families import FAMILIES, identify
-from training.families.native_unet import unet_config, unet_from_native
-from training.families.text_encoder import text_model
-from training.families.tokenizer import END_MARK, token_ids
-from training.families.unet_names import Layout, module_names, native_name
+from training.models import FAMILIES, identify
+from training.models.native_unet import Layout, module_names, native_name, unet_config, unet_from_native
+from training.models.text_encoder import text_model
+from training.models.tokenizer import END_MARK, token_ids
 
 SD21 = FAMILIES["sd21"]
 LAYOUT = Layout(channels=(64, 128), attention=(True, True), layers=2, in_channels=4, out_channels=4)

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..conditioning import Conditioning
-from ..noise import NoiseSchedule
 from ..system.tensors import WithoutPrefix, open_tensors
 from . import autoencoder, identify, native_unet
 from .autoencoder import Autoencoder, autoencoder_from_native
+from .conditioning import Conditioning
 from .diffusers_folder import read_folder
 from .family import Family
+from .hashes import weights_hash
 from .native_unet import unet_from_native
+from .noise import NoiseSchedule
 from .text_encoder import TextEncoder, text_encoder_from_native
-from .weights_hash import weights_hash
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel

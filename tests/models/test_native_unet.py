@@ -10,9 +10,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from training.families import FAMILIES, identify
-from training.families.native_unet import unet_config, unet_from_native
-from training.families.unet_names import Layout, module_names, native_name
+from training.models import FAMILIES, identify
+from training.models.native_unet import Layout, module_names, native_name, unet_config, unet_from_native
 
 SD15 = FAMILIES["sd15"]
 TINY = Layout(channels=(32, 64), attention=(True, True), layers=1, in_channels=4, out_channels=4)

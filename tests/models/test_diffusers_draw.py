@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training.conditioning import Conditioning
-from training.families import FAMILIES
-from training.families.autoencoder import Autoencoder
-from training.families.base_model import BaseModel
-from training.making.diffusers_draw import SCHEDULERS, DiffusersDraw
 from training.mini import shipped
 from training.mini.render import GUIDANCE, render_latents
+from training.models import FAMILIES
+from training.models.autoencoder import Autoencoder
+from training.models.base_model import BaseModel
+from training.models.conditioning import Conditioning
+from training.models.diffusers_draw import SCHEDULERS, DiffusersDraw
 
 EMBEDS = {
     name: torch.randn(1, 77, 768, generator=torch.Generator().manual_seed(n))

@@ -10,8 +10,7 @@ from torch import Tensor
 from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from ..system.tensors import open_tensors
 from .diffusers_folder import check_weights
-from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES
-from .unet_names import diffusers_names
+from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES, diffusers_names
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
