@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..training.config import EvaluateConfig
 from ..training.evaluation import Panel
-from ..training.expert import SafetyExpert
+from ..training.experts.expert import SafetyExpert
 from . import host
 from .files import BENCHMARKS, benchmark_path
 

@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..training.config import DepthConfig
-from ..training.expert import check_family
+from ..training.experts.expert import check_family
 from ..training.rules.hard_rule import refuse_minors
 from . import host, sockets
 from .sockets import CATEGORY, check_strength, strength_input

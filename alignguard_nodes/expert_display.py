@@ -4,7 +4,7 @@ from typing import Any
 
 from comfy_api.latest import ui
 
-from ..training.expert_report.merge import merge_facts
+from ..training.experts.merge_facts import merge_facts
 from . import host
 from .merge_picture import draw_merge
 

@@ -75,7 +75,7 @@ class ExtractSafetyExpert(io.ComfyNode):
 
     @classmethod
     def execute(cls, base: str, tuned: str, category: str, **settings: object) -> io.NodeOutput:
-        from ..training.extraction import extract_expert
+        from ..training.experts.extract import extract_expert
 
         expert = extract_expert(
             host.model_path(base),

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..training.expert import load_expert
+from ..training.experts.expert import load_expert
 from . import host
 from .files import file_fingerprint
 from .sockets import CATEGORY, SafetyExpert, check_strength, strength_input

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from comfy_api.latest import io
 
 from ..training.config import MergeConfig, option_help
-from ..training.expert import SafetyExpert, check_family
+from ..training.experts.expert import SafetyExpert, check_family
 from ..training.merging import (
     MERGE_METHODS,
     CalibrationPrompts,

@@ -90,7 +90,7 @@ class _Shards:
 def measure(root: Path) -> dict:
     """Extract the pair in this process; return seconds, ranks found and memory (Linux only), in bytes."""
     from training.config import ExtractConfig
-    from training.extraction import extract_expert
+    from training.experts.extract import extract_expert
 
     before = memory()["VmRSS"]
     started, worked = time.perf_counter(), time.process_time()

@@ -64,7 +64,7 @@ def _maker_hash() -> str:
     library = ROOT / "training"
     own = (path for path in (library / "mini").rglob("*") if path.suffix in (".py", ".safetensors"))
     digest = hashlib.sha256()
-    formats = ("expert", "lora_keys", "system/tensors")
+    formats = ("experts/expert", "experts/lora_keys", "system/tensors")
     for path in [*sorted(own), *(library / f"{name}.py" for name in formats)]:
         digest.update(path.relative_to(library).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, write_checkpoint
-from training.expert import SafetyExpert, save_expert
+from training.experts.expert import SafetyExpert, save_expert
 from training.system.processes import Processes
 
 FAST = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--judge", "mini", "--json"]

@@ -9,9 +9,10 @@ import torch
 
 from tiny import tiny_data, tiny_unet
 from tiny_runs import SCHEDULE, SMALL, Cancel, cancel_at, equal_layers, run
-from training import adapter, checkpoint
+from training import checkpoint
 from training.bank import Bank, fixed_draws
 from training.config import TrainConfig
+from training.experts import adapter
 from training.losses import LOSSES, resolved
 from training.step import Run, draw_of, gather, refer, take_step
 from training.validation import Validation

@@ -8,9 +8,10 @@ import torch
 
 from tiny import tiny_data, tiny_unet
 from tiny_runs import SCHEDULE, SMALL, equal_layers, metrics_of, run
-from training import adapter, expected_time
+from training import expected_time
 from training.data.held_out import held_out
 from training.expected_time import with_expected_time
+from training.experts import adapter
 from training.losses import resolved
 from training.needs import CountedOperations, needs_of
 from training.order import Bucket

@@ -21,7 +21,7 @@ from training.commands.options import config_from
 from training.config import ExtractConfig, MergeConfig, TrainConfig, options, preset_values
 from training.data import load_pairs
 from training.data.cache import encode_pairs
-from training.expert import SafetyExpert, load_expert, save_expert
+from training.experts.expert import SafetyExpert, load_expert, save_expert
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
 from training.models.base_model import load_base

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tiny import tiny_data, tiny_unet
-from training import adapter
 from training.config import TrainConfig
+from training.experts import adapter
 from training.losses import resolved
 from training.measured_beta import measured_beta
 from training.models.noise import NoiseSchedule, squared_error

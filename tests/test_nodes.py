@@ -22,8 +22,8 @@ from training.config import (
     TrainConfig,
     options,
 )
-from training.expert_report.merge import merge_facts
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
+from training.experts.merge_facts import merge_facts
 from training.preflight import Plan
 
 ROOT = Path(__file__).resolve().parents[1]

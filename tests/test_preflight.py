@@ -7,8 +7,9 @@ import torch
 
 from tiny import tiny_data, tiny_unet
 from tiny_runs import SCHEDULE, SMALL, equal_layers, run
-from training import adapter, preflight
+from training import preflight
 from training.checkpointing import set_checkpointing
+from training.experts import adapter
 from training.free_memory import free_bytes, readable
 from training.losses import resolved
 from training.needs import needs_of

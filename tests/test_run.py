@@ -8,7 +8,7 @@ import torch
 
 from tiny import predict, tiny_data, tiny_unet
 from training.config import TrainConfig
-from training.expert import load_expert
+from training.experts.expert import load_expert
 from training.models.noise import NoiseSchedule
 from training.rules.categories import CATEGORIES
 from training.run import expert_name, train_expert

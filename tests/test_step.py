@@ -8,9 +8,9 @@ import torch
 
 from tiny import random_layers, tiny_data, tiny_unet
 from tiny_runs import two_buckets
-from training import adapter
 from training.batch import draw_step
 from training.config import TrainConfig
+from training.experts import adapter
 from training.losses import LOSSES, resolved
 from training.models.family import rescaled
 from training.models.noise import NoiseSchedule

@@ -8,9 +8,10 @@ import torch
 
 from tiny import predict, tiny_data, tiny_unet
 from tiny_runs import SCHEDULE, SMALL, Cancel, broken_after, cancel_at, equal_layers, metrics_of, run
-from training import adapter, checkpoint, run_folder
+from training import checkpoint, run_folder
 from training import step as training_step
 from training.config import TrainConfig
+from training.experts import adapter
 from training.losses import LOSSES, resolved
 from training.measured_beta import measured_beta
 from training.models.noise import NoiseSchedule

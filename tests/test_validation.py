@@ -19,8 +19,9 @@ from tiny_runs import (
     run,
     two_buckets,
 )
-from training import adapter, checkpoint, validation
+from training import checkpoint, validation
 from training.data.held_out import MOST, held_out
+from training.experts import adapter
 from training.losses import LOSSES, resolved
 from training.losses.errors import pair_errors
 from training.models.noise import squared_error

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tiny import tiny_data, tiny_unet
-from training import adapter
 from training.batch import Batch
 from training.config import TrainConfig
+from training.experts import adapter
 from training.figures import Reference, batch_figures
 from training.losses import resolved
 from training.losses.terms import STRENGTH, star_anchor

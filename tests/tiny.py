@@ -4,7 +4,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from training.data.training_data import TrainingData
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
 from training.models.conditioning import Conditioning
 from training.order import Bucket
 

@@ -6,8 +6,8 @@ import torch
 from safetensors.torch import save_file
 
 from tiny_checkpoint import LAYOUT, tiny_models
-from training.lora_keys import is_layer
-from training.low_rank import LowRank
+from training.experts.lora_keys import is_layer
+from training.experts.low_rank import LowRank
 from training.models.native_unet import module_names, native_name
 
 

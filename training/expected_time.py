@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from . import adapter
 from .batch import Batch
+from .experts import adapter
 from .order import Bucket
 from .preflight import Plan, largest_batch
 from .step import Run, predict_batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import adapter
+from .experts import adapter
 from .models.conditioning import predict
 from .models.noise import named_generator, squared_error
 from .step import Run

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from . import adapter
 from .checkpointing import set_checkpointing
 from .config import TrainConfig
 from .data.held_out import held_out
 from .data.training_data import TrainingData
 from .expected_time import with_expected_time
+from .experts import adapter
 from .losses import resolved
 from .measured_beta import measured_beta
 from .models.hashes import weights_hash

@@ -17,7 +17,7 @@ from torch import nn
 
 from .config import TrainConfig, options
 from .data.training_data import TrainingData
-from .expert import SafetyExpert, load_expert, save_expert
+from .experts.expert import SafetyExpert, load_expert, save_expert
 from .free_memory import free_bytes
 from .losses import LOSSES, beta_convention
 from .losses.terms import TERM_OPTIONS

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from . import adapter, checkpoint
+from . import checkpoint
 from .bank import Bank, FixedDraws
 from .batch import Batch, Draw, Rows, draw_step, neutral_rows, pair_rows, pure_noise_rows, stack_rows
 from .checkpoint import State
@@ -21,6 +21,7 @@ from .config import TrainConfig
 from .data.pair_weighting import weighed
 from .data.training_data import TrainingData
 from .event_file import EventFile
+from .experts import adapter
 from .figures import Reference, batch_figures
 from .losses import LOSSES
 from .models.conditioning import Conditioning, predict

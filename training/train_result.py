@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from . import adapter
 from .config import TrainConfig
-from .low_rank import LowRank
+from .experts import adapter
+from .experts.low_rank import LowRank
 from .preflight import Plan
 from .step import Run
 

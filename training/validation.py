@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import adapter
 from .bank import FixedDraws, fixed_draws
 from .batch import stack_rows
 from .checkpoint import State
+from .experts import adapter
 from .figures import watched
 from .losses import LOSSES
 from .losses.errors import pair_errors

@@ -7,8 +7,8 @@ import comfy.hooks
 import comfy.lora
 import comfy.patcher_extension
 
-from ...training.expert import SafetyExpert, check_family
-from ...training.lora_keys import Coverage, coverage, kohya_name, to_kohya
+from ...training.experts.expert import SafetyExpert, check_family
+from ...training.experts.lora_keys import Coverage, coverage, kohya_name, to_kohya
 from .unet import family_of
 
 log = logging.getLogger(__name__)

@@ -30,8 +30,8 @@ from memory import norms_in_fp32
 from plain_lora import attach_plain, plain_reference
 from tensor_bytes import GIB, LiveBytes
 from timing import compare, interleaved
-from training import adapter
 from training.checkpointing import set_checkpointing
+from training.experts import adapter
 from training.models import FAMILIES
 from training.models.conditioning import Conditioning, predict
 

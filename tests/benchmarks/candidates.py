@@ -19,8 +19,8 @@ from baselines.sld import PUBLISHED, SldConfig
 from baselines.uce import UceConfig, edit_uce
 from merge_quality import merged, trained
 from mini_lab import RECIPE, MiniLab
-from training.expert import SafetyExpert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS
 from training.mini.pairs import neutral_scenes, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS

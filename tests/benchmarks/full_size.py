@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from training import adapter, step
+from training import step
 from training.config import TrainConfig
 from training.data.training_data import TrainingData
+from training.experts import adapter
 from training.losses import resolved
 from training.models import FAMILIES
 from training.models.conditioning import Conditioning

@@ -21,8 +21,8 @@ from kept_trials import run_kept
 from measurement import Group, unseen_words_group
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
 from training.config import MergeConfig
-from training.expert import SafetyExpert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS, Statistics, calibration_prompts, collect_statistics, merge_experts
 from training.mini.build import version
 from training.rules.categories import CATEGORIES

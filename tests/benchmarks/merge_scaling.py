@@ -25,7 +25,7 @@ from measurement import Group
 from merge_quality import PROMPTS_PER_CATEGORY, calibrated
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
 from training.config import MergeConfig
-from training.expert import SafetyExpert
+from training.experts.expert import SafetyExpert
 from training.merging import merge_experts
 from training.mini.build import version
 from training.mini.pairs import trained_scenes

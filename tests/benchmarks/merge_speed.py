@@ -19,8 +19,8 @@ from torch import nn
 
 from tensor_bytes import LiveBytes
 from training.config import MergeConfig
-from training.expert import SafetyExpert, open_expert, save_expert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert, open_expert, save_expert
+from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS, collect_statistics, merge_experts
 from training.merging.calibration import NEUTRAL
 from training.merging.latents import calibration_timesteps, draw, starting_noise

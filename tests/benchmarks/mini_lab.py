@@ -25,8 +25,8 @@ from training.config import TrainConfig
 from training.data import SafetyPairs, load_pairs
 from training.data.cache import encode_pairs, encode_pictures
 from training.data.training_data import TrainingData
-from training.expert import SafetyExpert, load_expert, save_expert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert, load_expert, save_expert
+from training.experts.low_rank import LowRank
 from training.mini import shipped
 from training.mini.build import build_mini, version
 from training.mini.pairs import make_draw, slug

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from full_size import RANK, TOKENS, Size, make_unet, without_memory
-from training import adapter
+from training.experts import adapter
 from training.models import FAMILIES
 from training.models.noise import NoiseSchedule
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.adapter import ATTENTION
+from training.experts.adapter import ATTENTION
 
 
 class PlainLora(nn.Module):

@@ -18,8 +18,8 @@ from columns import COLUMNS, EVERY, FIRST_SEED, Column, concept_pairs, users
 from comfy_server import ComfyServer
 from measurement import CFG, SAMPLER, SCHEDULER, STEPS, Group, read_pictures
 from mini_lab import FOLDER, MiniLab
-from training.expert import SafetyExpert, save_expert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert, save_expert
+from training.experts.low_rank import LowRank
 from training.mini.build import CHECKPOINT, build_mini, version
 from training.mini.expand import expand_layers, expand_unet
 from training.mini.judge import Verdict

@@ -24,7 +24,7 @@ from full_size import (
 )
 from peers import AdapterOffStep, PublishedStep, make_text_encoders, make_vae
 from timing import compare, interleaved
-from training import adapter
+from training.experts import adapter
 from training.models import FAMILIES
 from training.step import ADAM_BETAS, Run, take_step
 

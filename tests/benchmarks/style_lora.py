@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from candidates import SEED, Candidate, Change, as_change, candidates, changed
 from columns import COLUMNS, Drawer
 from mini_lab import MiniLab
-from training import adapter
 from training.config import MergeConfig
 from training.evaluation.statistics import wilson
-from training.low_rank import LowRank
+from training.experts import adapter
+from training.experts.low_rank import LowRank
 from training.mini.pairs import neutral_scenes
 from training.mini.recipe.autoencoder import scene_batch_of
 from training.mini.scenes import Scene

@@ -10,8 +10,8 @@ import torch
 
 from tensor_bytes import LiveBytes
 from training.config import MergeConfig
-from training.expert import SafetyExpert, load_expert, open_expert, save_expert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert, load_expert, open_expert, save_expert
+from training.experts.low_rank import LowRank
 from training.merging import merge_experts
 
 NUM_EXPERTS, NUM_LAYERS, WIDTH, RANK = 7, 70, 256, 4

@@ -8,7 +8,7 @@ import torch
 from flops import count_ours, count_published
 from full_size import CLIP_L, TOKENS, Size, fake_mode, make_unet, without_memory
 from peers import make_text_encoders, make_vae
-from training import adapter
+from training.experts import adapter
 from training.models.native_unet import Layout
 from training.needs import CountedOperations
 

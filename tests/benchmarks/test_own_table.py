@@ -13,7 +13,7 @@ import own_table
 import server_drawer
 from candidates import Candidate, as_change, changed
 from columns import COLUMNS, EVERY, Drawer
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
 from training.rules.categories import CATEGORIES
 
 

@@ -9,7 +9,7 @@ from full_size import fake_mode
 from plain_lora import attach_plain, plain_reference
 from tensor_bytes import LiveBytes, saved_for_backward
 from tiny import TOKENS, WIDTH, tiny_unet
-from training import adapter
+from training.experts import adapter
 
 INPUTS = (
     torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)),

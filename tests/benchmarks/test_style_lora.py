@@ -8,7 +8,7 @@ import torch
 import style_lora
 from candidates import as_change, changed
 from style_lora import train_style
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
 from training.mini import shipped
 from training.mini.pairs import neutral_scenes
 from training.models.noise import NoiseSchedule

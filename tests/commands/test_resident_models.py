@@ -10,7 +10,7 @@ from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_pairs
 from training.__main__ import main
 from training.commands import evaluate, merge, pairs_make, stress_parts
-from training.expert import SafetyExpert, save_expert
+from training.experts.expert import SafetyExpert, save_expert
 from training.models.base_model import BaseModel
 from training.models.diffusers_draw import DiffusersDraw
 

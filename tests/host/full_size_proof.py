@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from tiny import tiny_data
 from training.config import TrainConfig
-from training.expert import SafetyExpert, save_expert
+from training.experts.expert import SafetyExpert, save_expert
 from training.models import FAMILIES, Family, identify
 from training.models.conditioning import Conditioning, predict
 from training.models.native_unet import module_names, native_name, read_layout, unet_from_native

@@ -20,7 +20,7 @@ from api_graphs import (
 )
 from base_folder import place_mini
 from comfy_server import ComfyError, ComfyServer, wait_for
-from training.expert import load_expert
+from training.experts.expert import load_expert
 from websocket import watched_run
 
 pytestmark = pytest.mark.host

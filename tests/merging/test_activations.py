@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from training.config import MergeConfig
-from training.expert import SafetyExpert
-from training.low_rank import LowRank, concatenate
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank, concatenate
 from training.merging import collect_statistics, merge_experts
 from training.merging.collector import tokens_of
 from training.merging.input_record import RecordedActivity

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
 from torch import nn
 
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
 from training.merging.average import average
 from training.merging.concat import concat
 from training.merging.entrywise import elected_mean, keep_random

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from training.config import MergeConfig
-from training.expert import SafetyExpert, load_expert, save_expert
-from training.lora_keys import to_diffusers, to_kohya, to_peft
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert, load_expert, save_expert
+from training.experts.lora_keys import to_diffusers, to_kohya, to_peft
+from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS, Statistics, merge_experts
 from training.merging.members import Member
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from training.config import MergeConfig
-from training.expert import SafetyExpert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank
 from training.merging.members import Member
 from training.merging.regmean import regmean
 from training.merging.response_collector import ResponseCollector

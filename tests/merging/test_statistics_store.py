@@ -7,7 +7,7 @@ import torch
 
 from tiny import random_layers, tiny_unet
 from training.config import MergeConfig
-from training.expert import SafetyExpert
+from training.experts.expert import SafetyExpert
 from training.merging import StatisticsStore, collect_statistics, merge_experts
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule

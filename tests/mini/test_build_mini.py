@@ -5,8 +5,8 @@ from safetensors.torch import save_file
 
 from training.config import ExtractConfig
 from training.data import load_pairs
-from training.expert import load_expert
-from training.extraction import extract_expert
+from training.experts.expert import load_expert
+from training.experts.extract import extract_expert
 from training.mini.build import CHECKPOINT, TUNED_CATEGORY, build_mini
 from training.rules.categories import CATEGORIES
 from training.system.tensors import open_tensors

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
 from training.mini.architecture import (
     AUTOENCODER_WIDTH,
     NARROW,

@@ -7,11 +7,11 @@ from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors import safe_open
 
 from tiny_checkpoint import XL_LAYOUT
-from training.adapter import ATTENTION
-from training.expert import SafetyExpert, load_expert, save_expert
-from training.lora_file import parse_lora
-from training.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
-from training.low_rank import LowRank
+from training.experts.adapter import ATTENTION
+from training.experts.expert import SafetyExpert, load_expert, save_expert
+from training.experts.lora_file import parse_lora
+from training.experts.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
+from training.experts.low_rank import LowRank
 from training.models import FAMILIES, identify
 from training.models.conditioning import Conditioning, predict
 from training.models.native_unet import (

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from tiny_tuned import half_unet, lora_of_all_layers, write_folder, write_single
-from training.expert import SafetyExpert, save_expert
+from training.experts.expert import SafetyExpert, save_expert
 from training.models.unet_file import WEIGHTS, UnetFile
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from tiny import TOKENS, WIDTH, random_layers, tiny_unet
 from training.config import DepthConfig
 from training.evaluation.statistics import FEWEST
-from training.expert import SafetyExpert
+from training.experts.expert import SafetyExpert
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 from training.robustness import erasure_depth, loss_gaps, measure_depth

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from training.expert import SafetyExpert
-from training.low_rank import LowRank
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank
 from training.robustness import safety_stack
 
 NODES = Path(__file__).resolve().parents[2] / "alignguard_nodes"

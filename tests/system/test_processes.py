@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from processes_of_tests import forking_context, resume_in_own_folder, together, wait_longer_than_the_group
 from tiny import tiny_data, tiny_unet
 from tiny_runs import SMALL
-from training.expert import load_expert
+from training.experts.expert import load_expert
 from training.models.noise import NoiseSchedule
 from training.system.processes import ALONE, Processes, launched_processes
 from training.trainer import train

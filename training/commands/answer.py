@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from ..expert import SafetyExpert
+    from ..experts.expert import SafetyExpert
 
 
 class Answer(NamedTuple):

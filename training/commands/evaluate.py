@@ -21,7 +21,7 @@ from .progress import ProgressBar
 if TYPE_CHECKING:
     from ..benchmark.plan import DrawOne, Entrant
     from ..evaluation.prompt_sets import PromptSet
-    from ..expert import SafetyExpert
+    from ..experts.expert import SafetyExpert
     from ..models.base_model import BaseModel
     from ..robustness import SafetyStack
 
@@ -156,7 +156,7 @@ class _Applied(NamedTuple):
 
 
 def _applied(words: str, base: BaseModel) -> _Applied:
-    from ..expert import check_family, load_expert  # late, as above
+    from ..experts.expert import check_family, load_expert  # late, as above
 
     path, written = _split(words)
     strength = _strength(words, written)
@@ -167,7 +167,7 @@ def _applied(words: str, base: BaseModel) -> _Applied:
 
 @contextmanager
 def _with_all(stack: Sequence[_Applied], base: BaseModel, draw: DrawOne) -> Iterator[DrawOne]:
-    from ..applied_expert import applied_expert  # late, as above
+    from ..experts.applied import applied_expert  # late, as above
 
     with ExitStack() as opened:
         for each in stack:
@@ -188,7 +188,7 @@ def _weights(stacks: Sequence[Sequence[_Applied]]) -> list[SafetyStack]:
 
 def _partly(stacks: Sequence[Sequence[_Applied]], base: BaseModel) -> list[str]:
     """Return a sentence about each expert of which the base lacks layers."""
-    from ..applied_expert import layers_on  # late, as above
+    from ..experts.applied import layers_on  # late, as above
 
     experts = {each.path: each.expert for stack in stacks for each in stack}
     found = [(name, layers_on(base.unet, experts[path])) for path, name in expert_names(experts).items()]

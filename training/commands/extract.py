@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..expert import save_expert  # late: it imports torch, and --help needs none
-    from ..extraction import extract_expert
+    from ..experts.expert import save_expert  # late: it imports torch, and --help needs none
+    from ..experts.extract import extract_expert
 
     config = config_from(args, ExtractConfig)
     with ProgressBar("extract") as bar:

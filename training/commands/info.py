@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..expert import load_expert  # late: it imports torch, and --help needs none
+    from ..experts.expert import load_expert  # late: it imports torch, and --help needs none
 
     expert = load_expert(args.file)
     return Answer(expert.report(), expert_facts(expert))

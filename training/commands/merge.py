@@ -13,7 +13,7 @@ from ..data import load_pairs
 from ..data.cache import encode_pictures
 from ..data.folder import PAIRS_FILE
 from ..data.prompt_list import parse_prompts
-from ..expert import SafetyExpert, check_family, open_expert, save_expert
+from ..experts.expert import SafetyExpert, check_family, open_expert, save_expert
 from ..merging import (
     MERGE_METHODS,
     CalibrationPrompts,

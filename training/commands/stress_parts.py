@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..applied_expert import applied_expert
 from ..benchmark.plan import BASE, expert_key
 from ..config import EvaluateConfig
 from ..evaluation import Panel
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
-from ..expert import check_family, load_expert
+from ..experts.applied import applied_expert
+from ..experts.expert import check_family, load_expert
 from ..models.base_model import BaseModel, load_base
 from ..models.diffusers_draw import DiffusersDraw
 from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs

@@ -18,7 +18,7 @@ from ..config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_valu
 from ..data import SafetyPairs, load_pairs
 from ..data.cache import encode_pairs
 from ..data.training_data import TrainingData
-from ..expert import SafetyExpert
+from ..experts.expert import SafetyExpert
 from ..losses import LOSSES
 from ..models import Family
 from ..models.base_model import load_base

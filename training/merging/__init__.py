@@ -11,8 +11,8 @@ The order is the order of the widget: append, never reorder, never rename (saved
 from collections.abc import Callable, Sequence
 
 from ..config import MergeConfig
-from ..expert import SafetyExpert
-from ..low_rank import LowRank
+from ..experts.expert import SafetyExpert
+from ..experts.low_rank import LowRank
 from ..models.noise import named_generator
 from ..rules.categories import normalize_categories
 from .activations import collect_statistics

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import MergeConfig
-from ..expert import SafetyExpert
-from ..lora_keys import coverage
-from ..low_rank import LowRank
+from ..experts.expert import SafetyExpert
+from ..experts.lora_keys import coverage
+from ..experts.low_rank import LowRank
 from ..models.conditioning import Conditioning
 from ..models.noise import NoiseSchedule
 from .calibration import rounds_of

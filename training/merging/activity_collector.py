@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..config import MergeConfig
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .co_merge import LayerActivity, LayerStatistics, Stacked, activity, choose
 from .collector import tokens_of
 from .input_record import InputRecord, RecordedActivity, second_moments, strongest

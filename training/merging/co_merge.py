@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..low_rank import LowRank, concatenate
+from ..experts.low_rank import LowRank, concatenate
 from .layer import NO_WINNER, MergedLayer
 
 _AT_ONCE = (

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from ..config import MergeConfig
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .members import Member
 
 _MAX_TOKENS = 256  # of one input: neighbouring pixels say much the same

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .entrywise import elected_mean, keep_random
 from .layer import MergedLayer
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .co_merge import LayerActivity, LayerStatistics, Stacked, num_wins
 
 _MOST_COMPONENTS = 8  # of an expert: 36 numbers an input, where rank 64 would have 2080

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..low_rank import LowRank, approximate
+from ..experts.low_rank import LowRank, approximate
 
 NO_WINNER = -1  # a dead neuron: no expert ever reacts in it
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .entrywise import keep_largest
 from .layer import MergedLayer
 

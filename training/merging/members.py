@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..expert import SafetyExpert
-from ..low_rank import LowRank
+from ..experts.expert import SafetyExpert
+from ..experts.low_rank import LowRank
 from ..rules.categories import FAMILY_NAMES
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from ..config import MergeConfig
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .members import Member, base_hashes
 from .methods import MERGE_METHODS
 from .statistics import Statistics

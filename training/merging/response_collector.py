@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import MergeConfig
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from .collector import tokens_of
 from .members import Member
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..low_rank import LowRank, concatenate
+from ..experts.low_rank import LowRank, concatenate
 from .layer import MergedLayer, used_ranks
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..expert import SafetyExpert, save_expert
+from ..experts.expert import SafetyExpert, save_expert
 from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors, write_tensors
 from . import shipped

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 
 TIMES = 5  # 64 -> 320
 FIXED_INPUTS = ("conv_in.", "attn2.to_k.", "attn2.to_v.")  # latents and text are not widened

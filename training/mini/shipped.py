@@ -6,7 +6,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..low_rank import LowRank
+from ..experts.low_rank import LowRank
 from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors
 from . import architecture

@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..applied_expert import applied_expert
 from ..config import DepthConfig
 from ..evaluation.statistics import FEWEST, Interval, bootstrap, mean_interval
-from ..expert import SafetyExpert
+from ..experts.applied import applied_expert
+from ..experts.expert import SafetyExpert
 from ..models.conditioning import Conditioning, predict
 from ..models.noise import NUM_TIMESTEPS, NoiseSchedule, named_generator, squared_error
 

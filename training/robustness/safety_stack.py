@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..expert import SafetyExpert
-from ..low_rank import LowRank, concatenate
+from ..experts.expert import SafetyExpert
+from ..experts.low_rank import LowRank, concatenate
 from ..merging.members import MAX_STRENGTH, Member, layer_shapes
 from ..rules.categories import FAMILY_NAMES
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.low_rank import LowRank, approximate, concatenate
+from training.experts.low_rank import LowRank, approximate, concatenate
 
 SHAPES = [(7, 5, 3), (320, 768, 4), (64, 320, 28), (4, 6, 9), (9, 4, 6), (1, 1, 1)]  # d_out, d_in, rank
 

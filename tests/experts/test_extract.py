@@ -10,8 +10,8 @@ from tiny import tiny_unet
 from tiny_checkpoint import tiny_models
 from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write_single
 from training.config import ExtractConfig
-from training.expert import load_expert, save_expert
-from training.extraction import extract_expert
+from training.experts.expert import load_expert, save_expert
+from training.experts.extract import extract_expert
 from training.models.hashes import weights_hash
 
 RANK = 3

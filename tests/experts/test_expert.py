@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tiny import predict, random_layers, tiny_unet
-from training.expert import SafetyExpert, check_family, load_expert, save_expert
-from training.lora_keys import to_diffusers, to_peft
+from training.experts.expert import SafetyExpert, check_family, load_expert, save_expert
+from training.experts.lora_keys import to_diffusers, to_peft
 
 CROSS_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 

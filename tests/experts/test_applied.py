@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tiny import random_layers, tiny_unet
-from training.applied_expert import applied_expert
-from training.expert import SafetyExpert
-from training.low_rank import LowRank
+from training.experts.applied import applied_expert
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank
 
 
 def weights(unet):

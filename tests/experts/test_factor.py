@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.config import ExtractConfig
-from training.extraction.factor import factor, leading_components, rounding_variance
+from training.experts.factor import factor, leading_components, rounding_variance
 from training.models.noise import named_generator
 
 SIZE = (480, 400)  # large enough for the search, small enough to decompose whole

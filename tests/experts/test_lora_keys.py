@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tiny import predict, random_layers, tiny_unet
-from training.lora_file import parse_lora
-from training.lora_keys import coverage, kohya_name, module_of_kohya, to_diffusers, to_kohya, to_peft
-from training.low_rank import LowRank
+from training.experts.lora_file import parse_lora
+from training.experts.lora_keys import coverage, kohya_name, module_of_kohya, to_diffusers, to_kohya, to_peft
+from training.experts.low_rank import LowRank
 
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0"
 TO_Q = f"{PATH}.attn1.to_q"
@@ -249,7 +249,7 @@ def test_diffusers_loads_our_kohya_keys_with_their_alpha(layers, dense_predictio
 def test_peft_loads_our_peft_keys(layers, dense_prediction):
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
-    from training.adapter import ATTENTION
+    from training.experts.adapter import ATTENTION
 
     unet = tiny_unet()
     model = get_peft_model(unet, LoraConfig(r=3, lora_alpha=3, target_modules=ATTENTION))

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from training.expert_report.merge import merge_facts, merge_lines
-from training.low_rank import LowRank
+from training.experts.low_rank import LowRank
+from training.experts.merge_facts import merge_facts, merge_lines
 
 LATE, EARLY, TENTH = (
     f"{block}.attentions.0.transformer_blocks.{number}.attn1.to_q"

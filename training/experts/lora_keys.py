@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .kernels import as_stored, kernel_of
+from .convolutions import as_stored, kernel_of
 from .low_rank import LowRank
 
 KOHYA_PREFIX = "lora_unet_"

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .kernels import as_matrix
+from .convolutions import as_matrix
 from .lora_keys import group_keys
 from .low_rank import LowRank
 

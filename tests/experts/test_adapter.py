@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tiny import predict, random_layers, tiny_unet
-from training import adapter
-from training.lora_keys import to_peft
+from training.experts import adapter
+from training.experts.lora_keys import to_peft
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.kernels import as_matrix, as_stored, kernel_of
+from training.experts.convolutions import as_matrix, as_stored, kernel_of
 
 CONV = "down_blocks.0.resnets.0.conv1"
 PROJ = "down_blocks.0.attentions.0.proj_in"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..config import ExtractConfig
-from ..low_rank import LowRank
+from .low_rank import LowRank
 
 OVERSAMPLING = 8  # more directions than asked for, which makes the last ones accurate
 POWER_ITERATIONS = 4  # each sharpens the spectrum by a square; enough where it hardly falls

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from .expert_report import report_text
+from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS, normalize_categories
+from ..system.tensors import LazyTensors, open_tensors, write_tensors
 from .lora_file import LoraLayers
 from .lora_keys import to_kohya
 from .low_rank import LowRank
-from .rules.categories import FAMILY_NAMES, TEXT_WIDTHS, normalize_categories
-from .system.tensors import LazyTensors, open_tensors, write_tensors
+from .report import report_text
 
 FORMAT_VERSION = "1"
 SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

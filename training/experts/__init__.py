@@ -1,0 +1,1 @@
+"""Safety experts: LoRA factors, their files, and what attaches, extracts or describes them."""
