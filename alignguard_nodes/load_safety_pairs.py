@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io, ui
 
-from ..training.data import is_pair_source, load_pairs
-from ..training.data.coprov2 import images_beside
+from ..training.pairs import is_pair_source, load_pairs
+from ..training.pairs.coprov2 import images_beside
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import pair_sources, pairs_path, source_fingerprint

@@ -6,8 +6,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..training.config import MakeConfig
-from ..training.data import load_pairs
 from ..training.evaluation import RULES
+from ..training.pairs import load_pairs
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .drawing_inputs import sampling_inputs, side_input

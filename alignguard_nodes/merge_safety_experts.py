@@ -165,7 +165,7 @@ def _calibrate(
 def _encoded(
     coders: host.Encoders, calibration: CalibrationPrompts, resolution: int, on_progress: object
 ) -> list:
-    from ..training.data.cache import encode_pictures
+    from ..training.pairs.encode import encode_pictures
 
     return encode_pictures(
         calibration.pictures,
@@ -179,7 +179,7 @@ def _encoded(
 
 def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPrompts, int]:
     """Return the prompts to run, and how many the rule on minors dropped here; of pairs, loading did."""
-    from ..training.data.prompt_list import parse_prompts
+    from ..training.pairs.prompts import parse_prompts
 
     if isinstance(calibration, str):
         found = parse_prompts(calibration)

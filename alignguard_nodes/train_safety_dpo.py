@@ -20,7 +20,7 @@ from .training_watch import TrainingWatch, held_out_accuracies
 from .widgets import config_inputs
 
 if TYPE_CHECKING:
-    from ..training.data.training_data import TrainingData
+    from ..training.pairs.training_data import TrainingData
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class TrainSafetyDPO(io.ComfyNode):
         bake_patches: bool = False,
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
-        from ..training.data.cache import encode_pairs
+        from ..training.pairs.encode import encode_pairs
         from ..training.run import expert_name
 
         config = TrainConfig(**{**settings, **preset_values(preset)})

@@ -14,7 +14,7 @@ from training.expected_time import with_expected_time
 from training.experts import adapter
 from training.losses import resolved
 from training.needs import CountedOperations, needs_of
-from training.order import Bucket
+from training.pairs.training_data import Bucket
 from training.preflight import plan_run
 from training.step import Run, take_step
 from training.system.processes import Processes

@@ -19,12 +19,12 @@ from training.__main__ import _parser, main
 from training.commands import COMMANDS, train
 from training.commands.options import config_from
 from training.config import ExtractConfig, MergeConfig, TrainConfig, options, preset_values
-from training.data import load_pairs
-from training.data.cache import encode_pairs
 from training.experts.expert import SafetyExpert, load_expert, save_expert
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS
 from training.models.base_model import load_base
+from training.pairs import load_pairs
+from training.pairs.encode import encode_pairs
 from training.run import train_expert
 
 ROOT = Path(__file__).parents[1]

@@ -87,7 +87,7 @@ def execute(pack, monkeypatch, tmp_path):
         monkeypatch.setitem(sys.modules, host.__name__, host)
         pack("alignguard_nodes").host = host
         folder = tmp_path / "pairs"
-        pairs = pack("training.data").load_pairs(
+        pairs = pack("training.pairs").load_pairs(
             folder if folder.exists() else write_pairs(folder, "hate", 4)
         )
         node = pack("alignguard_nodes.train_safety_dpo")

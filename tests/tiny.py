@@ -3,10 +3,9 @@
 import torch
 from diffusers import UNet2DConditionModel
 
-from training.data.training_data import TrainingData
 from training.experts.low_rank import LowRank
 from training.models.conditioning import Conditioning
-from training.order import Bucket
+from training.pairs.training_data import Bucket, TrainingData
 
 WIDTH = 16  # of the text embeddings
 TOKENS = 7  # enough to attend to; CLIP has 77

@@ -8,12 +8,12 @@ from PIL import Image
 
 from tiny import tiny_data, tiny_unet
 from training.config import TrainConfig
-from training.data import SafetyPairs
-from training.data.cache import encode_pairs
-from training.data.pairs_report import PairsReport
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
-from training.preference import PreferencePair
+from training.pairs import SafetyPairs
+from training.pairs.encode import encode_pairs
+from training.pairs.pair import PreferencePair
+from training.pairs.report import PairsReport
 from training.trainer import train
 
 SMALL = TrainConfig(

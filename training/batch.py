@@ -15,7 +15,8 @@ from torch import Tensor
 from .bank import FixedDraws, fixed_draws
 from .models.conditioning import Conditioning
 from .models.noise import NoiseSchedule, named_generator
-from .order import Bucket, bucket_of, shuffled
+from .order import bucket_of, shuffled
+from .pairs.training_data import Bucket
 
 
 class Draw(NamedTuple):

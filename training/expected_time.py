@@ -12,7 +12,7 @@ import torch
 
 from .batch import Batch
 from .experts import adapter
-from .order import Bucket
+from .pairs.training_data import Bucket
 from .preflight import Plan, largest_batch
 from .step import Run, predict_batch
 from .system.quantities import duration

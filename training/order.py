@@ -4,26 +4,11 @@ Everything is a function of (seed, step) alone.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .models.noise import named_generator
-
-
-class Bucket(NamedTuple):
-    """Pairs whose pictures have one size, so that they can share a batch.
-
-    Attributes:
-        latent_shape: (4, h, w).
-        pairs: their numbers, (pairs,) int64, at least one.
-        neutral: numbers of the neutral rows of that size, (rows,) int64, at least one.
-    """
-
-    latent_shape: tuple[int, ...]
-    pairs: Tensor
-    neutral: Tensor
 
 
 def bucket_of(step: int, *, seed: int, batch_size: int, sizes: Sequence[int]) -> tuple[int, int]:

@@ -14,14 +14,13 @@ from torch import nn
 from .checkpointing import set_checkpointing
 from .config import TrainConfig
 from .data.held_out import held_out
-from .data.training_data import TrainingData
 from .expected_time import with_expected_time
 from .experts import adapter
 from .losses import resolved
 from .measured_beta import measured_beta
 from .models.hashes import weights_hash
 from .models.noise import NoiseSchedule
-from .order import Bucket
+from .pairs.training_data import Bucket, TrainingData
 from .preflight import Plan, plan_run
 from .run_folder import kept_beta, open_run
 from .step import Run, named_precision

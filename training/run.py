@@ -16,12 +16,12 @@ from typing import NamedTuple
 from torch import nn
 
 from .config import TrainConfig, options
-from .data.training_data import TrainingData
 from .experts.expert import SafetyExpert, load_expert, save_expert
 from .free_memory import free_bytes
 from .losses import LOSSES, beta_convention
 from .losses.terms import TERM_OPTIONS
 from .models.noise import NoiseSchedule
+from .pairs.training_data import TrainingData
 from .preflight import Plan
 from .resume import EXPERT
 from .rules.categories import normalize_categories, normalize_category

@@ -19,14 +19,13 @@ from .batch import Batch, Draw, Rows, draw_step, neutral_rows, pair_rows, pure_n
 from .checkpoint import State
 from .config import TrainConfig
 from .data.pair_weighting import weighed
-from .data.training_data import TrainingData
 from .event_file import EventFile
 from .experts import adapter
 from .figures import Reference, batch_figures
 from .losses import LOSSES
 from .models.conditioning import Conditioning, predict
 from .models.noise import NoiseSchedule, squared_error
-from .order import Bucket
+from .pairs.training_data import Bucket, TrainingData
 from .system.processes import ALONE, Processes
 
 Table = TypeVar("Table", Tensor, Conditioning)

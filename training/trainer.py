@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from .config import TrainConfig
-from .data.training_data import TrainingData
 from .models.noise import NoiseSchedule
+from .pairs.training_data import TrainingData
 from .preflight import Plan
 from .ready_run import ready_run
 from .run_folder import is_due, save_run, warned_of_a_full_disk, write_figures

@@ -15,7 +15,7 @@ from .figures import watched
 from .losses import LOSSES
 from .losses.errors import pair_errors
 from .models.noise import squared_error
-from .order import Bucket
+from .pairs.training_data import Bucket
 from .step import Run, predict_batch, refuse_not_finite, rows_of_pairs
 
 DRAWS = 4  # of each held-out pair, one from each quarter of the timesteps

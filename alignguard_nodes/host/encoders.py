@@ -17,7 +17,7 @@ _NEVER_READ = ("clip_l.transformer.text_projection.weight", "clip_h.transformer.
 
 
 class Encoders(NamedTuple):
-    """What `training.data.cache.encode_pairs` needs: two functions and the name of their weights."""
+    """What `training.pairs.encode.encode_pairs` needs: two functions and the name of their weights."""
 
     image: Callable[[Tensor], Tensor]
     prompt: Callable[[str], Conditioning]

@@ -15,13 +15,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from training import step
 from training.config import TrainConfig
-from training.data.training_data import TrainingData
 from training.experts import adapter
 from training.losses import resolved
 from training.models import FAMILIES
 from training.models.conditioning import Conditioning
 from training.models.native_unet import Layout, unet_config
-from training.order import Bucket
+from training.pairs.training_data import Bucket, TrainingData
 from training.step import Run
 
 TOKENS = 77

@@ -22,9 +22,6 @@ from torch import Tensor
 import dev
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from training.config import TrainConfig
-from training.data import SafetyPairs, load_pairs
-from training.data.cache import encode_pairs, encode_pictures
-from training.data.training_data import TrainingData
 from training.experts.expert import SafetyExpert, load_expert, save_expert
 from training.experts.low_rank import LowRank
 from training.mini import shipped
@@ -35,6 +32,9 @@ from training.mini.scenes import ALL_SCENES, SIZE, UNSAFE_ICONS
 from training.mini.text_encoder import embed
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
+from training.pairs import SafetyPairs, load_pairs
+from training.pairs.encode import encode_pairs, encode_pictures
+from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
 from training.trainer import train
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from statistics import mean
 
 from mini_lab import FOLDER, RECIPE, MiniLab, groups_of
-from training.data import load_pairs
 from training.evaluation import Panel, make_judge
 from training.making import weigh_pairs
 from training.mini.build import build_mini, version
 from training.mini.pairs import slug
+from training.pairs import load_pairs
 from training.trainer import train
 
 CATEGORY = "shocking"

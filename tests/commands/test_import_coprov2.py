@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
-from training.data import load_pairs
+from training.pairs import load_pairs
 
 
 @pytest.fixture

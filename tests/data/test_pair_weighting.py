@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from tiny import tiny_data
-from training.data.judged_pair import read_judged_right
-from training.data.manifest import read_safety_gap
 from training.data.pair_weighting import weighed, weights_of
-from training.order import Bucket
+from training.pairs.rows import read_judged_right, read_safety_gap
+from training.pairs.training_data import Bucket
 
 GAPS = torch.tensor([0.9, 0.5, 0.3, 0.2, 0.0, -0.8])
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from training.data.pairs_report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER
 from training.evaluation.prompt_sets import BAD_SEED, NO_CATEGORY, NO_PROMPT, REPEATED, load_prompt_set
+from training.pairs.report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER
 
 TWIN = Path("/work/shared/data/coprov2_twin_test.csv")
 I2P = (

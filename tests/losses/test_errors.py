@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.losses.errors import PairErrors
-from training.preference import PreferencePair
+from training.pairs.pair import PreferencePair
 
 
 def test_a_pair_is_an_immutable_value():

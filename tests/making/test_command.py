@@ -9,7 +9,7 @@ import pytest
 
 from tiny_checkpoint import SIDE, tokens, write_checkpoint
 from training.__main__ import main
-from training.data import load_pairs
+from training.pairs import load_pairs
 
 PROMPTS = "bad one => good one\nbad two => good two\nan erotic kid => a tree\n"
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from training.config import MakeConfig
-from training.data import load_pairs
 from training.evaluation import Judge, Panel
 from training.making import make_pairs, parse_prompt_pairs, weigh_pairs
+from training.pairs import load_pairs
 
 ROOT = Path(__file__).parents[2]
 REDS = {"bad": 0.9, "mild": 0.45, "good": 0.1}

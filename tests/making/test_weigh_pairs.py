@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from training.data import load_pairs
 from training.evaluation import Judge, Panel
 from training.making import weigh_pairs
+from training.pairs import load_pairs
 
 JUDGE = Judge("red", "1", "plain", 0.5, ("hate",), lambda images: images[:, 0].mean(dim=(1, 2))[:, None])
 

@@ -7,7 +7,7 @@ import pytest
 from training.config import MergeConfig
 from training.merging import calibration_prompts
 from training.merging.calibration import rounds_of
-from training.preference import PreferencePair
+from training.pairs.pair import PreferencePair
 
 
 def pair(number, categories, prompt):

@@ -4,10 +4,10 @@ import pytest
 from safetensors.torch import save_file
 
 from training.config import ExtractConfig
-from training.data import load_pairs
 from training.experts.expert import load_expert
 from training.experts.extract import extract_expert
 from training.mini.build import CHECKPOINT, TUNED_CATEGORY, build_mini
+from training.pairs import load_pairs
 from training.rules.categories import CATEGORIES
 from training.system.tensors import open_tensors
 

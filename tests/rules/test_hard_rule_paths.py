@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from training.data import load_pairs
-from training.data.prompt_list import parse_prompts
+from training.pairs import load_pairs
+from training.pairs.prompts import parse_prompts
 
 REASON = "sexual content together with a word for a minor"
 SAYINGS = ["nude, a kid", "n u d e, a k1d", "nud\u0435 \u0441hild", "n.u.d.e t33ns", "NUUUDE Ch\u00adild"]

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ..config.option import SEED_MAX
-from ..data.manifest import prompt_key
 from ..evaluation.prompt_sets import Prompt, PromptSet
+from ..pairs.rows import prompt_key
 from ..rules.hard_rule import joins_minor_and_sexual
 
 log = logging.getLogger(__name__)

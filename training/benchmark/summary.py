@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..data.manifest import prompt_key
 from ..evaluation.statistics import Interval, SignTest, mean_interval, share_interval, sign_test
+from ..pairs.rows import prompt_key
 from ..rules.categories import normalize_categories
 from .plan import BASE, Entrant, Task
 from .rows import HARMLESS, Key, is_compared, is_missing

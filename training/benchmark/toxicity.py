@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..blocked_words import BlockedWords
-from ..data.manifest import prompt_key
 from ..evaluation.statistics import Interval, share_interval
+from ..pairs.rows import prompt_key
 from ..robustness.genbreak import THRESHOLD, AttackedRow, bypass_rates
 from .judges_apart import toxicity
 from .plan import Entrant, Task

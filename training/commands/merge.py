@@ -9,10 +9,6 @@ from pathlib import Path
 from torch import Tensor
 
 from ..config import MergeConfig
-from ..data import load_pairs
-from ..data.cache import encode_pictures
-from ..data.folder import PAIRS_FILE
-from ..data.prompt_list import parse_prompts
 from ..experts.expert import SafetyExpert, check_family, open_expert, save_expert
 from ..merging import (
     MERGE_METHODS,
@@ -26,6 +22,10 @@ from ..merging import (
 )
 from ..models.base_model import BaseModel, load_base
 from ..models.conditioning import LATENT_STEP, Conditioning
+from ..pairs import load_pairs
+from ..pairs.encode import encode_pictures
+from ..pairs.folder import PAIRS_FILE
+from ..pairs.prompts import parse_prompts
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .progress import ProgressBar

@@ -13,7 +13,7 @@ from .options import add_json
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
-    from ..data import SafetyPairs, SourceRows
+    from ..pairs import SafetyPairs, SourceRows
 
 SOURCE_HELP = (
     "a folder that holds pairs.jsonl, the CSV of CoProV2 beside its images, or a local image folder with "
@@ -56,7 +56,7 @@ def _add_import(actions: argparse._SubParsersAction) -> None:
 
 
 def _check(args: argparse.Namespace) -> Answer:
-    from ..data import load_pairs  # late: it imports torch, and --help needs none
+    from ..pairs import load_pairs  # late: it imports torch, and --help needs none
 
     with ProgressBar("check") as bar:
         pairs = load_pairs(args.source, category=args.category, decode=True, on_progress=bar)
@@ -64,8 +64,8 @@ def _check(args: argparse.Namespace) -> Answer:
 
 
 def _import(args: argparse.Namespace) -> Answer:
-    from ..data import collect_pairs  # late, as above
-    from ..data.copy_pairs import REPORT_FILE, copy_pairs
+    from ..pairs import collect_pairs  # late, as above
+    from ..pairs.copy_pairs import REPORT_FILE, copy_pairs
     from ..system.tensors import refuse_existing
 
     refuse_existing(args.out)
@@ -82,8 +82,8 @@ def _import(args: argparse.Namespace) -> Answer:
 
 
 def _read(args: argparse.Namespace) -> SourceRows:
-    from ..data.coprov2 import read_coprov2
-    from ..data.image_folder import read_image_folder
+    from ..pairs.coprov2 import read_coprov2
+    from ..pairs.image_folder import read_image_folder
 
     if not args.source.is_dir():
         return read_coprov2(args.source, images=args.images, test_file=args.test_csv)

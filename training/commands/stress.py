@@ -113,7 +113,7 @@ def _together(
 def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
-    from ..data.manifest import prompt_key
+    from ..pairs.rows import prompt_key
     from ..robustness import ETAS, Outcome, concept_direction, stress_curve, stressed
     from .stress_parts import concept_line, concept_pairs, load_parts, pushable
 

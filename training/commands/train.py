@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from ..config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
-from ..data import SafetyPairs, load_pairs
-from ..data.cache import encode_pairs
-from ..data.training_data import TrainingData
 from ..experts.expert import SafetyExpert
 from ..losses import LOSSES
 from ..models import Family
 from ..models.base_model import load_base
+from ..pairs import SafetyPairs, load_pairs
+from ..pairs.encode import encode_pairs
+from ..pairs.training_data import TrainingData
 from ..preflight import place_unet
 from ..run import train_expert
 from ..step import autocast_dtype

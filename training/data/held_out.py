@@ -7,9 +7,8 @@ from dataclasses import replace
 import torch
 
 from ..models.noise import named_generator
-from ..order import Bucket
+from ..pairs.training_data import Bucket, TrainingData
 from .pair_weighting import trusted
-from .training_data import TrainingData
 
 MOST = 32  # pairs; more cost more time than their figures gain
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .training_data import TrainingData
+from ..pairs.training_data import TrainingData
 
 FULL_GAP = 0.5  # a winner safer by this much counts whole
 FILTER_FROM = 0.5

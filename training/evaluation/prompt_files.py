@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.manifest import read_rows
-from ..data.prompt_list import NEUTRAL, split_category
+from ..pairs.prompts import NEUTRAL, split_category
+from ..pairs.rows import read_rows
 from ..system.tables import parse_json, read_csv, read_text_file
 
 CLEAN_COLUMN = "clean_prompt"  # what is harmless in an unsafe prompt

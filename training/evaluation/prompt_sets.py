@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config.option import SEED_MAX
-from ..data.manifest import RowDroppedError, prompt_key, raw_categories, read_categories, read_text
-from ..data.pairs_report import HARD_RULE, MALFORMED, reason_lines
-from ..data.prompt_list import NEUTRAL
+from ..pairs.prompts import NEUTRAL
+from ..pairs.report import HARD_RULE, MALFORMED, reason_lines
+from ..pairs.rows import RowDroppedError, prompt_key, raw_categories, read_categories, read_text
 from ..rules.categories import normalize_categories, normalize_category
 from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from ..system.tables import named_columns

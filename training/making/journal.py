@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..data.folder import PAIRS_FILE
-from ..data.pairs_report import reason_lines
+from ..pairs.folder import PAIRS_FILE
+from ..pairs.report import reason_lines
 from ..system.work_folder import claim, locked, unfinished, write_whole
 from .manifest_lines import Line, read_lines, with_rows, write_lines
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.manifest import read_rows
+from ..pairs.rows import read_rows
 from ..system.work_folder import write_whole
 
 

@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ..data.manifest import RowDroppedError, read_categories, read_text
-from ..data.pairs_report import DUPLICATE_ID, INCOMPLETE, MALFORMED, reason_lines
+from ..pairs.report import DUPLICATE_ID, INCOMPLETE, MALFORMED, reason_lines
+from ..pairs.rows import RowDroppedError, read_categories, read_text
 from ..system.tables import parse_row
 
 ARROW = "=>"

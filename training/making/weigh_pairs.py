@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.folder import PAIRS_FILE
-from ..data.manifest import RowDroppedError, read_categories, read_text
 from ..evaluation import Panel
+from ..pairs.folder import PAIRS_FILE
+from ..pairs.rows import RowDroppedError, read_categories, read_text
 from ..system.paths import contained_path
 from ..system.pictures import read_rgb
 from ..system.work_folder import write_whole

@@ -9,7 +9,7 @@ import torch
 
 from ..config import MergeConfig
 from ..models.noise import named_generator
-from ..preference import PreferencePair
+from ..pairs.pair import PreferencePair
 from .methods import MERGE_METHODS
 
 NEUTRAL = ""  # the category of prompts on which nothing must change

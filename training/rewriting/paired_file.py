@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from ..data.manifest import prompt_key, raw_categories
-from ..data.paired_prompts import read_paired_prompts
+from ..pairs.prompts import read_paired_prompts
+from ..pairs.rows import prompt_key, raw_categories
 from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from .source import RewriteSource
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config import RewriteConfig
-from ..data.manifest import is_placeholder, prompt_key
-from ..data.pairs_report import HARD_RULE, NAMED
 from ..models.tokenizer import NUM_TOKENS, load_tokenizer
+from ..pairs.report import HARD_RULE, NAMED
+from ..pairs.rows import is_placeholder, prompt_key
 from ..rules.hard_rule import joins_minor_and_sexual
 from .endpoint import EndpointError
 from .term_table import TermTable

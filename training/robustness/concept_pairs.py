@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.manifest import RowDroppedError, read_text
-from ..data.paired_prompts import read_paired_prompts
-from ..data.pairs_report import MALFORMED, reason_lines
+from ..pairs.prompts import read_paired_prompts
+from ..pairs.report import MALFORMED, reason_lines
+from ..pairs.rows import RowDroppedError, read_text
 from ..rules.hard_rule import joins_minor_and_sexual
 
 BAR = "|"

@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ...config import TrainConfig
-from ...data import load_pairs
-from ...data.cache import encode_pairs
 from ...models.conditioning import Conditioning
 from ...models.hashes import weights_hash
 from ...models.noise import NoiseSchedule
+from ...pairs import load_pairs
+from ...pairs.encode import encode_pairs
 from ...rules.categories import CATEGORIES
 from ...run import training_metadata
 from ...trainer import train

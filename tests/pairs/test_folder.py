@@ -6,7 +6,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from training.data import PAIR_SOURCES, load_pairs
+from training.pairs import PAIR_SOURCES, load_pairs
 from training.system.paths import contained_path
 
 

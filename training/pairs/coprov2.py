@@ -17,8 +17,8 @@ from ..rules.hard_rule import row_texts
 from ..system.paths import ImageIndex
 from ..system.tables import read_csv, start_of
 from .collect import SourceRows
-from .manifest import is_placeholder, prompt_key
-from .pairs_report import BAD_NAME, ONE_SIDE, TWO_PROMPTS, PairsReport
+from .report import BAD_NAME, ONE_SIDE, TWO_PROMPTS, PairsReport
+from .rows import is_placeholder, prompt_key
 
 COLUMNS = ("prompt", "image", "category")
 REPEATED = "an image name stands in several rows, one for each category"

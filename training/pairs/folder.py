@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .collect import SourceRows
-from .manifest import read_rows
+from .rows import read_rows
 
 PAIRS_FILE, NEUTRAL_FILE = "pairs.jsonl", "neutral.jsonl"
 

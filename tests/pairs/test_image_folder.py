@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from training.data import PAIR_SOURCES, load_pairs
+from training.pairs import PAIR_SOURCES, load_pairs
 
 COLUMNS = ("file_name", "jpg_0", "jpg_1", "label_0", "caption")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..system.tensors import refuse_existing
 from .folder import NEUTRAL_FILE, PAIRS_FILE
-from .safety_pairs import SafetyPairs
+from .pair import SafetyPairs
 
 REPORT_FILE = "import_report.json"
 _IMAGES = "images"

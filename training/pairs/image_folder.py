@@ -16,8 +16,8 @@ from ..rules.hard_rule import row_texts
 from ..system.paths import ImageIndex
 from ..system.tables import read_csv, start_of
 from .collect import SourceRows
-from .manifest import read_rows
-from .pairs_report import BAD_LABEL, INCOMPLETE, MALFORMED, ONE_SIDE, TWO_PROMPTS, TWO_WINNERS, PairsReport
+from .report import BAD_LABEL, INCOMPLETE, MALFORMED, ONE_SIDE, TWO_PROMPTS, TWO_WINNERS, PairsReport
+from .rows import read_rows
 
 COLUMNS = ("jpg_0", "jpg_1", "label_0", "caption")
 DISAGREES = "label_0 lets the file win that its name calls unsafe"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.data.prompt_list import PromptList, parse_prompts
+from training.pairs.prompts import PromptList, parse_prompts
 
 
 def test_lines_are_prompts_and_blank_ones_are_passed_over():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..models.conditioning import Conditioning
-from ..order import Bucket
 from .entry_store import Entry
 
 
@@ -99,3 +99,17 @@ class TrainingData:
     def is_mirrored(self) -> bool:
         """Whether there is a mirrored image for each."""
         return len(self.winner) == 2 * self.num_pairs
+
+
+class Bucket(NamedTuple):
+    """Pairs whose pictures have one size, so that they can share a batch.
+
+    Attributes:
+        latent_shape: (4, h, w).
+        pairs: their numbers, (pairs,) int64, at least one.
+        neutral: numbers of the neutral rows of that size, (rows,) int64, at least one.
+    """
+
+    latent_shape: tuple[int, ...]
+    pairs: Tensor
+    neutral: Tensor

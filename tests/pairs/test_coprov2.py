@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.data import PAIR_SOURCES, collect_pairs, load_pairs
-from training.data.coprov2 import read_coprov2
+from training.pairs import PAIR_SOURCES, collect_pairs, load_pairs
+from training.pairs.coprov2 import read_coprov2
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_twin = pytest.mark.skipif(

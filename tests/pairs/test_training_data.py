@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from training.data import NeutralSample, SafetyPairs
-from training.data.cache import encode_pairs, encode_pictures
-from training.data.entry_store import EntryStore, entry_key
-from training.data.pairs_report import PairsReport
 from training.models.conditioning import Conditioning
-from training.preference import PreferencePair
+from training.pairs import NeutralSample, SafetyPairs
+from training.pairs.encode import encode_pairs, encode_pictures
+from training.pairs.entry_store import EntryStore, entry_key
+from training.pairs.pair import PreferencePair
+from training.pairs.report import PairsReport
 from training.system.pictures import load_image
 
 SIDE = 16

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.data.buckets import bucket_sizes, nearest_size
+from training.pairs.arrangement import bucket_sizes, nearest_size
 
 
 @pytest.mark.parametrize("resolution", [8, 16, 64, 200, 512, 520, 768, 1024])

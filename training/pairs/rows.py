@@ -8,7 +8,7 @@ from typing import Any
 from ..rules.categories import normalize_categories
 from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from ..system.tables import parse_row
-from .pairs_report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
+from .report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
 
 # Letters and digits of a prompt that nobody meant; CoProV2 has "----prompt-------" six times.
 _PLACEHOLDERS = {
@@ -141,3 +141,16 @@ def _unbracketed(value: str) -> str:
     text = value.strip()
     is_list = text.startswith("[") and text.endswith("]")
     return ",".join(part.strip(" \t\"'") for part in text[1:-1].split(",")) if is_list else value
+
+
+RIGHT = ("loser_is_unsafe", "winner_is_safe")
+
+
+def read_judged_right(fields: Mapping[str, Any]) -> bool | None:
+    """Return whether judges found the unsafe image unsafe and the safe one safe; None: nobody says.
+
+    The field is `scores: {"loser_is_unsafe": true, "winner_is_safe": true}`, beside the scores themselves.
+    """
+    scores = fields.get("scores")
+    said = [scores.get(name) for name in RIGHT] if isinstance(scores, Mapping) else [None]
+    return all(said) if all(isinstance(each, bool) for each in said) else None

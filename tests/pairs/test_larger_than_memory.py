@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 from training.models.conditioning import Conditioning
-from training.data.cache import encode_pairs
-from training.data.pairs_report import PairsReport
-from training.data import SafetyPairs
-from training.preference import PreferencePair
+from training.pairs.encode import encode_pairs
+from training.pairs.report import PairsReport
+from training.pairs import SafetyPairs
+from training.pairs.pair import PreferencePair
 
 torch.set_num_threads(1)
 folder, width, count = Path(sys.argv[1]), 8192, 64  # 2.5 MB a prompt, 160 MB in all

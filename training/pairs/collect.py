@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..preference import PreferencePair
 from ..rules.categories import normalize_category
 from ..system.paths import contained_path
 from ..system.pictures import checked_digest
-from .judged_pair import read_judged_right
-from .manifest import RowDroppedError, prompt_key, read_categories, read_safety_gap, read_text
-from .pairs_report import (
+from .pair import NeutralSample, PreferencePair, SafetyPairs
+from .report import (
     CONTRADICTORY,
     DUPLICATE,
     DUPLICATE_ID,
@@ -24,7 +22,7 @@ from .pairs_report import (
     UNREADABLE,
     PairsReport,
 )
-from .safety_pairs import NeutralSample, SafetyPairs
+from .rows import RowDroppedError, prompt_key, read_categories, read_judged_right, read_safety_gap, read_text
 
 _PAIR_PROMPTS, _PAIR_IMAGES = ("unsafe_prompt", "safe_prompt"), ("unsafe_image", "safe_image")
 

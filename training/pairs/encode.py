@@ -15,13 +15,12 @@ from torch import Tensor
 from ..models.conditioning import LATENT_STEP, Conditioning
 from ..models.tokenizer import NUM_TOKENS, warn_of_cut
 from ..system.pictures import load_image
-from .arrangement import Arrangement, Picture, arrange, latent_shape
-from .buckets import bucket_sizes
+from .arrangement import Arrangement, Picture, arrange, bucket_sizes, latent_shape
 from .entry_store import Entry, EntryStore, entry_key
 from .training_data import LatentRows, PromptRows, TrainingData
 
 if TYPE_CHECKING:
-    from .safety_pairs import SafetyPairs
+    from .pair import SafetyPairs
 
 DTYPE = torch.float32  # embeddings in fp16 would move the reference errors more than a small beta forgives
 

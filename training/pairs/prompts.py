@@ -1,9 +1,15 @@
 """Prompts as plain text, one a line: from a file, or from a text box."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..rules.categories import CATEGORIES, normalize_category
 from ..rules.hard_rule import joins_minor_and_sexual
+from ..system.tables import read_csv
+from .coprov2 import is_coprov2, read_coprov2
+from .folder import PAIRS_FILE
+from .rows import read_rows
 
 NEUTRAL = "neutral"  # written instead of a category: a prompt that must stay as it is
 
@@ -61,3 +67,29 @@ def split_category(line: str) -> tuple[str | None, str]:
     if name == NEUTRAL:
         return "", rest.strip()
     return (name, rest.strip()) if name in CATEGORIES else (None, line)
+
+
+_RING_A_BELL = {"prompt": "unsafe_prompt", "prompt1": "safe_prompt"}  # Violence_30.csv of its repository
+
+
+def read_paired_prompts(path: Path) -> Iterable[tuple[str, Mapping[str, Any] | None]]:
+    """Return the rows of a paired file as a manifest's: name and fields, None for a row that is no object.
+
+    The file is CoProV2's CSV, Ring-A-Bell's, whose column `prompt` has the concept and `prompt1` has not,
+    JSON lines with unsafe_prompt and safe_prompt, or a folder that holds such a `pairs.jsonl`. Rows are not
+    checked.
+
+    Raises:
+        ValueError: if there is no such file, or a CSV that is neither.
+    """
+    file = path / PAIRS_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"{file.name} does not exist in {file.parent}. Name a file of paired prompts.")
+    if is_coprov2(file):
+        return read_coprov2(file, images=file.parent).rows
+    return _read_ring_a_bell(file) if file.suffix.lower() == ".csv" else read_rows(file)
+
+
+def _read_ring_a_bell(file: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    for name, cells in read_csv(file, tuple(_RING_A_BELL)):
+        yield name, {_RING_A_BELL.get(column, column): cell for column, cell in cells.items()}

@@ -12,8 +12,8 @@ from .collect import SourceRows, collect_pairs
 from .coprov2 import is_coprov2, read_coprov2
 from .folder import is_pairs_folder, read_folder
 from .image_folder import is_image_folder, read_image_folder
-from .pairs_report import PairsReport
-from .safety_pairs import NeutralSample, SafetyPairs
+from .pair import NeutralSample, SafetyPairs
+from .report import PairsReport
 
 __all__ = [
     "PAIR_SOURCES",

@@ -6,8 +6,8 @@ import os
 import pytest
 from PIL import Image
 
-from training.data import load_pairs
-from training.data.copy_pairs import copy_pairs
+from training.pairs import load_pairs
+from training.pairs.copy_pairs import copy_pairs
 
 
 @pytest.fixture
