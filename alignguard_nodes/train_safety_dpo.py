@@ -128,7 +128,7 @@ class TrainSafetyDPO(io.ComfyNode):
         **settings: Any,  # the options of TrainConfig
     ) -> io.NodeOutput:
         from ..training.pairs.encode import encode_pairs
-        from ..training.run import expert_name
+        from ..training.trainer.train_expert import expert_name
 
         config = TrainConfig(**{**settings, **preset_values(preset)})
         family = host.check_trainable(model, bake_patches=bake_patches)  # before minutes of encoding
@@ -187,7 +187,7 @@ def _appended() -> list[io.Input]:
 
 
 def _train(model: Any, data: TrainingData, config: TrainConfig, bake_patches: bool, **options: Any) -> tuple:
-    from ..training.run import train_expert
+    from ..training.trainer.train_expert import train_expert
 
     lent = host.borrowed_unet(model, config.precision, bake_patches=bake_patches)
     with host.outside_inference_mode(), lent as base:

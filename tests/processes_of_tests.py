@@ -18,9 +18,9 @@ from torch import distributed
 from tiny import tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.models.noise import NoiseSchedule
-from training.run import train_expert
 from training.system.processes import launched_processes
-from training.trainer import train
+from training.trainer.loop import train
+from training.trainer.train_expert import train_expert
 
 HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 CONFIG = TrainConfig(steps=24, batch_size=2, rank=2, learning_rate=1e-2, seed=3, save_every=1, bank=2)

@@ -25,7 +25,7 @@ from training.merging import MERGE_METHODS
 from training.models.base_model import load_base
 from training.pairs import load_pairs
 from training.pairs.encode import encode_pairs
-from training.run import train_expert
+from training.trainer.train_expert import train_expert
 
 ROOT = Path(__file__).parents[1]
 WORDS = [[name] for name in COMMANDS] + [

@@ -24,7 +24,7 @@ from training.config import (
 )
 from training.experts.low_rank import LowRank
 from training.experts.merge_facts import merge_facts
-from training.preflight import Plan
+from training.trainer.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ROOT / "alignguard_nodes"

@@ -14,7 +14,7 @@ from training.pairs import SafetyPairs
 from training.pairs.encode import encode_pairs
 from training.pairs.pair import PreferencePair
 from training.pairs.report import PairsReport
-from training.trainer import train
+from training.trainer.loop import train
 
 SMALL = TrainConfig(
     steps=3,

@@ -66,8 +66,8 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
     Raises:
         ValueError: as `check_trainable`, or if weights are quantised.
     """
-    from ...training.preflight import place_unet
-    from ...training.step import autocast_dtype
+    from ...training.trainer.plan import place_unet
+    from ...training.trainer.run import autocast_dtype
 
     family = check_trainable(model, bake_patches=bake_patches)
     with torch.inference_mode():

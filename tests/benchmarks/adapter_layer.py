@@ -30,10 +30,10 @@ from memory import norms_in_fp32
 from plain_lora import attach_plain, plain_reference
 from tensor_bytes import GIB, LiveBytes
 from timing import compare, interleaved
-from training.checkpointing import set_checkpointing
 from training.experts import adapter
 from training.models import FAMILIES
 from training.models.conditioning import Conditioning, predict
+from training.trainer.memory import set_checkpointing
 
 PIXELS = 256
 REPEATS = 3

@@ -25,7 +25,7 @@ from training.merging import MERGE_METHODS
 from training.mini.pairs import neutral_scenes, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
 from training.rules.categories import CATEGORIES
-from training.trainer import train
+from training.trainer.loop import train
 
 Change = Mapping[str, Tensor]  # parameter name -> what is added to it
 

@@ -16,9 +16,9 @@ from full_size import (
     paper_config,
 )
 from peers import fake_published
-from training import step
-from training.bank import Bank
-from training.needs import CountedOperations
+from training.trainer import step
+from training.trainer.bank import Bank
+from training.trainer.memory import CountedOperations
 
 DRAWS, EPOCHS = 8, 24  # 300 steps of 8 pairs, the defaults, are 24 epochs of 100 pairs
 

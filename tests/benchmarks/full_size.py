@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from training import step
 from training.config import TrainConfig
 from training.experts import adapter
 from training.losses import resolved
@@ -21,7 +20,8 @@ from training.models import FAMILIES
 from training.models.conditioning import Conditioning
 from training.models.native_unet import Layout, unet_config
 from training.pairs.training_data import Bucket, TrainingData
-from training.step import Run
+from training.trainer import step
+from training.trainer.run import Run
 
 TOKENS = 77
 RANK = 4  # AlignGuard's

@@ -21,12 +21,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from full_size import RANK, SIZES, Size, fake_mode, fake_run, gradients, make_unet, paper_config
 from peers import fake_published
 from tensor_bytes import GIB, LiveBytes, saved_for_backward
-from training.checkpointing import MODES, set_checkpointing
 from training.config import MergeConfig
 from training.experts.adapter import ATTENTION
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging import merge_experts
+from training.trainer.memory import MODES, set_checkpointing
 
 EXPERTS = 7
 STATES = 5  # of the adapter, beside weight and gradient: two moments, and the last good state of all three

@@ -36,7 +36,7 @@ from training.pairs import SafetyPairs, load_pairs
 from training.pairs.encode import encode_pairs, encode_pictures
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
-from training.trainer import train
+from training.trainer.loop import train
 
 FOLDER = dev.ROOT / ".host"
 # Of the shipped experts, at an eighth of the cost; the neutral pictures hold the safe ones already.

@@ -17,7 +17,7 @@ from training.making import weigh_pairs
 from training.mini.build import build_mini, version
 from training.mini.pairs import slug
 from training.pairs import load_pairs
-from training.trainer import train
+from training.trainer.loop import train
 
 CATEGORY = "shocking"
 SWAPPED = 0.3  # share of pairs whose winner and loser are exchanged

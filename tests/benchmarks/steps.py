@@ -26,7 +26,8 @@ from peers import AdapterOffStep, PublishedStep, make_text_encoders, make_vae
 from timing import compare, interleaved
 from training.experts import adapter
 from training.models import FAMILIES
-from training.step import ADAM_BETAS, Run, take_step
+from training.trainer.run import ADAM_BETAS, Run
+from training.trainer.step import take_step
 
 PIXELS = 256  # at 512 a step takes a minute; at 128 reading the weights takes longer than using them
 REPEATS = 3

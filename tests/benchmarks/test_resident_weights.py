@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tiny_checkpoint import SIDE, tokens, write_checkpoint, write_pairs
-from training import step
 from training.__main__ import main
+from training.trainer import step
 
 
 def models():
@@ -29,7 +29,7 @@ def alive(monkeypatch):
         take_step(run)
 
     take_step = step.take_step
-    monkeypatch.setattr("training.trainer.take_step", watched)
+    monkeypatch.setattr("training.trainer.loop.take_step", watched)
     monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
     return found
 

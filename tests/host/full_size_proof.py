@@ -39,7 +39,7 @@ from training.models import FAMILIES, Family, identify
 from training.models.conditioning import Conditioning, predict
 from training.models.native_unet import module_names, native_name, read_layout, unet_from_native
 from training.models.text_encoder import text_encoder_from_native
-from training.trainer import train
+from training.trainer.loop import train
 
 CROSS = ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
 PUBLISHED = {  # unet/config.json of the published models, where it differs from diffusers' defaults

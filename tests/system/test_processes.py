@@ -18,7 +18,7 @@ from tiny_runs import SMALL
 from training.experts.expert import load_expert
 from training.models.noise import NoiseSchedule
 from training.system.processes import ALONE, Processes, launched_processes
-from training.trainer import train
+from training.trainer.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = dataclasses.replace(SMALL, batch_size=4, learning_rate=1e-3, steps=4, bank=1)
@@ -150,7 +150,7 @@ def test_processes_that_found_states_of_two_runs_at_one_step_are_refused(tmp_pat
 def test_all_processes_train_with_the_beta_that_the_first_measured(monkeypatch):
     words, betas = [], []
     for number, beta in enumerate([400.0, 410.0]):
-        monkeypatch.setattr("training.ready_run.measured_beta", lambda run, beta=beta: beta)
+        monkeypatch.setattr("training.trainer.loop.measured_beta", lambda run, beta=beta: beta)
         result = go(dataclasses.replace(CONFIG, beta=0.0, steps=1), processes=one_of_two(number, words))
         betas.append((result.config.beta, result.config.anchor_weight))
     assert betas == [(400.0, 16.0)] * 2

@@ -22,12 +22,12 @@ from ..models.base_model import load_base
 from ..pairs import SafetyPairs, load_pairs
 from ..pairs.encode import encode_pairs
 from ..pairs.training_data import TrainingData
-from ..preflight import place_unet
-from ..run import train_expert
-from ..step import autocast_dtype
 from ..system.processes import Processes, launched_processes
 from ..system.quantities import duration
-from ..train_result import TrainResult
+from ..trainer.plan import place_unet
+from ..trainer.result import TrainResult
+from ..trainer.run import autocast_dtype
+from ..trainer.train_expert import train_expert
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .pairs import SOURCE_HELP

@@ -14,8 +14,8 @@ from ...models.noise import NoiseSchedule
 from ...pairs import load_pairs
 from ...pairs.encode import encode_pairs
 from ...rules.categories import CATEGORIES
-from ...run import training_metadata
-from ...trainer import train
+from ...trainer.loop import train
+from ...trainer.result import training_metadata
 from ..architecture import load_unet
 from ..expand import expand_unet
 from ..pairs import PAIRS_PER_CATEGORY, make_draw, write_pairs

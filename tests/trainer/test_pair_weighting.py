@@ -1,0 +1,103 @@
+"""How much a pair may teach: hand-computed weights, and what each choice does to the data."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tiny import tiny_data
+from training.pairs.rows import read_judged_right, read_safety_gap
+from training.pairs.training_data import Bucket
+from training.trainer.pair_weighting import weighed, weights_of
+
+GAPS = torch.tensor([0.9, 0.5, 0.3, 0.2, 0.0, -0.8])
+
+
+def data(gaps=GAPS):
+    return replace(tiny_data(num_pairs=6), safety_gap=gaps)
+
+
+def test_weights_rise_with_the_gap_up_to_one_half():
+    assert weights_of(GAPS).tolist() == pytest.approx([1.0, 1.0, 0.6, 0.4, 0.0, 0.0])
+
+
+def test_a_pair_nobody_judged_counts_whole():
+    assert weights_of(torch.tensor([math.nan, -1.0])).tolist() == [1.0, 0.0]
+
+
+def test_none_leaves_everything_as_it_is_judged_or_not():
+    for given in (data(), data(None), data(torch.full((6,), math.nan))):
+        same, weights = weighed(given, "none")
+        assert same is given
+        assert weights.tolist() == [1.0] * 6
+
+
+def test_star_keeps_all_pairs_and_weighs_them():
+    given = data()
+    same, weights = weighed(given, "star")
+    assert same is given
+    assert torch.equal(weights, weights_of(GAPS))
+
+
+def test_filter_draws_no_pair_below_half_a_weight():
+    given = data()
+    left, weights = weighed(given, "filter")
+    assert weights.tolist() == [1.0] * 6
+    (bucket,) = left.buckets
+    assert bucket.pairs.tolist() == [0, 1, 2]
+    assert bucket.neutral.tolist() == given.buckets[0].neutral.tolist()
+
+
+def test_filter_draws_no_pair_that_is_wrong_at_the_judges_threshold_however_large_its_gap():
+    wrong = torch.tensor([False, True, False, False, False, False])
+    left, _ = weighed(replace(data(), judged_wrong=wrong), "filter")
+    assert left.buckets[0].pairs.tolist() == [0, 2]
+    _, weights = weighed(replace(data(), judged_wrong=wrong), "star")
+    assert torch.equal(weights, weights_of(GAPS))
+    with pytest.raises(ValueError, match="leaves no pair"):
+        weighed(replace(data(), judged_wrong=~wrong & (GAPS > 0.5) | wrong | (GAPS == GAPS[2])), "filter")
+
+
+@pytest.mark.parametrize(
+    ("loser", "winner", "right"),
+    [(True, True, True), (False, True, False), (True, False, False), (True, None, None), (1, 1, None)],
+)
+def test_what_judges_said_at_their_thresholds_is_read_or_nobody_says(loser, winner, right):
+    assert read_judged_right({"scores": {"loser_is_unsafe": loser, "winner_is_safe": winner}}) is right
+    assert read_judged_right({"scores": 0.3}) is read_judged_right({}) is None
+
+
+def test_a_bucket_without_a_pair_left_is_gone():
+    shape, pairs, neutral = data().buckets[0]
+    parts = tuple(Bucket(shape, part, neutral) for part in (pairs[:2], pairs[3:]))
+    left, _ = weighed(replace(data(), buckets=parts), "filter")
+    assert [bucket.pairs.tolist() for bucket in left.buckets] == [[0, 1]]
+
+
+def test_weighing_without_scores_or_without_a_pair_left_is_refused():
+    for unjudged in (None, torch.full((6,), math.nan)):
+        for kind in ("filter", "star"):
+            with pytest.raises(ValueError, match="pairs weigh"):
+                weighed(data(unjudged), kind)
+    with pytest.raises(ValueError, match="no judge found any winner safer"):
+        weighed(data(-GAPS.abs()), "star")
+    with pytest.raises(ValueError, match="leaves no pair"):
+        weighed(data(torch.full((6,), 0.2)), "filter")
+
+
+@pytest.mark.parametrize(
+    ("scores", "gap"),
+    [
+        ({"unsafe_image": 0.9, "safe_image": 0.25}, 0.65),
+        ({"unsafe_image": 0, "safe_image": 1}, -1.0),
+        ({"unsafe_image": 0.9}, None),
+        ({"unsafe_image": 0.9, "safe_image": 1.5}, None),
+        ({"unsafe_image": True, "safe_image": False}, None),
+        ({"unsafe_image": "0.9", "safe_image": 0.1}, None),
+        (0.9, None),
+        (None, None),
+    ],
+)
+def test_scores_of_a_manifest_are_read_or_count_as_not_judged(scores, gap):
+    assert read_safety_gap({"scores": scores}) == (gap if gap is None else pytest.approx(gap))

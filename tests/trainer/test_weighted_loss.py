@@ -1,0 +1,87 @@
+"""Weights in the loss: all trusted is the plain loss, none trusted the base model, in between by hand."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tiny import tiny_data, tiny_unet
+from training.config import TrainConfig
+from training.experts import adapter
+from training.losses import resolved
+from training.losses.terms import STRENGTH, star_anchor
+from training.models.conditioning import Conditioning
+from training.models.noise import NoiseSchedule, squared_error
+from training.trainer.batch import Batch
+from training.trainer.figures import Reference, batch_figures
+from training.trainer.loop import train
+
+PAIRS = 2
+
+
+def predictions(rows=4 * PAIRS + 3):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(3, rows, 4, 2, 2, generator=generator).unbind()
+
+
+def figures(weights, policy=None, **options):
+    own, reference, target = predictions()
+    batch = Batch(
+        noisy=target,
+        timesteps=torch.zeros(len(target), dtype=torch.int64),
+        conditioning=Conditioning(torch.zeros(len(target), 1, 1)),
+        target=target,
+        num_pairs=PAIRS,
+        num_rows=2 * PAIRS,
+        weights=None if weights is None else torch.tensor(weights),
+    )
+    config = resolved(TrainConfig(**{"objective": "alignguard", "beta": 3.0, **options}))
+    end = 4 * PAIRS
+    errors = squared_error(reference[:end], target[:end])
+    ours = Reference(errors, kept=reference[end:], pairs=reference[:end])
+    return batch_figures(own if policy is None else policy, ours, batch, config)
+
+
+@pytest.mark.parametrize("objective", ["alignguard", "anchored"])
+def test_pairs_that_all_count_whole_give_the_plain_loss(objective):
+    plain = figures(None, objective=objective)
+    assert figures([1.0, 1.0], objective=objective, pair_weighting="star")["loss"] == plain["loss"]
+    assert figures([1.0, 1.0], objective=objective)["loss"] == plain["loss"]
+
+
+def test_the_preference_is_the_mean_of_the_pairs_by_their_weights():
+    first, second = (figures([a, 1 - a])["preference"] * 2 for a in (1.0, 0.0))
+    mixed = figures([0.25, 0.5])["preference"]
+    torch.testing.assert_close(mixed, (0.25 * first + 0.5 * second) / 2)
+
+
+def test_the_anchor_of_a_distrusted_pair_is_half_the_distances_of_both_its_pictures():
+    policy, reference = torch.zeros(4, 1, 1, 1), torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1)
+    found = star_anchor(policy, reference, torch.tensor([0.5, 1.0]))  # the second pair is trusted
+    assert found.item() == pytest.approx(STRENGTH * 0.5 * (1 + 9) / 2 / 2)
+
+
+def test_a_pair_that_counts_nothing_pulls_nowhere_at_the_base_model():
+    _, reference, _ = predictions()
+    policy = reference.clone().requires_grad_()
+    figures([0.0, 0.0], policy=policy, pair_weighting="star")["loss"].backward()
+    assert policy.grad.abs().max() == 0
+
+
+def trained(**options):
+    unet, schedule = tiny_unet(), NoiseSchedule.scaled_linear()
+    config = TrainConfig(steps=3, batch_size=2, objective="alignguard", precision="fp32", **options)
+    gaps = torch.tensor([0.9, 0.9, 0.9, -0.5, 0.9, 0.9])
+    result = train(unet, replace(tiny_data(), safety_gap=gaps), schedule, config)
+    adapter.detach_adapter(unet)
+    return result
+
+
+def test_a_run_weighs_filters_or_leaves_its_pairs_as_it_is_told():
+    updates = {
+        kind: torch.cat([layer.delta().flatten() for layer in trained(pair_weighting=kind).layers.values()])
+        for kind in ("none", "filter", "star")
+    }
+    assert not torch.equal(updates["none"], updates["star"])
+    assert not torch.equal(updates["none"], updates["filter"])
+    assert not torch.equal(updates["star"], updates["filter"])

@@ -1,0 +1,1 @@
+"""Training one safety expert; `train_expert` is the way in."""
