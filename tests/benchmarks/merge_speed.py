@@ -22,8 +22,7 @@ from training.config import MergeConfig
 from training.experts.expert import SafetyExpert, open_expert, save_expert
 from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS, collect_statistics, merge_experts
-from training.merging.calibration import NEUTRAL
-from training.merging.latents import calibration_timesteps, draw, starting_noise
+from training.merging.calibration_inputs import NEUTRAL, calibration_timesteps, draw, starting_noise
 from training.mini import shipped
 from training.mini.architecture import load_unet
 from training.mini.expand import expand_layers, expand_unet

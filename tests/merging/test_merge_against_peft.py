@@ -7,12 +7,8 @@ from peft.utils.merge_utils import calculate_majority_sign_mask, disjoint_merge
 from torch import nn
 
 from training.experts.low_rank import LowRank
-from training.merging.average import average
-from training.merging.concat import concat
-from training.merging.entrywise import elected_mean, keep_random
-from training.merging.magnitude_prune import magnitude_prune
-from training.merging.svd import svd
-from training.merging.ties import ties
+from training.merging.entrywise import elected_mean, keep_random, magnitude_prune, ties
+from training.merging.exact import average, concat, svd
 
 RANK, SIZE = 3, 20
 

@@ -15,8 +15,8 @@ from ..experts.expert import SafetyExpert
 from ..experts.low_rank import LowRank
 from ..models.noise import named_generator
 from ..rules.categories import normalize_categories
-from .activations import collect_statistics
-from .calibration import CalibrationPrompts, calibration_prompts
+from .calibrate import collect_statistics
+from .calibration_inputs import CalibrationPrompts, calibration_prompts
 from .layer import MergedLayer, as_low_rank, rows_won
 from .members import (
     Member,
@@ -27,10 +27,9 @@ from .members import (
     warn_of_bases,
     warn_of_initial_a,
 )
+from .metadata import calibration, energy, provenance, sizes
 from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, plain_methods
-from .record import calibration, energy, provenance, sizes
-from .statistics import Statistics, check_statistics
-from .statistics_store import StatisticsStore
+from .statistics import Statistics, StatisticsStore, check_statistics
 
 __all__ = [
     "MERGE_METHODS",

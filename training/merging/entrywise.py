@@ -15,6 +15,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..experts.low_rank import LowRank
+from .layer import MergedLayer
+
 
 def keep_largest(delta: Tensor, density: float) -> Tensor:
     """Set all but the entries of largest magnitude to zero (TIES, arXiv:2306.01708, section 3, "trim").
@@ -61,3 +64,51 @@ def elected_mean(deltas: Sequence[Tensor]) -> Tensor:
         total += delta.where(agrees, 0.0)
         count += agrees
     return total / count.clamp(min=1)
+
+
+def magnitude_prune(parts: Sequence[LowRank], *, density: float) -> MergedLayer:
+    """Return delta = sum_e trim(delta_e), dense.
+
+    Args:
+        parts: update of each expert, strength folded.
+        density: share of each update's entries that is kept, in (0, 1].
+    """
+    return MergedLayer(sum(keep_largest(part.delta(), density) for part in parts))
+
+
+def ties(parts: Sequence[LowRank], *, density: float) -> MergedLayer:
+    """Return, entry by entry, the mean of the trimmed updates that have the elected sign, dense.
+
+    Args:
+        parts: update of each expert, strength folded.
+        density: share of each update's entries that is kept, in (0, 1].
+    """
+    return MergedLayer(elected_mean([keep_largest(part.delta(), density) for part in parts]))
+
+
+def dare_linear(
+    parts: Sequence[LowRank], *, density: float, generators: Sequence[torch.Generator]
+) -> MergedLayer:
+    """Return delta = sum_e drop(delta_e) / density, dense.
+
+    Args:
+        parts: update of each expert, strength folded.
+        density: share of each update's entries that is kept, in (0, 1].
+        generators: one per part.
+    """
+    pairs = zip(parts, generators, strict=True)
+    return MergedLayer(sum(keep_random(part.delta(), density, generator) for part, generator in pairs))
+
+
+def dare_ties(
+    parts: Sequence[LowRank], *, density: float, generators: Sequence[torch.Generator]
+) -> MergedLayer:
+    """Return, entry by entry, the mean of the thinned and rescaled updates that have the elected sign, dense.
+
+    Args:
+        parts: update of each expert, strength folded.
+        density: share of each update's entries that is kept, in (0, 1].
+        generators: one per part.
+    """
+    pairs = zip(parts, generators, strict=True)
+    return MergedLayer(elected_mean([keep_random(part.delta(), density, own) for part, own in pairs]))

@@ -4,18 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .activity_collector import ActivityCollector
-from .average import average
 from .co_merge import co_merge
 from .collector import Collector
-from .concat import concat
-from .dare_linear import dare_linear
-from .dare_ties import dare_ties
+from .entrywise import dare_linear, dare_ties, magnitude_prune, ties
+from .exact import average, concat, svd
 from .layer import MergedLayer
-from .magnitude_prune import magnitude_prune
-from .regmean import regmean
-from .response_collector import ResponseCollector
-from .svd import svd
-from .ties import ties
+from .regmean import ResponseCollector, regmean
 
 
 @dataclass(frozen=True)

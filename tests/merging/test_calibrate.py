@@ -9,9 +9,9 @@ from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank, concatenate
 from training.merging import collect_statistics, merge_experts
+from training.merging.calibration_inputs import calibration_timesteps, ddim_step, noised, starting_noise
 from training.merging.collector import tokens_of
 from training.merging.input_record import RecordedActivity
-from training.merging.latents import calibration_timesteps, ddim_step, noised, starting_noise
 from training.merging.members import Member
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule, named_generator

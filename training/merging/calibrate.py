@@ -20,13 +20,11 @@ from ..experts.lora_keys import coverage
 from ..experts.low_rank import LowRank
 from ..models.conditioning import Conditioning
 from ..models.noise import NoiseSchedule
-from .calibration import rounds_of
+from .calibration_inputs import base_passes, rounds_of
 from .collector import Collector
-from .latents import base_passes
 from .members import Member, layer_parts, layer_shapes, members_of
 from .methods import MERGE_METHODS, calibrated_methods
-from .statistics import Statistics
-from .statistics_store import StatisticsStore
+from .statistics import Statistics, StatisticsStore
 
 _FIRST_CHECK = 8  # rounds before halves are compared; fewer agree by chance
 

@@ -7,8 +7,7 @@ from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging.members import Member
-from training.merging.regmean import regmean
-from training.merging.response_collector import ResponseCollector
+from training.merging.regmean import ResponseCollector, regmean
 
 D_OUT, D_IN = 14, 10
 NAME, PROMPT = (f"mid_block.attentions.0.transformer_blocks.0.{own}" for own in ("attn1.to_q", "attn2.to_k"))

@@ -6,7 +6,7 @@ import pytest
 
 from training.config import MergeConfig
 from training.merging import calibration_prompts
-from training.merging.calibration import rounds_of
+from training.merging.calibration_inputs import rounds_of
 from training.pairs.pair import PreferencePair
 
 
