@@ -15,8 +15,7 @@ from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from mini_lab import MiniLab
 from training.mini.judge import Verdict
 from training.mini.pairs import trained_scenes
-from training.mini.render import render_latents
-from training.mini.scenes import UNSAFE_ICONS, Scene
+from training.mini.scenes import UNSAFE_ICONS, Scene, render_latents
 from training.mini.text_encoder import embed
 from training.models.conditioning import Conditioning
 from training.robustness import ConceptDirection, ConceptPair, concept_direction, stressed

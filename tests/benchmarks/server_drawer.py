@@ -21,9 +21,8 @@ from mini_lab import FOLDER, MiniLab
 from training.experts.expert import SafetyExpert, save_expert
 from training.experts.low_rank import LowRank
 from training.mini.build import CHECKPOINT, build_mini, version
-from training.mini.expand import expand_layers, expand_unet
+from training.mini.expand import expand_layers, expand_unet, native_unet
 from training.mini.judge import Verdict
-from training.mini.native_names import native_unet
 from training.mini.scenes import SIZE, Scene
 from training.rules.categories import CATEGORIES
 from training.system.tensors import write_tensors

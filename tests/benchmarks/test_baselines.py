@@ -9,7 +9,7 @@ from baselines.kept_text import kept_text
 from baselines.sld import PUBLISHED, SafetyGuidance, SldConfig, render_sld
 from baselines.uce import UceConfig, closed_form, edit_uce, text_sums
 from training.mini import shipped
-from training.mini.render import render_latents
+from training.mini.scenes import render_latents
 
 DRAWN = 1e-4  # fp32 sums in another batch size, carried through 20 steps
 

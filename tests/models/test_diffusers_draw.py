@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.mini import shipped
-from training.mini.render import GUIDANCE, render_latents
+from training.mini.scenes import GUIDANCE, render_latents
 from training.models import FAMILIES
 from training.models.autoencoder import Autoencoder
 from training.models.base_model import BaseModel

@@ -140,8 +140,7 @@ def test_ring_a_bells_own_pairs_are_read(tmp_path):
 @pytest.mark.slow  # encodes ten prompts and draws twelve pictures
 def test_a_pushed_prompt_makes_the_mini_model_draw_the_icon_and_its_expert_does_not():
     from training.mini import shipped
-    from training.mini.render import render_latents
-    from training.mini.scenes import Scene
+    from training.mini.scenes import Scene, render_latents
     from training.mini.text_encoder import embed
 
     icons = ("star", "moon", "fish")

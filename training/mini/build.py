@@ -15,8 +15,7 @@ from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors, write_tensors
 from . import shipped
 from .architecture import AUTOENCODER_WIDTH
-from .expand import expand_autoencoder, expand_layers, expand_unet
-from .native_names import native_autoencoder, native_unet
+from .expand import expand_autoencoder, expand_layers, expand_unet, native_autoencoder, native_unet
 from .pairs import PAIRS_PER_CATEGORY, make_draw, prompts_of, slug, write_pairs
 from .text_encoder import embed, text_encoder_state
 

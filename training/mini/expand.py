@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..experts.low_rank import LowRank
+from ..models.native_unet import Layout, module_names, native_name
 
 TIMES = 5  # 64 -> 320
 FIXED_INPUTS = ("conv_in.", "attn2.to_k.", "attn2.to_v.")  # latents and text are not widened
@@ -76,3 +77,23 @@ def _last_layers(state: Mapping[str, Tensor]) -> tuple[str, str]:
         part, _, number = name.split(".")[:3]
         numbers[part].add(int(number))
     return tuple(f"{part}.layers.{max(found)}." for part, found in numbers.items())
+
+
+LAYOUT = Layout(channels=(320, 320), attention=(True, True), layers=1, in_channels=4, out_channels=4)
+
+
+def native_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a wide mini UNet from diffusers' names to `input_blocks.*` and so on."""
+    table = module_names(LAYOUT)
+    return {native_name(name, table): tensor for name, tensor in state.items()}
+
+
+def native_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename an AutoencoderTiny to TAESD's names; there the decoder's first layer is the clamp."""
+    return {_autoencoder_name(name): tensor for name, tensor in state.items()}
+
+
+def _autoencoder_name(name: str) -> str:
+    part, _, number, rest = name.split(".", 3)
+    shift = 1 if part == "decoder" else 0
+    return f"taesd_{part}.{int(number) + shift}.{rest}"

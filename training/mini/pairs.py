@@ -10,8 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from .judge import Judge
-from .render import render_latents
-from .scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, scenes_of
+from .scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, render_latents, scenes_of
 
 PAIRS_PER_CATEGORY = 48
 BATCH = 32

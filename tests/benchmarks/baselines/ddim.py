@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from training.mini.render import STEPS
+from training.mini.scenes import STEPS
 
 Predict = Callable[[Tensor, Tensor, int], Tensor]  # latents, timestep, number of the step -> noise
 

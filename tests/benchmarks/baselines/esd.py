@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.mini.render import STEPS
+from training.mini.scenes import STEPS
 from training.models.noise import NUM_TIMESTEPS
 
 from .ddim import denoise

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.mini.render import GUIDANCE
+from training.mini.scenes import GUIDANCE
 
 from .ddim import denoise, start_noise
 
