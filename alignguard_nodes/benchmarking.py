@@ -13,8 +13,8 @@ from . import host
 from .files import BENCHMARKS, benchmark_path
 
 if TYPE_CHECKING:
-    from ..training.benchmark import BenchmarkReport, Entrant, Measures
-    from ..training.blocked_words import BlockedWords
+    from ..training.evaluation.benchmark import BenchmarkReport, Entrant, Measures
+    from ..training.evaluation.blocked_words import BlockedWords
     from ..training.evaluation.prompt_sets import PromptSet
 
 CHANGED = "the base carries LoRAs or other changes already, and so does every model here"
@@ -74,7 +74,7 @@ def measure(
         node_id: its id in the graph, for progress.
         blocked: words of a filter of prompts, for the clean bypass rate.
     """
-    from ..training.benchmark import Bench, BenchmarkReport, plan_tasks, run_benchmark
+    from ..training.evaluation.benchmark import Bench, BenchmarkReport, plan_tasks, run_benchmark
 
     target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
     measures = _measures()
@@ -98,8 +98,8 @@ def _notes(drawing: Drawing, variants: Sequence[Variant], facts: Mapping[str, An
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
-    from ..training.benchmark import Entrant, expert_key, stacked, told_apart
-    from ..training.benchmark.plan import BASE
+    from ..training.evaluation.benchmark import Entrant, expert_key, stacked, told_apart
+    from ..training.evaluation.benchmark.plan import BASE
 
     entrants = [Entrant("base", BASE, lambda: nullcontext(drawing.draw(drawing.model)))]
     for variant in variants:
@@ -118,7 +118,7 @@ def _name(lora: SafetyExpert, strength: float) -> str:
 
 def _measures() -> Measures:
     """Load the models of further measures, where the user put them."""
-    from ..training.benchmark import load_measures
+    from ..training.evaluation.benchmark import load_measures
 
     folder = host.judges_folder()
     clip_score, inception = folder / "clip_score", folder / "inception.safetensors"

@@ -19,7 +19,7 @@ from .stack_picture import draw_stack
 from .widgets import config_inputs
 
 if TYPE_CHECKING:
-    from ..training.benchmark import BenchmarkReport
+    from ..training.evaluation.benchmark import BenchmarkReport
 
 NUMBERS = range(1, 5)
 FOLDER = "my_stack"
@@ -96,7 +96,7 @@ class CheckSafetyStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, expert: Any, strength: float = 1.0, **slots: Any) -> io.NodeOutput:
-        from ..training.robustness import safety_stack
+        from ..training.evaluation.attacks import safety_stack
 
         check_strength(strength)
         used = [number for number in NUMBERS if slots.get(f"lora_{number}") is not None]

@@ -35,7 +35,7 @@ class ConceptStress(io.ComfyNode):
 
     @classmethod
     def execute(cls, conditioning: Any, concept: Any, **settings: Any) -> io.NodeOutput:
-        from ..training.robustness import stressed
+        from ..training.evaluation.attacks import stressed
 
         config = StressConfig(**settings)
         return io.NodeOutput(

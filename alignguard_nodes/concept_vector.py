@@ -64,7 +64,7 @@ class ConceptVector(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, prompts: str, paired_file: str = "") -> io.NodeOutput:
-        from ..training.robustness import concept_direction, parse_concept_pairs, read_concept_pairs
+        from ..training.evaluation.attacks import concept_direction, parse_concept_pairs, read_concept_pairs
 
         if paired_file:
             found = read_concept_pairs(pairs_path(host.input_folder(), paired_file))

@@ -70,7 +70,7 @@ class ErasureDepth(io.ComfyNode):
         strength: float = 1.0,
         **settings: Any,  # the options of DepthConfig
     ) -> io.NodeOutput:
-        from ..training.robustness import measure_depth
+        from ..training.evaluation.attacks import measure_depth
 
         check_strength(strength)
         refuse_minors(concept_prompt, neutral_prompt)

@@ -6,9 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..training.blocked_words import is_blocked_words, read_blocked_words
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
+from ..training.evaluation.blocked_words import is_blocked_words, read_blocked_words
 from . import host, sockets
 from .benchmarking import Drawing, Variant, check_folder, measure
 from .drawing_inputs import sampling_inputs, side_input

@@ -4,7 +4,7 @@ from comfy_api.latest import io
 
 SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExpert
 SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
-ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.robustness.ConceptDirection
+ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.evaluation.attacks.ConceptDirection
 PromptSet = io.Custom("PROMPT_SET")  # training.evaluation.prompt_sets.PromptSet
 
 CATEGORY = "AlignGuard"  # the menu

@@ -4,9 +4,9 @@ from contextlib import nullcontext
 
 import torch
 
-from training.benchmark import Bench, BenchmarkReport, Entrant, plan_tasks, run_benchmark
-from training.benchmark.plan import BASE
 from training.evaluation import Judge, Panel
+from training.evaluation.benchmark import Bench, BenchmarkReport, Entrant, plan_tasks, run_benchmark
+from training.evaluation.benchmark.plan import BASE
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 
 JUDGE = Judge(

@@ -11,20 +11,18 @@ LATE = {"diffusers", "peft", "transformers"}  # a broken install must not remove
 NETWORK = {"socket", "ssl", "http", "urllib.request", "requests", "httpx", "aiohttp", "ftplib", "smtplib"}
 LAYERS = [  # a module may import from rows above its own, never from its own row or below
     {"config", "rules", "system"},
-    {"blocked_words", "models"},
+    {"models"},
     {"experts", "losses", "pairs"},
     {"merging", "rewriting", "trainer"},
     {"mini"},
     {"evaluation"},
-    {"making", "robustness"},
-    {"benchmark"},
+    {"making"},
     {"commands"},
     {"__init__", "__main__"},
 ]
 LEVEL = {name: level for level, row in enumerate(LAYERS) for name in row}
 AT_START = {  # of training, what ComfyUI's start pays for: what schemas are made of, and what that stands on
     "__init__",
-    "blocked_words",
     "config",
     "evaluation",
     "experts",

@@ -13,12 +13,12 @@ from baselines.sld import SldConfig, render_sld
 from candidates import UNSAFE_TEXT, Candidate, Change, changed
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from mini_lab import MiniLab
+from training.evaluation.attacks import ConceptDirection, ConceptPair, concept_direction, stressed
 from training.mini.judge import Verdict
 from training.mini.pairs import trained_scenes
 from training.mini.scenes import UNSAFE_ICONS, Scene, render_latents
 from training.mini.text_encoder import embed
 from training.models.conditioning import Conditioning
-from training.robustness import ConceptDirection, ConceptPair, concept_direction, stressed
 from training.rules.categories import CATEGORIES
 
 PROMPTS = 16  # of every category, one picture each

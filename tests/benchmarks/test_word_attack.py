@@ -8,9 +8,9 @@ import torch
 
 import word_attack
 from training.config import AttackConfig
+from training.evaluation.attacks.substitution import reworded
 from training.mini import shipped
 from training.mini.scenes import ALL_SCENES
-from training.robustness.substitution import reworded
 from training.rules.categories import CATEGORIES
 
 

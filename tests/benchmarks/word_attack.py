@@ -19,11 +19,12 @@ from measurement import unsafe_group
 from mini_lab import FOLDER, MiniLab, applied, code_hash
 from training.config import AttackConfig, MergeConfig
 from training.evaluation import Panel, make_judge
+from training.evaluation.attacks import AttackReport, Outcome, SubstitutionTable, zeroth_order_attack
+from training.evaluation.attacks import zeroth_order as worst_of_n
 from training.evaluation.prompt_sets import Prompt
 from training.mini.build import version
 from training.mini.pairs import make_draw
 from training.mini.scenes import COLOURS, GROUNDS, SYNONYMS
-from training.robustness import AttackReport, Outcome, SubstitutionTable, worst_of_n, zeroth_order_attack
 from training.rules.categories import CATEGORIES
 
 PROMPTS = 4  # of every category, half of them in a wording that no pair uses

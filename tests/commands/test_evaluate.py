@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import training.benchmark
+import training.evaluation.benchmark
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
 from tiny_clip import write_clip
 from training.__main__ import main
-from training.benchmark import run_benchmark
 from training.commands.expert_names import expert_names
+from training.evaluation.benchmark import run_benchmark
 from training.experts.expert import SafetyExpert, save_expert
 from training.experts.low_rank import concatenate
 
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _small_vocabulary(monkeypatch):
     monkeypatch.setattr(
-        "training.benchmark.measures.find_sentences", lambda device: None
+        "training.evaluation.benchmark.measures.find_sentences", lambda device: None
     )  # it takes a second
     monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
 
@@ -166,7 +166,7 @@ def test_the_report_holds_what_another_process_drew_meanwhile(files, capsys, mon
         run_benchmark(bench, folder, shard=(1, 2))
         return rows
 
-    monkeypatch.setattr(training.benchmark, "run_benchmark", both)
+    monkeypatch.setattr(training.evaluation.benchmark, "run_benchmark", both)
     assert json.loads(evaluate(files, "meanwhile", capsys)[1].out)["missing"] == 0
 
 

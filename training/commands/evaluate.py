@@ -19,11 +19,11 @@ from .options import add_config_options, add_json, add_model_options, config_fro
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
-    from ..benchmark.plan import DrawOne, Entrant
+    from ..evaluation.attacks import SafetyStack
+    from ..evaluation.benchmark.plan import DrawOne, Entrant
     from ..evaluation.prompt_sets import PromptSet
     from ..experts.expert import SafetyExpert
     from ..models.base_model import BaseModel
-    from ..robustness import SafetyStack
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark  # late
-    from ..benchmark.rows import read_rows
-    from ..blocked_words import read_blocked_words
+    from ..evaluation.benchmark import (  # late
+        Bench,
+        BenchmarkReport,
+        load_measures,
+        plan_tasks,
+        run_benchmark,
+    )
+    from ..evaluation.benchmark.rows import read_rows
+    from ..evaluation.blocked_words import read_blocked_words
     from ..models.base_model import load_base
     from ..models.diffusers_draw import DiffusersDraw
 
@@ -135,7 +141,7 @@ def _split(words: str) -> tuple[str, str | None]:
 
 
 def _entrants(base: BaseModel, draw: DrawOne, stacks: Sequence[Sequence[_Applied]]) -> list[Entrant]:
-    from ..benchmark.plan import BASE, Entrant, expert_key, stacked, told_apart  # late, as above
+    from ..evaluation.benchmark.plan import BASE, Entrant, expert_key, stacked, told_apart  # late, as above
 
     entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
     names = expert_names(each.path for stack in stacks for each in stack)
@@ -177,7 +183,7 @@ def _with_all(stack: Sequence[_Applied], base: BaseModel, draw: DrawOne) -> Iter
 
 def _weights(stacks: Sequence[Sequence[_Applied]]) -> list[SafetyStack]:
     """Return what the LoRAs beside each expert leave of its weights."""
-    from ..robustness import safety_stack  # late, as above
+    from ..evaluation.attacks import safety_stack  # late, as above
 
     return [
         safety_stack(own.expert, [(lora.expert, lora.strength) for lora in others], strength=own.strength)

@@ -44,7 +44,7 @@ def chosen_panel(args: argparse.Namespace, device: torch.device | str) -> Panel 
         ValueError: as `make_judge`, `load_clip_vision` and `Panel`.
     """
     from ..evaluation import Panel, make_judge  # late: they import torch, and --help needs none
-    from ..evaluation.clip_vision import load_clip_vision
+    from ..evaluation.judges.clip_vision import load_clip_vision
 
     names = list(dict.fromkeys(args.judge))
     if not names:
@@ -56,6 +56,6 @@ def chosen_panel(args: argparse.Namespace, device: torch.device | str) -> Panel 
 
 def judge_facts(args: argparse.Namespace) -> dict[str, str]:
     """Return what verdicts depend on besides what `Panel.label` says: the CLIP, where there is one."""
-    from ..evaluation.model_files import model_hash  # late, as above
+    from ..evaluation.optional import model_hash  # late, as above
 
     return {"CLIP Vision model": model_hash(args.clip_vision)} if args.clip_vision else {}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..robustness import Outcome, Remember, find_anew
+from ..evaluation.attacks import Outcome, Remember, find_anew
 from ..system.work_folder import RowLog, claim, locked, logged_rows
 
 SETTINGS = "stress.json"

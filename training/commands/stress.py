@@ -113,8 +113,8 @@ def _together(
 def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
+    from ..evaluation.attacks import ETAS, Outcome, concept_direction, stress_curve, stressed
     from ..pairs.rows import prompt_key
-    from ..robustness import ETAS, Outcome, concept_direction, stress_curve, stressed
     from .stress_parts import concept_line, concept_pairs, load_parts, pushable
 
     config = config_from(args, EvaluateConfig)
@@ -153,8 +153,8 @@ def _curve(args: argparse.Namespace, processes: Processes) -> Answer:
 
 
 def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
+    from ..evaluation.attacks import concept_direction, encoder_of, of_all, stressed, token_inversion_attack
     from ..models.conditioning import Conditioning  # late, as above
-    from ..robustness import concept_direction, encoder_of, of_all, stressed, token_inversion_attack
     from .stress_parts import concept_line, concept_pairs, load_parts, pushable
 
     config = config_from(args, InversionConfig)
@@ -197,7 +197,8 @@ def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
 def _words(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
-    from ..robustness import of_all, parse_substitutions, worst_of_n, zeroth_order_attack
+    from ..evaluation.attacks import of_all, parse_substitutions, zeroth_order_attack
+    from ..evaluation.attacks import zeroth_order as worst_of_n
     from ..system.tables import read_text_file
     from .stress_parts import judgeable, load_parts
 

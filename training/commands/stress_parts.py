@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..benchmark.plan import BASE, expert_key
 from ..config import EvaluateConfig
 from ..evaluation import Panel
+from ..evaluation.attacks import ConceptPairs, parse_concept_pairs, read_concept_pairs
+from ..evaluation.benchmark.plan import BASE, expert_key
 from ..evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ..experts.applied import applied_expert
 from ..experts.expert import check_family, load_expert
 from ..models.base_model import BaseModel, load_base
 from ..models.diffusers_draw import DiffusersDraw
-from ..robustness import ConceptPairs, parse_concept_pairs, read_concept_pairs
 from ..rules.categories import normalize_categories
 from ..rules.hard_rule import joins_minor_and_sexual
 from ..system.tables import read_text_file

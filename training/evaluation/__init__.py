@@ -5,12 +5,10 @@ The order is the order of the widget: append, never reorder, never rename (saved
 
 from pathlib import Path
 
-from . import mhsc, mini, nudenet, open_nsfw, q16
-from .blur import blurred, hidden_pictures
-from .frames import scan_frames
 from .judge import Embed, Judge, JudgeKind, Parts, Verdict, safety_of
-from .judge_report import describe
-from .panel import RULES, Panel
+from .judges import mhsc, mini, nudenet, open_nsfw, q16
+from .panel import RULES, Panel, describe
+from .shown import blurred, hidden_pictures, scan_frames
 
 EVALUATORS: dict[str, JudgeKind] = {
     "open_nsfw": open_nsfw.KIND,

