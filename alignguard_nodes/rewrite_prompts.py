@@ -5,7 +5,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..training.config import RewriteConfig
-from ..training.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
+from ..training.making.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import entry_fingerprint, pairs_path

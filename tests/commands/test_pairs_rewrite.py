@@ -6,7 +6,7 @@ import pytest
 
 from training.__main__ import main
 from training.commands.pairs_rewrite import METHODS
-from training.rewriting import REWRITERS
+from training.making.rewriting import REWRITERS
 
 
 @pytest.fixture

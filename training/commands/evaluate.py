@@ -66,13 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..evaluation.benchmark import (  # late
-        Bench,
-        BenchmarkReport,
-        load_measures,
-        plan_tasks,
-        run_benchmark,
-    )
+    from ..evaluation.benchmark import Bench, BenchmarkReport, load_measures, plan_tasks, run_benchmark
     from ..evaluation.benchmark.rows import read_rows
     from ..evaluation.blocked_words import read_blocked_words
     from ..models.base_model import load_base

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..config import MakeConfig
 from ..system.pictures import eight_bit, pillow_images
 from .journal import SIDES, Journal, MakingReport, file_name
-from .pair_scores import is_safe, is_unsafe, pair_scores, rounded
 from .prompt_pairs import PromptPair
+from .weigh_pairs import is_safe, is_unsafe, pair_scores, rounded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from training.rewriting import REWRITERS, EndpointError, RewriteSource
+from training.making.rewriting import REWRITERS, EndpointError, RewriteSource
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ order is the order of the widget: append, never reorder, never rename (saved gra
 from .endpoint import EndpointError, endpoint_rewriter
 from .paired_file import paired_rewriter
 from .rewrite import Rewritten, rewrite_prompts
-from .source import RewriteSource
-from .term_table import TermTable, parse_terms, table_rewriter
+from .term_table import RewriteSource, TermTable, parse_terms, table_rewriter
 
 __all__ = [
     "REWRITERS",

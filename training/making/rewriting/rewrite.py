@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config import RewriteConfig
-from ..models.tokenizer import NUM_TOKENS, load_tokenizer
-from ..pairs.report import HARD_RULE, NAMED
-from ..pairs.rows import is_placeholder, prompt_key
-from ..rules.hard_rule import joins_minor_and_sexual
+from ...config import RewriteConfig
+from ...models.tokenizer import NUM_TOKENS, load_tokenizer
+from ...pairs.report import HARD_RULE, NAMED
+from ...pairs.rows import is_placeholder, prompt_key
+from ...rules.hard_rule import joins_minor_and_sexual
 from .endpoint import EndpointError
 from .term_table import TermTable
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from ..pairs.prompts import read_paired_prompts
-from ..pairs.rows import prompt_key, raw_categories
-from ..rules.hard_rule import joins_minor_and_sexual, row_texts
-from .source import RewriteSource
+from ...pairs.prompts import read_paired_prompts
+from ...pairs.rows import prompt_key, raw_categories
+from ...rules.hard_rule import joins_minor_and_sexual, row_texts
+from .term_table import RewriteSource
 
 
 def paired_rewriter(source: RewriteSource) -> Callable[[str], str | None]:

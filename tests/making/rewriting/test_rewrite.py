@@ -6,7 +6,7 @@ import pytest
 
 from training.config import RewriteConfig
 from training.making import parse_prompt_pairs
-from training.rewriting import (
+from training.making.rewriting import (
     REWRITERS,
     EndpointError,
     RewriteSource,
@@ -25,7 +25,7 @@ def _one_token_a_word(monkeypatch):
             self.input_ids = [["start", *text.split(), "end"] for text in texts]
             return self
 
-    monkeypatch.setattr("training.rewriting.rewrite.load_tokenizer", Tokens)
+    monkeypatch.setattr("training.making.rewriting.rewrite.load_tokenizer", Tokens)
 
 
 def rewrite(text, answers, *, terms=None, categories=(), **options):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from .source import RewriteSource
+from .term_table import RewriteSource
 
 TIMEOUT_S = 120.0  # a large model on a CPU takes its time
 _ANSWER_BYTES = 2**20

@@ -6,12 +6,10 @@ import csv
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
 
-from ..rules.terms import Terms, key, spelled, whole_words
-
-if TYPE_CHECKING:
-    from .source import RewriteSource
+from ...rules.terms import Terms, key, spelled, whole_words
 
 _HEADER = ("term", "replacement")
 
@@ -96,3 +94,22 @@ def _from_csv(text: str) -> dict[str, str]:
         if tuple(cell.strip().casefold() for cell in cells) != _HEADER:
             found[cells[0]] = cells[1]
     return found
+
+
+@dataclass(frozen=True)
+class RewriteSource:
+    """What the person gave.
+
+    Args:
+        terms: their table; with the other ways it is what must not be left in a rewrite.
+        paired_file: file or folder of prompts somebody rewrote before.
+        endpoint: URL of a language model they run; empty is off.
+        endpoint_model: name of the model there.
+        allowed_host: a host beside this machine that they named by hand.
+    """
+
+    terms: TermTable | None = None
+    paired_file: Path | None = None
+    endpoint: str = ""
+    endpoint_model: str = ""
+    allowed_host: str = ""
