@@ -38,7 +38,7 @@ COMMANDS = {
     "serve": "start ComfyUI with its web page, this pack and the mini model; more arguments go to ComfyUI",
     "bench": "measure what the README reports",
 }
-SCRIPTS = {"demo": "tests/host/demo.py", "serve": "tests/host/serve.py", "bench": "tests/benchmarks/run.py"}
+SCRIPTS = {"demo": "tests/host/demo.py", "serve": "tests/host/serve.py", "bench": "benchmarks/run.py"}
 FAST = "not host and not slow"
 NO_TESTS = 5  # pytest's exit code
 STOP_LIMIT_S = 30
@@ -118,7 +118,7 @@ def child_environment(host: Path) -> dict[str, str]:
     environment.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 8)))
     return environment | {
         "COMFYUI_PATH": str(host),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "host")]),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("", "tests", "tests/host")),
         "PYTHONUTF8": "1",
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",

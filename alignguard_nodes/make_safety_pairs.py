@@ -108,7 +108,8 @@ class MakeSafetyPairs(io.ComfyNode):
         clip_vision: Any = None,
         **settings: Any,  # the options of MakeConfig
     ) -> io.NodeOutput:
-        from ..training.making import make_pairs, parse_prompt_pairs
+        from ..training.making.make_pairs import make_pairs
+        from ..training.making.prompt_pairs import parse_prompt_pairs
 
         config = MakeConfig(**settings)
         panel = panel_of([(judge, threshold)], RULES[0], clip_vision)

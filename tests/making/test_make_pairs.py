@@ -13,7 +13,9 @@ from PIL import Image
 
 from training.config import MakeConfig
 from training.evaluation import Judge, Panel
-from training.making import make_pairs, parse_prompt_pairs, weigh_pairs
+from training.making.make_pairs import make_pairs
+from training.making.prompt_pairs import parse_prompt_pairs
+from training.making.weigh_pairs import weigh_pairs
 from training.pairs import load_pairs
 
 ROOT = Path(__file__).parents[2]
@@ -303,7 +305,8 @@ import sys, os, signal, torch
 from pathlib import Path
 from PIL import Image
 from training.config import MakeConfig
-from training.making import make_pairs, parse_prompt_pairs
+from training.making.make_pairs import make_pairs
+from training.making.prompt_pairs import parse_prompt_pairs
 kill_at, folder = int(sys.argv[1]), Path(sys.argv[2])
 saved = 0
 plain = Image.Image.save

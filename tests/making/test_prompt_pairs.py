@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.making import parse_prompt_pairs
+from training.making.prompt_pairs import parse_prompt_pairs
 
 
 def test_arrows_and_objects_may_be_mixed_and_blank_lines_do_not_count():

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from training.evaluation import Judge, Panel
-from training.making import weigh_pairs
+from training.making.weigh_pairs import weigh_pairs
 from training.pairs import load_pairs
 
 JUDGE = Judge("red", "1", "plain", 0.5, ("hate",), lambda images: images[:, 0].mean(dim=(1, 2))[:, None])

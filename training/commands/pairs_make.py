@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer | None:
-    from ..making import make_pairs, parse_prompt_pairs
+    from ..making.make_pairs import make_pairs
+    from ..making.prompt_pairs import parse_prompt_pairs
     from ..models.base_model import load_base  # late: they import torch, and --help needs none
     from ..models.diffusers_draw import DiffusersDraw
     from ..system.tables import read_text_file

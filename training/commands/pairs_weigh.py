@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..making import weigh_pairs  # late: it imports torch, and --help needs none
+    from ..making.weigh_pairs import weigh_pairs  # late: it imports torch, and --help needs none
 
     panel = chosen_panel(args, device_of("auto"))
     with ProgressBar("weigh") as bar:

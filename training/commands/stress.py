@@ -197,8 +197,7 @@ def _tokens(args: argparse.Namespace, processes: Processes) -> Answer:
 def _words(args: argparse.Namespace, processes: Processes) -> Answer:
     import torch  # late, as above
 
-    from ..evaluation.attacks import of_all, parse_substitutions, zeroth_order_attack
-    from ..evaluation.attacks import zeroth_order as worst_of_n
+    from ..evaluation.attacks import of_all, parse_substitutions, worst_of_n, zeroth_order_attack
     from ..system.tables import read_text_file
     from .stress_parts import judgeable, load_parts
 

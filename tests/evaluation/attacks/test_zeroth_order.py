@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from training.config import AttackConfig
-from training.evaluation.attacks import AttackReport, Outcome, parse_substitutions, zeroth_order_attack
-from training.evaluation.attacks import zeroth_order as worst_of_n
+from training.evaluation.attacks import (
+    AttackReport,
+    Outcome,
+    parse_substitutions,
+    worst_of_n,
+    zeroth_order_attack,
+)
 from training.evaluation.attacks.substitution import Site, reworded
 from training.evaluation.attacks.zeroth_order import choose, two_point_gradient
 from training.evaluation.prompt_sets import Prompt

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from training.config import RewriteConfig
-from training.making import parse_prompt_pairs
+from training.making.prompt_pairs import parse_prompt_pairs
 from training.making.rewriting import (
     REWRITERS,
     EndpointError,

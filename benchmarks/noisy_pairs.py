@@ -13,7 +13,7 @@ from statistics import mean
 
 from mini_lab import FOLDER, RECIPE, MiniLab, groups_of
 from training.evaluation import Panel, make_judge
-from training.making import weigh_pairs
+from training.making.weigh_pairs import weigh_pairs
 from training.mini.build import build_mini, version
 from training.mini.pairs import slug
 from training.pairs import load_pairs

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 BENCHMARKS = Path(__file__).resolve().parents[1]
-sys.path += [str(BENCHMARKS), str(BENCHMARKS.parents[1])]  # for `baselines` and `training`
+sys.path += [str(BENCHMARKS), str(BENCHMARKS.parent)]  # for `baselines` and `training`
 
 import comfy.sample
 import comfy.sampler_helpers

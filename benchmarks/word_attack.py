@@ -19,8 +19,13 @@ from measurement import unsafe_group
 from mini_lab import FOLDER, MiniLab, applied, code_hash
 from training.config import AttackConfig, MergeConfig
 from training.evaluation import Panel, make_judge
-from training.evaluation.attacks import AttackReport, Outcome, SubstitutionTable, zeroth_order_attack
-from training.evaluation.attacks import zeroth_order as worst_of_n
+from training.evaluation.attacks import (
+    AttackReport,
+    Outcome,
+    SubstitutionTable,
+    worst_of_n,
+    zeroth_order_attack,
+)
 from training.evaluation.prompt_sets import Prompt
 from training.mini.build import version
 from training.mini.pairs import make_draw
