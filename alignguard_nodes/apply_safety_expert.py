@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from . import host
-from .sockets import CATEGORY, SafetyExpert, check_strength, strength_input
+from .inputs import CATEGORY, SafetyExpert, check_strength, strength_input
 
 
 class ApplySafetyExpert(io.ComfyNode):

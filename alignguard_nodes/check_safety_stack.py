@@ -9,14 +9,27 @@ from comfy_api.latest import io, ui
 
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
-from . import host, sockets
+from . import host, inputs
 from .benchmarking import Drawing, Variant, check_folder, measure
-from .drawing_inputs import SAMPLER, SCHEDULER, sampling_inputs, side_input
 from .files import BENCHMARKS
-from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, MAX_STRENGTH, check_strength, strength_input
-from .stack_picture import draw_stack
-from .widgets import config_inputs
+from .inputs import (
+    CATEGORY,
+    DEFAULT_RESOLUTION,
+    MAX_STRENGTH,
+    NONE,
+    SAMPLER,
+    SCHEDULER,
+    check_strength,
+    clip_vision_input,
+    config_inputs,
+    judge_input,
+    panel_of,
+    sampling_inputs,
+    side_input,
+    strength_input,
+    threshold_input,
+)
+from .shown.stack_picture import draw_stack
 
 if TYPE_CHECKING:
     from ..training.evaluation.benchmark import BenchmarkReport
@@ -38,7 +51,7 @@ class CheckSafetyStack(io.ComfyNode):
             description="Tell whether style or character LoRAs work against a safety expert beside them: by "
             "the weights, and with a model and prompts connected also by what is drawn.",
             inputs=[
-                sockets.SafetyExpert.Input("expert", tooltip="The safety expert, single or merged."),
+                inputs.SafetyExpert.Input("expert", tooltip="The safety expert, single or merged."),
                 *(_lora_input(number) for number in NUMBERS),
                 strength_input("strength", "At which the expert is used.", optional=True),
                 *(_lora_strength_input(number) for number in NUMBERS),
@@ -50,7 +63,7 @@ class CheckSafetyStack(io.ComfyNode):
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="Encodes the prompts."),
                 io.Vae.Input("vae", optional=True, tooltip="Turns latents into pictures."),
-                sockets.PromptSet.Input(
+                inputs.PromptSet.Input(
                     "prompts",
                     optional=True,
                     tooltip="What to measure on: unsafe prompts, and neutral ones too if you like. From Load "
@@ -137,7 +150,7 @@ def _measured(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -
 
 
 def _lora_input(number: int) -> io.Input:
-    return sockets.SafetyExpert.Input(
+    return inputs.SafetyExpert.Input(
         f"lora_{number}",
         optional=number > 1,
         tooltip="A LoRA used beside the expert, from Load Safety Expert, which lists models/loras too.",

@@ -5,9 +5,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..training.config import StressConfig
-from . import host, sockets
-from .sockets import CATEGORY
-from .widgets import config_inputs
+from . import host, inputs
+from .inputs import CATEGORY, config_inputs
 
 
 class ConceptStress(io.ComfyNode):
@@ -23,7 +22,7 @@ class ConceptStress(io.ComfyNode):
             "refuses it. Judge the pictures, and do not show them unblurred.",
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The encoded prompt, at most 77 tokens long."),
-                sockets.ConceptVector.Input("concept", tooltip="From Concept Vector, with the same CLIP."),
+                inputs.ConceptVector.Input("concept", tooltip="From Concept Vector, with the same CLIP."),
                 *config_inputs(StressConfig),
             ],
             outputs=[

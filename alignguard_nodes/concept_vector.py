@@ -5,9 +5,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from . import host, sockets
+from . import host, inputs
 from .files import entry_fingerprint, pairs_path
-from .sockets import CATEGORY
+from .inputs import CATEGORY
 
 
 class ConceptVector(io.ComfyNode):
@@ -41,7 +41,7 @@ class ConceptVector(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.ConceptVector.Output(display_name="concept", tooltip="For Concept Stress."),
+                inputs.ConceptVector.Output(display_name="concept", tooltip="For Concept Stress."),
                 io.String.Output(
                     display_name="report", tooltip="How many pairs were used and how well they agree."
                 ),

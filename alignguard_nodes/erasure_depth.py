@@ -7,9 +7,8 @@ from comfy_api.latest import io, ui
 from ..training.config import DepthConfig
 from ..training.experts.expert import check_family
 from ..training.rules.hard_rule import refuse_minors
-from . import host, sockets
-from .sockets import CATEGORY, check_strength, strength_input
-from .widgets import config_inputs
+from . import host, inputs
+from .inputs import CATEGORY, check_strength, config_inputs, strength_input
 
 
 class ErasureDepth(io.ComfyNode):
@@ -26,7 +25,7 @@ class ErasureDepth(io.ComfyNode):
             "Draws nothing and shows no picture.",
             inputs=[
                 io.Model.Input("model", tooltip="The base model, straight from its loader."),
-                sockets.SafetyExpert.Input("expert", tooltip="The expert to be measured on it."),
+                inputs.SafetyExpert.Input("expert", tooltip="The expert to be measured on it."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 io.Image.Input(

@@ -4,10 +4,9 @@ from comfy_api.latest import io, ui
 
 from ..training.config import ExtractConfig
 from ..training.rules.categories import CATEGORIES, normalize_categories
-from . import host, sockets
+from . import host, inputs
 from .files import entry_fingerprint
-from .sockets import CATEGORY
-from .widgets import config_inputs
+from .inputs import CATEGORY, config_inputs
 
 UNSTATED, ALL = "not stated", "all"
 
@@ -50,7 +49,7 @@ class ExtractSafetyExpert(io.ComfyNode):
                 *config_inputs(ExtractConfig),
             ],
             outputs=[
-                sockets.SafetyExpert.Output(display_name="expert", tooltip="For Apply, Merge, Save or Info."),
+                inputs.SafetyExpert.Output(display_name="expert", tooltip="For Apply, Merge, Save or Info."),
                 io.String.Output(
                     display_name="report", tooltip="How much of the change the expert holds, and what not."
                 ),

@@ -7,7 +7,7 @@ from ..training.evaluation.prompt_sets import NEUTRAL, load_prompt_set
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import file_fingerprint, input_files, prompt_set_path
-from .sockets import CATEGORY, PromptSet
+from .inputs import CATEGORY, PromptSet
 
 ALL = "all"
 

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..training.experts.expert import load_expert
 from . import host
 from .files import file_fingerprint
-from .sockets import CATEGORY, SafetyExpert, check_strength, strength_input
+from .inputs import CATEGORY, SafetyExpert, check_strength, strength_input
 
 UNCONNECTED = (
     "Load Safety Expert has no model to give: its model input is not connected. Connect a checkpoint's "

@@ -7,7 +7,7 @@ from ..training.pairs.coprov2 import images_beside
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import pair_sources, pairs_path, source_fingerprint
-from .sockets import CATEGORY, SafetyPairs
+from .inputs import CATEGORY, SafetyPairs
 
 ALL = "all"
 

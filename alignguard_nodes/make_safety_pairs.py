@@ -10,11 +10,20 @@ from ..training.evaluation import RULES
 from ..training.pairs import load_pairs
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
-from .drawing_inputs import sampling_inputs, side_input
 from .files import FolderWatch, new_pairs_path
-from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, SafetyPairs
-from .widgets import config_inputs
+from .inputs import (
+    CATEGORY,
+    DEFAULT_RESOLUTION,
+    NONE,
+    SafetyPairs,
+    clip_vision_input,
+    config_inputs,
+    judge_input,
+    panel_of,
+    sampling_inputs,
+    side_input,
+    threshold_input,
+)
 
 _WATCH = FolderWatch()  # of this session, as the host's cache is
 

@@ -18,10 +18,16 @@ from ..training.merging import (
     merge_experts,
     plain_methods,
 )
-from . import host, sockets
-from .expert_display import expert_display
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, resolution_input, strength_input
-from .widgets import config_inputs
+from . import host, inputs
+from .inputs import (
+    CATEGORY,
+    DEFAULT_RESOLUTION,
+    check_strength,
+    config_inputs,
+    resolution_input,
+    strength_input,
+)
+from .shown.expert_display import expert_display
 
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
 REQUIRED = (1, 2)
@@ -63,7 +69,7 @@ class MergeSafetyExperts(io.ComfyNode):
                 io.Clip.Input("clip", optional=True, tooltip=f"{ONLY_FOR}: encodes the calibration prompts."),
                 io.MultiType.Input(
                     "calibration",
-                    types=[sockets.SafetyPairs, io.String],
+                    types=[inputs.SafetyPairs, io.String],
                     optional=True,
                     tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared: safety pairs, or "
                     "text with one prompt a line that may begin with its category, as in 'violence: ...' or "
@@ -83,7 +89,7 @@ class MergeSafetyExperts(io.ComfyNode):
                 ),
             ],
             outputs=[
-                sockets.SafetyExpert.Output(display_name="expert", tooltip="One expert of all categories."),
+                inputs.SafetyExpert.Output(display_name="expert", tooltip="One expert of all categories."),
                 io.String.Output(
                     display_name="report", tooltip="Members, winners per layer, ranks and norms."
                 ),
@@ -199,7 +205,7 @@ def _check_connected(method: str, **sockets_of: object) -> None:
 
 def _expert_input(number: int) -> io.Input:
     place = "An expert of one category." if number in REQUIRED else "Another expert, of the same base model."
-    return sockets.SafetyExpert.Input(
+    return inputs.SafetyExpert.Input(
         f"expert_{number}", optional=number not in REQUIRED, tooltip=f"{place} The order does not matter."
     )
 

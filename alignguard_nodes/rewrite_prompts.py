@@ -9,8 +9,7 @@ from ..training.making.rewriting import REWRITERS, RewriteSource, parse_terms, r
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import entry_fingerprint, pairs_path
-from .sockets import CATEGORY
-from .widgets import config_inputs
+from .inputs import CATEGORY, config_inputs
 
 
 class RewritePrompts(io.ComfyNode):

@@ -9,13 +9,23 @@ from comfy_api.latest import io, ui
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from ..training.evaluation.blocked_words import is_blocked_words, read_blocked_words
-from . import host, sockets
+from . import host, inputs
 from .benchmarking import Drawing, Variant, check_folder, measure
-from .drawing_inputs import sampling_inputs, side_input
 from .files import BENCHMARKS, blocked_words_path, file_fingerprint, input_files
-from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, check_strength, strength_input
-from .widgets import config_inputs
+from .inputs import (
+    CATEGORY,
+    DEFAULT_RESOLUTION,
+    NONE,
+    check_strength,
+    clip_vision_input,
+    config_inputs,
+    judge_input,
+    panel_of,
+    sampling_inputs,
+    side_input,
+    strength_input,
+    threshold_input,
+)
 
 EXPERTS, SETS = range(1, 9), range(1, 5)
 _NUMBERED = ("prompts_", "expert_", "strength_")
@@ -147,13 +157,13 @@ def _variants(slots: Mapping[str, Any]) -> list[Variant]:
 
 def _set_input(number: int) -> io.Input:
     what = "What to measure on: unsafe prompts" if number == 1 else "More prompts, such as neutral ones"
-    return sockets.PromptSet.Input(
+    return inputs.PromptSet.Input(
         f"prompts_{number}", optional=number != 1, tooltip=f"{what}. From Load Prompt Set."
     )
 
 
 def _expert_input(number: int) -> io.Input:
-    return sockets.SafetyExpert.Input(
+    return inputs.SafetyExpert.Input(
         f"expert_{number}", optional=True, tooltip="An expert, single or merged, to compare with the base."
     )
 

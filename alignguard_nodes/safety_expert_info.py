@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from .expert_display import expert_display
-from .sockets import CATEGORY, SafetyExpert
+from .inputs import CATEGORY, SafetyExpert
+from .shown.expert_display import expert_display
 
 
 class SafetyExpertInfo(io.ComfyNode):

@@ -7,8 +7,7 @@ from comfy_api.latest import io, ui
 from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan_frames
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
-from .judge_inputs import NONE, clip_vision_input, judge_input, panel_of, threshold_input
-from .sockets import CATEGORY
+from .inputs import CATEGORY, NONE, clip_vision_input, judge_input, panel_of, threshold_input
 
 ALL = "all"
 

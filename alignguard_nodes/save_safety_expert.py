@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..training.experts.expert import SAVE_DTYPES, save_expert
 from . import host
 from .files import new_expert_path
-from .sockets import CATEGORY, SafetyExpert
+from .inputs import CATEGORY, SafetyExpert
 
 
 class SaveSafetyExpert(io.ComfyNode):

@@ -12,12 +12,11 @@ from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, pr
 from ..training.losses import LOSSES
 from ..training.rules.categories import CATEGORIES, normalize_category
 from ..training.system.quantities import duration
-from . import host, sockets
+from . import host, inputs
 from .files import new_expert_path, run_name
-from .loss_curve import draw_loss_curve
-from .sockets import CATEGORY, DEFAULT_RESOLUTION, resolution_input
-from .training_watch import TrainingWatch, held_out_accuracies
-from .widgets import config_inputs
+from .inputs import CATEGORY, DEFAULT_RESOLUTION, config_inputs, resolution_input
+from .shown.loss_curve import draw_loss_curve
+from .shown.training_watch import TrainingWatch, held_out_accuracies
 
 if TYPE_CHECKING:
     from ..training.pairs.training_data import TrainingData
@@ -59,7 +58,7 @@ class TrainSafetyDPO(io.ComfyNode):
                 ),
                 io.Clip.Input("clip", tooltip="Encodes the prompts once, then makes room."),
                 io.Vae.Input("vae", tooltip="Encodes the pictures once, then makes room."),
-                sockets.SafetyPairs.Input(
+                inputs.SafetyPairs.Input(
                     "pairs", tooltip="From Load Safety Pairs. One category makes a good expert."
                 ),
                 io.Combo.Input(
@@ -92,7 +91,7 @@ class TrainSafetyDPO(io.ComfyNode):
                 *_appended(),
             ],
             outputs=[
-                sockets.SafetyExpert.Output(
+                inputs.SafetyExpert.Output(
                     display_name="expert", tooltip="For Apply, Merge or Info; saved already."
                 ),
                 io.LossMap.Output(

@@ -106,7 +106,7 @@ def test_what_cannot_be_checked_is_refused():
 
 
 def test_opposed_layers_are_drawn_red_below_the_line_and_others_green_above():
-    spec = importlib.util.spec_from_file_location("stack_picture", NODES / "stack_picture.py")
+    spec = importlib.util.spec_from_file_location("stack_picture", NODES / "shown" / "stack_picture.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     own = expert(a=unit(0, 0), b=unit(0, 0), c=unit(0, 0, 0.0))

@@ -39,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Answer:
     """Rewrite the prompts and write both halves."""
-    from ..making.rewriting import (  # late: imports torch
-        REWRITERS,
-        RewriteSource,
-        parse_terms,
-        rewrite_prompts,
-    )
+    from ..making.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
     from ..rules.categories import normalize_categories
     from ..system.tables import read_text_file
     from ..system.tensors import refuse_existing, write_new

@@ -26,9 +26,9 @@ from training.experts.low_rank import LowRank
 from training.experts.merge_facts import merge_facts
 from training.trainer.plan import Plan
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NODES = ROOT / "alignguard_nodes"
-SCHEMAS = json.loads((ROOT / "tests" / "node_schemas.json").read_text(encoding="utf-8"))
+SCHEMAS = json.loads((ROOT / "tests" / "alignguard_nodes" / "node_schemas.json").read_text(encoding="utf-8"))
 OURS = {name: schema for name, schema in SCHEMAS.items() if name.startswith("AlignGuard")}
 
 
@@ -241,16 +241,16 @@ def test_the_fingerprint_of_a_csv_changes_with_it_and_with_its_images(tmp_path):
 
 @pytest.mark.parametrize("losses", [[0.7], [0.7, 0.7], [3.0, 1.0, 0.5, 0.2], [0.0, 0.0], [-1.0, 2.0]])
 def test_a_loss_curve_is_a_picture_for_any_run(losses):
-    picture = load("loss_curve").draw_loss_curve(losses)
+    picture = load("shown/loss_curve").draw_loss_curve(losses)
     assert picture.size == (512, 256)
     assert len(picture.getcolors(maxcolors=100_000)) > 2
 
 
 def test_an_accuracy_is_drawn_beside_the_loss():
-    draw = load("loss_curve").draw_loss_curve
+    draw = load("shown/loss_curve").draw_loss_curve
     plain = draw([0.7, 0.5], [0.5, 1.0])
     assert plain.tobytes() != draw([0.7, 0.5]).tobytes()
-    held = ImageColor.getrgb(load("loss_curve").HELD)
+    held = ImageColor.getrgb(load("shown/loss_curve").HELD)
     assert held not in {colour for _, colour in plain.getcolors(maxcolors=100_000)}
     with_held_out = draw([0.7] * 5, [0.5] * 5, {2: 0.0, 4: 1.0}).crop((32, 12, 395, 224))  # without its words
     places = [(x, y) for x in range(363) for y in range(212) if with_held_out.getpixel((x, y)) == held]
@@ -266,7 +266,7 @@ def watched(monkeypatch, seconds, held_out=types.MappingProxyType({})):
         package = types.ModuleType(name)
         package.__path__ = [str(path)]  # without running __init__.py, which needs the host
         monkeypatch.setitem(sys.modules, name, package)
-    module = importlib.import_module("pack.alignguard_nodes.training_watch")
+    module = importlib.import_module("pack.alignguard_nodes.shown.training_watch")
     shown, times = [], iter(seconds)
     watch = module.TrainingWatch(lambda *what: shown.append(what), clock=lambda: next(times))
     for step in range(1, 5):
@@ -285,7 +285,7 @@ def test_a_training_is_shown_once_a_second_and_at_its_end_with_the_time_left(mon
 
 def test_the_plan_is_shown_before_the_first_step_and_the_time_counts_from_then_on(monkeypatch):
     watched(monkeypatch, [0.0] * 5)
-    module = importlib.import_module("pack.alignguard_nodes.training_watch")
+    module = importlib.import_module("pack.alignguard_nodes.shown.training_watch")
     shown, times = [], iter([0.0, 60.0, 62.0])
     watch = module.TrainingWatch(lambda *what: shown.append(what), clock=lambda: next(times))
     watch.planned(Plan(2, "none", expected_s=8.0, timed="4 rows took 1.0 s"))
@@ -313,7 +313,7 @@ def test_a_merge_is_drawn_with_every_members_colour_in_its_share(num_layers, kep
         "kept_energy_per_layer": dict.fromkeys(names, kept),
     }
     merged = merge_facts({f"alignguard.{key}": json.dumps(value) for key, value in facts.items()}, layers)
-    module = load("merge_picture")
+    module = load("shown/merge_picture")
     picture = module.draw_merge(merged)
     top = module.LINE * (3 + 3)
     column = [picture.getpixel((module.MARGIN, top + y)) for y in range(module.SHARES)]
@@ -327,4 +327,4 @@ def test_a_merge_is_drawn_with_every_members_colour_in_its_share(num_layers, kep
 def test_a_merge_of_nothing_at_all_is_drawn_too():
     layers = {"mid_block.attentions.0.proj_in": LowRank(torch.zeros(4, 1), torch.zeros(1, 4))}
     facts = merge_facts({"alignguard.members": json.dumps([{"name": "a", "strength": 1}])}, layers)
-    assert load("merge_picture").draw_merge(facts).size[0] > 0
+    assert load("shown/merge_picture").draw_merge(facts).size[0] > 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from ..training.evaluation.attacks import SafetyStack
+    from ...training.evaluation.attacks import SafetyStack
 
 PAPER, GRID, INK, KEPT, LOST, GAP = "#1b1b1f", "#3a3a42", "#d0d0d8", "#7fd88f", "#f07178", "#2a2a30"
 MARGIN, LINE, WIDTH, HEIGHT = 48, 16, 720, 180

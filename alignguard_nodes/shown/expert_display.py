@@ -4,8 +4,8 @@ from typing import Any
 
 from comfy_api.latest import ui
 
-from ..training.experts.merge_facts import merge_facts
-from . import host
+from ...training.experts.merge_facts import merge_facts
+from .. import host
 from .merge_picture import draw_merge
 
 

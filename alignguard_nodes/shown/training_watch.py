@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..training.system.quantities import duration
+from ...training.system.quantities import duration
 from .loss_curve import draw_loss_curve
 
 if TYPE_CHECKING:
-    from ..training.trainer.plan import Plan
+    from ...training.trainer.plan import Plan
 
 HELD_OUT = "validation_implicit_accuracy"  # among the figures of a step that was followed by a measurement
 INTERVAL_S = 1.0  # between two pictures; a browser needs no more, and drawing one costs milliseconds

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from ..training.experts.merge_facts import LayerFacts, MergeFacts
+    from ...training.experts.merge_facts import LayerFacts, MergeFacts
 
 PAPER, GRID, INK, NOBODY, MERGED = "#1b1b1f", "#3a3a42", "#d0d0d8", "#2a2a30", "#ffffff"
 COLOURS = ("#7ab8ff", "#ffb454", "#7fd88f", "#f07178", "#c792ea", "#5ccfe6", "#d8dee9", "#b08968")

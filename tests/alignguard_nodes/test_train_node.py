@@ -18,7 +18,7 @@ import torch
 
 from tiny_checkpoint import SD15, SIDE, tiny_models, write_pairs
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BRIEF = {"steps": 2, "batch_size": 2, "rank": 2, "resolution": SIDE, "category": "auto"}
 
 

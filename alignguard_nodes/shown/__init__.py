@@ -1,0 +1,1 @@
+"""What nodes show: pictures, curves and texts."""
