@@ -19,7 +19,7 @@ from api_graphs import (
 )
 
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMAS = json.loads((ROOT / "tests" / "node_schemas.json").read_text(encoding="utf-8"))
+SCHEMAS = json.loads((ROOT / "tests" / "alignguard_nodes" / "node_schemas.json").read_text(encoding="utf-8"))
 OURS = [name for name in SCHEMAS if name.startswith("AlignGuard")]
 WORKFLOWS = sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
 
