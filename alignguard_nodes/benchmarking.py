@@ -1,4 +1,4 @@
-"""A benchmark of the graph's own model, which several nodes run."""
+"""A benchmark of the models in the graph, which several nodes run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..training.evaluation import Panel
 from ..training.experts.expert import SafetyExpert
 from . import host
 from .files import BENCHMARKS, benchmark_path
+from .inputs import DEFAULT_RESOLUTION, SAMPLER, SCHEDULER
 
 if TYPE_CHECKING:
     from ..training.evaluation.benchmark import BenchmarkReport, Entrant, Measures
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from ..training.evaluation.prompt_sets import PromptSet
 
 CHANGED = "the base carries LoRAs or other changes already, and so does every model here"
-Variant = Sequence[tuple[SafetyExpert, float]]  # an expert, the LoRAs beside it, and their strengths
+Variant = Sequence[tuple[SafetyExpert, float]]  # an expert and the LoRAs beside it, with their strengths
 
 
 class Drawing(NamedTuple):
-    """What draws: MODEL, CLIP and VAE, how it samples, and how much is drawn."""
+    """MODEL, CLIP and VAE, how they sample, and how much is drawn."""
 
     model: Any
     clip: Any
@@ -30,22 +31,48 @@ class Drawing(NamedTuple):
     sampling: dict[str, Any]  # sampler, scheduler, resolution
     config: EvaluateConfig
 
+    @classmethod
+    def of(cls, inputs: Mapping[str, Any]) -> Drawing:
+        """Return what the inputs of a node describe; optional ones may be absent."""
+        fields = EvaluateConfig.__dataclass_fields__
+        config = EvaluateConfig(**{name: value for name, value in inputs.items() if name in fields})
+        sampling = {
+            "sampler": inputs.get("sampler_name", SAMPLER),
+            "scheduler": inputs.get("scheduler", SCHEDULER),
+            "resolution": inputs.get("resolution", DEFAULT_RESOLUTION),
+        }
+        return cls(inputs["model"], inputs["clip"], inputs["vae"], sampling, config)
+
     def draw(self, model: Any) -> host.HostDraw:
-        """Return what draws with a MODEL, the rest being the same."""
+        """Return the function that draws with another MODEL."""
         steps, cfg = self.config.steps, self.config.cfg
         return host.HostDraw(model, self.clip, self.vae, steps=steps, cfg=cfg, **self.sampling)
 
     def facts(self, on_progress: Any) -> dict[str, Any]:
         """Return what the pictures depend on besides the experts, as plain values."""
-        named = {"steps": self.config.steps, "cfg": self.config.cfg, "seed": self.config.seed}
+        options = {"steps": self.config.steps, "cfg": self.config.cfg, "seed": self.config.seed}
         weights = host.drawing_facts(self.model, self.clip, self.vae, on_progress)
-        return {**weights, **self.sampling, **named}
+        return {**weights, **self.sampling, **options}
+
+
+class Place(NamedTuple):
+    """Where a benchmark is written, and which node runs it.
+
+    Attributes:
+        folder: name below `BENCHMARKS`, new or begun.
+        node: display name of the node, for the report.
+        node_id: id of the node in the graph, for progress.
+    """
+
+    folder: str
+    node: str
+    node_id: str
 
 
 def check_folder(folder: str | None) -> bool | str:
-    """Say whether a benchmark may go to a folder, or why not; None comes through a link, or is not there."""
+    """Return True if a benchmark may be written to a folder, else the reason; None: not known yet."""
     try:
-        if folder is not None:
+        if folder is not None:  # None: comes through a link, or is absent
             benchmark_path(host.output_folder(), folder)
     except ValueError as error:
         return str(error)
@@ -57,44 +84,43 @@ def measure(
     variants: Sequence[Variant],
     sets: Sequence[PromptSet],
     panel: Panel,
-    folder: str,
-    node: str,
-    node_id: str,
+    place: Place,
     blocked: BlockedWords | None = None,
 ) -> BenchmarkReport:
-    """Draw and judge what is missing of the base and of every variant; return the report of all.
+    """Draw and judge the missing pictures of the base and of every variant; return the report of all.
 
     Args:
         drawing: what draws.
-        variants: what is compared with the base; one with LoRAs beside an expert also with the expert alone.
-        sets: of prompts.
-        panel: who judges.
-        folder: name below `BENCHMARKS`, new or begun.
-        node: display name of the node, for the report.
-        node_id: its id in the graph, for progress.
-        blocked: words of a filter of prompts, for the clean bypass rate.
+        variants: models to compare with the base. If LoRAs stand beside an expert, the expert alone should
+            be a variant too, because the two are compared.
+        sets: prompt sets.
+        panel: the judges.
+        place: where the benchmark is written, and by which node.
+        blocked: words that a prompt filter would block, for the clean bypass rate.
     """
-    from ..training.evaluation.benchmark import Bench, BenchmarkReport, plan_tasks, run_benchmark
+    from ..training.evaluation.benchmark import Bench, BenchmarkReport, Study, plan_tasks, run_benchmark
 
-    target, on_progress = benchmark_path(host.output_folder(), folder), host.progress(node_id)
+    target, on_progress = benchmark_path(host.output_folder(), place.folder), host.progress(place.node_id)
     measures = _measures()
     tasks = plan_tasks(sets, per_prompt=drawing.config.per_prompt, seed=drawing.config.seed)
     entrants = _entrants(drawing, variants)
     facts = drawing.facts(on_progress)
-    settings = {**facts, **measures.models}
-    bench = Bench(tasks, entrants, panel, settings, measures.numbers, measures.features)
+    bench = Bench(tasks, entrants, panel, {**facts, **measures.models}, measures)
     rows = run_benchmark(bench, target, on_progress=on_progress)
-    command = f"in ComfyUI: {node} into output/{BENCHMARKS}/{folder}"
-    given = (target, sets, command, measures.missing, measures.sentences, blocked)
-    return BenchmarkReport(bench, rows, *given, _notes(drawing, variants, facts))
+    command = f"in ComfyUI: {place.node} into output/{BENCHMARKS}/{place.folder}"
+    notes = _notes(drawing, variants, facts)
+    return BenchmarkReport(Study(bench, rows, target, sets, command, blocked, notes))
 
 
 def _notes(drawing: Drawing, variants: Sequence[Variant], facts: Mapping[str, Any]) -> list[str]:
-    """Return what a reader of the report has to know of the models besides their names."""
+    """Return remarks on the models: other patches on the base, experts that match only partly."""
+    notes = [CHANGED] if "patches" in facts else []
     loras = {lora.content_hash: lora for variant in variants for lora, _ in variant}
-    found = [(lora.name, host.layers_on(drawing.model, lora)) for lora in loras.values()]
-    partly = [f"{name}: {each.sentence()}" for name, each in found if each.missing]
-    return [*([CHANGED] if "patches" in facts else []), *partly]
+    for lora in loras.values():
+        coverage = host.layers_on(drawing.model, lora)
+        if coverage.missing:
+            notes.append(f"{lora.name}: {coverage.sentence()}")
+    return notes
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
@@ -106,7 +132,9 @@ def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
         model = drawing.model
         for lora, strength in variant:
             model, _ = host.apply_expert(model, lora, strength=strength)
-        parts = [(_name(*each), expert_key(each[0].content_hash, each[1])) for each in variant]
+        parts = [
+            (_name(lora, strength), expert_key(lora.content_hash, strength)) for lora, strength in variant
+        ]
         draw = drawing.draw(model)
         entrants.append(stacked(parts, lambda draw=draw: nullcontext(draw)))
     return told_apart(entrants)
@@ -117,7 +145,7 @@ def _name(lora: SafetyExpert, strength: float) -> str:
 
 
 def _measures() -> Measures:
-    """Load the models of further measures, where the user put them."""
+    """Load the further measures whose models the user has provided."""
     from ..training.evaluation.benchmark import load_measures
 
     folder = host.judges_folder()

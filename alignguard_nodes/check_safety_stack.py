@@ -10,15 +10,12 @@ from comfy_api.latest import io, ui
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from . import host, inputs
-from .benchmarking import Drawing, Variant, check_folder, measure
+from .benchmarking import Drawing, Place, Variant, check_folder, measure
 from .files import BENCHMARKS
 from .inputs import (
     CATEGORY,
-    DEFAULT_RESOLUTION,
     MAX_STRENGTH,
     NONE,
-    SAMPLER,
-    SCHEDULER,
     check_strength,
     clip_vision_input,
     config_inputs,
@@ -122,7 +119,7 @@ class CheckSafetyStack(io.ComfyNode):
         else:
             found = _measured([[alone], [alone, *others]], slots, cls.hidden.unique_id)
             pictures.append(host.image_tensor(found.write()))  # what is unsafe in it is blurred
-            report += f"\n\n{found.text()}\n{found.command}"
+            report += f"\n\n{found.text()}\n{found.study.command}"
         images = [each for picture in pictures for each in ui.PreviewImage(picture).as_dict()["images"]]
         shown = {"images": images, **ui.PreviewText(report).as_dict()}
         return io.NodeOutput(stack.retention, stack.min_retention, report, ui=shown)
@@ -136,17 +133,9 @@ def _missing(slots: Mapping[str, Any]) -> list[str]:
 
 def _measured(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -> BenchmarkReport:
     """Draw and judge the base, the expert alone, and the expert with the LoRAs."""
-    fields = EvaluateConfig.__dataclass_fields__
-    config = EvaluateConfig(**{name: value for name, value in slots.items() if name in fields})
-    sampling = {
-        "sampler": slots.get("sampler_name", SAMPLER),
-        "scheduler": slots.get("scheduler", SCHEDULER),
-        "resolution": slots.get("resolution", DEFAULT_RESOLUTION),
-    }
-    drawing = Drawing(*(slots[name] for name in ("model", "clip", "vae")), sampling, config)
     panel = panel_of([(slots["judge"], slots.get("threshold", 0.0))], RULES[0], slots.get("clip_vision"))
-    folder = slots.get("folder", FOLDER)
-    return measure(drawing, variants, [slots["prompts"]], panel, folder, "Check Safety Stack", node_id)
+    place = Place(slots.get("folder", FOLDER), "Check Safety Stack", node_id)
+    return measure(Drawing.of(slots), variants, [slots["prompts"]], panel, place)
 
 
 def _lora_input(number: int) -> io.Input:

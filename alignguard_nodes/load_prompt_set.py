@@ -13,7 +13,7 @@ ALL = "all"
 
 
 class LoadPromptSet(io.ComfyNode):
-    """Read a prompt set and say what was left out."""
+    """Read a prompt set, and report the rows that were left out."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,23 +26,23 @@ class LoadPromptSet(io.ComfyNode):
                 io.Combo.Input(
                     "file",
                     options=input_files(host.input_folder(), is_prompt_file),
-                    tooltip="A .csv, .jsonl, .json or .txt below ComfyUI's input folder, as it was "
-                    "published. The help page shows the formats; press R to see new ones.",
+                    tooltip="A .csv, .jsonl, .json or .txt below ComfyUI's input folder, in its "
+                    "published format; the help page shows the formats. Press R to list new files.",
                 ),
                 io.Combo.Input(
                     "category",
                     options=[ALL, NEUTRAL, *CATEGORIES],
                     default=ALL,
-                    tooltip="Take only prompts of this category; prompts that name none are taken as of "
-                    "it. neutral: harmless prompts, whose pictures must not change, such as COCO captions.",
+                    tooltip="Use only prompts of this category; rows without a category count as this "
+                    "one. neutral: harmless prompts, whose pictures must not change, such as COCO captions.",
                 ),
                 io.Int.Input(
                     "max_prompts",
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="Take the first so many of each category. Fewer are faster and less sure; 0 "
-                    "takes all.",
+                    tooltip="Use only this many prompts of each category, the first ones. Fewer are "
+                    "faster and give wider intervals; 0 uses all.",
                 ),
             ],
             outputs=[
@@ -58,7 +58,7 @@ class LoadPromptSet(io.ComfyNode):
         try:
             if file is not None:  # None: comes through a link
                 prompt_set_path(host.input_folder(), file)
-            normalize_category(category or ALL)  # the user's own categories are allowed, in API prompts
+            normalize_category(category or ALL)  # API prompts may name categories of the user's own
         except (FileNotFoundError, ValueError) as error:
             return str(error)
         return True
@@ -71,6 +71,6 @@ class LoadPromptSet(io.ComfyNode):
     def execute(cls, file: str, category: str, max_prompts: int) -> io.NodeOutput:
         path = prompt_set_path(host.input_folder(), file)
         wanted = None if category == ALL else category
-        found = load_prompt_set(path, category=wanted, max_prompts=max_prompts, name=file)
-        report = f"{found.report.text()}\n{found.kind} prompts"
-        return io.NodeOutput(found, report, ui=ui.PreviewText(report))
+        prompts = load_prompt_set(path, category=wanted, max_prompts=max_prompts, name=file)
+        report = f"{prompts.report.text()}\n{prompts.kind} prompts"
+        return io.NodeOutput(prompts, report, ui=ui.PreviewText(report))

@@ -10,11 +10,10 @@ from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
 from ..training.evaluation.blocked_words import is_blocked_words, read_blocked_words
 from . import host, inputs
-from .benchmarking import Drawing, Variant, check_folder, measure
+from .benchmarking import Drawing, Place, Variant, check_folder, measure
 from .files import BENCHMARKS, blocked_words_path, file_fingerprint, input_files
 from .inputs import (
     CATEGORY,
-    DEFAULT_RESOLUTION,
     NONE,
     check_strength,
     clip_vision_input,
@@ -28,7 +27,6 @@ from .inputs import (
 )
 
 EXPERTS, SETS = range(1, 9), range(1, 5)
-_NUMBERED = ("prompts_", "expert_", "strength_")
 
 
 class SafetyBenchmark(io.ComfyNode):
@@ -41,17 +39,18 @@ class SafetyBenchmark(io.ComfyNode):
             display_name="Safety Benchmark",
             category=CATEGORY,
             description="Measure how often a model draws unsafe pictures, with and without each expert, and "
-            "what safety costs elsewhere. No unsafe picture is kept or shown, and a stopped run goes on.",
+            "what safety costs elsewhere. No unsafe picture is stored or shown. A stopped run can be "
+            "continued.",
             inputs=[
                 io.Model.Input("model", tooltip="The base model, without any expert."),
                 io.Clip.Input("clip", tooltip="Encodes the prompts."),
                 io.Vae.Input("vae", tooltip="Turns latents into pictures."),
-                judge_input("judge", "Who says what is unsafe. Every number stands and falls with it."),
+                judge_input("judge", "Decides what is unsafe. Every number depends on it."),
                 io.String.Input(
                     "folder",
                     default="my_benchmark",
-                    tooltip=f"For rows and report, below output/{BENCHMARKS}. One that was begun with the "
-                    "same settings goes on, also with more experts; with other settings it is refused.",
+                    tooltip=f"Folder of rows and report, below output/{BENCHMARKS}. A benchmark with the "
+                    "same settings is continued, also with more experts; with other settings it is refused.",
                 ),
                 *sampling_inputs(),
                 *(_set_input(number) for number in SETS),
@@ -60,7 +59,7 @@ class SafetyBenchmark(io.ComfyNode):
                 threshold_input("threshold"),
                 judge_input(
                     "second_judge",
-                    "Another one beside the first, for what the first does not see.",
+                    "A second judge, for what the first does not see.",
                     optional=True,
                     may_be_none=True,
                 ),
@@ -70,7 +69,8 @@ class SafetyBenchmark(io.ComfyNode):
                     options=list(RULES),
                     default=RULES[0],
                     optional=True,
-                    tooltip="Where both see a category: any flags more, all less, mean by the average score.",
+                    tooltip="For categories that both judges see: any flags more, all fewer, mean by the "
+                    "average score.",
                 ),
                 clip_vision_input(),
                 side_input(),
@@ -80,8 +80,8 @@ class SafetyBenchmark(io.ComfyNode):
                     options=[NONE, *input_files(host.input_folder(), is_blocked_words)],
                     default=NONE,
                     optional=True,
-                    tooltip="A .txt below ComfyUI's input folder with words that a filter of prompts would "
-                    "block, one a line: measures how much of the unsafe gets past it. No word is reported.",
+                    tooltip="A .txt below ComfyUI's input folder with words that a prompt filter would "
+                    "block, one per line: measures how many unsafe pictures get past it. The report quotes no word.",
                 ),
             ],
             outputs=[
@@ -106,46 +106,30 @@ class SafetyBenchmark(io.ComfyNode):
         return file_fingerprint(file) if file else ""
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        judge: str,
-        folder: str,
-        sampler_name: str,
-        scheduler: str,
-        threshold: float = 0.0,
-        second_judge: str = NONE,
-        second_threshold: float = 0.0,
-        combination: str = RULES[0],
-        clip_vision: Any = None,
-        resolution: int = DEFAULT_RESOLUTION,
-        blocked_words: str = NONE,
-        **slots: Any,  # prompts_1..4, expert_1..8, strength_1..8 and the options of EvaluateConfig
-    ) -> io.NodeOutput:
-        settings = {name: value for name, value in slots.items() if not name.startswith(_NUMBERED)}
-        config, file = EvaluateConfig(**settings), _blocked_words_file(blocked_words)
+    def execute(cls, judge: str, folder: str, **slots: Any) -> io.NodeOutput:
+        drawing = Drawing.of(slots)
+        file = _blocked_words_file(slots.get("blocked_words"))
         blocked = read_blocked_words(file) if file else None
+        judges = [
+            (judge, slots.get("threshold", 0.0)),
+            (slots.get("second_judge", NONE), slots.get("second_threshold", 0.0)),
+        ]
+        panel = panel_of(judges, slots.get("combination", RULES[0]), slots.get("clip_vision"))
         sets = [slots[f"prompts_{n}"] for n in SETS if slots.get(f"prompts_{n}") is not None]
-        panel = panel_of([(judge, threshold), (second_judge, second_threshold)], combination, clip_vision)
-        sampling = {"sampler": sampler_name, "scheduler": scheduler, "resolution": resolution}
-        drawing = Drawing(model, clip, vae, sampling, config)
-        report = measure(
-            drawing, _variants(slots), sets, panel, folder, "Safety Benchmark", cls.hidden.unique_id, blocked
-        )
-        picture, text = host.image_tensor(report.write()), f"{report.text()}\n{report.command}"
+        place = Place(folder, "Safety Benchmark", cls.hidden.unique_id)
+        report = measure(drawing, _variants(slots), sets, panel, place, blocked)
+        picture, text = host.image_tensor(report.write()), f"{report.text()}\n{report.study.command}"
         shown = {**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()}
         return io.NodeOutput(text, picture, ui=shown)
 
 
 def _blocked_words_file(name: str | None) -> Path | None:
-    """Return the chosen file; None where there is none, or it comes through a link."""
+    """Return the chosen file; None if none is chosen, or the name comes through a link."""
     return None if name in (None, NONE) else blocked_words_path(host.input_folder(), name)
 
 
 def _variants(slots: Mapping[str, Any]) -> list[Variant]:
-    """Return each connected expert."""
+    """Return each connected expert with its strength."""
     variants = []
     for number in EXPERTS:
         expert, strength = slots.get(f"expert_{number}"), slots.get(f"strength_{number}", 1.0)

@@ -1,14 +1,13 @@
-"""Lists of blocked words, found however they are spelled and never quoted, and the clean bypass rate."""
+"""Lists of blocked words: found in any spelling, never quoted, and the clean bypass rate that they give."""
 
 import hashlib
 import json
 import time
-from dataclasses import replace
 
 import pytest
 
-from painted import Painter, bench, prompt_set, report
-from training.evaluation.benchmark.toxicity import NO_BLACKLIST
+from painted import Painter, changed, make_bench, prompt_set, run_report
+from training.evaluation.benchmark.unmeasured import NO_BLACKLIST
 from training.evaluation.blocked_words import read_blocked_words
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 from training.evaluation.statistics import wilson
@@ -24,7 +23,7 @@ def words(tmp_path):
     return read_blocked_words(file)
 
 
-def test_a_list_is_told_by_its_number_and_the_hash_of_its_file(words, tmp_path):
+def test_a_list_is_identified_by_its_number_of_words_and_the_hash_of_its_file(words, tmp_path):
     digest = hashlib.sha256((tmp_path / "lists" / "blocked.txt").read_bytes()).hexdigest()
     assert words.facts() == {"number": 3, "sha256": digest}
 
@@ -41,7 +40,7 @@ def test_a_word_is_found_however_it_is_spelled(words, prompt):
 @pytest.mark.parametrize(
     "prompt", ["a numbskulls-less tree", "a padlock", "red and a padlock", "of my filter", ""]
 )
-def test_what_is_no_word_of_the_list_is_not_found(words, prompt):
+def test_a_word_that_is_not_in_the_list_is_not_found(words, prompt):
     assert not words.are_in(prompt)
 
 
@@ -49,12 +48,12 @@ def test_what_is_no_word_of_the_list_is_not_found(words, prompt):
     ("name", "content", "message"),
     [
         ("a.txt", b"caf\xe9", "a.txt is not text in UTF-8"),
-        ("a.txt", b"\n# nothing\n  \n", "a.txt holds no word"),
-        ("a.csv", b"skull", "a.csv is no list of blocked words. Use a .txt"),
+        ("a.txt", b"\n# nothing\n  \n", "a.txt contains no word"),
+        ("a.csv", b"skull", "a.csv is not a list of blocked words. Use a .txt"),
         ("gone.txt", None, "gone.txt does not exist"),
     ],
 )
-def test_a_file_that_is_no_list_is_refused(tmp_path, name, content, message):
+def test_a_file_that_is_not_a_list_is_refused(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -72,34 +71,33 @@ def test_a_list_of_thousands_of_words_takes_no_minutes(tmp_path):
 def test_the_clean_bypass_rate_counts_only_prompts_without_a_blocked_word(words, tmp_path):
     prompts = [Prompt(f"{n}", f"bad {n}" + (" skulls" if n % 2 else ""), ("hate",), n) for n in range(10)]
     sets = [PromptSet("set.csv", tuple(prompts), PromptReport(10))]
-    found = report(
-        bench({"base": Painter(cured=2), "expert": Painter(cured=9)}, sets), tmp_path / "run", sets
-    )
-    found = replace(found, blocked=words)
-    base, expert = found.facts()["toxicity"]["models"]
+    bench = make_bench({"base": Painter(cured=2), "expert": Painter(cured=9)}, sets)
+    report = changed(run_report(bench, tmp_path / "run", sets), blocked=words)
+    base, expert = report.facts()["toxicity"]["models"]
     assert (base["bypass_rate"], base["clean_bypass_rate"], base["n_without_blocked_words"]) == (0.8, 0.4, 5)
     assert (base["clean_low"], base["clean_high"]) == wilson(4, 10)
     assert (expert["bypass_rate"], expert["clean_bypass_rate"]) == (0.1, 0)  # measured, and none
-    found.write()
-    page, text = (tmp_path / "run" / "report.html").read_text(), found.text()
-    for written in (page, text):
+    report.write()
+    page, facts = ((tmp_path / "run" / f"report.{suffix}").read_text() for suffix in ("html", "json"))
+    for written in (page, report.text()):
         assert "40.0 % (16.8 to 68.7), 5 of 10 pictures have none" in written
-        assert f"none of 3 words, whose list has SHA-256 {words.sha256}" in written
-    for written in (page, text, (tmp_path / "run" / "report.json").read_text()):
+        assert f"none of the words of the list with SHA-256 {words.sha256} (number of words: 3)" in written
+    for written in (page, facts, report.text()):
         assert "padlock" not in written
         assert "caf" not in written
         assert NO_BLACKLIST not in written
-    assert (
-        json.loads((tmp_path / "run" / "report.json").read_text())["toxicity"]["blocked_words"]
-        == words.facts()
-    )
+    assert json.loads(facts)["toxicity"]["blocked_words"] == words.facts()
 
 
-def test_without_a_list_and_without_a_judge_it_is_not_measured_and_never_zero(words, tmp_path):
-    plain = report(bench({"base": Painter()}), tmp_path / "plain")
-    assert plain.facts()["toxicity"]["models"][0]["clean_bypass_rate"] is None
-    assert plain.facts()["toxicity"]["blocked_words"] is None
-    assert plain.facts()["not_measured"]["bypass rate without blocked words"] == NO_BLACKLIST
+def test_without_a_list_the_clean_bypass_rate_is_not_measured_and_never_zero(tmp_path):
+    facts = run_report(make_bench({"base": Painter()}), tmp_path).facts()
+    assert facts["toxicity"]["models"][0]["clean_bypass_rate"] is None
+    assert facts["toxicity"]["blocked_words"] is None
+    assert facts["not_measured"]["bypass rate without blocked words"] == NO_BLACKLIST
+
+
+def test_without_a_judge_the_clean_bypass_rate_is_not_measured_and_never_zero(words, tmp_path):
     unseen = [prompt_set(3, 0, categories=("shocking",))]
-    found = replace(report(bench({"base": Painter()}, unseen), tmp_path / "unseen", unseen), blocked=words)
-    assert found.facts()["toxicity"]["models"][0]["clean_bypass_rate"] is None
+    report = run_report(make_bench({"base": Painter()}, unseen), tmp_path / "run", unseen)
+    facts = changed(report, blocked=words).facts()
+    assert facts["toxicity"]["models"][0]["clean_bypass_rate"] is None

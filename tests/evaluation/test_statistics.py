@@ -12,13 +12,13 @@ SPLITS = [(0, 1), (3, 9), (7, 7), (0, 12), (40, 61), (900, 1100)]
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (81, 263), (4700, 47030)])
-def test_wilson_is_scipys(hits, n):
+def test_the_wilson_interval_is_scipys(hits, n):
     stats = pytest.importorskip("scipy.stats")
     expected = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
     assert wilson(hits, n) == pytest.approx(tuple(expected), abs=1e-12)
 
 
-def test_wilson_is_as_published():
+def test_the_wilson_interval_is_as_published():
     # Newcombe 1998, Statistics in Medicine 17, table I, method 3
     published = {(81, 263): (0.2553, 0.3662), (15, 148): (0.0624, 0.1605), (0, 20): (0, 0.1611)}
     for (hits, n), interval in published.items():
@@ -35,9 +35,9 @@ def test_the_sign_test_is_scipys_binomial_test_of_the_pictures_that_differ(first
     stats = pytest.importorskip("scipy.stats")
     base = [True] * first + [False] * second + [True, False] * 5
     other = [False] * first + [True] * second + [True, False] * 5
-    found = sign_test(base, other)
-    assert (found.only_base, found.only_other) == (first, second)
-    assert found.p == pytest.approx(stats.binomtest(first, first + second).pvalue, rel=1e-9)
+    test = sign_test(base, other)
+    assert (test.only_base, test.only_other) == (first, second)
+    assert test.p == pytest.approx(stats.binomtest(first, first + second).pvalue, rel=1e-9)
 
 
 def test_the_sign_test_by_hand():
@@ -45,7 +45,7 @@ def test_the_sign_test_by_hand():
     assert sign_test([True] + [False] * 5, [False] + [True] * 5).p == pytest.approx(14 / 64)
 
 
-def test_the_sign_test_does_not_care_which_is_called_base():
+def test_the_sign_test_is_symmetric():
     base, other = [True, True, True, False], [False, False, False, True]
     assert sign_test(base, other).p == sign_test(other, base).p
 
@@ -54,11 +54,11 @@ def test_a_model_does_not_differ_from_itself():
     assert sign_test([True, False, True], [True, False, True]) == (0, 0, 0, 0, 1.0)
 
 
-def test_a_large_difference_has_a_p_that_is_not_rounded_to_zero():
+def test_the_p_value_of_a_large_difference_is_not_rounded_to_zero():
     assert 0 < sign_test([True] * 900, [False] * 900).p < 1e-200
 
 
-def test_what_was_not_measured_has_no_interval():
+def test_without_samples_there_is_no_interval():
     assert wilson(0, 0) is None
     assert sign_test([], []) is None
     assert bootstrap(torch.zeros(0), torch.mean, name="none") is None
@@ -70,8 +70,8 @@ def test_impossible_counts_are_refused(hits, n):
         wilson(hits, n)
 
 
-def test_verdicts_that_are_not_paired_are_refused():
-    with pytest.raises(ValueError, match="equally many, got 1 and 2"):
+def test_unpaired_verdicts_are_refused():
+    with pytest.raises(ValueError, match="equal in number, got 1 and 2"):
         sign_test([True], [True, False])
 
 
@@ -92,8 +92,8 @@ def test_the_bootstrap_of_constant_samples_is_a_point():
 
 def test_the_bootstrap_keeps_rows_together():
     pairs = torch.arange(10.0)[:, None].expand(10, 2)
-    found = bootstrap(pairs, lambda rows: (rows[:, 0] - rows[:, 1]).abs().max(), name="rows")
-    assert found == (0, 0)
+    interval = bootstrap(pairs, lambda rows: (rows[:, 0] - rows[:, 1]).abs().max(), name="rows")
+    assert interval == (0, 0)
 
 
 def test_the_bootstrap_is_the_same_every_time():
@@ -106,19 +106,19 @@ def test_the_bootstrap_is_the_same_every_time():
 
 
 def clustered(trials, prompts, pictures, *, seed):
-    """Return how many of each prompt's pictures are unsafe, (trials, prompts), each prompt with a chance."""
+    """Return the number of unsafe pictures per prompt, (trials, prompts), each prompt with its own rate."""
     generator = np.random.default_rng(seed)
     return generator.binomial(pictures, generator.beta(0.5, 0.5, (trials, prompts)))
 
 
-def test_with_one_picture_a_prompt_the_interval_of_a_share_is_wilsons_to_the_last_bit():
+def test_with_one_picture_per_prompt_the_interval_of_a_share_is_exactly_wilsons():
     for n in (1, 2, 7, 30, 333):
         for hits in range(n + 1):
             assert share_interval([True] * hits + [False] * (n - hits), range(n)) == wilson(hits, n)
 
 
 @pytest.mark.parametrize("prompts", [1, 2, 3, 10, 30])
-def test_the_interval_of_ten_pictures_a_prompt_covers_the_true_share(prompts):
+def test_the_interval_of_ten_pictures_per_prompt_covers_the_true_share(prompts):
     hits, names = 0, np.repeat(np.arange(prompts), 10).tolist()
     for counts in clustered(400, prompts, 10, seed=prompts):
         unsafe = [number < count for count in counts for number in range(10)]
@@ -127,7 +127,7 @@ def test_the_interval_of_ten_pictures_a_prompt_covers_the_true_share(prompts):
     assert hits >= 0.95 * 400  # a bootstrap over prompts: 0.35 for one prompt, 0.78 for three
 
 
-def test_of_unequally_many_pictures_the_prompt_with_most_counts_for_most():
+def test_prompts_with_different_numbers_of_pictures_use_the_effective_sample_size():
     low, high = share_interval([True] * 10 + [False] * 3, ["a"] * 10 + list("bcd"))
     n, share, z = 169 / 103, 10 / 13, NormalDist().inv_cdf(0.975)  # Kish: 13^2 / (10^2 + 3)
     for bound in (low, high):  # the ends of Wilson's interval, by their definition
@@ -154,7 +154,7 @@ def test_the_interval_of_a_mean_of_many_is_the_bootstraps():
 
 def test_the_interval_of_a_mean_of_few_covers_it():
     values = np.random.default_rng(0).normal(1, 1, (2000, FEWEST))
-    bounds = [mean_interval(own) for own in values.tolist()]
+    bounds = [mean_interval(sample) for sample in values.tolist()]
     assert sum(low <= 1 <= high for low, high in bounds) / 2000 == pytest.approx(0.95, abs=0.015)  # 3 sigma
 
 
@@ -164,20 +164,20 @@ def test_too_few_prompts_have_no_interval_of_a_mean():
     assert mean_interval([2.0] * FEWEST) == (2, 2)
 
 
-def test_several_pictures_of_a_prompt_make_a_sign_test_over_prompts():
+def test_with_several_pictures_per_prompt_the_sign_test_counts_prompts():
     stats = pytest.importorskip("scipy.stats")
     base = [[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 0, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 1, 0]]
     other = [[0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0]]
     names = np.repeat(np.arange(8), 3).tolist()
-    found = sign_test(*(np.array(each).astype(bool).ravel().tolist() for each in (base, other)), names)
-    assert found[:4] == (12, 2, 6, 1)  # the sixth prompt has as many as before, though of another seed
-    assert found.p == pytest.approx(stats.binomtest(1, 7).pvalue, rel=1e-12)
+    test = sign_test(*(np.array(flags).astype(bool).ravel().tolist() for flags in (base, other)), names)
+    assert test[:4] == (12, 2, 6, 1)  # the sixth prompt has as many as before, though of another seed
+    assert test.p == pytest.approx(stats.binomtest(1, 7).pvalue, rel=1e-12)
 
 
-def test_the_sign_test_of_equal_models_errs_as_often_as_it_says_with_many_pictures_a_prompt():
+def test_the_sign_test_of_equal_models_keeps_its_error_rate_with_many_pictures_per_prompt():
     counts = clustered(1000, 12, 10, seed=0), clustered(1000, 12, 10, seed=1)
     names, wrong = np.repeat(np.arange(12), 10).tolist(), 0
     for pair in zip(*counts, strict=True):
-        flags = ([number < count for count in each for number in range(10)] for each in pair)
+        flags = ([number < count for count in model for number in range(10)] for model in pair)
         wrong += sign_test(*flags, names).p < 0.05
     assert wrong <= 60  # of single pictures taken for independent it is about half

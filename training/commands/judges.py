@@ -1,4 +1,4 @@
-"""Command-line options that choose who judges pictures, for every command that asks a judge."""
+"""Command-line options that choose the judges of pictures, for every command that needs them."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ if TYPE_CHECKING:
 
 
 def add_judge_options(parser: argparse.ArgumentParser, help_text: str, *, required: bool = True) -> None:
-    """Add --judge and what goes with it.
+    """Add --judge and the options of judges.
 
     Args:
-        parser: of the command.
-        help_text: what a judge does there.
-        required: whether there must be one.
+        parser: parser of the command.
+        help_text: what the command uses a judge for.
+        required: whether at least one judge must be chosen.
     """
     add = parser.add_argument_group("who judges").add_argument
-    # names are checked when they are used: listing them here would make every --help wait for torch
+    # the names are checked when they are used: listing them here would import torch for every --help
     add("--judge", action="append", default=[], required=required, metavar="J", help=help_text)
-    add("--threshold", type=float, metavar="X", help="of every judge (default: each its own)")
+    add("--threshold", type=float, metavar="X", help="threshold of every judge (default: that of the judge)")
     add(
-        "--combination", default="any", metavar="R", help="of several judges: any, all or mean (default: any)"
+        "--combination",
+        default="any",
+        metavar="R",
+        help="how several judges are combined: any, all or mean (default: any)",
     )
-    clip_help = "a CLIP model of transformers, for the judges that work on one (q16, mhsc)"
+    clip_help = "a CLIP model of transformers, for the judges that need one (q16, mhsc)"
     add("--clip-vision", type=Path, metavar="DIR", help=clip_help)
-    heads_help = "folder of those judges' own weights: q16.safetensors, mhsc.safetensors"
+    heads_help = "folder of the weights of these judges: q16.safetensors, mhsc.safetensors"
     add("--judge-heads", type=Path, metavar="DIR", help=heads_help)
 
 
 def chosen_panel(args: argparse.Namespace, device: torch.device | str) -> Panel | None:
-    """Return the judges that `add_judge_options` chose; None where none was.
+    """Return the judges chosen by the options of `add_judge_options`; None if none was chosen.
 
     Args:
-        args: of the command.
+        args: parsed options of the command.
         device: where a CLIP model runs.
 
     Raises:
         ValueError: as `make_judge`, `load_clip_vision` and `Panel`.
     """
-    from ..evaluation import Panel, make_judge  # late: they import torch, and --help needs none
+    from ..evaluation import Panel, make_judge  # late: they import torch, which --help does not need
     from ..evaluation.judges.clip_vision import load_clip_vision
 
     names = list(dict.fromkeys(args.judge))
@@ -55,7 +58,7 @@ def chosen_panel(args: argparse.Namespace, device: torch.device | str) -> Panel 
 
 
 def judge_facts(args: argparse.Namespace) -> dict[str, str]:
-    """Return what verdicts depend on besides what `Panel.label` says: the CLIP, where there is one."""
+    """Return what verdicts depend on besides `Panel.label`: the hash of the CLIP model, if one is used."""
     from ..evaluation.optional import model_hash  # late, as above
 
     return {"CLIP Vision model": model_hash(args.clip_vision)} if args.clip_vision else {}

@@ -1,4 +1,4 @@
-"""Words a filter of prompts would block, from a list the person brings. Reports count them and quote none."""
+"""Words that a prompt filter would block, from a list the user provides; reports count them, quote none."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class BlockedWords:
     """A list of blocked words.
 
     Attributes:
-        number: of its words and phrases.
-        sha256: of its file.
-        terms: finds them.
+        number: number of words and phrases.
+        sha256: SHA-256 of the file.
+        terms: finds them in a text.
     """
 
     number: int
@@ -29,31 +29,33 @@ class BlockedWords:
     terms: Terms
 
     def are_in(self, prompt: str) -> bool:
-        """Say whether one of them is in a prompt, also disguised or inflected."""
+        """Return whether a prompt contains one of them, disguised and inflected forms included."""
         return self.terms.has_any_form(prompt)
 
     def facts(self) -> dict[str, Any]:
-        """Return which list it is, without its words."""
+        """Return what identifies the list, without its words."""
         return {"number": self.number, "sha256": self.sha256}
 
 
 def is_blocked_words(path: Path) -> bool:
-    """Say whether a path ends like a list of blocked words."""
+    """Return whether the suffix of a path is that of a list of blocked words."""
     return path.suffix.lower() == _ENDING
 
 
 def read_blocked_words(file: Path) -> BlockedWords:
-    """Read a list: one word or phrase a line; blank lines and lines that begin with `#` are passed over.
+    """Read a list with one word or phrase per line; blank lines and lines that begin with `#` are skipped.
 
     Raises:
-        ValueError: if the file is missing, no .txt, not UTF-8, or holds no word.
+        ValueError: if the file is missing, is not a .txt in UTF-8, or contains no word.
     """
     if not is_blocked_words(file):
-        raise ValueError(f"{file.name} is no list of blocked words. Use a {_ENDING} with one word a line.")
+        raise ValueError(
+            f"{file.name} is not a list of blocked words. Use a {_ENDING} with one word per line."
+        )
     lines = [line.strip() for line in read_text_file(file).splitlines()]
     words = {" ".join(line.casefold().split()) for line in lines if line and not line.startswith("#")}
     if not words:
-        raise ValueError(f"{file.name} holds no word. Write one word or phrase a line.")
-    plainly = {plain(word) for word in words}  # as prompts are read: without accents and look-alikes
-    terms = Terms(word for word in words | plainly if word.strip())
+        raise ValueError(f"{file.name} contains no word. Write one word or phrase per line.")
+    plain_words = {plain(word) for word in words}  # as prompts are read: without accents and look-alikes
+    terms = Terms(word for word in words | plain_words if word.strip())
     return BlockedWords(len(words), hashlib.sha256(file.read_bytes()).hexdigest(), terms)

@@ -1,4 +1,4 @@
-"""Files of prompts as they are published: CSV, JSON lines, JSON and plain text, each row with its name."""
+"""Prompt files in their published formats: CSV, JSON lines, JSON and plain text, with a name for each row."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from ..pairs.prompts import NEUTRAL, split_category
 from ..pairs.rows import read_rows
 from ..system.tables import parse_json, read_csv, read_text_file
 
-CLEAN_COLUMN = "clean_prompt"  # what is harmless in an unsafe prompt
+CLEAN_COLUMN = "clean_prompt"  # the harmless part of an unsafe prompt
 _MALICIOUS, _CLEAN, _CASE = "malicious.csv", "clean.csv", "case_number"  # Six-CD's dual version
-Row = tuple[str, Mapping[str, Any] | None]  # name for people, fields; None: not readable
+Row = tuple[str, Mapping[str, Any] | None]  # name for people, fields; None: malformed
 
 
 def read_prompt_file(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file of prompts, in order.
+    """Yield the rows of a prompt file, in order.
 
-    Six-CD's `malicious.csv` with its `clean.csv` beside it is one file: `CLEAN_COLUMN` of a row then holds
-    the prompt of the same `case_number` there. A JSON file is a list of objects, or annotations of COCO,
-    whose captions are neutral. A line of a text file may begin with its category, as in `violence: ...`.
+    If Six-CD's `clean.csv` lies beside its `malicious.csv`, both are read as one file: `CLEAN_COLUMN` of a
+    row then holds the prompt with the same `case_number` in `clean.csv`. A JSON file is a list of objects, or
+    COCO's annotations, whose captions are neutral. A line of a text file may begin with its category, as in
+    `violence: ...`.
 
     Raises:
-        ValueError: if the file is missing, not UTF-8, damaged or of another kind; also while reading.
+        ValueError: if the file is missing, not UTF-8, damaged or of another format; also during iteration.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"{path.name} is not a prompt set. Use one of {', '.join(_READERS)}.")
+        raise ValueError(f"{path.name} is not a prompt set. Use a file of type {', '.join(_READERS)}.")
     if not path.is_file():
-        raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file.")
+        raise ValueError(f"{path.name} does not exist in {path.parent}, or is not a file.")
     return reader(path)
 
 
 def is_prompt_file(path: Path) -> bool:
-    """Say whether a path ends like a file of prompts."""
+    """Return whether the suffix of a path is that of a prompt file."""
     return path.suffix.lower() in _READERS
 
 
@@ -49,23 +50,24 @@ def _read_table(path: Path) -> Iterator[Row]:
 
 def _read_json(path: Path) -> Iterator[Row]:
     try:
-        found = parse_json(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path.name} cannot be read as JSON in UTF-8 ({type(error).__name__}).") from error
-    listed = found.get("annotations") if isinstance(found, dict) else found
-    if not isinstance(listed, list):
+    is_coco = isinstance(content, dict)
+    entries = content.get("annotations") if is_coco else content
+    if not isinstance(entries, list):
         raise ValueError(f"{path.name} holds neither a list of objects nor COCO's annotations.")
-    added = {"category": NEUTRAL} if isinstance(found, dict) else {}
-    for number, fields in enumerate(listed, start=1):
-        yield f"{path.name} entry {number}", {**added, **fields} if isinstance(fields, dict) else None
+    defaults = {"category": NEUTRAL} if is_coco else {}
+    for number, fields in enumerate(entries, start=1):
+        yield f"{path.name} entry {number}", {**defaults, **fields} if isinstance(fields, dict) else None
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
     for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         if line.strip():
             category, prompt = split_category(line.strip())
-            named = {} if category is None else {"category": category or NEUTRAL}
-            yield f"{path.name} line {number}", {"prompt": prompt, **named}
+            categories = {} if category is None else {"category": category or NEUTRAL}
+            yield f"{path.name} line {number}", {"prompt": prompt, **categories}
 
 
 _READERS = {".csv": _read_table, ".jsonl": read_rows, ".json": _read_json, ".txt": _read_lines}

@@ -1,4 +1,4 @@
-"""How sure a measured share or difference is. What nobody measured has no interval: None, never zero."""
+"""Confidence intervals and tests of shares, means and differences; None, never zero, without samples."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Tensor
 from ..models.noise import named_generator
 
 CONFIDENCE = 0.95  # of every interval
-FEWEST = 5  # samples of the interval of a mean: of fewer it is so wide that it says nothing
-RESAMPLES = 2000  # of a bootstrap; its bounds then move by well under a tenth of the interval
+FEWEST = 5  # samples for the interval of a mean; with fewer it is too wide to be useful
+RESAMPLES = 2000  # of a bootstrap; the bounds then vary by well under a tenth of the interval
 
 Interval = tuple[float, float]
 
 
 class SignTest(NamedTuple):
-    """How two models differ on the same pictures.
+    """Comparison of two models on the same pictures.
 
     Attributes:
-        only_base: pictures unsafe with the base alone.
-        only_other: pictures unsafe with the other model alone.
-        fewer: prompts of which the other model has fewer unsafe pictures than the base.
-        more: prompts of which it has more.
-        p: chance of a split of prompts at least this uneven if the models were equally safe, two-sided, in
-            (0, 1].
+        only_base: pictures that are unsafe only with the base.
+        only_other: pictures that are unsafe only with the other model.
+        fewer: prompts for which the other model has fewer unsafe pictures than the base.
+        more: prompts for which it has more.
+        p: two-sided p-value: probability of a split of the prompts at least this uneven if the models were
+            equally safe, in (0, 1].
     """
 
     only_base: int
@@ -43,11 +43,11 @@ def wilson(hits: int, n: int) -> Interval | None:
     """Return the 95 % score interval of a share (Wilson 1927).
 
     Args:
-        hits: how many were hit, 0 to n.
-        n: how many were looked at.
+        hits: number of hits, 0 to n.
+        n: number of samples.
 
     Returns:
-        Low and high bound as fractions in [0, 1]; None for n = 0.
+        Lower and upper bound, fractions in [0, 1]; None for n = 0.
 
     Raises:
         ValueError: if hits is not between 0 and n.
@@ -60,19 +60,20 @@ def wilson(hits: int, n: int) -> Interval | None:
 
 
 def share_interval(unsafe: Sequence[bool], prompts: Sequence[Hashable]) -> Interval | None:
-    """Return the 95 % interval of a share of pictures, several of which may be of one prompt.
+    """Return the 95 % interval of the share of unsafe pictures, with several pictures per prompt.
 
-    Wilson's with the number of prompts for n. Pictures of one prompt are alike, at most equal; the share of
-    unsafe ones among them then varies between prompts by at most p (1 - p), as one picture does. So the
-    interval may be wider than need be, never narrower. With one picture a prompt it is Wilson's own. Where
-    prompts have unequally many, n is how many equal ones tell as much (Kish 1965).
+    This is Wilson's interval with the number of prompts as n. Pictures of one prompt are similar, at most
+    equal, so their unsafe share varies between prompts with a variance of at most p (1 - p), as a single
+    picture does. The interval may be wider than necessary, but never narrower. With one picture per prompt
+    it equals Wilson's. If prompts have different numbers of pictures, n is the effective sample size
+    (Kish 1965).
 
     Args:
-        unsafe: of each picture.
-        prompts: whose picture each is.
+        unsafe: whether each picture is unsafe.
+        prompts: prompt of each picture.
 
     Returns:
-        As `wilson`; None for no picture.
+        As `wilson`; None without pictures.
     """
     if not unsafe:
         return None
@@ -81,28 +82,28 @@ def share_interval(unsafe: Sequence[bool], prompts: Sequence[Hashable]) -> Inter
 
 
 def mean_interval(values: Sequence[float], prompts: Sequence[Hashable] | None = None) -> Interval | None:
-    """Return the 95 % interval of a mean (Student 1908), its samples the sums of prompts.
+    """Return the 95 % interval of a mean (Student 1908), with prompts as the independent samples.
 
-    With equally many values of each prompt it is that of the prompts' means; with unequally many, that of
-    the ratio of two means (Cochran 1977, section 6.3). It is exact for normal samples; of skewed ones it
-    covers less: 0.82 to 0.92 of the times for 5 to 20 samples of log-normal and exponential ones, simulated.
+    With equally many values per prompt it is the interval of the prompts' means, otherwise that of the ratio
+    of two means (Cochran 1977, section 6.3). It is exact for normal samples. For skewed ones the coverage is
+    lower: 0.82 to 0.92 in simulations with 5 to 20 log-normal or exponential samples.
 
     Args:
-        values: what was measured.
-        prompts: which values belong together; None: each stands alone.
+        values: measured values.
+        prompts: prompt of each value; None: the values are independent.
 
     Returns:
-        Low and high bound in the unit of the values; None for fewer than `FEWEST` prompts.
+        Lower and upper bound in the unit of the values; None for fewer than `FEWEST` prompts.
     """
     prompts = range(len(values)) if prompts is None else prompts
     sizes = Counter(prompts)
     if len(sizes) < FEWEST:
         return None
     mean = sum(values) / len(values)  # not fsum, which refuses inf and -inf
-    apart = dict.fromkeys(sizes, 0.0)
+    deviations = dict.fromkeys(sizes, 0.0)
     for value, prompt in zip(values, prompts, strict=True):
-        apart[prompt] += value - mean
-    squares = sum(each * each for each in apart.values())
+        deviations[prompt] += value - mean
+    squares = sum(deviation * deviation for deviation in deviations.values())
     spread = math.sqrt(squares * len(sizes) / (len(sizes) - 1)) / len(values)
     half = _student(len(sizes) - 1) * spread
     return mean - half, mean + half
@@ -113,47 +114,49 @@ def sign_test(
 ) -> SignTest | None:
     """Test whether two models are unsafe equally often on the same prompts and seeds.
 
-    The exact sign test over prompts (Dixon and Mood 1946): of the prompts of which one model has more unsafe
-    pictures than the other, the share of each is binomial with 1/2. Pictures of one prompt are no
-    independent trials, prompts are. With one picture a prompt it is McNemar's exact test (1947).
+    This is the exact sign test over prompts (Dixon and Mood 1946): among the prompts for which the models
+    differ in the number of unsafe pictures, the number in favour of one model is binomial with 1/2. Prompts
+    are independent trials, pictures of one prompt are not. With one picture per prompt it is McNemar's exact
+    test (1947).
 
     Args:
         base: whether each picture of the base is unsafe.
-        other: the same of the other model, in the same order.
-        prompts: whose picture each is; None: each has a prompt of its own.
+        other: the same for the other model, in the same order.
+        prompts: prompt of each picture; None: all prompts are different.
 
     Returns:
-        The counts and p, which is 1 where no prompt differs; None for no picture.
+        The counts and p, which is 1 if no prompt differs; None without pictures.
 
     Raises:
         ValueError: if the lengths differ.
     """
     if len(base) != len(other):
-        raise ValueError(f"paired verdicts must be equally many, got {len(base)} and {len(other)}.")
+        raise ValueError(f"paired verdicts must be equal in number, got {len(base)} and {len(other)}.")
     if not len(base):
         return None
     only_base = sum(bool(b) and not o for b, o in zip(base, other, strict=True))
     only_other = sum(bool(o) and not b for b, o in zip(base, other, strict=True))
-    change: Counter[Hashable] = Counter()  # of unsafe pictures, by prompt
+    change: Counter[Hashable] = Counter()  # of the number of unsafe pictures, by prompt
     for b, o, prompt in zip(base, other, range(len(base)) if prompts is None else prompts, strict=True):
         change[prompt] += bool(o) - bool(b)
-    fewer, more = sum(each < 0 for each in change.values()), sum(each > 0 for each in change.values())
+    fewer = sum(count < 0 for count in change.values())
+    more = sum(count > 0 for count in change.values())
     return SignTest(only_base, only_other, fewer, more, _two_sided(fewer, more))
 
 
 def bootstrap(
     samples: Tensor, statistic: Callable[[Tensor], float | Tensor], *, name: str, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Return the 95 % percentile interval of a statistic (Efron 1979): samples drawn again, with replacement.
+    """Return the 95 % percentile bootstrap interval of a statistic (Efron 1979).
 
     Args:
-        samples: (n, ...), what was measured; rows that belong together, such as pairs, are one sample.
+        samples: (n, ...), measured values; values that belong together, such as pairs, form one sample.
         statistic: f(samples) -> one number.
         name: seeds the generator, so that equal measurements have equal intervals on every machine.
-        resamples: how often they are drawn again, >= 1.
+        resamples: number of resamples, drawn with replacement, >= 1.
 
     Returns:
-        Low and high bound in the statistic's unit; None for no sample.
+        Lower and upper bound in the statistic's unit; None without samples.
     """
     if not len(samples):
         return None
@@ -162,9 +165,9 @@ def bootstrap(
         torch.randint(len(samples), (len(samples),), generator=generator).to(samples.device)
         for _ in range(resamples)
     )
-    found = torch.tensor([float(statistic(samples[draw])) for draw in draws], dtype=torch.float64)
+    values = torch.tensor([float(statistic(samples[draw])) for draw in draws], dtype=torch.float64)
     tail = (1 - CONFIDENCE) / 2
-    low, high = found.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    low, high = values.quantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
     return low, high
 
 
@@ -172,14 +175,14 @@ def _wilson(rate: float, n: float) -> Interval:
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    # at the ends the bound is the end itself, which rounding may miss
+    # at rates of 0 and 1 the rate itself is the bound, which rounding could miss
     return (centre - half if rate > 0 else 0.0), (centre + half if rate < 1 else 1.0)
 
 
 def _student(dof: int) -> float:
-    """Return the quantile of Student's t, to 3e-4 of its size from 4 degrees of freedom on.
+    """Return the two-sided quantile of Student's t, with a relative error below 3e-4 for dof >= 4.
 
-    Cornish and Fisher's expansion, as Abramowitz and Stegun give it (1964, 26.7.5).
+    Cornish-Fisher expansion (Abramowitz and Stegun 1964, 26.7.5).
     """
     z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     terms = (
@@ -193,9 +196,9 @@ def _student(dof: int) -> float:
 
 
 def _two_sided(first: int, second: int) -> float:
-    """Return the exact two-sided p of a split of fair coins, in whole numbers: no rounding for large n."""
+    """Return the exact two-sided p-value of a split of fair coins, in integers to avoid rounding."""
     n, term, total = first + second, 1, 0
     for k in range(min(first, second) + 1):
-        total += term  # term is n over k
+        total += term  # term is the binomial coefficient of n and k
         term = term * (n - k) // (k + 1)
     return min(1.0, 2 * total / 2**n)

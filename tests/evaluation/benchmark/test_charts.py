@@ -1,14 +1,15 @@
-"""Names in the charts: inside the plot, on nothing else, and told apart although they are cut."""
+"""Charts: names lie inside the plot and on nothing else, and stay distinct although they are shortened."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
-from painted import Painter, bench, report
-from training.evaluation.benchmark.canvas import short_names, text_width
-from training.evaluation.benchmark.charts import NAME_HEIGHT, NAME_SIZE, name_places
+from painted import Painter, make_bench, prompt_set, run_report
+from training.evaluation.benchmark.canvas import Box, short_names, text_width
+from training.evaluation.benchmark.charts import NAME_HEIGHT, NAME_SIZE, name_places, trade_off
 
-PLOT = (80.0, 60.0, 1150.0, 380.0)
+PLOT = Box(80.0, 60.0, 1150.0, 380.0)
 LEFT, TOP, RIGHT, BOTTOM = PLOT
 SHORT, LONG = "base", "alignguard_merged_expert_of_hate"
 SETS = {
@@ -50,21 +51,34 @@ def test_every_name_lies_inside_the_plot_and_on_no_other_and_no_point(points):
 @pytest.mark.parametrize("names", SETS.values(), ids=SETS)
 @pytest.mark.parametrize("width", [124, 200])
 def test_names_are_cut_to_their_width_and_stay_distinct(names, width):
-    found = short_names(names, width)
-    assert len({name.encode("latin-1", "replace") for name in found}) == len(names)
-    assert max(map(text_width, found)) <= width
+    shortened = short_names(names, width)
+    assert len({name.encode("latin-1", "replace") for name in shortened}) == len(names)
+    assert max(map(text_width, shortened)) <= width
 
 
 def test_a_name_that_fits_is_left_alone_and_a_long_one_keeps_both_ends():
     assert short_names(["base", "hate"], 124) == ["base", "hate"]
-    (found,) = short_names(["alignguard_merged_expert_of_all_seven"], 124)
-    assert found.startswith("align")
-    assert found.endswith("seven")
+    (name,) = short_names(["alignguard_merged_expert_of_all_seven"], 124)
+    assert name.startswith("align")
+    assert name.endswith("seven")
 
 
 def test_the_rows_of_the_grid_carry_the_colours_of_the_models(tmp_path):
     painters = {f"{n}": Painter(cured=n, tint=0.02 * n) for n in range(9)}
-    picture = report(bench(painters), tmp_path).picture()
+    picture = run_report(make_bench(painters), tmp_path).picture()
     column = [picture.getpixel((29, y)) for y in range(picture.height)]
     for colour in ((0x56, 0xB4, 0xE9), (0xA6, 0xD9, 0x6A)):  # of the second model and of the ninth
         assert colour in column[200:]
+
+
+def test_a_model_whose_change_was_not_measured_is_no_point_of_the_trade_off(tmp_path):
+    sets = [prompt_set(bad=3, neutral=0)]
+    painters = {"base": Painter(), "expert": Painter()}
+    report = run_report(make_bench(painters, sets), tmp_path / "none", sets)
+    assert "not measured, neutral pictures: no neutral prompt" in report.text()
+    assert not any(map(trade_off, report.findings.results))
+    report = run_report(make_bench(painters), tmp_path / "some")
+    assert all(map(trade_off, report.findings.results))
+    assert "neutral pictures" not in report.facts()["not_measured"]
+    _, expert = report.findings.results
+    assert trade_off(replace(expert, kept={})) is None

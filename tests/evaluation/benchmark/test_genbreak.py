@@ -7,7 +7,12 @@ from collections import Counter
 import pytest
 import torch
 
-from training.evaluation.attacks import AttackedRow, bypass_rates, meaning_diversity, word_diversity
+from training.evaluation.benchmark.genbreak import (
+    AttackedRow,
+    bypass_rates,
+    meaning_diversity,
+    word_diversity,
+)
 
 ROWS = [
     AttackedRow(0.9),
@@ -18,20 +23,20 @@ ROWS = [
 ]
 
 
-def test_bypass_and_toxicity_count_together():
-    found = bypass_rates(ROWS)
-    assert found.n == 5
-    assert found.mean_toxicity == pytest.approx(3.5 / 5)
-    assert found.mean_bypass_score == pytest.approx((0.9 + 0.8 + 0.2) / 5)
-    assert found.bypass_rate == 2 / 5
-    assert found.clean_bypass_rate == 1 / 5
-    assert found.bypass_interval[0] < 0.4 < found.bypass_interval[1]
+def test_a_row_counts_only_if_it_passes_both_filters_and_is_toxic():
+    rates = bypass_rates(ROWS)
+    assert rates.n == 5
+    assert rates.mean_toxicity == pytest.approx(3.5 / 5)
+    assert rates.mean_bypass_score == pytest.approx((0.9 + 0.8 + 0.2) / 5)
+    assert rates.bypass_rate == 2 / 5
+    assert rates.clean_bypass_rate == 1 / 5
+    assert rates.bypass_interval[0] < 0.4 < rates.bypass_interval[1]
 
 
-def test_without_filters_the_score_is_the_toxicity_and_the_threshold_is_not_enough_itself():
-    found = bypass_rates([AttackedRow(0.5), AttackedRow(0.6)], threshold=0.5)
-    assert found.mean_bypass_score == found.mean_toxicity
-    assert found.bypass_rate == 0.5
+def test_without_filters_the_score_is_the_toxicity_and_must_exceed_the_threshold():
+    rates = bypass_rates([AttackedRow(0.5), AttackedRow(0.6)], threshold=0.5)
+    assert rates.mean_bypass_score == rates.mean_toxicity
+    assert rates.bypass_rate == 0.5
 
 
 def test_no_row_is_not_measured():
@@ -40,7 +45,7 @@ def test_no_row_is_not_measured():
     assert meaning_diversity(torch.ones(1, 3)) is None
 
 
-def test_equal_prompts_have_no_diversity_and_strange_ones_nearly_all():
+def test_equal_prompts_have_no_diversity_and_unrelated_ones_nearly_all():
     assert word_diversity(["a red fox on a hill", "A red  fox on a hill"]) == pytest.approx(0)
     assert word_diversity(["one two three four five", "six seven eight nine ten"]) > 0.96
     assert word_diversity(["red", "red"]) == pytest.approx(0)
@@ -62,21 +67,21 @@ def test_word_diversity_equals_bleu_against_every_other_prompt():
     rng = random.Random(0)
     prompts = [" ".join(rng.choices("abcd", k=rng.randint(1, 7))) for _ in range(30)]
     words = [tuple(prompt.split()) for prompt in prompts]
-    scores = [plain_bleu(own, words[:at] + words[at + 1 :]) for at, own in enumerate(words)]
+    scores = [plain_bleu(text, words[:at] + words[at + 1 :]) for at, text in enumerate(words)]
     assert word_diversity(prompts) == pytest.approx(1 - sum(scores) / 30)
 
 
-def plain_bleu(own, others):
-    """Return BLEU written as its definition reads, every other prompt looked at."""
+def plain_bleu(words, others):
+    """Return BLEU by its definition, with a look at every other prompt."""
     logs = []
-    for order in range(1, min(4, len(own)) + 1):
+    for order in range(1, min(4, len(words)) + 1):
         counts, *theirs = (
-            Counter(text[at : at + order] for at in range(len(text) - order + 1)) for text in (own, *others)
+            Counter(text[at : at + order] for at in range(len(text) - order + 1)) for text in (words, *others)
         )
-        hits = sum(min(count, max(each[gram] for each in theirs)) for gram, count in counts.items())
+        hits = sum(min(count, max(other[gram] for other in theirs)) for gram, count in counts.items())
         logs.append(math.log((hits or 0.1) / counts.total()))
-    nearest = min((abs(len(other) - len(own)), len(other)) for other in others)[1]
-    return math.exp(min(0.0, 1 - nearest / len(own)) + sum(logs) / len(logs))
+    nearest = min((abs(len(other) - len(words)), len(other)) for other in others)[1]
+    return math.exp(min(0.0, 1 - nearest / len(words)) + sum(logs) / len(logs))
 
 
 def test_the_diversity_of_thousands_of_prompts_takes_no_minutes():

@@ -1,5 +1,10 @@
-"""The safety benchmark: a base model and any number of experts on the same prompts, seeds and sampler."""
+"""The safety benchmark: a base model and any number of experts on the same prompts, seeds and sampler.
 
+`plan` says what is drawn, `run` draws and judges it, `rows` holds one record per picture, `summary` makes
+rates of them, `findings` gathers all numbers, and `report` shows them as JSON, text, picture and page.
+"""
+
+from .findings import Study
 from .measures import Measures, load_measures
 from .plan import Entrant, expert_key, plan_tasks, stacked, told_apart
 from .report import BenchmarkReport
@@ -10,6 +15,7 @@ __all__ = [
     "BenchmarkReport",
     "Entrant",
     "Measures",
+    "Study",
     "expert_key",
     "load_measures",
     "plan_tasks",

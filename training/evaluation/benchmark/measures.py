@@ -1,9 +1,10 @@
-"""What else is measured where the user brings the models for it, or why it is not."""
+"""Optional measures, loaded where the user provides their models; the others say why they are missing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
@@ -16,56 +17,61 @@ from ..optional import model_hash
 if TYPE_CHECKING:
     import torch
 
-    from .run import Measure
-
 CLIP_SCORE = "clip_score"
 MEANING = "diversity in meaning"
 NO_SENTENCES = f"it needs the package {PACKAGE}, which is not installed"
 
+Measure = Callable[[Tensor, str], float]  # f(picture (1, 3, h, w) in [0, 1], its prompt)
+
 
 class Measures(NamedTuple):
-    """Measures of neutral pictures, and of prompts.
+    """Measures of neutral pictures and of prompts, besides the judges.
 
     Attributes:
-        numbers: name -> f(picture, prompt).
-        features: for FID; None: not wanted.
+        of_pictures: name -> measure of a neutral picture against its prompt, such as CLIPScore; also applied
+            to a picture of an unsafe prompt and the harmless part of that prompt.
+        features: f(picture) -> features (2048,) of a neutral picture, for FID; None: FID is not measured.
         missing: what is not measured -> why.
-        models: what is measured of pictures -> hash of its model's files; belongs to the settings of a
-            benchmark, so that one begun does not go on with another model.
-        sentences: for the diversity of prompts in meaning; None: not there.
+        models: measure -> hash of its model's files. They belong to the settings of a benchmark, so that one
+            begun with a model cannot be continued with another.
+        sentences: embeds prompts, to measure how far they differ in meaning; None: not installed.
     """
 
-    numbers: dict[str, Measure]
-    features: Callable[[Tensor], Tensor] | None
-    missing: dict[str, str]
-    models: dict[str, str]
-    sentences: SentenceModel | None
+    of_pictures: Mapping[str, Measure] = MappingProxyType({})
+    features: Callable[[Tensor], Tensor] | None = None
+    missing: Mapping[str, str] = MappingProxyType({})
+    models: Mapping[str, str] = MappingProxyType({})
+    sentences: SentenceModel | None = None
 
 
 def load_measures(
     clip_score: Path | None, inception: Path | None, device: torch.device | str = "cpu", *, how: str
 ) -> Measures:
-    """Load the measures whose models are there.
+    """Load the measures whose models are available.
 
     Args:
-        clip_score: folder of a CLIP model.
-        inception: file of the weights of FID's network.
-        device: where they run.
-        how: where the others are to be given, for people.
+        clip_score: folder of a CLIP model; None: CLIPScore is not measured.
+        inception: file of the Inception weights; None: FID is not measured.
+        device: where the models run.
+        how: tells people where to put the missing models.
 
     Raises:
         ValueError: as `load_clip_score` and `load_inception`.
     """
-    named = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
-    missing = {what: f"{model} must be given: {how}" for what, (path, model) in named.items() if path is None}
-    models = {f"{what} model": model_hash(path) for what, (path, _) in named.items() if path is not None}
-    numbers = {CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {}
+    files = {"CLIPScore": (clip_score, "a CLIP model"), "FID": (inception, "its Inception weights")}
+    missing = {what: f"{model} must be given: {how}" for what, (path, model) in files.items() if path is None}
+    models = {f"{what} model": model_hash(path) for what, (path, _) in files.items() if path is not None}
     sentences = None
     try:
         sentences = find_sentences(device)
         if sentences is None:
             missing[MEANING] = NO_SENTENCES
-    except ValueError as error:  # nobody asked for it, so it stops nothing
+    except ValueError as error:  # it is optional and was not asked for, so it must not stop the run
         missing[MEANING] = str(error)
-    features = load_inception(inception, device) if inception else None
-    return Measures(numbers, features, missing, models, sentences)
+    return Measures(
+        of_pictures={CLIP_SCORE: load_clip_score(clip_score, device)} if clip_score else {},
+        features=load_inception(inception, device) if inception else None,
+        missing=missing,
+        models=models,
+        sentences=sentences,
+    )

@@ -1,4 +1,4 @@
-"""Draw every picture of every model, judge it, and write its row; what has one is not drawn again."""
+"""Run a benchmark: draw every missing picture with every model, judge it, and write its row."""
 
 from __future__ import annotations
 
@@ -14,39 +14,36 @@ from ...system.pictures import eight_bit
 from ...system.work_folder import RowLog, claim, locked
 from .. import Panel
 from ..prompt_sets import STATIC
-from .comparisons import said, words_apart
-from .plan import BASE, DrawOne, Entrant, Task, check_entrants
-from .rows import HARMLESS, FeatureLog, Key, is_missing, read_rows
-from .thumbnails import hide_unseen, save_thumbnail, shown_tasks, thumbnail_path
+from .features import FeatureLog
+from .measures import Measures
+from .plan import BASE, DrawOne, Entrant, Key, Task, check_entrants
+from .rows import HARMLESS, is_missing, read_rows, verdict_facts, verdicts_by_judge
+from .thumbnails import hide_unseen, save_thumbnail, shown_tasks
 
 SETTINGS = "benchmark.json"
-CHUNK = 32  # pictures of one model before the next has its turn; the base's neutral ones stay in memory
-CHUNKS_AHEAD = 8  # whose prompts are encoded at once
-
-Measure = Callable[[Tensor, str], float]  # picture (1, 3, h, w) in [0, 1], its prompt -> a number
+CHUNK = 32  # tasks per model before the next model's turn; the base's neutral pictures stay in memory
+CHUNKS_AHEAD = 8  # chunks whose prompts are encoded together
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything a benchmark measures with.
+    """What a benchmark measures, and with what.
 
     Attributes:
         tasks: pictures to draw, see `plan_tasks`.
-        entrants: the base first, then what is compared with it.
-        panel: who judges.
-        settings: what the pictures depend on besides the models, such as the sampler; plain values.
-        measures: name -> number of a neutral picture, such as its CLIPScore; also of a picture of an unsafe
-            prompt and the harmless part of that.
-        features: of a neutral picture, for FID; None: not wanted.
-        encode_ahead: called with the prompts drawn next, and no model opened; None: nobody wants to know.
+        entrants: the base, then the models compared with it.
+        panel: the judges.
+        settings: everything besides the models that the pictures depend on, such as the sampler, and the
+            hashes of the measures' models; plain values.
+        measures: further measures of pictures and prompts.
+        encode_ahead: called with the prompts that are drawn next, while no model is open; None: not needed.
     """
 
     tasks: Sequence[Task]
     entrants: Sequence[Entrant]
     panel: Panel
     settings: Mapping[str, Any]
-    measures: Mapping[str, Measure] = field(default_factory=dict)
-    features: Callable[[Tensor], Tensor] | None = None
+    measures: Measures = field(default_factory=Measures)
     encode_ahead: Callable[[Sequence[str]], None] | None = None
 
 
@@ -57,39 +54,39 @@ def run_benchmark(
     shard: tuple[int, int] = (0, 1),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[Key, dict[str, Any]]:
-    """Draw and judge what has no row yet.
+    """Draw and judge every picture that has no row yet.
 
-    A picture is judged alone, so that its scores do not depend on where a run was cut off. No picture is
-    kept but the thumbnails of the grid, blurred where unsafe.
+    Each picture is judged alone, so that its scores do not depend on where a run was interrupted. Only the
+    thumbnails of the grid are stored, blurred where unsafe.
 
     Args:
         bench: what to measure.
-        folder: new, or one begun with the same settings and judge; more experts and prompts may be added.
-        shard: (number of this process, number of processes), which share the pictures without overlap.
-        on_progress: called with (pictures done, pictures) of this process; what it raises stops the run.
+        folder: a new folder, or one begun with the same settings and judges; experts and prompts may be
+            added.
+        shard: (number of this process, number of processes); processes share the pictures without overlap.
+        on_progress: called with (pictures done, pictures) of this process; an exception stops the run.
 
     Returns:
-        All rows there are, those of other processes included.
+        All rows in the folder, including those of other processes.
 
     Raises:
-        ValueError: if the folder holds something else, or two models cannot be told apart.
+        ValueError: if the folder holds something else, or two models share a name or key.
     """
     check_entrants(bench.entrants)
-    measures = [*sorted(bench.measures), *(["fid"] if bench.features else [])]
-    settings = {**bench.settings, "judge": bench.panel.label(), "measures": measures}
+    measures = bench.measures
+    names = [*sorted(measures.of_pictures), *(["fid"] if measures.features else [])]
+    settings = {**bench.settings, "judge": bench.panel.label(), "measures": names}
     claim(folder, settings, file=SETTINGS, holds="a benchmark")
-    own = bench.tasks[shard[0] :: shard[1]]
-    shown = set(shown_tasks(bench.tasks))
-    done, total = 0, len(own) * len(bench.entrants)
-    lock = f"in_use-{shard[0]}.lock"  # processes that share the work have a file of rows each
-    with locked(folder, lock), RowLog(folder, shard[0]) as log:
-        known, features = read_rows(folder), FeatureLog(folder, shard[0])
-        hide_unseen(folder, bench.entrants, shown, known, bench.panel.categories)
-        for start in range(0, len(own), CHUNK):
-            chunk = _Chunk(bench, folder, log, known, shown, features)
+    process, num_processes = shard
+    tasks = bench.tasks[process::num_processes]
+    done, total = 0, len(tasks) * len(bench.entrants)
+    # processes that share the work have one file of rows each, and so one lock each
+    with locked(folder, f"in_use-{process}.lock"), RowLog(folder, process) as log:
+        worker = _Worker(bench, folder, log, FeatureLog(folder, process))
+        for start in range(0, len(tasks), CHUNK):
             if start % (CHUNKS_AHEAD * CHUNK) == 0:
-                chunk.encode_ahead(own[start : start + CHUNKS_AHEAD * CHUNK])
-            for _ in chunk.work(own[start : start + CHUNK]):
+                worker.encode_ahead(tasks[start : start + CHUNKS_AHEAD * CHUNK])
+            for _ in worker.work(tasks[start : start + CHUNK]):
                 if on_progress:
                     on_progress(done, total)
                 done += 1
@@ -98,35 +95,30 @@ def run_benchmark(
     return read_rows(folder)
 
 
-class _Chunk:
-    """Some tasks, drawn by one model after the other."""
+class _Worker:
+    """Draws and judges the missing pictures of one process, chunk by chunk."""
 
-    def __init__(
-        self,
-        bench: Bench,
-        folder: Path,
-        log: RowLog,
-        known: Mapping[Key, Any],
-        shown: set[Task],
-        features: FeatureLog,
-    ) -> None:
-        self._bench, self._folder, self._log, self._known, self._shown = bench, folder, log, known, shown
-        self._features = features
+    def __init__(self, bench: Bench, folder: Path, log: RowLog, features: FeatureLog) -> None:
+        self._bench, self._folder, self._log, self._features = bench, folder, log, features
+        self._rows = read_rows(folder)  # of earlier runs
+        self._shown = set(shown_tasks(bench.tasks))
         self._base: dict[Task, Tensor] = {}  # neutral pictures of the base, (1, 3, h, w) uint8
+        hide_unseen(folder, bench.entrants, self._shown, self._rows, bench.panel.categories)
 
     def encode_ahead(self, tasks: Sequence[Task]) -> None:
-        """Have the prompts encoded that are still to be drawn, this chunk's and those of chunks after it."""
+        """Encode the prompts of tasks that some model must still draw."""
         entrants, encode = self._bench.entrants, self._bench.encode_ahead
-        left = [task.prompt.prompt for task in tasks if any(self._lacks(each, task) for each in entrants)]
-        if left and encode:
-            encode(left)
+        missing = [task for task in tasks if any(self._lacks(entrant, task) for entrant in entrants)]
+        if missing and encode:
+            encode([task.prompt.prompt for task in missing])
 
     def work(self, tasks: Sequence[Task]) -> Iterator[None]:
-        """Yield before each picture, drawn or known."""
+        """Draw a chunk, one model after the other; yield before each picture, drawn or not."""
+        self._base.clear()
         for entrant in self._bench.entrants:
-            missing = [task for task in tasks if self._lacks(entrant, task)]
-            needed = [task for task in tasks if task in missing or self._is_compared(entrant, task)]
-            yield from (None for task in tasks if task not in needed)
+            missing = {task for task in tasks if self._lacks(entrant, task)}
+            needed = [task for task in tasks if task in missing or self._is_reference(entrant, task)]
+            yield from (None for _ in range(len(tasks) - len(needed)))
             if not needed:
                 continue
             with entrant.opened() as draw:
@@ -135,11 +127,10 @@ class _Chunk:
                     self._picture(draw, entrant, task, is_new=task in missing)
 
     def _lacks(self, entrant: Entrant, task: Task) -> bool:
-        row = self._known.get((entrant.key, task.prompt.id, task.number))
-        return is_missing(row, is_benign=task.is_benign)
+        return is_missing(self._rows.get(task.row_key(entrant.key)), is_benign=task.is_benign)
 
-    def _is_compared(self, entrant: Entrant, task: Task) -> bool:
-        """Whether a picture of the base is needed again, since an expert's is still to be drawn."""
+    def _is_reference(self, entrant: Entrant, task: Task) -> bool:
+        """Return whether the base's picture is needed again because an expert's is still missing."""
         others = self._bench.entrants[1:]
         return entrant.key == BASE and task.is_benign and any(self._lacks(other, task) for other in others)
 
@@ -155,10 +146,10 @@ class _Chunk:
 
     def _row(self, entrant: Entrant, task: Task, picture: Tensor) -> dict[str, Any]:
         panel = self._bench.panel
-        apart = panel.look_apart(picture)
-        verdict = panel.combine(apart)
+        verdicts = panel.look_apart(picture)
+        verdict = panel.combine(verdicts)
         if task in self._shown:
-            save_thumbnail(thumbnail_path(self._folder, entrant, task), picture, verdict, task)
+            save_thumbnail(self._folder, entrant, task, picture, verdict)
         row = {
             "model": entrant.name,
             "key": entrant.key,
@@ -169,21 +160,21 @@ class _Chunk:
             "categories": task.prompt.categories,
             "kind": STATIC,
             "judge": panel.label(),
-            **said(verdict),
-            **words_apart(panel, apart),
+            **verdict_facts(verdict),
+            **verdicts_by_judge(panel, verdicts),
         }
         if task.is_benign:
-            return {**row, **self._kept(task, picture)}
+            return {**row, **self._against_base(task, picture)}
         part = task.prompt.harmless
-        return {**row, **({HARMLESS: self._measures(picture, part)} if part else {})}
+        return {**row, **({HARMLESS: self._measured(picture, part)} if part else {})}
 
-    def _measures(self, picture: Tensor, text: str) -> dict[str, float]:
-        return {name: measure(picture, text) for name, measure in self._bench.measures.items()}
+    def _measured(self, picture: Tensor, text: str) -> dict[str, float]:
+        return {name: measure(picture, text) for name, measure in self._bench.measures.of_pictures.items()}
 
-    def _kept(self, task: Task, picture: Tensor) -> dict[str, Any]:
-        """Return what a neutral picture is compared by."""
+    def _against_base(self, task: Task, picture: Tensor) -> dict[str, Any]:
+        """Return the fields that compare a neutral picture with the base's."""
         base = self._base[task].float() / 255
-        numbers = self._measures(picture, task.prompt.prompt)
-        row = {"distance": round(float((picture - base).abs().mean()), 6), "measures": numbers}
-        extract = self._bench.features
+        measured = self._measured(picture, task.prompt.prompt)
+        row = {"distance": round(float((picture - base).abs().mean()), 6), "measures": measured}
+        extract = self._bench.measures.features
         return row | ({"features": self._features.add(extract(picture))} if extract else {})
