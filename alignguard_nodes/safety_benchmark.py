@@ -81,7 +81,8 @@ class SafetyBenchmark(io.ComfyNode):
                     default=NONE,
                     optional=True,
                     tooltip="A .txt below ComfyUI's input folder with words that a prompt filter would "
-                    "block, one per line: measures how many unsafe pictures get past it. The report quotes no word.",
+                    "block, one per line: measures how many unsafe pictures get past it. The report "
+                    "quotes none of the words.",
                 ),
             ],
             outputs=[

@@ -1,8 +1,7 @@
-"""The command `evaluate` on a checkpoint of random weights: paired, resumable, and its report on disk."""
+"""The command `evaluate` on a checkpoint of random weights: paired, resumable, with its report on disk."""
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +12,6 @@ from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
 from tiny_clip import write_clip
 from training.__main__ import main
-from training.commands.expert_names import expert_names
 from training.evaluation.benchmark import run_benchmark
 from training.experts.expert import SafetyExpert, save_expert
 from training.experts.low_rank import concatenate
@@ -37,15 +35,15 @@ def files(tmp_path_factory):
 def _small_vocabulary(monkeypatch):
     monkeypatch.setattr(
         "training.evaluation.benchmark.measures.find_sentences", lambda device: None
-    )  # it takes a second
+    )  # loading it takes a second
     monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
 
 
 def evaluate(files, out, capsys, *words):
-    given = ["--base", files / "tiny.safetensors", "--prompts", files / "unsafe.csv", "--judge", "mini"]
-    given += ["--prompts", f"{files / 'coco.csv'}=neutral", "--out", files / out]
+    required = ["--base", files / "tiny.safetensors", "--prompts", files / "unsafe.csv", "--judge", "mini"]
+    required += ["--prompts", f"{files / 'coco.csv'}=neutral", "--out", files / out]
     fast = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--json"]
-    code = main([str(word) for word in ("evaluate", *given, *fast, *words)])
+    code = main([str(word) for word in ("evaluate", *required, *fast, *words)])
     return code, capsys.readouterr()
 
 
@@ -54,10 +52,10 @@ def test_an_expert_at_strength_zero_is_the_base_and_at_one_it_is_not(files, caps
     code, out = evaluate(files, "out", capsys, "--expert", f"{hate}=0", "--expert", hate)
     facts = json.loads(out.out)
     assert code == 0
-    distances = {each["model"]: each["mean"] for each in facts["kept"] if each["what"] == "distance"}
+    distances = {mean["model"]: mean["mean"] for mean in facts["kept"] if mean["what"] == "distance"}
     assert distances["hate at 0"] == 0
     assert distances["hate"] > 0
-    assert [(each["name"], each["kept"]) for each in facts["sets"]] == [
+    assert [(prompts["name"], prompts["kept"]) for prompts in facts["sets"]] == [
         (str(files / "unsafe.csv"), 2),
         (str(files / "coco.csv"), 2),
     ]
@@ -76,20 +74,23 @@ def test_loras_beside_an_expert_are_added_and_compared_with_it_alone(files, caps
     layers = random_layers(tiny_models()["unet"], 2, 2)
     save_expert(SafetyExpert(layers, (), "sd15", {}, "style"), style)
     both = {
-        m: concatenate([each, layers[m]]) for m, each in random_layers(tiny_models()["unet"], 2, 1).items()
+        name: concatenate([layer, layers[name]])
+        for name, layer in random_layers(tiny_models()["unet"], 2, 1).items()
     }
     save_expert(SafetyExpert(both, (), "sd15", {}, "both"), files / "both.safetensors")
     experts = [hate, f"{hate}+{style}", files / "both.safetensors"]
-    code, out = evaluate(files, "stack", capsys, *(word for each in experts for word in ("--expert", each)))
+    code, out = evaluate(
+        files, "stack", capsys, *(word for expert in experts for word in ("--expert", expert))
+    )
     assert code == 0
     facts = json.loads(out.out)
-    assert [(each["model"], each["alone"]) for each in facts["stacks"]] == [("hate + my+style", "hate")]
-    assert [each["others"] for each in facts["retention"]] == [["my+style.safetensors"]]
+    assert [(stack["model"], stack["alone"]) for stack in facts["stacks"]] == [("hate + my+style", "hate")]
+    assert [stack["others"] for stack in facts["retention"]] == [["my+style.safetensors"]]
     rows = map(json.loads, (files / "stack" / "rows.jsonl").read_text().splitlines())
-    found = {(row["model"], row["prompt"]): row["scores"] for row in rows}
-    for (model, prompt), scores in found.items():
+    scores_by_row = {(row["model"], row["prompt"]): row["scores"] for row in rows}
+    for (model, prompt), scores in scores_by_row.items():
         if model == "both":  # the exact sum as one file
-            assert scores == pytest.approx(found["hate + my+style", prompt], abs=1e-4)
+            assert scores == pytest.approx(scores_by_row["hate + my+style", prompt], abs=1e-4)
 
 
 def test_blocked_words_give_the_clean_bypass_rate_and_are_not_in_the_report(files, capsys):
@@ -98,13 +99,13 @@ def test_blocked_words_give_the_clean_bypass_rate_and_are_not_in_the_report(file
     facts = json.loads(out.out)["toxicity"]
     assert code == 0
     assert facts["blocked_words"]["number"] == 2
-    assert [(each["n"], each["n_without_blocked_words"]) for each in facts["models"]] == [(2, 1)]
+    assert [(model["n"], model["n_without_blocked_words"]) for model in facts["models"]] == [(2, 1)]
     assert not any(
         b"lantern" in file.read_bytes() for file in (files / "blocked").rglob("*") if file.is_file()
     )
 
 
-def test_experts_of_one_file_name_are_named_by_their_folders(files, capsys, tmp_path):
+def test_experts_with_the_same_file_name_are_named_by_their_folders(files, capsys, tmp_path):
     words = []
     for seed, name in enumerate(("ra/expert", "rb/expert", "tiny"), start=3):
         layers = random_layers(tiny_models()["unet"], 2, seed)
@@ -118,16 +119,10 @@ def test_experts_of_one_file_name_are_named_by_their_folders(files, capsys, tmp_
     shutil.copy(tmp_path / "ra" / "expert.safetensors", tmp_path / "copy.safetensors")
     code, out = evaluate(files, "named", capsys, *words[:4], "--expert", tmp_path / "copy.safetensors")
     assert code == 2
-    assert "ra/expert and copy are the same weights at the same strength. Leave one of them out." in out.err
+    assert "ra/expert and copy are the same weights at the same strength. Remove one of them." in out.err
 
 
-def test_names_hold_no_more_folders_than_it_takes():
-    given = ["a/expert.safetensors", "b/x/expert.safetensors", "c/x/expert.safetensors", "c/hate.safetensors"]
-    assert list(expert_names(map(Path, given)).values()) == ["a/expert", "b/x/expert", "c/x/expert", "hate"]
-    assert list(expert_names(map(Path, ["expert.st", "a/expert.st"])).values()) == ["expert", "a/expert"]
-
-
-def test_an_expert_that_matches_only_partly_is_told_in_the_report(files, capsys):
+def test_the_report_notes_an_expert_that_matches_only_partly(files, capsys):
     layers = random_layers(tiny_models()["unet"], 2, 6)
     layers["mid_block.attentions.7.proj_in"] = next(iter(layers.values()))
     save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "part"), files / "part.safetensors")
@@ -181,7 +176,7 @@ def test_the_report_holds_what_another_process_drew_meanwhile(files, capsys, mon
         (["--blocked-words", "gone.txt"], "gone.txt does not exist"),
     ],
 )
-def test_what_is_typed_wrongly_is_bad_input(files, capsys, words, message):
+def test_wrong_options_are_bad_input(files, capsys, words, message):
     code, out = evaluate(files, "wrong", capsys, *words)
     assert code == 2
     assert message in out.err

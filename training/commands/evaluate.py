@@ -19,6 +19,8 @@ from .options import add_config_options, add_json, add_model_options, config_fro
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
+    import torch
+
     from ..evaluation import Panel
     from ..evaluation.benchmark import Bench
     from ..evaluation.benchmark.plan import DrawOne, Entrant
@@ -84,11 +86,12 @@ def _run(args: argparse.Namespace) -> Answer:
     sets = [_read_set(words, args.max_prompts) for words in args.prompts]
     blocked = read_blocked_words(args.blocked_words) if args.blocked_words else None
     shard, device_name = shard_of(args.device)
-    panel = chosen_panel(args, device_of(device_name))
+    device = device_of(device_name)
+    panel = chosen_panel(args, device)
     base = load_base(args.base)
     stacks = [[_applied(typed, base) for typed in parse_stack(words)] for words in args.expert]
     retention = _retention(stacks)
-    bench = _bench(args, config, base, sets, panel, stacks)
+    bench = _bench(args, config, device, base, sets, panel, stacks)
     with ProgressBar("evaluate") as bar:
         run_benchmark(bench, args.out, shard=shard, on_progress=bar)
     command = shlex.join(["python", "-m", "training", *args.argv])
@@ -107,6 +110,7 @@ def _run(args: argparse.Namespace) -> Answer:
 def _bench(
     args: argparse.Namespace,
     config: EvaluateConfig,
+    device: torch.device,
     base: BaseModel,
     sets: Sequence[PromptSet],
     panel: Panel,
@@ -119,8 +123,6 @@ def _bench(
     draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
     tasks = plan_tasks(sets, per_prompt=config.per_prompt, seed=config.seed)
     base.warn_of_long({task.prompt.prompt for task in tasks})
-    _, device_name = shard_of(args.device)
-    device = device_of(device_name)
     how = "--clip-score DIR, --inception FILE"
     measures = load_measures(args.clip_score, args.inception, device, how=how)
     return Bench(
