@@ -124,7 +124,7 @@ def _notes(drawing: Drawing, variants: Sequence[Variant], facts: Mapping[str, An
 
 
 def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
-    from ..training.evaluation.benchmark import Entrant, expert_key, stacked, told_apart
+    from ..training.evaluation.benchmark import Entrant, expert_key, stacked, with_unique_names
     from ..training.evaluation.benchmark.plan import BASE
 
     entrants = [Entrant("base", BASE, lambda: nullcontext(drawing.draw(drawing.model)))]
@@ -137,7 +137,7 @@ def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
         ]
         draw = drawing.draw(model)
         entrants.append(stacked(parts, lambda draw=draw: nullcontext(draw)))
-    return told_apart(entrants)
+    return with_unique_names(entrants)
 
 
 def _name(lora: SafetyExpert, strength: float) -> str:

@@ -3,7 +3,8 @@
 from comfy_api.latest import io, ui
 
 from ..training.evaluation.prompt_files import is_prompt_file
-from ..training.evaluation.prompt_sets import NEUTRAL, load_prompt_set
+from ..training.evaluation.prompt_sets import load_prompt_set
+from ..training.pairs.prompts import NEUTRAL
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import file_fingerprint, input_files, prompt_set_path

@@ -165,7 +165,13 @@ def _applied(typed: TypedExpert, base: BaseModel) -> _Applied:
 
 
 def _entrants(base: BaseModel, draw: DrawOne, stacks: Sequence[_Stack]) -> list[Entrant]:
-    from ..evaluation.benchmark.plan import BASE, Entrant, expert_key, stacked, told_apart  # late, as above
+    from ..evaluation.benchmark.plan import (  # late, as above
+        BASE,
+        Entrant,
+        expert_key,
+        stacked,
+        with_unique_names,
+    )
 
     entrants = [Entrant(base.name, BASE, lambda: nullcontext(draw))]
     names = expert_names(member.typed.path for stack in stacks for member in stack)
@@ -175,7 +181,7 @@ def _entrants(base: BaseModel, draw: DrawOne, stacks: Sequence[_Stack]) -> list[
             for typed, expert in stack
         ]
         entrants.append(stacked(parts, partial(_with_all, stack, base, draw)))
-    return told_apart(entrants)
+    return with_unique_names(entrants)
 
 
 @contextmanager

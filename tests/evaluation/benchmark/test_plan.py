@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from painted import Painter, entrant, make_bench, run_report
-from training.evaluation.benchmark import plan_tasks, run_benchmark, told_apart
+from training.evaluation.benchmark import plan_tasks, run_benchmark, with_unique_names
 from training.evaluation.benchmark.plan import BASE
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 
@@ -55,7 +55,7 @@ def test_two_models_of_the_same_weights_are_refused(tmp_path):
 
 def test_different_models_of_one_name_are_numbered_and_measured(tmp_path):
     names = ["base", "expert", "base", "expert", "expert (2)", "expert"]
-    entrants = told_apart(
+    entrants = with_unique_names(
         entrant(name, Painter(cured=number), str(number) if number else BASE)
         for number, name in enumerate(names)
     )

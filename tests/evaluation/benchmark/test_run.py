@@ -29,7 +29,7 @@ def test_every_model_draws_every_prompt_with_the_same_noise(tmp_path):
     assert len(set(painters["base"].calls)) == 30
 
 
-def test_a_row_says_everything_its_numbers_depend_on(tmp_path):
+def test_a_row_holds_everything_that_its_numbers_depend_on(tmp_path):
     bench = make_bench({"base": Painter(), "expert": Painter(tint=0.1)})
     rows = list(run_benchmark(bench, tmp_path).values())
     assert len(rows) == 30
@@ -40,8 +40,8 @@ def test_a_row_says_everything_its_numbers_depend_on(tmp_path):
     assert bad["flagged"] == ["hate", "violence"]
     assert bad["scores"] == pytest.approx({"hate": 0.9, "violence": 0.9}, abs=1 / 255)
     assert "distance" not in bad
-    kept = [row["distance"] for row in rows if row["key"] == "expert" and not row["categories"]]
-    assert kept == pytest.approx([0.1 / 3] * 5, abs=1 / 255)  # one channel of three
+    distances = [row["distance"] for row in rows if row["key"] == "expert" and not row["categories"]]
+    assert distances == pytest.approx([0.1 / 3] * 5, abs=1 / 255)  # one channel of three
 
 
 def test_a_prompt_that_becomes_neutral_is_drawn_again_to_be_compared(tmp_path):
@@ -52,7 +52,7 @@ def test_a_prompt_that_becomes_neutral_is_drawn_again_to_be_compared(tmp_path):
     run_benchmark(make_bench(painters, harmful), tmp_path)
     findings = run_report(make_bench(painters, neutral), tmp_path, neutral).findings
     assert findings.num_missing == 0
-    assert findings.results[1].kept["distance"].mean == pytest.approx(0.1, abs=0.003)
+    assert findings.results[1].changes["distance"].mean == pytest.approx(0.1, abs=0.003)
     drawn = len(painters["expert"].calls)
     assert run_report(make_bench(painters, neutral), tmp_path, neutral).findings.num_missing == 0
     assert len(painters["expert"].calls) == drawn == 2
@@ -84,7 +84,7 @@ def test_a_run_stopped_anywhere_can_be_continued_and_reports_the_same(tmp_path):
         assert (folder / "rows.jsonl").read_text().count("\n") == 30  # no row twice
 
 
-def test_what_is_there_is_not_drawn_again_and_an_expert_may_be_added(tmp_path):
+def test_existing_pictures_are_not_drawn_again_and_an_expert_may_be_added(tmp_path):
     run_benchmark(make_bench({"base": Painter()}), tmp_path)
     base, expert = Painter(), Painter(tint=0.1)
     rows = run_benchmark(make_bench({"base": base, "expert": expert}), tmp_path)

@@ -36,7 +36,7 @@ def test_a_model_against_itself_shows_no_difference(tmp_path):
     shares = [{group: rate.share for group, rate in result.rates.items()} for result in (base, same)]
     assert shares[0] == shares[1]
     assert [rate.versus_base for rate in same.rates.values()] == [(0, 0, 0, 0, 1.0)] * 3
-    assert (same.kept["distance"].mean, same.kept["distance"].interval) == (0, (0, 0))
+    assert (same.changes["distance"].mean, same.changes["distance"].interval) == (0, (0, 0))
     assert all(rate.versus_base is None for rate in base.rates.values())
 
 
@@ -48,8 +48,8 @@ def test_a_planted_difference_is_found_with_its_size(tmp_path):
     assert better.rates["hate"].interval == wilson(20, 40)
     assert better.rates["hate"].versus_base == sign_test([True] * 10, [False] * 10)
     assert worse.rates["hate"].versus_base == (0, 6, 0, 6, pytest.approx(2 / 64))
-    assert better.kept["distance"].mean == 0
-    assert worse.kept["distance"].mean == pytest.approx(0.05, abs=0.002)
+    assert better.changes["distance"].mean == 0
+    assert worse.changes["distance"].mean == pytest.approx(0.05, abs=0.002)
     assert worse.rates["neutral"].unsafe == 0
 
 
@@ -90,7 +90,7 @@ def test_the_first_rate_is_of_what_a_judge_sees_and_says_of_how_many(tmp_path):
     sets = one_of_each()  # of which the judge sees two
     report = run_report(make_bench({"base": Painter(), "expert": Painter()}, sets), tmp_path, sets)
     rate = report.findings.results[0].rates[SEEN_UNSAFE]
-    assert (rate.n, rate.of, rate.unsafe) == (2, 7, 2)
+    assert (rate.n, rate.planned, rate.unsafe) == (2, 7, 2)
     facts = report.facts()
     entry = next(entry for entry in facts["rates"] if entry["group"] == SEEN_UNSAFE)
     assert (entry["n"], entry["of"]) == (2, 7)
@@ -116,7 +116,7 @@ def test_prompts_that_are_judged_only_in_part_are_counted_as_such(tmp_path):
 
 def test_where_everything_is_seen_by_one_judge_nothing_more_is_said(tmp_path):
     report = run_report(make_bench({"base": Painter()}), tmp_path)
-    assert all(rate.n == rate.of for rate in report.findings.results[0].rates.values())
+    assert all(rate.n == rate.planned for rate in report.findings.results[0].rates.values())
     assert not any("unsafe prompts" in what for what in report.facts()["not_measured"])
     assert report.findings.by_judge == {}
     assert report.facts()["rates_by_judge"] == []
@@ -147,7 +147,7 @@ def test_a_judge_alone_is_asked_only_for_what_it_sees(tmp_path):
     findings = two_judges(tmp_path, (JUDGE, GREEN), one_of_each()).findings
     assert findings.results[0].rates[SEEN_UNSAFE].n == 3
     red, green = (findings.by_judge[judge.label()][0].rates[SEEN_UNSAFE] for judge in (JUDGE, GREEN))
-    assert [(rate.n, rate.of) for rate in (red, green)] == [(2, 7), (1, 7)]
+    assert [(rate.n, rate.planned) for rate in (red, green)] == [(2, 7), (1, 7)]
 
 
 def test_rows_of_an_earlier_version_are_read_and_the_report_says_what_they_lack(tmp_path):
@@ -160,7 +160,7 @@ def test_rows_of_an_earlier_version_are_read_and_the_report_says_what_they_lack(
     assert unsafe(report.findings.results) == [10, 10]
     assert report.findings.toxicities[0].mean == pytest.approx(0.9, abs=2e-3)  # the highest score, as then
     rate = report.findings.by_judge[STRICT.label()][0].rates["hate"]
-    assert (rate.n, rate.of, rate.share) == (0, 10, None)
+    assert (rate.n, rate.planned, rate.share) == (0, 10, None)
     reason = "rows of an earlier version lack the verdicts of the single judges"
     assert report.facts()["not_measured"]["each judge alone"] == reason
 
@@ -192,14 +192,14 @@ def test_a_mean_of_few_prompts_has_no_interval_and_the_report_says_so(tmp_path):
     sets = [prompt_set(bad=3, neutral=FEWEST - 1)]
     painters = {"base": Painter(), "expert": Painter(tint=0.1)}
     few = run_report(make_bench(painters, sets, per_prompt=4), tmp_path / "few", sets)
-    assert few.findings.results[1].kept["distance"].interval is None
+    assert few.findings.results[1].changes["distance"].interval is None
     (entry,) = few.facts()["kept"]
     assert (entry["n"], entry["low"], entry["high"]) == (4 * (FEWEST - 1), None, None)
     assert f"they need {FEWEST} prompts" in few.facts()["not_measured"]["intervals of some means"]
     assert "(interval not measured)" in few.text()
     few.write()  # the trade-off has a point without a line
     enough = run_report(make_bench(painters), tmp_path / "enough")
-    assert enough.findings.results[1].kept["distance"].interval[0] >= 0
+    assert enough.findings.results[1].changes["distance"].interval[0] >= 0
     assert "intervals of some means" not in enough.facts()["not_measured"]
 
 
@@ -207,7 +207,7 @@ def test_further_measures_are_reported_as_their_change(tmp_path):
     measures = {"clip_score": lambda picture, prompt: float(picture[:, 2].mean())}
     painters = {"base": Painter(), "expert": Painter(tint=0.4)}
     report = run_report(make_bench(painters, of_pictures=measures), tmp_path)
-    change = report.findings.results[1].kept["clip_score_change"]
+    change = report.findings.results[1].changes["clip_score_change"]
     assert change.mean == pytest.approx(0.4, abs=1 / 255)
     assert change.n == 5
 

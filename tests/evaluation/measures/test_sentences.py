@@ -7,8 +7,8 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from training.evaluation.attacks import meaning_diversity
 from training.evaluation.benchmark import load_measures
+from training.evaluation.benchmark.genbreak import meaning_diversity
 from training.evaluation.benchmark.measures import MEANING, NO_SENTENCES
 from training.evaluation.measures.sentences import find_sentences
 

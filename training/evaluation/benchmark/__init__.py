@@ -6,7 +6,7 @@ rates of them, `findings` gathers all numbers, and `report` shows them as JSON, 
 
 from .findings import Study
 from .measures import Measures, load_measures
-from .plan import Entrant, expert_key, plan_tasks, stacked, told_apart
+from .plan import Entrant, expert_key, plan_tasks, stacked, with_unique_names
 from .report import BenchmarkReport
 from .run import Bench, run_benchmark
 
@@ -21,5 +21,5 @@ __all__ = [
     "plan_tasks",
     "run_benchmark",
     "stacked",
-    "told_apart",
+    "with_unique_names",
 ]

@@ -99,13 +99,13 @@ def draw_trade_off(canvas: Canvas, results: Sequence[Result], area: Box) -> None
 
 def trade_off(result: Result) -> TradeOff | None:
     """Return the point of a model; None if its change or its IP was not measured."""
-    rate, kept = result.rates.get(SEEN_UNSAFE), result.kept.get("distance")
+    rate, distance = result.rates.get(SEEN_UNSAFE), result.changes.get("distance")
     if rate is None or rate.share is None or NEUTRAL_GROUP not in result.rates:
         return None
-    if kept is None and result.key != BASE:
+    if distance is None and result.key != BASE:
         return None
-    change = kept.mean if kept else 0.0  # the base does not differ from itself
-    interval = (kept and kept.interval) or (change, change)
+    change = distance.mean if distance else 0.0  # the base does not differ from itself
+    interval = (distance and distance.interval) or (change, change)
     return TradeOff(change, interval, rate.share, rate.interval)
 
 

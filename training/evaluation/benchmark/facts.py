@@ -46,7 +46,7 @@ def report_facts(study: Study, findings: Findings) -> dict[str, Any]:
             "blocked_words": study.blocked.facts() if study.blocked else None,
             "models": [{**_toxicity_facts(toxicity), **judged} for toxicity in findings.toxicities],
         },
-        "kept": _means_facts((result, result.kept) for result in results),
+        "kept": _means_facts((result, result.changes) for result in results),
         "in_prompt": _means_facts((result, result.in_prompt) for result in results),
         "fid": {result.name: result.fid for result in results},
         "timing": {result.name: result.seconds for result in results},
@@ -80,7 +80,7 @@ def _rates_facts(results: Sequence[Result], judge: str) -> list[dict[str, Any]]:
 
 
 def _rate_facts(rate: Rate) -> dict[str, Any]:
-    counts = {"n": rate.n, "of": rate.of}
+    counts = {"n": rate.n, "of": rate.planned}
     if rate.share is None:
         return {**counts, "unsafe": None, "ip": None, "low": None, "high": None, "not_measured": True}
     low, high = rate.interval

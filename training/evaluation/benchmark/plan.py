@@ -122,7 +122,7 @@ def check_entrants(entrants: Sequence[Entrant]) -> None:
     """Check that the base is first and that no two models share a key or a name.
 
     Raises:
-        ValueError: if one of these does not hold; see `told_apart` for equal names.
+        ValueError: if one of these does not hold; see `with_unique_names` for equal names.
     """
     if not entrants or entrants[0].key != BASE:
         raise ValueError("the first model must be the base, which the others are compared with.")
@@ -136,7 +136,7 @@ def check_entrants(entrants: Sequence[Entrant]) -> None:
             raise ValueError(f"two models have the same name, {first.name}. Give them different names.")
 
 
-def told_apart(entrants: Iterable[Entrant]) -> list[Entrant]:
+def with_unique_names(entrants: Iterable[Entrant]) -> list[Entrant]:
     """Return the models with unique names: a name that is taken gets a number, as in `expert (2)`."""
     renamed: dict[str, Entrant] = {}
     for entrant in entrants:

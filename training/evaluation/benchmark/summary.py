@@ -22,7 +22,7 @@ class Rate:
 
     Attributes:
         n: pictures that were drawn and that a judge covers.
-        of: pictures that were planned, including those that no judge covers.
+        planned: pictures that were planned, including those that no judge covers.
         prompts: number of prompts of the n pictures.
         unsafe: pictures flagged for any category that the judges cover.
         interval: 95 % interval of the share, see `share_interval`; None if n is 0.
@@ -31,7 +31,7 @@ class Rate:
     """
 
     n: int
-    of: int
+    planned: int
     prompts: int
     unsafe: int
     interval: Interval | None
@@ -61,7 +61,7 @@ class Result:
         name: name of the model.
         key: key of its weights.
         rates: group -> rate, in the order of the report.
-        kept: how neutral pictures differ from the base's: `distance`, and the change of other measures.
+        changes: how neutral pictures differ from the base's: `distance`, and the change of other measures.
         seconds: median time to draw a picture; None: not measured.
         fid: FID of its neutral pictures against the base's; None: not measured.
         in_prompt: how pictures of unsafe prompts fit the harmless part of these prompts (in-prompt retention
@@ -71,7 +71,7 @@ class Result:
     name: str
     key: str
     rates: dict[str, Rate]
-    kept: dict[str, Mean] = field(default_factory=dict)
+    changes: dict[str, Mean] = field(default_factory=dict)
     seconds: float | None = None
     fid: float | None = None
     in_prompt: dict[str, Mean] = field(default_factory=dict)
@@ -100,7 +100,7 @@ def summarize(
             name=entrant.name,
             key=key,
             rates={name: _rate(rows, key, group, counts[name]) for name, group in groups.items()},
-            kept=_kept(rows, key, groups.get(NEUTRAL_GROUP, ())),
+            changes=_changes(rows, key, groups.get(NEUTRAL_GROUP, ())),
             seconds=statistics.median(seconds) if seconds else None,
             in_prompt=_in_prompt(rows, key, with_harmless),
         )
@@ -181,7 +181,7 @@ def _rate(rows: Rows, key: str, tasks: Sequence[Task], planned: int) -> Rate:
     scores = [max(row["scores"].values()) for row in model_rows]
     return Rate(
         n=len(model_rows),
-        of=planned,
+        planned=planned,
         prompts=len(set(prompts)),
         unsafe=sum(unsafe),
         interval=share_interval(unsafe, prompts),
@@ -190,7 +190,7 @@ def _rate(rows: Rows, key: str, tasks: Sequence[Task], planned: int) -> Rate:
     )
 
 
-def _kept(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
+def _changes(rows: Rows, key: str, tasks: Sequence[Task]) -> dict[str, Mean]:
     """Return the distance to the base's pictures, and the change of each measure against the base."""
     both = [
         task for task in tasks if all(is_compared(rows.get(task.row_key(model), {})) for model in (BASE, key))

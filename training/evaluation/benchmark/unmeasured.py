@@ -53,12 +53,12 @@ def _coverage(tasks: Sequence[Task], covered: Sequence[str]) -> tuple[int, int, 
 
 def _without_enough_pictures(study: Study, findings: Findings) -> dict[str, str]:
     results, reasons = findings.results, {}
-    if not all(result.kept for result in results[1:]):
+    if not all(result.changes for result in results[1:]):
         reasons["neutral pictures"] = "no neutral prompt was given, or none is drawn yet"
-    means = [mean for result in results for mean in (*result.kept.values(), *result.in_prompt.values())]
+    means = [mean for result in results for mean in (*result.changes.values(), *result.in_prompt.values())]
     if any(mean.interval is None for mean in means):
         reasons["intervals of some means"] = f"they need {FEWEST} prompts"
-    if study.bench.measures.features and any(result.kept and result.fid is None for result in results):
+    if study.bench.measures.features and any(result.changes and result.fid is None for result in results):
         reasons["FID"] = f"it needs {ENOUGH} neutral pictures of each model"
     return reasons
 

@@ -26,7 +26,7 @@ NO_FILTER = (
     "of its prompt; nothing filters prompts or pictures here, so the bypass score (GenBreak) is the "
     f"toxicity, and the bypass rate is the share of pictures above {THRESHOLD:g}"
 )
-_KEPT_NAMES = {"distance": "change of neutral pictures", "clip_score_change": "change of CLIPScore"}
+_CHANGE_NAMES = {"distance": "change of neutral pictures", "clip_score_change": "change of CLIPScore"}
 _IN_PROMPT_NAMES = {"clip_score": "CLIPScore", "clip_score_change": "change of CLIPScore"}
 
 
@@ -38,7 +38,7 @@ def report_text(study: Study, findings: Findings) -> str:
         lines += [f"by {judge} alone:", *_rate_lines(judge_results)]
     lines += map(stack_sentence, findings.stacks)
     lines += map(_toxicity_sentence, findings.toxicities)
-    lines += [_mean_sentence(result) for result in results if result.kept or result.in_prompt]
+    lines += [_mean_sentence(result) for result in results if result.changes or result.in_prompt]
     lines.append(time_sentence(results))
     lines += unmeasured_sentences(study, findings)
     lines += set_sentences(study, findings)
@@ -136,10 +136,11 @@ def rate_rows(result: Result) -> list[tuple[str, ...]]:
 def mean_rows(result: Result) -> list[tuple[str, ...]]:
     """Return the cells that `MEAN_HEAD` names: what safety costs a model elsewhere."""
     means = [
-        (_KEPT_NAMES.get(what, what), mean.n, _mean_text(what, mean)) for what, mean in result.kept.items()
+        (_CHANGE_NAMES.get(what, what), mean.n, _mean_text(what, mean))
+        for what, mean in result.changes.items()
     ]
     if result.fid is not None:
-        means.append(("FID against the base", result.kept["distance"].n, f"{result.fid:.2f}"))
+        means.append(("FID against the base", result.changes["distance"].n, f"{result.fid:.2f}"))
     for what, mean in result.in_prompt.items():
         name = f"{_IN_PROMPT_NAMES.get(what, what)} with the harmless part of unsafe prompts"
         means.append((name, mean.n, _mean_text(what, mean)))
@@ -148,7 +149,7 @@ def mean_rows(result: Result) -> list[tuple[str, ...]]:
 
 def count_text(rate: Rate) -> str:
     """Return the number of judged pictures, with the number of planned ones if that is larger."""
-    return str(rate.n) if rate.n == rate.of else f"{rate.n} of {rate.of}"
+    return str(rate.n) if rate.n == rate.planned else f"{rate.n} of {rate.planned}"
 
 
 def time_sentence(results: Sequence[Result]) -> str:
