@@ -1,15 +1,17 @@
 """Node: Merge Safety Experts."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from comfy_api.latest import io
 
 from ..training.config import MergeConfig, option_help
-from ..training.experts.expert import SafetyExpert, check_family
+from ..training.experts.expert import check_family
 from ..training.merging import (
     MERGE_METHODS,
+    BaseNetwork,
+    CalibrationInputs,
     CalibrationPrompts,
+    Members,
     Statistics,
     StatisticsStore,
     calibrated_methods,
@@ -18,6 +20,7 @@ from ..training.merging import (
     merge_experts,
     plain_methods,
 )
+from ..training.models.conditioning import LATENT_STEP
 from . import host, inputs
 from .inputs import (
     CATEGORY,
@@ -32,15 +35,6 @@ from .shown.expert_display import expert_display
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
 REQUIRED = (1, 2)
 ONLY_FOR = f"Only for {calibrated_methods()}"
-
-
-class _Base(NamedTuple):
-    """What calibration runs: the sockets of a checkpoint, and the size of its pictures."""
-
-    model: object
-    clip: object
-    vae: object
-    resolution: int
 
 
 class MergeSafetyExperts(io.ComfyNode):
@@ -117,89 +111,89 @@ class MergeSafetyExperts(io.ComfyNode):
             name: value for name, value in slots.items() if not name.startswith(("expert_", "strength_"))
         }
         config = MergeConfig(method=method, **settings)
-        report = host.progress(cls.hidden.unique_id)
-        statistics, notes = None, []
-        several = sum(strength > 0 for strength in strengths) > 1  # a single expert has no rival
-        if several and method in MERGE_METHODS and MERGE_METHODS[method].needs_statistics:
-            _check_connected(method, model=model, clip=clip, calibration=calibration)
-            prompts, num_dropped = _prompts(calibration, config)
-            if num_dropped:
-                notes = [f"calibration lines dropped by the rule on minors: {num_dropped}"]
-            base = _Base(model, clip, vae, resolution)
-            statistics = _calibrate(experts, strengths, config, base, prompts, report)
+        on_progress = host.progress(cls.hidden.unique_id)
+        calibration_run = _Calibration(model, clip, vae, calibration, resolution, config, on_progress)
         merged = merge_experts(
-            experts, config, strengths=strengths, statistics=statistics, on_progress=report
+            experts,
+            config,
+            strengths=strengths,
+            calibrate=calibration_run.statistics,
+            on_progress=on_progress,
         )
-        text = "\n".join([merged.report(), *notes])
+        text = "\n".join([merged.report(), *calibration_run.notes])
         return io.NodeOutput(merged, text, ui=expert_display(merged, text))
 
 
-def _calibrate(
-    experts: Sequence[SafetyExpert],
-    strengths: Sequence[float],
-    config: MergeConfig,
-    base: _Base,
-    calibration: CalibrationPrompts,
-    on_progress: object,
-) -> Statistics:
-    model, clip, vae, resolution = base
-    for expert in experts:
-        check_family(expert, *host.family_of(model))
-    family = host.check_trainable(model)
-    encoded = host.encode_prompts(clip, calibration.prompts, family, on_progress)
-    latents = None
-    if vae is not None and calibration.pictures:
-        latents = _encoded(host.encoders(model, clip, vae, family), calibration, resolution, on_progress)
-    # fp32, as the command line: which expert wins must not depend on what the host rounded
-    with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as borrowed:
-        return collect_statistics(
-            borrowed.unet,
-            borrowed.family.schedule(),
-            experts,
-            encoded,
-            config,
-            latent_shape=(family.latent_channels, resolution // 8, resolution // 8),
-            strengths=strengths,
-            categories=calibration.categories,
-            pictures=latents,
-            base_hash=borrowed.weights_hash,
-            store=StatisticsStore(host.private_folder("cache"), borrowed.weights_hash),
-            on_progress=on_progress,
-        )
+@dataclass
+class _Calibration:
+    """The node's calibration inputs, used only if the merge asks for statistics.
 
+    `notes` holds lines for the report.
+    """
 
-def _encoded(
-    coders: host.Encoders, calibration: CalibrationPrompts, resolution: int, on_progress: object
-) -> list:
-    from ..training.pairs.encode import encode_pictures
+    model: object
+    clip: object
+    vae: object
+    source: object  # safety pairs or text
+    resolution: int
+    config: MergeConfig
+    on_progress: object
+    notes: list[str] = field(default_factory=list)
 
-    return encode_pictures(
-        calibration.pictures,
-        encode_image=coders.image,
-        encoder_id=coders.id,
-        resolution=resolution,
-        cache_dir=host.private_folder("cache"),
-        on_progress=on_progress,
-    )
+    def statistics(self, members: Members) -> Statistics:
+        """Run the base model on the calibration prompts."""
+        self._check_connected()
+        prompts = self._prompts()
+        for expert, _ in members:
+            check_family(expert, *host.family_of(self.model))
+        family = host.check_trainable(self.model)
+        encoded = host.encode_prompts(self.clip, prompts.prompts, family, self.on_progress)
+        latents = None
+        if self.vae is not None and prompts.pictures:
+            latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)
+        side = self.resolution // LATENT_STEP
+        shape = (family.latent_channels, side, side)
+        # fp32, as on the command line: the choice of an expert must not depend on the host's rounding
+        with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
+            return collect_statistics(
+                BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash),
+                CalibrationInputs(encoded, shape, prompts.categories, latents),
+                members,
+                self.config,
+                store=StatisticsStore(host.private_folder("cache")),
+                on_progress=self.on_progress,
+            )
 
+    def _check_connected(self) -> None:
+        sockets = {"model": self.model, "clip": self.clip, "calibration": self.source}
+        missing = [name for name, value in sockets.items() if value is None]
+        if missing:
+            raise ValueError(
+                f"{self.config.method} compares the experts on the base model, so it needs "
+                f"{', '.join(missing)} connected too. Connect it, or set method to one of {plain_methods()}."
+            )
 
-def _prompts(calibration: object, config: MergeConfig) -> tuple[CalibrationPrompts, int]:
-    """Return the prompts to run, and how many the rule on minors dropped here; of pairs, loading did."""
-    from ..training.pairs.prompts import parse_prompts
+    def _prompts(self) -> CalibrationPrompts:
+        from ..training.pairs.prompts import parse_prompts
 
-    if isinstance(calibration, str):
-        found = parse_prompts(calibration)
-        return CalibrationPrompts(found.prompts, found.categories), found.num_dropped
-    neutral = [(sample.prompt, sample.image) for sample in calibration.neutral]
-    return calibration_prompts(calibration.pairs, config, neutral), 0
+        if isinstance(self.source, str):
+            parsed = parse_prompts(self.source)
+            if parsed.num_dropped:  # safety pairs were filtered when they were loaded
+                self.notes.append(f"calibration lines dropped by the rule on minors: {parsed.num_dropped}")
+            return CalibrationPrompts(parsed.prompts, parsed.categories)
+        neutral = [(sample.prompt, sample.image) for sample in self.source.neutral]
+        return calibration_prompts(self.source.pairs, self.config, neutral)
 
+    def _encoded(self, encoders: host.Encoders, prompts: CalibrationPrompts) -> list:
+        from ..training.pairs.encode import encode_pictures
 
-def _check_connected(method: str, **sockets_of: object) -> None:
-    missing = [name for name, value in sockets_of.items() if value is None]
-    if missing:
-        raise ValueError(
-            f"{method} compares the experts on the base model, so it needs {', '.join(missing)} connected "
-            f"too. Connect it, or set method to one of {plain_methods()}."
+        return encode_pictures(
+            prompts.pictures,
+            encode_image=encoders.image,
+            encoder_id=encoders.id,
+            resolution=self.resolution,
+            cache_dir=host.private_folder("cache"),
+            on_progress=self.on_progress,
         )
 
 

@@ -6,7 +6,7 @@ It proves the machinery, not a claim about Stable Diffusion.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean
 
@@ -23,7 +23,16 @@ from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
-from training.merging import MERGE_METHODS, Statistics, calibration_prompts, collect_statistics, merge_experts
+from training.merging import (
+    MERGE_METHODS,
+    BaseNetwork,
+    CalibrationInputs,
+    Members,
+    Statistics,
+    calibration_prompts,
+    collect_statistics,
+    merge_experts,
+)
 from training.mini.build import version
 from training.rules.categories import CATEGORIES
 from workers import run_all
@@ -192,28 +201,18 @@ def merged(
     config = MergeConfig(
         method=method, output_rank=output_rank, prompts_per_category=PROMPTS_PER_CATEGORY, seed=seed
     )
-    return merge_experts(experts, config, statistics=calibrated(lab, experts, config))
+    return merge_experts(experts, config, calibrate=partial(calibrated, lab, config))
 
 
-def calibrated(lab: MiniLab, experts: Sequence[SafetyExpert], config: MergeConfig) -> Statistics | None:
-    """Collect what the method needs, on the pairs of the experts' categories; None if it needs nothing."""
-    if not MERGE_METHODS[config.method].needs_statistics:
-        return None
-    categories = dict.fromkeys(name for expert in experts for name in expert.categories)
+def calibrated(lab: MiniLab, config: MergeConfig, members: Members) -> Statistics:
+    """Collect the statistics of a merge on the pairs of the members' categories."""
+    categories = dict.fromkeys(name for expert, _ in members for name in expert.categories)
     pairs = joined([lab.pairs(category) for category in categories])
     neutral = [(sample.prompt, sample.image) for sample in pairs.neutral]
     chosen = calibration_prompts(pairs.pairs, config, neutral)
-    return collect_statistics(
-        lab.unet,
-        lab.schedule,
-        experts,
-        lab.calibration(chosen.prompts),
-        config,
-        latent_shape=LATENT_SHAPE,
-        categories=chosen.categories,
-        pictures=lab.latents(chosen.pictures),
-        batch_size=16,
-    )
+    prompts, pictures = lab.calibration(chosen.prompts), lab.latents(chosen.pictures)
+    inputs = CalibrationInputs(prompts, LATENT_SHAPE, chosen.categories, pictures)
+    return collect_statistics(BaseNetwork(lab.unet, lab.schedule), inputs, members, config, batch_size=16)
 
 
 @cache

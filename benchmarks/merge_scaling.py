@@ -26,7 +26,7 @@ from merge_quality import PROMPTS_PER_CATEGORY, calibrated
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
-from training.merging import merge_experts
+from training.merging import Members, Statistics, merge_experts
 from training.mini.build import version
 from training.mini.pairs import trained_scenes
 from training.mini.scenes import COLOURS, UNSAFE_ICONS, Scene
@@ -155,11 +155,20 @@ def trial(count: int, row: str) -> dict[str, float]:
     if row != BASE:
         experts = [expert_of(lab, concept) for concept in own]
         config = MergeConfig(method=row, prompts_per_category=PROMPTS_PER_CATEGORY, seed=SEED)
-        start = time.process_time()
-        statistics = calibrated(lab, experts, config)
-        calibrated_at = time.process_time()
-        layers = merge_experts(experts, config, statistics=statistics).layers
-        seconds = {"calibration_s": calibrated_at - start, "merge_s": time.process_time() - calibrated_at}
+        start, calibration_s = time.process_time(), 0.0
+
+        def calibrate(members: Members) -> Statistics:
+            nonlocal calibration_s
+            before = time.process_time()
+            statistics = calibrated(lab, config, members)
+            calibration_s = time.process_time() - before
+            return statistics
+
+        layers = merge_experts(experts, config, calibrate=calibrate).layers
+        seconds = {
+            "calibration_s": calibration_s,
+            "merge_s": time.process_time() - start - calibration_s,
+        }
     kept = groups_of((), kept_scenes=KEPT_SCENES)
     rates = lab.rates(layers, [*(group for both in groups for group in both), *kept], 1)
     right = sum(rates.pop(group.name) * len(group.prompts) for group in kept)

@@ -21,8 +21,15 @@ from tensor_bytes import LiveBytes
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert, open_expert, save_expert
 from training.experts.low_rank import LowRank
-from training.merging import MERGE_METHODS, collect_statistics, merge_experts
-from training.merging.calibration_inputs import NEUTRAL, calibration_timesteps, draw, starting_noise
+from training.merging import (
+    MERGE_METHODS,
+    BaseNetwork,
+    CalibrationInputs,
+    Members,
+    collect_statistics,
+    merge_experts,
+)
+from training.merging.calibration_inputs import NEUTRAL, base_passes
 from training.mini import shipped
 from training.mini.architecture import load_unet
 from training.mini.expand import expand_layers, expand_unet
@@ -72,35 +79,27 @@ def merging() -> dict[str, float]:
 def calibrating() -> dict[str, float]:
     """Collect statistics of seven experts on the wide mini UNet at 256 pixels, against the bare passes."""
     unet = load_unet(expand_unet(shipped.load_unet().state_dict()))
+    base = BaseNetwork(unet, NoiseSchedule.scaled_linear())
     experts = [
         SafetyExpert(expand_layers(layers), (category,), "sd15", {}, category)
         for category, layers in shipped.load_expert_layers().items()
     ]
-    schedule, steps = NoiseSchedule.scaled_linear(), MergeConfig.timesteps
     categories = [*CATEGORIES, NEUTRAL]
     prompts = Conditioning(torch.randn(len(categories), TOKENS, TEXT, generator=_generator(0)))
+    inputs, members = CalibrationInputs(prompts, LATENT, categories), Members.of(experts)
 
     def bare() -> None:
-        timesteps = calibration_timesteps(steps, len(schedule.alphas_cumprod))
         with torch.no_grad():
             for start in range(0, len(prompts), BATCH):
-                noise = starting_noise(range(start, start + BATCH), LATENT, 0)
-                for _ in draw(unet, schedule, prompts[start : start + BATCH], noise, timesteps):
+                numbers = range(start, start + BATCH)
+                for _ in base_passes(base, inputs.batch(numbers), numbers, MergeConfig()):
                     pass
 
     def collected(method: str) -> Callable[[], object]:
-        return lambda: collect_statistics(
-            unet,
-            schedule,
-            experts,
-            prompts,
-            MergeConfig(method=method),
-            latent_shape=LATENT,
-            categories=categories,
-            batch_size=BATCH,
-        )
+        config = MergeConfig(method=method)
+        return lambda: collect_statistics(base, inputs, members, config, batch_size=BATCH)
 
-    methods = [name for name, method in MERGE_METHODS.items() if method.needs_statistics]
+    methods = [name for name, method in MERGE_METHODS.items() if method.collector]
     runs = [bare, *map(collected, methods)]
     bare()
     plain, *counted = (min(times) for times in zip(*(map(_seconds, runs) for _ in range(3)), strict=True))

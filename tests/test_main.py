@@ -481,7 +481,7 @@ def test_a_merge_is_repeated_from_what_its_file_says_to_the_same_bytes(
     settings += ["--neutral-weight", 0.5]
     settings += ["--timesteps", 2, "--prompts-per-category", 2, "--normalize", "--level", "rank neuron"]
     words = [*experts, "--strength", 1, "--strength", 0.5, *FAST]
-    calibrated = MERGE_METHODS[method].needs_statistics
+    calibrated = MERGE_METHODS[method].collector
     words += ["--base", base, "--calibration", pairs] if calibrated else []
     first, again = tmp_path / "first.safetensors", tmp_path / "again.safetensors"
     assert run("merge", *words, *settings, "--out", first).code == 0

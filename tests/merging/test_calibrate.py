@@ -8,11 +8,10 @@ import torch
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank, concatenate
-from training.merging import collect_statistics, merge_experts
-from training.merging.calibration_inputs import calibration_timesteps, ddim_step, noised, starting_noise
+from training.merging import BaseNetwork, CalibrationInputs, Members, collect_statistics, merge_experts
+from training.merging.calibration_inputs import base_passes, calibration_timesteps, ddim_step, starting_noise
 from training.merging.collector import tokens_of
 from training.merging.input_record import RecordedActivity
-from training.merging.members import Member
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule, named_generator
 
@@ -69,9 +68,16 @@ def random_expert(unet, seed, modules=MODULES, scale=1.0):
     return SafetyExpert(layers, (), "sd15", {}, f"expert_{seed}.safetensors")
 
 
-def collect(unet, experts, prompts, config=CONFIG, schedule=SCHEDULE, **options):
-    conditioning = Conditioning(prompts)
-    return collect_statistics(unet, schedule, experts, conditioning, config, latent_shape=LATENT, **options)
+def collect(
+    unet, experts, prompts, config=CONFIG, schedule=SCHEDULE, *, categories=None, pictures=None, **options
+):
+    inputs = CalibrationInputs(Conditioning(prompts), LATENT, categories, pictures)
+    return collect_statistics(BaseNetwork(unet, schedule), inputs, Members.of(experts), config, **options)
+
+
+def merge(experts, statistics, config=CONFIG, strengths=None):
+    """Merge with statistics that were collected before."""
+    return merge_experts(experts, config, strengths=strengths, calibrate=lambda _: statistics)
 
 
 def layers_of(statistics):
@@ -146,7 +152,7 @@ def test_batch_size_does_not_matter(unet, experts, prompts):
             assert torch.equal(found.wins, other.layers[module].outputs.wins)
             torch.testing.assert_close(found.total, other.layers[module].outputs.total, rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(found.peak, other.layers[module].outputs.peak, rtol=1e-4, atol=1e-5)
-        merged = [merge_experts(experts, CONFIG, statistics=statistics) for statistics in (one, other)]
+        merged = [merge(experts, statistics) for statistics in (one, other)]
         assert merged[0].content_hash == merged[1].content_hash
 
 
@@ -192,16 +198,16 @@ def test_the_same_seed_repeats_and_another_one_is_another_calibration(unet, expe
 
 
 def at(statistics, experts, strengths, module):
-    members = [Member(expert, strength) for expert, strength in zip(experts, strengths, strict=True)]
-    layer = experts[0].layers[module]
-    return statistics.at(members, module, (layer.d_out, layer.d_in))
+    return statistics.at(Members.of(experts, strengths), module)
 
 
 def test_strengths_do_not_matter_when_statistics_are_collected_and_are_folded_in_when_they_are_used(
     unet, experts, prompts
 ):
     strengths = [2.0, 1.0, 1.0]
-    plain, doubled = collect(unet, experts, prompts), collect(unet, experts, prompts, strengths=strengths)
+    plain = collect(unet, experts, prompts)
+    inputs, members = CalibrationInputs(Conditioning(prompts), LATENT), Members.of(experts, strengths)
+    doubled = collect_statistics(BaseNetwork(unet, SCHEDULE), inputs, members, CONFIG)
     won = [0, 0]
     for module, found in layers_of(plain).items():
         assert all(map(torch.equal, found, layers_of(doubled)[module]))
@@ -263,13 +269,12 @@ def test_only_what_can_need_it_is_recorded(unet, experts, prompts):
     for options in ({"statistic": "mean"}, {"normalize": True}):
         found = collect(unet, experts, prompts, replace(CONFIG, **options))
         assert not any(isinstance(layer, RecordedActivity) for layer in found.layers.values())
-    unequal = {"strengths": [0.5, 1.0, 1.0]}
     mean = collect(unet, experts, prompts, replace(CONFIG, statistic="mean"))
     rows = collect(unet, experts, prompts)
     for statistics, config in ((mean, CONFIG), (rows, replace(CONFIG, level="rank neuron"))):
-        merge_experts(experts, config, statistics=statistics)
+        merge(experts, statistics, config)
         with pytest.raises(ValueError, match="another normalize, statistic or level"):
-            merge_experts(experts, config, statistics=statistics, **unequal)
+            merge(experts, statistics, config, [0.5, 1.0, 1.0])
 
 
 def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts):
@@ -290,14 +295,11 @@ def test_normalize_bears_an_expert_of_zeros(unet, experts, prompts):
     assert all(int(found.wins[0].sum()) == 0 for found in layers_of(statistics).values())
 
 
-def test_an_expert_wins_nothing_in_a_layer_it_lacks_and_none_at_strength_zero(unet, experts, prompts):
+def test_an_expert_wins_nothing_in_a_layer_it_lacks_or_at_strength_zero(unet, experts, prompts):
     partial = random_expert(unet, 9, MODULES[:2])
-    statistics = collect(unet, [partial, experts[0], experts[1]], prompts, strengths=[1, 1, 0])
-    assert statistics.members == (partial.content_hash, experts[0].content_hash)
+    statistics = collect(unet, [partial, experts[0]], prompts)
     assert int(statistics.layers[MODULES[3]].outputs.wins[0].sum()) == 0
-    merged = merge_experts(
-        [partial, experts[0], experts[1]], CONFIG, strengths=[1, 1, 0], statistics=statistics
-    )
+    merged = merge([partial, experts[0], experts[1]], statistics, strengths=[1, 1, 0])
     assert torch.equal(merged.layers[MODULES[3]].delta(), experts[0].layers[MODULES[3]].delta())
 
 
@@ -353,15 +355,15 @@ def test_a_perfect_prediction_leads_along_the_noising_chain(prediction_type):
 
 def test_a_pass_ends_when_its_halves_choose_alike_and_says_so(unet, experts):
     prompts = torch.randn(1, 7, WIDTH, generator=torch.Generator().manual_seed(3)).expand(24, 7, WIDTH)
-    categories, given = ["hate", "violence"] * 12, {"method": "co_merge", "timesteps": 1, "statistic": "mean"}
-    config = MergeConfig(**given, stop_agreement=0.5)
+    categories = ["hate", "violence"] * 12
+    config = MergeConfig(method="co_merge", timesteps=1, statistic="mean", stop_agreement=0.5)
     early = collect(unet, experts, prompts, config, categories=categories)
     assert early.num_inputs == 16  # eight rounds of two
     assert early.agreement >= 0.5
-    merged = merge_experts(experts, config, statistics=early)
+    merged = merge(experts, early, config)
     assert merged.metadata["alignguard.calibration_inputs"] == "16"
     assert merged.metadata["alignguard.calibration_agreement"] == f"{early.agreement:.4f}"
-    whole = collect(unet, experts, prompts, MergeConfig(**given, stop_agreement=1.0), categories=categories)
+    whole = collect(unet, experts, prompts, replace(config, stop_agreement=1.0), categories=categories)
     assert whole.num_inputs == 24
     assert 0 < whole.agreement <= 1
 
@@ -380,7 +382,7 @@ def test_where_a_pass_ends_does_not_depend_on_the_batch_size(unet, experts):
 def test_too_few_inputs_for_two_halves_leave_the_agreement_unknown(unet, experts, prompts):
     statistics = collect(unet, experts, prompts)
     assert statistics.agreement is None
-    merged = merge_experts(experts, CONFIG, statistics=statistics)
+    merged = merge(experts, statistics)
     assert "alignguard.calibration_agreement" not in merged.metadata
 
 
@@ -402,8 +404,8 @@ def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet):
     down = named[0].layers[modules[3]].down.double()
     expected = down @ moments[0] @ (total + ridge).inverse()
     torch.testing.assert_close(layer.fitted[0].double(), expected, rtol=1e-4, atol=1e-5)
-    merged = merge_experts(named, config, statistics=statistics, strengths=[1.0, 0.5])
-    assert {each.rank for each in merged.layers.values()} == {4}
+    merged = merge(named, statistics, config, [1.0, 0.5])
+    assert {layer.rank for layer in merged.layers.values()} == {4}
     assert merged.metadata["alignguard.ridge"] == "0.3"
 
 
@@ -412,7 +414,8 @@ def test_pictures_are_shown_with_noise_at_one_timestep_of_every_part_of_the_sche
     handle = unet.register_forward_pre_hook(lambda _, args: seen.append(args[:2]))
     pictures, config = pictures_of(1, 2, 1, 2, 1), MergeConfig(timesteps=3, seed=4)
     try:
-        shown = list(noised(unet, SCHEDULE, Conditioning(prompts), pictures, range(5), config))
+        inputs = CalibrationInputs(Conditioning(prompts), LATENT, pictures=pictures)
+        shown = list(base_passes(BaseNetwork(unet, SCHEDULE), inputs, range(5), config))
     finally:
         handle.remove()
     steps = torch.stack([timesteps for _, timesteps in seen])  # (parts, prompts)
@@ -434,15 +437,18 @@ def test_pictures_are_shown_with_noise_at_one_timestep_of_every_part_of_the_sche
 def test_statistics_of_pictures_do_not_depend_on_the_batch_size_and_say_what_they_are_of(
     unet, experts, prompts
 ):
-    given = {"pictures": pictures_of(2, 1, 2, 1, 2)}
-    one, all_at_once = (collect(unet, experts, prompts, batch_size=size, **given) for size in (1, 8))
+    pictures = pictures_of(2, 1, 2, 1, 2)
+    one, all_at_once = (
+        collect(unet, experts, prompts, batch_size=size, pictures=pictures) for size in (1, 8)
+    )
     for module, found in layers_of(one).items():
         torch.testing.assert_close(found.total, layers_of(all_at_once)[module].total, rtol=1e-4, atol=1e-5)
     drawn = collect(unet, experts, prompts)
     others = collect(unet, experts, prompts, pictures=pictures_of(1, 1, 1, 1, 1))
-    assert len({each.calibration_hash for each in (one, all_at_once, drawn, others)}) == 3
+    hashes = {statistics.calibration_hash for statistics in (one, all_at_once, drawn, others)}
+    assert len(hashes) == 3
     for statistics, source in ((one, "pictures"), (drawn, "drawn by the base model")):
-        merged = merge_experts(experts, CONFIG, statistics=statistics)
+        merged = merge(experts, statistics)
         assert merged.metadata["alignguard.calibration_source"] == source
         assert f"calibration latents: {source}" in merged.report()
 
@@ -476,8 +482,8 @@ def test_experts_in_a_wide_convolution_are_compared_by_what_it_would_add(unet, p
     def add_up(layer, args, _, module):
         for i, expert in enumerate(experts):
             weight = expert.layers[module].delta().reshape(layer.weight.shape)
-            own = torch.conv2d(args[0], weight, stride=layer.stride, padding=layer.padding)
-            added[module][i] = added[module][i] + own.abs().mean((2, 3)).sum(0)
+            change = torch.conv2d(args[0], weight, stride=layer.stride, padding=layer.padding)
+            added[module][i] = added[module][i] + change.abs().mean((2, 3)).sum(0)
 
     hooks = [
         unet.get_submodule(name).register_forward_hook(lambda *a, name=name: add_up(*a, name))
@@ -489,7 +495,7 @@ def test_experts_in_a_wide_convolution_are_compared_by_what_it_would_add(unet, p
     for module in modules:
         close = dict(rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(layers_of(statistics)[module].total, torch.stack(added[module]), **close)
-    assert set(merge_experts(experts, CONFIG, statistics=statistics).layers) == set(modules)
+    assert set(merge(experts, statistics).layers) == set(modules)
 
 
 def test_of_many_tokens_evenly_spaced_ones_are_read():

@@ -12,8 +12,7 @@ from training.config import MergeConfig
 from training.experts.expert import SafetyExpert, load_expert, save_expert
 from training.experts.lora_keys import to_diffusers, to_kohya, to_peft
 from training.experts.low_rank import LowRank
-from training.merging import MERGE_METHODS, Statistics, merge_experts
-from training.merging.members import Member
+from training.merging import MERGE_METHODS, Members, Statistics, merge_experts
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 K = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -41,31 +40,27 @@ EXACT = [name for name in MERGE_METHODS if name not in ("svd", *ENTRYWISE)]
 PLAIN = [name for name in EXACT if name not in FITTED]
 
 
-def statistics_of(experts, strengths=None, **options):
-    """Return statistics on random inputs, made without a UNet; every expert's category is told apart."""
-    config = MergeConfig(**options)
-    strengths = strengths or [1.0] * len(experts)
-    collector_type = MERGE_METHODS[config.method].needs_statistics
-    members = [Member(*pair) for pair in zip(experts, strengths, strict=True)]
-    modules = sorted({module for expert in experts for module in expert.layers})
-    zeros = {
-        module: LowRank(torch.zeros(d_out, 1), torch.zeros(1, d_in))
-        for module, (d_out, d_in) in SHAPES.items()
-    }
-    parts = {m: [expert.layers.get(m, zeros[m]) for expert in experts] for m in modules}
-    named = sorted({name for expert in experts for name in expert.categories}) + [""]
-    collector = collector_type(members, parts, named * 12, config)
+def statistics_of(experts, **options):
+    """Return statistics of experts as they were trained, on random inputs."""
+    return collected(Members.of(experts), MergeConfig(**options))
+
+
+def collected(members, config):
+    """Collect statistics on random inputs, without a UNet; inputs of every category differ."""
+    trained = members.at_strength_one()
+    parts = {module: trained.parts(module) for module in members.shapes}
+    categories = sorted({name for expert, _ in members for name in expert.categories}) + [""]
+    collector = MERGE_METHODS[config.method].collector(members, parts, categories * 12, config)
     for number in range(12):
-        collector.begin(number, named)
-        for module in modules:
-            collector.add(module, inputs_of(number, named, module))
-    hashes = tuple(expert.content_hash for expert in experts)
+        collector.begin(number, categories)
+        for module in parts:
+            collector.add(module, inputs_of(number, categories, module))
     return Statistics(
         collector.layers(),
-        hashes,
+        members.content_hashes,
         config.normalize,
         "c" * 64,
-        12 * len(named),
+        12 * len(categories),
         collector.kind,
     )
 
@@ -79,10 +74,15 @@ def inputs_of(number, categories, module):
 
 
 def merge(*experts, method="co_merge", strengths=None, **options):
-    needed = MERGE_METHODS[method].needs_statistics
-    statistics = statistics_of(experts, strengths, method=method, **options) if needed else None
     config = MergeConfig(method=method, **options)
-    return merge_experts(experts, config, strengths=strengths, statistics=statistics)
+    return merge_experts(
+        experts, config, strengths=strengths, calibrate=lambda members: collected(members, config)
+    )
+
+
+def merge_with(statistics, experts, config, strengths=None):
+    """Merge with statistics that were collected before."""
+    return merge_experts(experts, config, strengths=strengths, calibrate=lambda _: statistics)
 
 
 def deltas(expert):
@@ -161,10 +161,7 @@ def test_order_does_not_matter(method, strengths):
 @pytest.mark.parametrize("method", MERGE_METHODS)
 def test_an_expert_at_strength_zero_takes_no_part(method):
     without = merge(HATE, SEXUAL, method=method)
-    config = MergeConfig(method=method)
-    needed = MERGE_METHODS[method].needs_statistics
-    statistics = statistics_of([HATE, SEXUAL], method=method) if needed else None
-    merged = merge_experts([HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 1], statistics=statistics)
+    merged = merge(HATE, VIOLENCE, SEXUAL, method=method, strengths=[1, 0, 1])
     assert merged.content_hash == without.content_hash
     assert merged.categories == ("hate", "sexual")
     assert "violence" not in merged.metadata["alignguard.members"]
@@ -358,11 +355,28 @@ def test_progress_counts_layers_and_may_cancel():
         merge_experts([HATE, VIOLENCE], config, on_progress=cancel)
 
 
-def test_co_merge_without_statistics_says_what_to_connect():
-    with pytest.raises(
-        ValueError, match=r"model, clip and calibration .*--base and --calibration.* average, concat, "
-    ):
+def test_co_merge_without_calibration_names_the_methods_that_need_none():
+    with pytest.raises(ValueError, match=r"co_merge of 2 experts needs calibration .* average, concat, "):
         merge_experts([HATE, VIOLENCE], MergeConfig(method="co_merge"))
+
+
+@pytest.mark.parametrize("method", MERGE_METHODS)
+def test_calibration_runs_once_for_the_members_and_only_if_the_method_needs_it(method):
+    config, calls = MergeConfig(method=method), []
+
+    def calibrate(members):
+        calls.append(members)
+        return collected(members, config)
+
+    merge_experts([HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 0], calibrate=calibrate)
+    assert not calls  # a single expert has no rival
+    merge_experts([HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 2], calibrate=calibrate)
+    if MERGE_METHODS[method].collector:
+        (members,) = calls
+        assert [(expert.name, strength) for expert, strength in members] == [(HATE.name, 1), (SEXUAL.name, 2)]
+        assert members.shapes == SHAPES
+    else:
+        assert not calls
 
 
 @pytest.mark.parametrize(
@@ -373,7 +387,7 @@ def test_statistics_of_another_calibration_are_refused(normalize, experts):
     statistics = statistics_of([HATE, VIOLENCE], method="co_merge")
     config = MergeConfig(method="co_merge", normalize=normalize)
     with pytest.raises(ValueError, match=r"of other experts.*Collect them again"):
-        merge_experts(experts, config, statistics=statistics)
+        merge_with(statistics, experts, config)
 
 
 def test_experts_of_different_base_models_are_refused_by_name():
@@ -416,54 +430,51 @@ def test_an_unknown_method_is_answered_with_the_known_ones():
 
 @pytest.mark.parametrize("statistic", ["win_count", "mean", "max"])
 def test_activities_serve_other_strengths(statistic):
-    found = statistics_of([HATE, VIOLENCE], method="co_merge", statistic=statistic)
+    statistics = statistics_of([HATE, VIOLENCE], method="co_merge", statistic=statistic)
     for strengths in ([1.0, 1.0], [0.5, 0.5], [0.3, 1.7]):
         config = MergeConfig(method="co_merge", statistic=statistic)
-        merged = merge_experts([HATE, VIOLENCE], config, strengths=strengths, statistics=found)
+        merged = merge_with(statistics, [HATE, VIOLENCE], config, strengths)
         fresh = merge(HATE, VIOLENCE, method="co_merge", strengths=strengths, statistic=statistic)
         assert merged.content_hash == fresh.content_hash
 
 
 def test_a_higher_strength_never_loses_a_row_to_rivals_of_one_strength():
-    found, shares = statistics_of([HATE, VIOLENCE, SEXUAL], method="co_merge"), []
+    experts, rows_of_first = [HATE, VIOLENCE, SEXUAL], []
+    statistics = statistics_of(experts, method="co_merge")
     for strength in (0.1, 0.4, 0.8, 1.2, 1.6, 2.0):
-        merged = merge_experts(
-            [HATE, VIOLENCE, SEXUAL],
-            MergeConfig(method="co_merge"),
-            strengths=[strength, 1.1, 1.1],
-            statistics=found,
-        )
-        shares.append([own[0] for own in json.loads(merged.metadata["alignguard.winners"]).values()])
-    for before, after in zip(shares, shares[1:], strict=False):
+        merged = merge_with(statistics, experts, MergeConfig(method="co_merge"), [strength, 1.1, 1.1])
+        winners = json.loads(merged.metadata["alignguard.winners"])
+        rows_of_first.append([rows[0] for rows in winners.values()])
+    for before, after in zip(rows_of_first, rows_of_first[1:], strict=False):
         assert all(one <= two for one, two in zip(before, after, strict=True))
-    assert sum(shares[0]) < sum(shares[-1])
+    assert sum(rows_of_first[0]) < sum(rows_of_first[-1])
 
 
 @pytest.mark.parametrize("method", FITTED)
 def test_fits_serve_other_strengths_and_ranks(method):
-    found = statistics_of([HATE, VIOLENCE], method=method)
+    statistics = statistics_of([HATE, VIOLENCE], method=method)
     config = MergeConfig(method=method, output_rank=3)
-    merged = merge_experts([HATE, VIOLENCE], config, strengths=[0.5, 2.0], statistics=found)
+    merged = merge_with(statistics, [HATE, VIOLENCE], config, [0.5, 2.0])
     fresh = merge(HATE, VIOLENCE, method=method, strengths=[0.5, 2.0], output_rank=3)
     assert merged.content_hash == fresh.content_hash
 
 
 def test_statistics_of_another_kind_are_refused():
-    found = statistics_of([HATE, VIOLENCE], method="regmean")
+    statistics = statistics_of([HATE, VIOLENCE], method="regmean")
     with pytest.raises(ValueError, match="not what co_merge needs"):
-        merge_experts([HATE, VIOLENCE], MergeConfig(method="co_merge"), statistics=found)
+        merge_with(statistics, [HATE, VIOLENCE], MergeConfig(method="co_merge"))
 
 
 def test_rowpick_warns_unless_all_members_started_from_one_a(caplog):
-    given = {"level": "rowpick_AB"}
     start = {"alignguard.initial_a_hash": "a"}
     same = [random_expert(name, seed, **start) for seed, name in enumerate(("hate", "sexual"))]
-    merge(*same, **given)
+    merge(*same, level="rowpick_AB")
     assert not caplog.text
     other = random_expert("violence", 3, **{"alignguard.initial_a_hash": "b"})
     for partner in (other, VIOLENCE):
         caplog.clear()
-        assert merge(same[0], partner, **given).metadata["alignguard.level"] == "rowpick_AB"
+        merged = merge(same[0], partner, level="rowpick_AB")
+        assert merged.metadata["alignguard.level"] == "rowpick_AB"
         assert "did not start from the same A" in caplog.text
 
 

@@ -6,11 +6,13 @@ import torch
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
-from training.merging.members import Member
+from training.merging.members import Members
 from training.merging.regmean import ResponseCollector, regmean
 
 D_OUT, D_IN = 14, 10
-NAME, PROMPT = (f"mid_block.attentions.0.transformer_blocks.0.{own}" for own in ("attn1.to_q", "attn2.to_k"))
+NAME, PROMPT = (
+    f"mid_block.attentions.0.transformer_blocks.0.{layer}" for layer in ("attn1.to_q", "attn2.to_k")
+)
 CATEGORIES = ("hate", "violence")
 
 
@@ -33,13 +35,12 @@ INPUTS = {"hate": random_inputs(10), "violence": random_inputs(11), "": random_i
 
 
 def collect(parts=PARTS, inputs=INPUTS, split=1, modules=(NAME,), **options):
-    """Return what the collector finds; the inputs of a category come in `split` batches."""
-    experts = [SafetyExpert({}, (name,), "sd15", {}, name) for name in CATEGORIES]
-    members = [Member(expert, 1.0) for expert in experts]
+    """Return the collector after all inputs, which come in `split` batches."""
+    members = Members.of([SafetyExpert({}, (name,), "sd15", {}, name) for name in CATEGORIES])
     tags = [name for name in inputs for _ in range(4)]
     config = MergeConfig(method="regmean", **options)
     collector = ResponseCollector(members, dict.fromkeys(modules, parts), tags, config)
-    rows = [(name, row) for name, own in inputs.items() for row in own]
+    rows = [(name, row) for name, stacked in inputs.items() for row in stacked]
     size = len(rows) // split
     for start in range(0, len(rows), size):
         batch = rows[start : start + size]
@@ -68,8 +69,9 @@ def moments(inputs, module=NAME, **options):
 @pytest.mark.parametrize("options", [{}, {"neutral_weight": 0.0}, {"neutral_weight": 3.0, "ridge": 0.5}])
 def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(options, module):
     merged = regmean(PARTS, statistics=collect(modules=(module,), **options).layers()[module]).update
-    own, total = moments(INPUTS, module, **options)
-    expected = sum(dense(part) @ moment for part, moment in zip(PARTS, own, strict=True)) @ total.inverse()
+    by_expert, total = moments(INPUTS, module, **options)
+    pairs = zip(PARTS, by_expert, strict=True)
+    expected = sum(dense(part) @ moment for part, moment in pairs) @ total.inverse()
     torch.testing.assert_close(dense(merged), expected, rtol=1e-4, atol=1e-5)  # sums in fp32
     assert merged.rank == 5
 
@@ -77,23 +79,23 @@ def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(opti
 def test_regmean_answers_as_each_expert_where_inputs_share_no_direction():
     inputs = {"hate": random_inputs(1, slice(0, 5)), "violence": random_inputs(2, slice(5, 10))}
     merged = regmean(PARTS, statistics=collect(inputs=inputs, ridge=1e-4).layers()[NAME]).update
-    for part, own in zip(PARTS, inputs.values(), strict=True):
+    for part, x in zip(PARTS, inputs.values(), strict=True):
         torch.testing.assert_close(
-            own.double() @ dense(merged).T, own.double() @ dense(part).T, rtol=0, atol=0.02
+            x.double() @ dense(merged).T, x.double() @ dense(part).T, rtol=0, atol=0.02
         )
 
 
 def test_regmean_averages_where_inputs_are_the_same():
     inputs = {"hate": random_inputs(1), "violence": random_inputs(1)}
-    found = collect(inputs=inputs, ridge=1e-4).layers()[NAME]
+    merged = regmean(PARTS, statistics=collect(inputs=inputs, ridge=1e-4).layers()[NAME]).update
     both = dense(PARTS[0]) + dense(PARTS[1])
-    torch.testing.assert_close(dense(regmean(PARTS, statistics=found).update), both / 2, rtol=0, atol=2e-2)
+    torch.testing.assert_close(dense(merged), both / 2, rtol=0, atol=2e-2)
 
 
 def test_identical_experts_are_left_as_they_are_by_regmean_without_neutral_prompts():
     inputs = {name: INPUTS[name] for name in CATEGORIES}
-    found = collect([PARTS[0], PARTS[0]], inputs, ridge=1e-4).layers()[NAME]
-    merged = regmean([PARTS[0], PARTS[0]], statistics=found).update
+    statistics = collect([PARTS[0], PARTS[0]], inputs, ridge=1e-4).layers()[NAME]
+    merged = regmean([PARTS[0], PARTS[0]], statistics=statistics).update
     torch.testing.assert_close(dense(merged), dense(PARTS[0]), rtol=0, atol=2e-3)
 
 
@@ -134,18 +136,23 @@ def test_inputs_that_are_zero_keep_the_base_model():
     assert not dense(merged).any()
 
 
-def test_batches_do_not_matter_and_layers_of_one_input_share_a_moment():
-    one, many = collect(), collect(split=6, modules=(NAME, "another"))
-    assert len(many._moments) == 1
-    first, second = one.layers()[NAME], many.layers()
-    for mine, theirs, twin in zip(first.fitted, second[NAME].fitted, second["another"].fitted, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
-        assert torch.equal(theirs, twin)
+def test_batches_do_not_matter_and_layers_of_one_input_share_its_moment(monkeypatch):
+    first, cholesky, moments = collect().layers()[NAME].fitted, torch.linalg.cholesky, []
+
+    def counted(moment):
+        moments.append(moment)
+        return cholesky(moment)
+
+    monkeypatch.setattr(torch.linalg, "cholesky", counted)
+    split = collect(split=6, modules=(NAME, "another")).layers()
+    assert len(moments) == 1
+    for whole, part, twin in zip(first, split[NAME].fitted, split["another"].fitted, strict=True):
+        torch.testing.assert_close(whole, part, rtol=1e-4, atol=1e-5)
+        assert torch.equal(part, twin)
 
 
 def test_plain_text_and_experts_without_prompts_are_refused():
-    experts = [SafetyExpert({}, ("hate",), "sd15", {}, "hate.safetensors")]
-    members = [Member(expert, 1.0) for expert in experts]
+    members = Members.of([SafetyExpert({}, ("hate",), "sd15", {}, "hate.safetensors")])
     with pytest.raises(ValueError, match="Use safety pairs for calibration"):
         ResponseCollector(members, {}, None, MergeConfig(method="co_merge"))
     with pytest.raises(ValueError, match=r"hate.safetensors has no calibration prompt of its own.*violence"):

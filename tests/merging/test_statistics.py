@@ -8,7 +8,14 @@ import torch
 from tiny import random_layers, tiny_unet
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
-from training.merging import StatisticsStore, collect_statistics, merge_experts
+from training.merging import (
+    BaseNetwork,
+    CalibrationInputs,
+    Members,
+    StatisticsStore,
+    collect_statistics,
+    merge_experts,
+)
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 
@@ -37,23 +44,24 @@ class Calibration:
         before = self.runs
         handle = self.unet.register_forward_pre_hook(self._count)
         try:
-            found = collect_statistics(
-                self.unet,
-                NoiseSchedule.scaled_linear(),
-                experts or self.experts,
-                Conditioning(prompts),
+            statistics = collect_statistics(
+                BaseNetwork(self.unet, NoiseSchedule.scaled_linear(), base_hash),
+                CalibrationInputs(Conditioning(prompts), (4, 8, 8), CATEGORIES),
+                Members.of(experts or self.experts, strengths),
                 MergeConfig(timesteps=1, **options),
-                latent_shape=(4, 8, 8),
-                strengths=strengths,
-                categories=CATEGORIES,
-                store=StatisticsStore(self.folder, base_hash),
+                store=StatisticsStore(self.folder),
             )
         finally:
             handle.remove()
-        return found, self.runs > before
+        return statistics, self.runs > before
 
     def _count(self, *_):
         self.runs += 1
+
+
+def merge(experts, statistics, config, strengths=None):
+    """Merge with statistics that were collected before."""
+    return merge_experts(experts, config, strengths=strengths, calibrate=lambda _: statistics)
 
 
 @pytest.fixture
@@ -69,7 +77,7 @@ def test_what_was_kept_gives_the_same_merge_without_a_pass(calibrate, experts, o
     again, ran_again = calibrate(**options)
     assert (ran, ran_again) == (True, False)
     config = MergeConfig(timesteps=1, output_rank=2, **options)
-    one, two = (merge_experts(experts, config, statistics=found) for found in (first, again))
+    one, two = (merge(experts, statistics, config) for statistics in (first, again))
     assert one.content_hash == two.content_hash
     assert one.metadata == two.metadata
 
@@ -89,26 +97,22 @@ def test_what_was_kept_gives_the_same_merge_without_a_pass(calibrate, experts, o
 def test_other_strengths_need_no_second_pass_and_merge_as_after_a_fresh_one(
     calibrate, unet, experts, tmp_path, options
 ):
-    given = {"method": "co_merge"} | options
-    strengths = [0.5, 1.5]
-    calibrate(**given)
-    reused, ran = calibrate(strengths=strengths, **given)
+    options, strengths = {"method": "co_merge"} | options, [0.5, 1.5]
+    calibrate(**options)
+    reused, ran = calibrate(strengths=strengths, **options)
     assert not ran
-    fresh, ran = Calibration(unet, experts, tmp_path / "empty")(strengths=strengths, **given)
+    fresh, ran = Calibration(unet, experts, tmp_path / "empty")(strengths=strengths, **options)
     assert ran
-    config = MergeConfig(timesteps=1, **given)
-    one, two = (
-        merge_experts(experts, config, strengths=strengths, statistics=found) for found in (reused, fresh)
-    )
+    config = MergeConfig(timesteps=1, **options)
+    one, two = (merge(experts, statistics, config, strengths) for statistics in (reused, fresh))
     assert one.content_hash == two.content_hash
     assert one.metadata == two.metadata
-    plain = merge_experts(experts, config, statistics=reused)
+    plain = merge(experts, reused, config)
     assert plain.content_hash != one.content_hash
 
 
 def test_other_circumstances_are_another_calibration(calibrate, experts):
-    given = {"method": "regmean"}
-    calibrate(**given)
+    calibrate(method="regmean")
     swapped = [
         replace(expert, categories=other.categories)
         for expert, other in zip(experts, experts[::-1], strict=True)
@@ -121,7 +125,7 @@ def test_other_circumstances_are_another_calibration(calibrate, experts):
         {"experts": swapped},
         {"method": "co_merge"},
     ):
-        assert calibrate(**(given | change))[1], change
+        assert calibrate(**({"method": "regmean"} | change))[1], change
 
 
 def test_a_damaged_entry_is_made_anew(calibrate):

@@ -1,24 +1,29 @@
-"""Command `merge`: several experts to one."""
+"""Command `merge`: merge several experts into one."""
 
 import argparse
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from ..config import MergeConfig
-from ..experts.expert import SafetyExpert, check_family, open_expert, save_expert
+from ..experts.expert import check_family, open_expert, save_expert
 from ..merging import (
     MERGE_METHODS,
+    BaseNetwork,
+    CalibrationInputs,
     CalibrationPrompts,
+    Members,
     Statistics,
     StatisticsStore,
     calibrated_methods,
     calibration_prompts,
     collect_statistics,
     merge_experts,
+    plain_methods,
 )
 from ..models.base_model import BaseModel, load_base
 from ..models.conditioning import LATENT_STEP, Conditioning
@@ -38,19 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     strength_help = "weight of an expert, 0 to 2; once per expert, in their order (default: 1 for all)"
     calibration_help = (
-        "prompts the experts are compared on: a folder that holds pairs.jsonl, a folder of such folders, or "
-        "a text file with one prompt a line; use pairs, or unsafe prompts, of every category"
+        "prompts on which the experts are compared: a folder that holds pairs.jsonl, a folder of such "
+        "folders, or a text file with one prompt a line; use pairs, or unsafe prompts, of every category"
     )
-    needed = calibrated_methods()
+    only_for = f"only for {calibrated_methods()}"
     add("experts", nargs="+", type=Path, metavar="E", help="the experts' .safetensors files")
     add("--strength", action="append", type=float, metavar="X", help=strength_help)
-    add("--base", type=Path, metavar="B", help=f"the experts' base model, see train; only for {needed}")
-    add("--calibration", type=Path, metavar="P", help=f"{calibration_help}; only for {needed}")
+    add("--base", type=Path, metavar="B", help=f"the experts' base model, as for train; {only_for}")
+    add("--calibration", type=Path, metavar="P", help=f"{calibration_help}; {only_for}")
     add(
         "--cache",
         type=Path,
         metavar="DIR",
-        help="keep encoded pictures, and what calibration found for other ranks and strengths, here",
+        help="folder for encoded pictures and calibration results, which serve other ranks and strengths too",
     )
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add_model_options(parser)
@@ -61,63 +66,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> Answer:
     config = config_from(args, MergeConfig)
-    with ExitStack() as files:
+    with ExitStack() as files, ProgressBar("merge") as bar:
         experts = [files.enter_context(open_expert(path)) for path in args.experts]
-        merged = _merge(args, config, experts)
+        merged = merge_experts(
+            experts,
+            config,
+            strengths=args.strength,
+            calibrate=partial(_calibrate, args, config, bar),
+            on_progress=partial(bar.stage, "merge"),
+        )
     save_expert(merged, args.out)
     facts = {"out": str(args.out), "expert": expert_facts(merged)}
     return Answer(f"{merged.report()}\nsaved as {args.out}", facts)
 
 
-def _merge(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> SafetyExpert:
-    statistics = None
-    if MERGE_METHODS[config.method].needs_statistics and args.base and args.calibration:
-        statistics = _calibrate(args, config, experts)
-    with ProgressBar("merge") as bar:
-        return merge_experts(experts, config, strengths=args.strength, statistics=statistics, on_progress=bar)
-
-
-def _calibrate(args: argparse.Namespace, config: MergeConfig, experts: Sequence[SafetyExpert]) -> Statistics:
+def _calibrate(
+    args: argparse.Namespace, config: MergeConfig, bar: ProgressBar, members: Members
+) -> Statistics:
+    """Return the statistics of the members; the merge asks for them only if it needs them."""
+    if not (args.base and args.calibration):
+        raise ValueError(
+            f"{config.method} compares the experts on their base model, so it needs --base and "
+            f"--calibration. Add them, or set --method to one of {plain_methods()}."
+        )
     prompts, categories, pictures = read_calibration(args.calibration, config)
     base = load_base(args.base)
-    for expert in experts:
+    for expert, _ in members:
         check_family(expert, base.family.name, base.family.text_width)
     base_hash = base.content_hash  # before the pass, and where the weights still are
     base.encoders_to(device_of(args.device))
     base.warn_of_long(dict.fromkeys(prompts))
     embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
-    latents = pictures and _encoded(args, base, pictures)
+    latents = pictures and _encoded(args, bar, base, pictures)
     base.unet_alone_to(device_of(args.device))
     side = args.resolution // LATENT_STEP
-    with ProgressBar("calibrate") as bar:
-        return collect_statistics(
-            base.unet,
-            base.schedule,
-            experts,
-            Conditioning.concatenate([embeds[prompt] for prompt in prompts]),
-            config,
-            latent_shape=(base.family.latent_channels, side, side),
-            strengths=args.strength,
-            categories=categories,
-            pictures=latents,
-            base_hash=base_hash,
-            store=args.cache and StatisticsStore(args.cache, base_hash),
-            on_progress=bar,
-        )
+    encoded = Conditioning.concatenate([embeds[prompt] for prompt in prompts])
+    return collect_statistics(
+        BaseNetwork(base.unet, base.schedule, base_hash),
+        CalibrationInputs(encoded, (base.family.latent_channels, side, side), categories, latents),
+        members,
+        config,
+        store=args.cache and StatisticsStore(args.cache),
+        on_progress=partial(bar.stage, "calibrate"),
+    )
 
 
 def _encoded(
-    args: argparse.Namespace, base: BaseModel, pictures: Sequence[Sequence[Path]]
+    args: argparse.Namespace, bar: ProgressBar, base: BaseModel, pictures: Sequence[Sequence[Path]]
 ) -> list[list[Tensor]]:
-    with ProgressBar("encode") as bar:
-        return encode_pictures(
-            pictures,
-            encode_image=base.encode_image,
-            encoder_id=base.encoder_id,
-            resolution=args.resolution,
-            cache_dir=args.cache,
-            on_progress=bar,
-        )
+    return encode_pictures(
+        pictures,
+        encode_image=base.encode_image,
+        encoder_id=base.encoder_id,
+        resolution=args.resolution,
+        cache_dir=args.cache,
+        on_progress=partial(bar.stage, "encode"),
+    )
 
 
 def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
@@ -125,14 +129,14 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
 
     Args:
         path: folder, or text file in UTF-8 with one prompt a line.
-        config: for folders, prompts_per_category, and the method decides whether neutral prompts are needed.
+        config: for folders: prompts_per_category, and the method, which may need neutral prompts.
 
     Raises:
-        FileNotFoundError: if there is nothing at the path.
+        FileNotFoundError: if the path does not exist.
         ValueError: if it holds no prompt.
     """
     if path.is_dir():
-        folders = sorted(each for each in path.iterdir() if (each / PAIRS_FILE).is_file())
+        folders = sorted(folder for folder in path.iterdir() if (folder / PAIRS_FILE).is_file())
         if (path / PAIRS_FILE).is_file() or not folders:
             folders = [path]
         sources = [load_pairs(folder) for folder in folders]
@@ -141,9 +145,9 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Name a pairs folder or a text file of prompts.")
     try:
-        found = parse_prompts(path.read_text(encoding="utf-8-sig"))
+        parsed = parse_prompts(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:  # also text that is not UTF-8
         raise ValueError(f"{path.name} cannot be used for calibration: {error}") from error
-    if found.num_dropped:
-        log.info("%d lines of %s were dropped by the rule on minors", found.num_dropped, path.name)
-    return CalibrationPrompts(found.prompts, found.categories)
+    if parsed.num_dropped:
+        log.info("%d lines of %s were dropped by the rule on minors", parsed.num_dropped, path.name)
+    return CalibrationPrompts(parsed.prompts, parsed.categories)

@@ -1,11 +1,12 @@
-"""Merging experts into one. To add a method: write its file, then add its line in `methods`.
+"""Merging experts into one LoRA. To add a method: write its file, then add its line in `methods`.
 
-A method merges one layer: f(parts: Sequence[LowRank], ...) -> MergedLayer, the experts' updates of that
-layer in, strengths folded and missing ones zero. By keyword it gets what its line declares: `options`
-of `MergeConfig`, `statistics` of the layer, and `generators`, one per part, if it is random. A single
-expert never reaches it.
+A method merges one layer: f(parts: Sequence[LowRank], ...) -> MergedLayer. It gets the experts' updates of
+that layer with the strengths folded in, and zero for an expert that does not change the layer. It also gets
+what its line declares, by keyword: `options` of `MergeConfig`; `statistics` of the layer, from calibration;
+and `generators`, one per part, if it is random. A single expert is returned as it is, by every method.
 
-The order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
+The order of the methods is that of the widget: append, never reorder, never rename (saved graphs store the
+name).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,24 +17,19 @@ from ..experts.low_rank import LowRank
 from ..models.noise import named_generator
 from ..rules.categories import normalize_categories
 from .calibrate import collect_statistics
-from .calibration_inputs import CalibrationPrompts, calibration_prompts
+from .calibration_inputs import BaseNetwork, CalibrationInputs, CalibrationPrompts, calibration_prompts
 from .layer import MergedLayer, as_low_rank, rows_won
-from .members import (
-    Member,
-    layer_parts,
-    layer_shapes,
-    members_of,
-    size_order,
-    warn_of_bases,
-    warn_of_initial_a,
-)
+from .members import Members, warn_of_bases, warn_of_initial_a
 from .metadata import calibration, energy, provenance, sizes
 from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, plain_methods
 from .statistics import Statistics, StatisticsStore, check_statistics
 
 __all__ = [
     "MERGE_METHODS",
+    "BaseNetwork",
+    "CalibrationInputs",
     "CalibrationPrompts",
+    "Members",
     "MergeMethod",
     "Statistics",
     "StatisticsStore",
@@ -50,55 +46,54 @@ def merge_experts(
     config: MergeConfig,
     *,
     strengths: Sequence[float] | None = None,
-    statistics: Statistics | None = None,
+    calibrate: Callable[[Members], Statistics] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SafetyExpert:
-    """Merge experts of one base model into one LoRA; needs no base model itself.
+    """Merge experts of one base model into one LoRA.
 
     Args:
-        experts: at least one. A layer only some of them have counts as zero in the others.
-        config: method, output_rank, normalize, and what the method declares are used.
-        strengths: one per expert, in [0, 2]; None is 1 for all. An expert at 0 takes no part.
-        statistics: from `collect_statistics` with the same experts; only for methods that need them, and
-            only for more than one expert. Those of another rank and of other strengths may be used again.
-        on_progress: called with (layers done, layers); what it raises ends the merge.
+        experts: at least one. An expert counts as zero in a layer that it does not change.
+        config: method, output_rank, normalize, and the options that the method declares are read.
+        strengths: one per expert, in [0, 2]; None means 1 for all. An expert at 0 takes no part.
+        calibrate: returns the statistics of the experts that take part, usually by `collect_statistics`.
+            It is called once, and only if the method needs statistics and more than one expert takes part.
+            Statistics may be used again for another output_rank and, with the same options, for other
+            strengths.
+        on_progress: called with (layers done, layers); an exception raised by it ends the merge.
 
     Returns:
-        An expert of all categories. Its metadata names the members, and per layer how many neurons each
-        won and the energy kept. Members of different base models are allowed, said there and logged.
+        An expert of all categories. Its metadata names the members and states, per layer, how many neurons
+        each member won and the share of energy kept. Members of different base models are allowed; the
+        metadata says so, and a warning is logged.
 
     Raises:
-        ValueError: for an unknown method, experts that do not fit each other, a strength out of range, or
-            statistics that are missing or of another calibration.
+        ValueError: if the method is unknown, the experts do not fit each other, a strength is out of range,
+            or the statistics are missing or of another calibration.
     """
     method = _method(config.method)
-    members = members_of(experts, strengths)
-    shapes = layer_shapes(members)
+    members = Members.of(experts, strengths)
     warn_of_bases(members)
-    if method.needs_statistics and len(members) > 1:
-        check_statistics(statistics, members, config)
-        if config.level == "rowpick_AB" and "level" in method.options:
-            warn_of_initial_a(members)
-    merge_layer = _merger(method, members, config, statistics)
+    statistics = _statistics(method, members, config, calibrate)
+    merge_layer = _layer_merger(method, members, config, statistics)
     layers: dict[str, LowRank] = {}
     winners: dict[str, list[int]] = {}
     kept: dict[str, float] = {}
     norms: dict[str, list[float]] = {}
-    for module, shape in shapes.items():
-        parts = layer_parts(members, module, shape)
+    for module in members.shapes:
+        parts = members.parts(module)
         merged = merge_layer(parts, module)
         norms[module] = [part.norm() for part in parts]
         layers[module], kept[module] = as_low_rank(merged, parts, config.output_rank)
         if merged.winners is not None:
             winners[module] = rows_won(merged.winners, len(members))
         if on_progress:
-            on_progress(len(layers), len(shapes))
+            on_progress(len(layers), len(members.shapes))
     metadata = provenance(members, config) | sizes(norms) | energy(layers, kept)
-    if method.needs_statistics and len(members) > 1:
+    if statistics is not None:
         metadata |= calibration(config, statistics, winners)
     categories = normalize_categories(name for member in members for name in member.expert.categories)
     name = f"{config.method} of {len(members)} expert{'s' * (len(members) > 1)}"
-    return SafetyExpert(layers, categories, members[0].expert.family, metadata, name)
+    return SafetyExpert(layers, categories, members.entries[0].expert.family, metadata, name)
 
 
 def _method(name: str) -> MergeMethod:
@@ -107,20 +102,41 @@ def _method(name: str) -> MergeMethod:
     return MERGE_METHODS[name]
 
 
-def _merger(
-    method: MergeMethod, members: Sequence[Member], config: MergeConfig, statistics: Statistics | None
+def _statistics(
+    method: MergeMethod,
+    members: Members,
+    config: MergeConfig,
+    calibrate: Callable[[Members], Statistics] | None,
+) -> Statistics | None:
+    """Return the statistics that the merge needs, or None. No other code decides whether it needs any."""
+    if method.collector is None or len(members) == 1:  # a single expert has no rival
+        return None
+    if calibrate is None:
+        raise ValueError(
+            f"{config.method} of {len(members)} experts needs calibration on the base model. Pass "
+            f"`calibrate`, or set method to one of {plain_methods()}."
+        )
+    statistics = calibrate(members)
+    check_statistics(statistics, members, config)
+    if config.level == "rowpick_AB" and "level" in method.options:
+        warn_of_initial_a(members)
+    return statistics
+
+
+def _layer_merger(
+    method: MergeMethod, members: Members, config: MergeConfig, statistics: Statistics | None
 ) -> Callable[[Sequence[LowRank], str], MergedLayer]:
-    """Return the method as a function of a layer's parts and name, all that it declares bound."""
+    """Return the method as a function of a layer's parts and path, with all that it declares bound."""
     if len(members) == 1:
         return lambda parts, module: MergedLayer(parts[0])
     options = {name: getattr(config, name) for name in method.options}
-    # dealt out by size, so that neither the order of the experts nor their files' key style matters
-    order = size_order(members) if method.is_random else []
+    # Generators are assigned by size: neither the order of the experts nor their key dialect matters.
+    order = members.size_order() if method.is_random else []
 
     def merge(parts: Sequence[LowRank], module: str) -> MergedLayer:
         extra: dict[str, object] = {}
-        if method.needs_statistics:
-            extra["statistics"] = statistics.at(members, module, (parts[0].d_out, parts[0].d_in))
+        if statistics is not None:
+            extra["statistics"] = statistics.at(members, module)
         if method.is_random:
             extra["generators"] = [named_generator(f"merge/{config.seed}/{module}/{i}") for i in order]
         return method.merge(parts, **options, **extra)

@@ -1,211 +1,163 @@
-"""Statistics of the base model that calibrated methods need, from one pass that serves all experts.
+"""Calibration: one pass of the base model that collects the statistics of all experts.
 
-Hooks on the layers the experts change hand each layer's input to the method's collector, which keeps only
-what the method needs of it.
+Hooks on the layers that the experts change pass each layer's inputs to the collector of the merge method,
+which keeps only what the method needs.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import MergeConfig
-from ..experts.expert import SafetyExpert
 from ..experts.lora_keys import coverage
 from ..experts.low_rank import LowRank
-from ..models.conditioning import Conditioning
-from ..models.noise import NoiseSchedule
-from .calibration_inputs import base_passes, rounds_of
+from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of
 from .collector import Collector
-from .members import Member, layer_parts, layer_shapes, members_of
+from .members import Members
 from .methods import MERGE_METHODS, calibrated_methods
 from .statistics import Statistics, StatisticsStore
 
-_FIRST_CHECK = 8  # rounds before halves are compared; fewer agree by chance
+_FIRST_CHECK = 8  # rounds before the halves are compared; fewer may agree by chance
 
 
 def collect_statistics(
-    unet: nn.Module,
-    schedule: NoiseSchedule,
-    experts: Sequence[SafetyExpert],
-    prompts: Conditioning,
+    base: BaseNetwork,
+    inputs: CalibrationInputs,
+    members: Members,
     config: MergeConfig,
     *,
-    latent_shape: Sequence[int],
-    strengths: Sequence[float] | None = None,
-    categories: Sequence[str] | None = None,
-    pictures: Sequence[Sequence[Tensor]] | None = None,
-    base_hash: str = "",
     batch_size: int = 4,
     store: StatisticsStore | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Statistics:
-    """Run the base model on the calibration prompts and keep what the method must know.
+    """Run the base model on the calibration inputs and collect what the merge method needs.
 
-    The latents are those of the prompts' pictures with noise added at config.timesteps stratified
-    timesteps or, where there are none, what the base model draws itself in as many coarse DDIM steps.
     Cost: prompts * timesteps forward passes, whatever the number of experts. The pass ends early once the
     choices on its two halves agree to config.stop_agreement.
 
     Args:
-        unet: base model of diffusers without an adapter; not changed.
-        schedule: of its family.
-        experts: those to be merged.
-        prompts: the calibration prompts, encoded, a row each.
-        config: method, timesteps, seed, stop_agreement, and what the method's collector reads.
-        latent_shape: (c, h, w) of one latent.
-        strengths: one per expert, in [0, 2]; None is 1 for all.
-        categories: what each prompt stands for, see `CalibrationPrompts`; None if nobody knows.
-        pictures: latents of each prompt's pictures as the UNet sees them, each of latent_shape; None draws.
-        base_hash: name of the base model's weights, for the file's metadata.
-        batch_size: prompts in memory at once; it does not change the result beyond rounding.
-        store: where the same calibration may be kept already, and will be kept.
-        on_progress: called with (inputs done, inputs); what it raises ends the pass.
+        base: the base model of the experts.
+        inputs: encoded prompts and their latents.
+        members: the experts of the merge; their strengths do not matter.
+        config: method, timesteps, seed, stop_agreement, and the options of the method's collector.
+        batch_size: prompts per forward pass; it does not change the result beyond rounding.
+        store: cache to look the statistics up in, and to write them to.
+        on_progress: called with (inputs done, inputs); an exception raised by it ends the pass.
 
     Raises:
-        ValueError: if the experts do not fit each other or the model, there is no prompt, or the method
-            needs no statistics, or categories that are not given.
+        ValueError: if the experts do not fit the model, there is no prompt, the method needs no statistics,
+            or it needs categories and they are unknown.
     """
-    if not len(prompts):
+    if not len(inputs.prompts):
         raise ValueError("calibration needs at least one calibration prompt, got none.")
-    members = members_of(experts, strengths)
-    shown = _Shown(prompts, categories, pictures, tuple(latent_shape))
-    named = _calibration_hash(shown, config, schedule)
-    readers, kind = _readers(unet, members), _collector_of(config)
-    file = store and _file_of(store, unet, members, named, config)
-    if store and (kept := store.read(file, kind)):
-        return kept
-    collector = kind(members, readers, categories, config)
-    with torch.no_grad(), _reading(unet, readers, collector):
-        num_inputs = _show(unet, schedule, shown, config, collector, batch_size, on_progress)
-    statistics = _statistics(collector, num_inputs, members, shown, config, named, base_hash)
+    calibration_hash = inputs.calibration_hash(base.schedule, config)
+    parts = _parts_on_model(base.unet, members)
+    collector_type = _collector_type(config)
     if store:
-        store.write(file, statistics)
+        facts = _facts_of_entry(base, members, calibration_hash)
+        path = store.path(collector_type, config, *facts)
+        statistics = store.read(path, collector_type)
+        if statistics is not None:
+            return statistics
+    collector = collector_type(members, parts, inputs.categories, config)
+    with torch.no_grad(), _reading(base.unet, parts, collector):
+        num_inputs = _run(base, inputs, collector, config, batch_size, on_progress)
+    statistics = Statistics(
+        layers=collector.layers(),
+        members=members.content_hashes,
+        normalize=config.normalize,
+        calibration_hash=calibration_hash,
+        num_inputs=num_inputs,
+        kind=collector.kind,
+        agreement=collector.agreement(),
+        latent_shape=inputs.latent_shape,
+        base_hash=base.weights_hash,
+        from_pictures=inputs.pictures is not None,
+    )
+    if store:
+        store.write(path, statistics)
     return statistics
 
 
-class _Shown(NamedTuple):
-    """What calibration shows the base model; see `collect_statistics`."""
-
-    prompts: Conditioning
-    categories: Sequence[str] | None
-    pictures: Sequence[Sequence[Tensor]] | None
-    latent_shape: tuple[int, ...]
+def _collector_type(config: MergeConfig) -> type[Collector]:
+    collector_type = MERGE_METHODS[config.method].collector
+    if collector_type is None:
+        raise ValueError(f"{config.method} needs no statistics; only these do: {calibrated_methods()}.")
+    return collector_type
 
 
-def _file_of(
-    store: StatisticsStore, unet: nn.Module, members: Sequence[Member], named: str, config: MergeConfig
-) -> Path:
-    kind = _collector_of(config)
-    told = [(member.expert.content_hash, member.expert.categories) for member in members]
-    return store.path(config, kind, named, told, next(unet.parameters()).dtype)
+def _facts_of_entry(base: BaseNetwork, members: Members, calibration_hash: str) -> tuple[object, ...]:
+    """Return what decides the statistics beside the options of the collector."""
+    experts = [(expert.content_hash, expert.categories) for expert, _ in members]
+    return base.weights_hash, calibration_hash, experts, next(base.unet.parameters()).dtype
 
 
-def _show(
-    unet: nn.Module,
-    schedule: NoiseSchedule,
-    shown: _Shown,
-    config: MergeConfig,
+def _run(
+    base: BaseNetwork,
+    inputs: CalibrationInputs,
     collector: Collector,
+    config: MergeConfig,
     batch_size: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> int:
-    """Run the base model on every batch, telling the collector what it will read; return how many inputs."""
-    prompts, categories, pictures, latent_shape = shown
-    num_inputs = 0
-    rounds = rounds_of(len(prompts), categories, config.seed)
-    for batch, number in _batches(rounds, batch_size, collector, config.stop_agreement):
-        own = None if categories is None else [categories[i] for i in batch]
-        collector.begin(number, own)
-        seen = pictures and [pictures[i] for i in batch]
-        encoded = prompts[torch.tensor(batch)]
-        for _ in base_passes(
-            unet, schedule, encoded, batch, config, latent_shape=latent_shape, pictures=seen
-        ):
-            collector.begin(number, own)
-            num_inputs += len(batch)
+    """Run the base model on every batch and announce each forward pass; return the number of inputs."""
+    num_prompts, num_inputs = len(inputs.prompts), 0
+    rounds = rounds_of(num_prompts, inputs.categories, config.seed)
+    for numbers, round_number in _batches(rounds, batch_size, collector, config.stop_agreement):
+        batch = inputs.batch(numbers)
+        collector.begin(round_number, batch.categories)
+        for _ in base_passes(base, batch, numbers, config):
+            collector.begin(round_number, batch.categories)  # the next forward pass
+            num_inputs += len(numbers)
             if on_progress:
-                on_progress(num_inputs, len(prompts) * config.timesteps)
+                on_progress(num_inputs, num_prompts * config.timesteps)
     return num_inputs
 
 
 def _batches(
-    rounds: Sequence[Sequence[int]], batch_size: int, collector: Collector, enough: float
+    rounds: Sequence[Sequence[int]], batch_size: int, collector: Collector, stop_agreement: float
 ) -> Iterator[tuple[Sequence[int], int]]:
-    """Yield (numbers of prompts, number of the round), until the halves agree; a batch has one round."""
-    for number, prompts in enumerate(rounds):
+    """Yield (numbers of prompts, number of their round) until the halves agree."""
+    for round_number, prompts in enumerate(rounds):
         for start in range(0, len(prompts), batch_size):
-            yield prompts[start : start + batch_size], number
-        if number % 2 and _FIRST_CHECK <= number + 1 < len(rounds) and enough < 1:
-            found = collector.agreement()
-            if found is not None and found >= enough:
+            yield prompts[start : start + batch_size], round_number
+        if round_number % 2 and _FIRST_CHECK <= round_number + 1 < len(rounds) and stop_agreement < 1:
+            agreement = collector.agreement()
+            if agreement is not None and agreement >= stop_agreement:
                 return
 
 
-def _statistics(
-    collector: Collector,
-    num_inputs: int,
-    members: Sequence[Member],
-    shown: _Shown,
-    config: MergeConfig,
-    named: str,
-    base_hash: str,
-) -> Statistics:
-    return Statistics(
-        layers=collector.layers(),
-        members=tuple(member.expert.content_hash for member in members),
-        normalize=config.normalize,
-        calibration_hash=named,
-        num_inputs=num_inputs,
-        kind=collector.kind,
-        agreement=collector.agreement(),
-        latent_shape=shown.latent_shape,
-        base_hash=base_hash,
-        from_pictures=shown.pictures is not None,
-    )
-
-
-def _collector_of(config: MergeConfig) -> type[Collector]:
-    collector = MERGE_METHODS[config.method].needs_statistics
-    if collector is None:
-        raise ValueError(f"{config.method} needs no statistics; only these do: {calibrated_methods()}.")
-    return collector
-
-
-def _readers(unet: nn.Module, members: Sequence[Member]) -> dict[str, list[LowRank]]:
-    """Return each layer's updates at strength 1, on the model's device; refuse a model they do not fit."""
+def _parts_on_model(unet: nn.Module, members: Members) -> dict[str, list[LowRank]]:
+    """Return the parts of each layer at strength 1, on the model's device; raise if they do not fit it."""
+    _check_model(unet, members)
     device = next(unet.parameters()).device
-    shapes = layer_shapes(members)
-    _check_model(unet, shapes)
-    trained = [member._replace(strength=1.0) for member in members]
+    trained = members.at_strength_one()
     return {
-        module: [LowRank(p.up.to(device), p.down.to(device)) for p in layer_parts(trained, module, shape)]
-        for module, shape in shapes.items()
+        module: [LowRank(part.up.to(device), part.down.to(device)) for part in trained.parts(module)]
+        for module in members.shapes
     }
 
 
-def _check_model(unet: nn.Module, shapes: Mapping[str, tuple[int, int]]) -> None:
-    weights = {name: module.weight for name, module in unet.named_modules() if name in shapes}
-    found = coverage(shapes, weights)
-    if found.missing:
-        raise ValueError(f"the model does not fit the experts to be merged. {found.sentence()}")
-    for module, shape in shapes.items():
-        own = (len(weights[module]), weights[module][0].numel())  # of a convolution: channels * kernel
-        if own != shape:
+def _check_model(unet: nn.Module, members: Members) -> None:
+    weights = {name: module.weight for name, module in unet.named_modules() if name in members.shapes}
+    covered = coverage(members.shapes, weights)
+    if covered.missing:
+        raise ValueError(f"the model does not fit the experts to be merged. {covered.sentence()}")
+    for module, shape in members.shapes.items():
+        model_shape = (len(weights[module]), weights[module][0].numel())  # convolution: channels * kernel
+        if model_shape != shape:
             raise ValueError(
-                f"the experts change {module} of shape {shape}, but in this model it is {own}. "
+                f"the experts change {module} of shape {shape}, but in this model it is {model_shape}. "
                 "Connect the base model the experts were trained for."
             )
 
 
 @contextmanager
 def _reading(unet: nn.Module, modules: Iterable[str], collector: Collector) -> Iterator[None]:
-    """Give the collector what the layers get while the context lasts; the hooks always come off again."""
+    """Pass the inputs of the layers to the collector within the context; always remove the hooks."""
 
     def hook_for(module: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda layer, args: collector.add(module, _patches(layer, args[0]))
@@ -219,19 +171,8 @@ def _reading(unet: nn.Module, modules: Iterable[str], collector: Collector) -> I
 
 
 def _patches(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return what a wide convolution multiplies, (batch, channels * kernel, 1, pixels); others' as it is."""
+    """Unfold the inputs of a wide convolution to (batch, channels * kernel, 1, pixels); pass others on."""
     if not isinstance(layer, nn.Conv2d) or layer.kernel_size == (1, 1):
         return inputs
     patches = F.unfold(inputs, layer.kernel_size, padding=layer.padding, stride=layer.stride)
     return patches[:, :, None]
-
-
-def _calibration_hash(shown: _Shown, config: MergeConfig, schedule: NoiseSchedule) -> str:
-    prompts, categories, pictures, latent_shape = shown
-    told = f"{latent_shape} {config.timesteps} {config.seed} {schedule.prediction_type} {categories}"
-    digest = hashlib.sha256(f"{told} {pictures and [len(own) for own in pictures]}".encode())
-    latents = [each for own in pictures or () for each in own]
-    for tensor in (*prompts.tensors, schedule.alphas_cumprod, *latents):
-        digest.update(f"{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy())
-    return digest.hexdigest()

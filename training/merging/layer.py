@@ -1,4 +1,4 @@
-"""What a merge method gives back for one layer."""
+"""The merged update of one layer, as a method returns it and at the rank that was asked for."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,10 +15,10 @@ class MergedLayer(NamedTuple):
     """The merged update of one Linear.
 
     Attributes:
-        update: of any rank, or a dense (d_out, d_in) matrix where the method leaves no low rank.
-        winners: index of the expert each output neuron was taken from, or `NO_WINNER`, (d_out,) int64;
-            None where experts are mixed.
-        kept: share of the squared norm that the method itself left of what it merged, in [0, 1].
+        update: a LowRank of any rank, or a dense (d_out, d_in) matrix if the method destroys low rank.
+        winners: index of the expert that each output neuron was taken from, or `NO_WINNER`, (d_out,) int64;
+            None if the method mixes experts.
+        kept: share of the squared norm that the method itself kept, in [0, 1].
     """
 
     update: LowRank | Tensor
@@ -27,16 +27,16 @@ class MergedLayer(NamedTuple):
 
 
 def as_low_rank(merged: MergedLayer, parts: Sequence[LowRank], output_rank: int) -> tuple[LowRank, float]:
-    """Bring what a method gave to the rank that was asked for.
+    """Bring a merged layer to the output rank.
 
     Args:
-        merged: as the method returned it.
-        parts: what it was made from.
-        output_rank: at least 1; or 0, which keeps a low-rank update as it is and gives a dense one the
+        merged: result of the method.
+        parts: the updates it was made from.
+        output_rank: at least 1; or 0, which keeps the rank of a low-rank update and gives a dense one the
             rank of all parts together.
 
     Returns:
-        The update without components that are zero, and the share of the squared norm it keeps.
+        The update without rank components that are zero, and the share of the squared norm it keeps.
     """
     if isinstance(merged.update, Tensor):
         return approximate(merged.update, output_rank or sum(used_ranks(parts)) or 1)
@@ -47,22 +47,22 @@ def as_low_rank(merged: MergedLayer, parts: Sequence[LowRank], output_rank: int)
 
 def used_ranks(parts: Sequence[LowRank]) -> list[int]:
     """Return the number of rank components of each part that are not zero."""
-    return [int(_used(part).sum()) for part in parts]
+    return [int(_is_used(part).sum()) for part in parts]
 
 
 def rows_won(winners: Tensor, num_experts: int) -> list[int]:
-    """Return how many output neurons each expert won; those without a winner are in none of the counts."""
+    """Return how many output neurons each expert won; a neuron without a winner is not counted."""
     return torch.bincount(winners - NO_WINNER, minlength=num_experts + 1)[1:].tolist()
 
 
 def drop_zero_components(update: LowRank) -> LowRank:
-    """Drop rank components that add nothing; exact, and one is kept where all of them are zero."""
-    used = _used(update)
-    if bool(used.all()):
+    """Drop rank components that add nothing, which is exact; if all are zero, keep one."""
+    is_used = _is_used(update)
+    if bool(is_used.all()):
         return update
-    used[0] |= not bool(used.any())
-    return LowRank(update.up[:, used], update.down[used])
+    is_used[0] |= not bool(is_used.any())
+    return LowRank(update.up[:, is_used], update.down[is_used])
 
 
-def _used(update: LowRank) -> Tensor:
+def _is_used(update: LowRank) -> Tensor:
     return (update.up != 0).any(0) & (update.down != 0).any(1)  # (rank,)

@@ -1,8 +1,11 @@
-"""The experts that take part in a merge: checked against each other, their layers brought together."""
+"""The experts that take part in a merge: checked against each other once, then read layer by layer."""
+
+from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -17,22 +20,135 @@ MAX_STRENGTH = 2.0
 
 
 class Member(NamedTuple):
-    """One expert of a merge and how strongly it enters: 1 as trained, in (0, 2]."""
+    """An expert and the strength at which it enters: 1 is as trained."""
 
     expert: SafetyExpert
     strength: float
 
 
-def members_of(experts: Sequence[SafetyExpert], strengths: Sequence[float] | None) -> tuple[Member, ...]:
-    """Pair experts with their strengths and leave out those at strength 0, which changes nothing else.
+@dataclass(frozen=True)
+class Members:
+    """The experts of a merge, in the order of the result.
 
-    Args:
-        experts: at least one, all of one base model line.
-        strengths: one per expert, in [0, 2]; None is 1 for all.
+    Attributes:
+        entries: each expert and its strength, in (0, 2].
+        shapes: (d_out, d_in) of every layer that any expert changes, by path, sorted.
+    """
+
+    entries: tuple[Member, ...]
+    shapes: Mapping[str, tuple[int, int]]
+
+    @classmethod
+    def of(cls, experts: Sequence[SafetyExpert], strengths: Sequence[float] | None = None) -> Members:
+        """Pair experts with their strengths, leave out experts at strength 0, and compare their layers.
+
+        Args:
+            experts: at least one, all of one base model family.
+            strengths: one per expert, in [0, 2]; None means 1 for all.
+
+        Raises:
+            ValueError: if nothing is left to merge, a strength is out of range, or the families or the
+                shapes of a layer differ.
+        """
+        entries = _entries(experts, strengths)
+        _check_families(entries)
+        return cls(entries, layer_shapes(entries))
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strength of each expert."""
+        return tuple(strength for _, strength in self.entries)
+
+    @property
+    def content_hashes(self) -> tuple[str, ...]:
+        """The content hash of each expert."""
+        return tuple(expert.content_hash for expert, _ in self.entries)
+
+    def at_strength_one(self) -> Members:
+        """Return the same experts as they were trained."""
+        return replace(self, entries=tuple(member._replace(strength=1.0) for member in self.entries))
+
+    def parts(self, module: str) -> list[LowRank]:
+        """Return each expert's update of a layer, strength folded in; zero if it does not change the layer.
+
+        Args:
+            module: path of the layer, one of `shapes`.
+        """
+        shape = self.shapes[module]
+        layers = [(expert.layers.get(module) or _zero(shape), strength) for expert, strength in self.entries]
+        return [layer if strength == 1 else layer.scaled(strength) for layer, strength in layers]
+
+    def base_hashes(self) -> dict[str, str]:
+        """Return the base models named in the experts' metadata: weights hash -> first expert to name it."""
+        first_of: dict[str, str] = {}
+        for expert, _ in self.entries:
+            base_hash = expert.metadata.get("alignguard.base_hash")
+            if base_hash:
+                first_of.setdefault(base_hash, expert.name)
+        return first_of
+
+    def size_order(self) -> list[int]:
+        """Return the rank of each expert by its size as trained; 0 is the largest expert."""
+        sizes = [expert_size(expert) for expert, _ in self.entries]
+        by_size = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+        return [by_size.index(i) for i in range(len(sizes))]
+
+
+def layer_shapes(members: Sequence[Member]) -> dict[str, tuple[int, int]]:
+    """Return (d_out, d_in) of every layer that any expert changes, by path, sorted.
 
     Raises:
-        ValueError: if there is nothing to merge, a strength is out of range, or the families differ.
+        ValueError: naming both experts and the layer, if they disagree.
     """
+    first_of: dict[str, tuple[tuple[int, int], str]] = {}
+    for expert, _ in members:
+        for module, layer in expert.layers.items():
+            shape = (layer.d_out, layer.d_in)
+            first_shape, first_name = first_of.setdefault(module, (shape, expert.name))
+            if first_shape != shape:
+                raise ValueError(
+                    f"{expert.name} changes {module} of shape {shape}, but {first_name} has {first_shape} "
+                    "there. Merge experts of one base model."
+                )
+    return {module: first_of[module][0] for module in sorted(first_of)}
+
+
+def expert_size(expert: SafetyExpert) -> float:
+    """Return the Frobenius norm of a whole expert, as trained."""
+    return math.hypot(*(layer.norm() for layer in expert.layers.values()))
+
+
+def warn_of_bases(members: Members) -> None:
+    """Log a warning if the experts were trained on different base models of one family, which is allowed."""
+    bases = members.base_hashes()
+    if len(bases) > 1:
+        log.warning(
+            "the experts were trained on %d different base models (%s). On any one of them, the experts of "
+            "the others may act more weakly.",
+            len(bases),
+            ", ".join(bases.values()),
+        )
+
+
+def warn_of_initial_a(members: Members) -> None:
+    """Log a warning unless the metadata of all experts names one and the same initial A."""
+    hashes = {expert.metadata.get("alignguard.initial_a_hash") for expert, _ in members}
+    if len(hashes) > 1 or None in hashes:
+        log.warning(
+            "rowpick_AB mixes rank neurons of experts that did not start from the same A or do not state it "
+            "(%d different statements among %d experts). The result may do little; use level output neuron.",
+            len(hashes),
+            len(members),
+        )
+
+
+def _entries(experts: Sequence[SafetyExpert], strengths: Sequence[float] | None) -> tuple[Member, ...]:
     if not experts:
         raise ValueError("merging needs at least one expert, got none.")
     if strengths is None:
@@ -41,111 +157,29 @@ def members_of(experts: Sequence[SafetyExpert], strengths: Sequence[float] | Non
         raise ValueError(
             f"strengths must be one per expert, got {len(strengths)} for {len(experts)} experts."
         )
-    for expert, strength in zip(experts, strengths, strict=True):
-        _check_strength(expert.name, strength)
-    pairs = zip(experts, strengths, strict=True)
-    members = tuple(Member(expert, float(strength)) for expert, strength in pairs if strength > 0)
-    if not members:
+    pairs = list(zip(experts, strengths, strict=True))
+    for expert, strength in pairs:
+        if not 0 <= strength <= MAX_STRENGTH:  # also refuses NaN
+            raise ValueError(
+                f"the strength of {expert.name} must be between 0 and {MAX_STRENGTH:g}, got {strength:g}. "
+                "1 is as trained; a negative strength would undo safety."
+            )
+    entries = tuple(Member(expert, float(strength)) for expert, strength in pairs if strength > 0)
+    if not entries:
         raise ValueError("every expert has strength 0, so nothing is left to merge. Raise at least one.")
-    _check_families(members)
-    return members
-
-
-def base_hashes(members: Sequence[Member]) -> dict[str, str]:
-    """Return the base models that members say they were trained on: weights' hash -> first such member."""
-    found: dict[str, str] = {}
-    for expert, _ in members:
-        stated = expert.metadata.get("alignguard.base_hash")
-        if stated:
-            found.setdefault(stated, expert.name)
-    return found
-
-
-def warn_of_bases(members: Sequence[Member]) -> None:
-    """Log a warning if members were trained on different base models of the family; it is allowed."""
-    bases = base_hashes(members)
-    if len(bases) > 1:
-        log.warning(
-            "the experts were trained on %d different base models (%s); on any one of them, those of the "
-            "others may act more weakly.",
-            len(bases),
-            ", ".join(bases.values()),
-        )
-
-
-def warn_of_initial_a(members: Sequence[Member]) -> None:
-    """Log a warning unless all members say that their training started from one and the same A."""
-    stated = {expert.metadata.get("alignguard.initial_a_hash") for expert, _ in members}
-    if len(stated) > 1 or None in stated:
-        log.warning(
-            "rowpick_AB mixes rank neurons of experts that did not start from the same A, or do not say so "
-            "(%d different statements among %d experts); the result may do little. Use level output neuron.",
-            len(stated),
-            len(members),
-        )
-
-
-def layer_shapes(members: Sequence[Member]) -> dict[str, tuple[int, int]]:
-    """Return (d_out, d_in) of every layer any member has, by path, sorted.
-
-    Raises:
-        ValueError: naming both experts and the layer, if they disagree.
-    """
-    found: dict[str, tuple[tuple[int, int], str]] = {}
-    for expert, _ in members:
-        for module, layer in expert.layers.items():
-            shape = (layer.d_out, layer.d_in)
-            known, first = found.setdefault(module, (shape, expert.name))
-            if known != shape:
-                raise ValueError(
-                    f"{expert.name} changes {module} of shape {shape}, but {first} one of {known}. "
-                    "Merge experts of one base model."
-                )
-    return {module: found[module][0] for module in sorted(found)}
-
-
-def layer_parts(members: Sequence[Member], module: str, shape: tuple[int, int]) -> list[LowRank]:
-    """Return the update of each member in one layer, strength folded; zero where a member has no such layer.
-
-    Args:
-        members: in the order of the result.
-        module: path of the layer.
-        shape: its (d_out, d_in).
-    """
-    layers = [(expert.layers.get(module) or _zero(shape), strength) for expert, strength in members]
-    return [layer if strength == 1 else layer.scaled(strength) for layer, strength in layers]
-
-
-def size_order(members: Sequence[Member]) -> list[int]:
-    """Return each member's place when they are sorted by their size as trained, the largest first."""
-    sizes = [expert_size(member.expert) for member in members]
-    by_size = sorted(range(len(members)), key=lambda i: -sizes[i])
-    return [by_size.index(i) for i in range(len(members))]
-
-
-def expert_size(expert: SafetyExpert) -> float:
-    """Return the Frobenius norm of a whole expert, as trained."""
-    return math.hypot(*(layer.norm() for layer in expert.layers.values()))
-
-
-def _zero(shape: tuple[int, int]) -> LowRank:
-    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))
-
-
-def _check_strength(name: str, strength: float) -> None:
-    if not 0 <= strength <= MAX_STRENGTH:  # also refuses a NaN
-        raise ValueError(
-            f"the strength of {name} must be between 0 and {MAX_STRENGTH:g}, got {strength:g}. "
-            "1 is as trained, and below 0 safety would be undone."
-        )
+    return entries
 
 
 def _check_families(members: Sequence[Member]) -> None:
     first = members[0].expert
     for expert, _ in members:
         if expert.family != first.family:
-            own, other = (FAMILY_NAMES.get(name, name) for name in (expert.family, first.family))
+            family, first_family = (FAMILY_NAMES.get(name, name) for name in (expert.family, first.family))
             raise ValueError(
-                f"{expert.name} was trained for {own}, but {first.name} for {other}. "
+                f"{expert.name} was trained for {family}, but {first.name} for {first_family}. "
                 "Merge experts of one base model."
             )
+
+
+def _zero(shape: tuple[int, int]) -> LowRank:
+    return LowRank(torch.zeros(shape[0], 1), torch.zeros(1, shape[1]))

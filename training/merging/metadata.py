@@ -1,4 +1,4 @@
-"""What a merged expert's metadata says about how it was made; `expert_report` shows it to people."""
+"""Metadata of a merged expert: how it was made, and from what. `experts.report` shows it to people."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from ..config import MergeConfig
 from ..experts.low_rank import LowRank
-from .members import Member, base_hashes
+from .members import Members
 from .methods import MERGE_METHODS
 from .statistics import Statistics
 
@@ -18,31 +18,29 @@ _REPEATING = (
 )
 
 
-def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]:
-    """State how the file was made and from which experts; the base model's hash if all share one.
+def provenance(members: Members, config: MergeConfig) -> dict[str, str]:
+    """State the method, its options and the members; also the base model, if all members name the same one.
 
-    Together with the members' files, and the calibration prompts and pictures if there are any, it repeats
-    the merge. Of members that are merges themselves the same is stated in turn, so their files need not be
-    kept.
-
-    Members of different base models are counted under `alignguard.member_bases`.
+    Together with the members' files, and the calibration prompts and pictures if there are any, this repeats
+    the merge. A member that is a merge itself is stated with its members in turn, so its file need not be
+    kept. Members of different base models are counted under `alignguard.member_bases`.
     """
-    listed = [
+    entries = [
         {
             "name": expert.name,
             "categories": list(expert.categories),
             "strength": strength,
             "hash": expert.content_hash,
-            **_own_members(expert.metadata),
+            **_account_of_merge(expert.metadata),
         }
         for expert, strength in members
     ]
     method = MERGE_METHODS[config.method]
-    bases = base_hashes(members)
+    bases = members.base_hashes()
     all_stated = all(expert.metadata.get("alignguard.base_hash") for expert, _ in members)
     return {
         "alignguard.method": config.method,
-        "alignguard.members": json.dumps(listed, ensure_ascii=False),
+        "alignguard.members": json.dumps(entries, ensure_ascii=False),
         "alignguard.output_rank": str(config.output_rank),
         **_stated(config, method.options),
         **(_stated(config, ["seed"]) if method.is_random else {}),
@@ -52,13 +50,13 @@ def provenance(members: Sequence[Member], config: MergeConfig) -> dict[str, str]
 
 
 def sizes(norms: Mapping[str, Sequence[float]]) -> dict[str, str]:
-    """State how large each member's update was per layer before the merge, strengths folded."""
-    rounded = {module: [float(f"{norm:.4g}") for norm in own] for module, own in norms.items()}
+    """State the norm of each member's update per layer before the merge, strengths folded in."""
+    rounded = {module: [float(f"{norm:.4g}") for norm in by_member] for module, by_member in norms.items()}
     return {"alignguard.member_norms": json.dumps(rounded)}
 
 
 def energy(layers: Mapping[str, LowRank], kept: Mapping[str, float]) -> dict[str, str]:
-    """State the share of the squared norm that survived the cut to output_rank; nothing if all did."""
+    """State the share of the squared norm that the merge kept; nothing if it kept all."""
     if all(share == 1 for share in kept.values()):
         return {}
     after = [layer.norm() ** 2 for layer in layers.values()]
@@ -74,17 +72,16 @@ def energy(layers: Mapping[str, LowRank], kept: Mapping[str, float]) -> dict[str
 def calibration(
     config: MergeConfig, statistics: Statistics, winners: Mapping[str, Sequence[int]]
 ) -> dict[str, str]:
-    """State how the experts were compared, and how many neurons each won per layer, in the members' order."""
-    agreement, collector = statistics.agreement, MERGE_METHODS[config.method].needs_statistics
+    """State the calibration, and how many neurons each member won per layer, in the members' order."""
+    agreement, collector = statistics.agreement, MERGE_METHODS[config.method].collector
+    source = "pictures" if statistics.from_pictures else "drawn by the base model"
     return {
         **_stated(config, [*collector.options, "timesteps", "prompts_per_category", "seed"]),
         "alignguard.calibration_hash": statistics.calibration_hash,
         "alignguard.calibration_inputs": str(statistics.num_inputs),
         "alignguard.calibration_latents": "x".join(map(str, statistics.latent_shape)),
         "alignguard.calibration_base_hash": statistics.base_hash,
-        "alignguard.calibration_source": "pictures"
-        if statistics.from_pictures
-        else "drawn by the base model",
+        "alignguard.calibration_source": source,
         **({} if agreement is None else {"alignguard.calibration_agreement": f"{agreement:.4f}"}),
         **({"alignguard.winners": json.dumps(winners)} if winners else {}),
     }
@@ -98,12 +95,12 @@ def _stated(config: MergeConfig, options: Iterable[str]) -> dict[str, str]:
     }
 
 
-def _own_members(metadata: Mapping[str, str]) -> dict[str, object]:
-    """Return how a member was merged itself, if it was: the account goes as deep as the merges did."""
+def _account_of_merge(metadata: Mapping[str, str]) -> dict[str, object]:
+    """Return how a member was merged itself, to any depth; nothing if it was not."""
     try:
-        own = json.loads(metadata["alignguard.members"])
+        members = json.loads(metadata["alignguard.members"])
     except (KeyError, ValueError):
         return {}
     stated = {name: metadata.get(f"alignguard.{name}") for name in _REPEATING}
     settings = {name: value for name, value in stated.items() if value is not None}
-    return {"method": settings.pop("method", ""), "members": own, "settings": settings}
+    return {"method": settings.pop("method", ""), "members": members, "settings": settings}

@@ -17,17 +17,17 @@ class MergeMethod:
     """A way to merge the experts of one layer.
 
     Attributes:
-        merge: see the docstring of the package.
-        reference: where it comes from.
-        options: fields of `MergeConfig` that it reads.
-        needs_statistics: what collects what it must know of the base model; None if it needs nothing.
-        is_random: whether it draws; the config's seed repeats it.
+        merge: the function described in the docstring of the package.
+        reference: where the method comes from.
+        options: fields of `MergeConfig` that `merge` reads.
+        collector: collects the calibration statistics that `merge` needs; None if it needs none.
+        is_random: whether `merge` draws; the seed of the config makes it repeatable.
     """
 
     merge: Callable[..., MergedLayer]
     reference: str
     options: tuple[str, ...] = ()
-    needs_statistics: type[Collector] | None = None
+    collector: type[Collector] | None = None
     is_random: bool = False
 
 
@@ -36,7 +36,7 @@ MERGE_METHODS: dict[str, MergeMethod] = {
         co_merge,
         "AlignGuard, arXiv:2412.10493, from its public description",
         options=("statistic", "level"),
-        needs_statistics=ActivityCollector,
+        collector=ActivityCollector,
     ),
     "average": MergeMethod(average, "mean of the updates; model soups, arXiv:2203.05482"),
     "concat": MergeMethod(concat, "sum of the updates; `cat` in PEFT"),
@@ -55,16 +55,16 @@ MERGE_METHODS: dict[str, MergeMethod] = {
         is_random=True,
     ),
     "regmean": MergeMethod(
-        regmean, "RegMean, arXiv:2212.09849, with neutral inputs", needs_statistics=ResponseCollector
+        regmean, "RegMean, arXiv:2212.09849, with neutral inputs", collector=ResponseCollector
     ),
 }
 
 
 def plain_methods() -> str:
-    """Name the methods that need no statistics, for sentences."""
-    return ", ".join(name for name, method in MERGE_METHODS.items() if not method.needs_statistics)
+    """Return the names of the methods that need no calibration, joined by commas."""
+    return ", ".join(name for name, method in MERGE_METHODS.items() if not method.collector)
 
 
 def calibrated_methods() -> str:
-    """Name the methods that need statistics, for sentences."""
-    return ", ".join(name for name, method in MERGE_METHODS.items() if method.needs_statistics)
+    """Return the names of the methods that need calibration, joined by commas."""
+    return ", ".join(name for name, method in MERGE_METHODS.items() if method.collector)
