@@ -7,7 +7,7 @@ from .inputs import CATEGORY, SafetyExpert, check_strength, strength_input
 
 
 class ApplySafetyExpert(io.ComfyNode):
-    """Put an expert on a model, for the whole picture or for a part of its steps."""
+    """Apply an expert to a model, for all sampling steps or for a part of them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -15,16 +15,17 @@ class ApplySafetyExpert(io.ComfyNode):
             node_id="AlignGuardApplySafetyExpert",
             display_name="Apply Safety Expert",
             category=CATEGORY,
-            description="Put a safety expert, single or merged, on a model.",
+            description="Apply a safety expert, single or merged, to a model.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The model to protect. It must be of the line the expert was made for."
+                    "model",
+                    tooltip="The model to protect, of the family that the expert was trained for.",
                 ),
                 SafetyExpert.Input("expert", tooltip="From Load, Merge or Train."),
                 strength_input(
                     "strength",
-                    "Higher steers away from harm more firmly and changes other pictures more. 1 is as "
-                    "trained, 0 leaves the model as it is.",
+                    "Higher steers further away from harm and changes other pictures more. 1 is as trained, "
+                    "0 leaves the model unchanged.",
                 ),
                 io.Float.Input(
                     "start_percent",
@@ -32,8 +33,8 @@ class ApplySafetyExpert(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Later keeps the layout that the model would draw anyway, and with it some of "
-                    "the harm. 0 protects from the first step.",
+                    tooltip="Higher keeps more of the layout that the unprotected model draws, and with it "
+                    "some of the harm. 0 protects from the first step.",
                 ),
                 io.Float.Input(
                     "end_percent",
@@ -41,10 +42,11 @@ class ApplySafetyExpert(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Earlier leaves fine details to the unprotected model. 1 protects to the end.",
+                    tooltip="Lower leaves more of the fine details to the unprotected model. 1 protects to "
+                    "the last step.",
                 ),
             ],
-            outputs=[io.Model.Output(display_name="model", tooltip="The model with the expert on it.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with the expert applied.")],
         )
 
     @classmethod

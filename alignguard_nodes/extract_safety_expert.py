@@ -14,8 +14,8 @@ UNSTATED, ALL = "not stated", "all"
 class ExtractSafetyExpert(io.ComfyNode):
     """Turn the difference of two models into an expert.
 
-    It takes names of files, not MODELs: the files hold every digit, which a loaded MODEL may have lost to
-    the host's own type, and are read a tensor at a time, where two MODELs would fill the memory.
+    The inputs are file names and not MODELs: a file has the full precision, which a loaded MODEL may have
+    lost to the host's type, and is read one tensor at a time, while two MODELs would fill the memory.
     """
 
     @classmethod
@@ -30,28 +30,29 @@ class ExtractSafetyExpert(io.ComfyNode):
                 io.Combo.Input(
                     "base",
                     options=models,
-                    tooltip="The model before it was tuned, in models/checkpoints, diffusion_models or "
-                    "diffusers. Any other one would leave its own differences in the expert.",
+                    tooltip="The model before tuning, in models/checkpoints, diffusion_models or diffusers. "
+                    "Another base model would add its own differences to the expert.",
                 ),
                 io.Combo.Input(
                     "tuned",
                     options=models,
-                    tooltip="The model after it was tuned. Both are read from disk piece by piece, so their "
-                    "size does not matter.",
+                    tooltip="The model after tuning. Both are read from disk piece by piece, so they need "
+                    "not fit into memory.",
                 ),
                 io.Combo.Input(
                     "category",
                     options=[UNSTATED, ALL, *CATEGORIES],
                     default=UNSTATED,
-                    tooltip="What the tuned model protects from. It goes into the expert's file and does not "
-                    "change a weight.",
+                    tooltip="What the tuned model protects from. It is stored in the expert's metadata and "
+                    "does not affect the weights.",
                 ),
                 *config_inputs(ExtractConfig),
             ],
             outputs=[
                 inputs.SafetyExpert.Output(display_name="expert", tooltip="For Apply, Merge, Save or Info."),
                 io.String.Output(
-                    display_name="report", tooltip="How much of the change the expert holds, and what not."
+                    display_name="report",
+                    tooltip="How much of the change is in the expert, and what is not.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -61,9 +62,9 @@ class ExtractSafetyExpert(io.ComfyNode):
     def validate_inputs(cls, base: str | None, tuned: str | None, category: str | None) -> bool | str:
         try:
             for name in (base, tuned):
-                if name is not None:  # None: comes through a link
+                if name is not None:  # None: the input is linked
                     host.model_path(name)
-            _categories(category or UNSTATED)  # the user's own categories are allowed, in API prompts
+            _categories(category or UNSTATED)  # API prompts may name other categories
         except (FileNotFoundError, ValueError) as error:
             return str(error)
         return True

@@ -8,13 +8,13 @@ from .files import file_fingerprint
 from .inputs import CATEGORY, SafetyExpert, check_strength, strength_input
 
 UNCONNECTED = (
-    "Load Safety Expert has no model to give: its model input is not connected. Connect a checkpoint's "
-    "MODEL to it, or use its expert output with Apply Safety Expert."
+    "Load Safety Expert has no model to return, because its model input is not connected. Connect the MODEL "
+    "of a checkpoint, or use the expert output with Apply Safety Expert."
 )
 
 
 class LoadSafetyExpert(io.ComfyNode):
-    """Read an expert from a file and, where a model is connected, put it on the model."""
+    """Load an expert from a file and, if a model is connected, apply it to the model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,27 +22,28 @@ class LoadSafetyExpert(io.ComfyNode):
             node_id="AlignGuardLoadSafetyExpert",
             display_name="Load Safety Expert",
             category=CATEGORY,
-            description="Read a safety expert, and put it on a model that is connected.",
+            description="Load a safety expert, and apply it to the model if one is connected.",
             inputs=[
                 io.Combo.Input(
                     "expert_name",
                     options=host.expert_files(),
                     tooltip="A .safetensors file in models/safety_experts or in a LoRA folder. Experts "
-                    "saved by this pack are in loras/alignguard; press R to see new ones.",
+                    "saved by this pack are in loras/alignguard; press R to refresh the list.",
                 ),
                 strength_input(
                     "strength",
-                    "How strongly the model output is steered away from harm: 1 is as trained, 0 leaves "
-                    "the model as it is. The expert output is not changed by it.",
+                    "Higher steers the model output further away from harm. 1 is as trained, 0 leaves the "
+                    "model unchanged. It does not affect the expert output.",
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The model to protect. Leave it open if you only need the expert, to merge it.",
+                    tooltip="The model to protect. Leave it unconnected if you only need the expert, for "
+                    "example to merge it.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The connected model with the expert on it."),
+                io.Model.Output(display_name="model", tooltip="The connected model with the expert applied."),
                 SafetyExpert.Output(display_name="expert", tooltip="The expert as it was trained."),
             ],
         )
@@ -50,7 +51,7 @@ class LoadSafetyExpert(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, expert_name: str | None) -> bool | str:
         try:
-            if expert_name is not None:  # None: comes through a link
+            if expert_name is not None:  # None: the input is linked
                 host.expert_path(expert_name)
         except FileNotFoundError as error:
             return str(error)

@@ -58,28 +58,28 @@ class MergeSafetyExperts(io.ComfyNode):
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip=f"{ONLY_FOR}: the base model of the experts, straight from its loader.",
+                    tooltip=f"{ONLY_FOR}: the base model of the experts, directly from its loader.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip=f"{ONLY_FOR}: encodes the calibration prompts."),
                 io.MultiType.Input(
                     "calibration",
                     types=[inputs.SafetyPairs, io.String],
                     optional=True,
-                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared: safety pairs, or "
-                    "text with one prompt a line that may begin with its category, as in 'violence: ...' or "
-                    "'neutral: ...'. Use unsafe prompts of every category, equally many.",
+                    tooltip=f"{ONLY_FOR}: prompts on which the experts are compared, as safety pairs or as "
+                    "text. In text each line is a prompt that may begin with its category, as in "
+                    "'violence: ...' or 'neutral: ...'. Use equally many unsafe prompts of every category.",
                 ),
                 *(_strength_input(number) for number in NUMBERS),
                 resolution_input(
-                    f"{ONLY_FOR}: picture size of the calibration runs. Lower is faster and further from "
-                    "what the model was made for."
+                    f"{ONLY_FOR}: picture size of the calibration runs. Lower is faster, but further from "
+                    "the size that the model was trained on."
                 ),
                 *config_inputs(MergeConfig, skip=("method",)),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip=f"{ONLY_FOR}, with safety pairs: compares experts on the pairs' pictures with "
-                    "noise added. Unconnected: on what the base model draws itself from their prompts.",
+                    tooltip=f"{ONLY_FOR}, with safety pairs: connected, experts are compared on the pairs' "
+                    "pictures with noise added; unconnected, on what the base model draws from the prompts.",
                 ),
             ],
             outputs=[
@@ -198,15 +198,15 @@ class _Calibration:
 
 
 def _expert_input(number: int) -> io.Input:
-    place = "An expert of one category." if number in REQUIRED else "Another expert, of the same base model."
+    kind = "An expert of one category." if number in REQUIRED else "Another expert of the same base model."
     return inputs.SafetyExpert.Input(
-        f"expert_{number}", optional=number not in REQUIRED, tooltip=f"{place} The order does not matter."
+        f"expert_{number}", optional=number not in REQUIRED, tooltip=f"{kind} The order does not matter."
     )
 
 
 def _strength_input(number: int) -> io.Input:
     return strength_input(
         f"strength_{number}",
-        f"Weight of expert_{number} in the merge: higher lets it win more of the model, 0 leaves it out.",
+        f"Weight of expert_{number} in the merge: higher gives it a larger share, 0 leaves it out.",
         optional=True,
     )

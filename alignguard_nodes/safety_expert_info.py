@@ -7,7 +7,7 @@ from .shown.expert_display import expert_display
 
 
 class SafetyExpertInfo(io.ComfyNode):
-    """Tell what an expert is, how it was made and where in the model it acts."""
+    """Show what an expert is, how it was made and where in the model it acts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -15,10 +15,10 @@ class SafetyExpertInfo(io.ComfyNode):
             node_id="AlignGuardSafetyExpertInfo",
             display_name="Safety Expert Info",
             category=CATEGORY,
-            description="Show an expert's categories, base model, training and size; of a merged one, a "
-            "picture of who holds what.",
+            description="Show an expert's categories, base model, training and size; for a merged expert "
+            "also a picture of each member's share.",
             inputs=[SafetyExpert.Input("expert", tooltip="From Load, Merge or Train.")],
-            outputs=[io.String.Output(display_name="report", tooltip="The same text, for Preview as Text.")],
+            outputs=[io.String.Output(display_name="report", tooltip="The text shown, for Preview as Text.")],
             is_output_node=True,
         )
 

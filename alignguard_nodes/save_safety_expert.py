@@ -9,7 +9,7 @@ from .inputs import CATEGORY, SafetyExpert
 
 
 class SaveSafetyExpert(io.ComfyNode):
-    """Write an expert where ComfyUI's LoRA lists find it; nothing is ever overwritten."""
+    """Save an expert where ComfyUI's LoRA lists find it; nothing is ever overwritten."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -17,21 +17,21 @@ class SaveSafetyExpert(io.ComfyNode):
             node_id="AlignGuardSaveSafetyExpert",
             display_name="Save Safety Expert",
             category=CATEGORY,
-            description="Write an expert to output/loras/alignguard. Every LoRA loader can read the file.",
+            description="Save an expert to output/loras/alignguard. Every LoRA loader can read the file.",
             inputs=[
-                SafetyExpert.Input("expert", tooltip="What to save: single or merged."),
+                SafetyExpert.Input("expert", tooltip="The expert to save, single or merged."),
                 io.String.Input(
                     "filename_prefix",
                     default="expert",
-                    tooltip="The file is named after it, with a counter: an existing file is never "
+                    tooltip="The file name, without the counter that keeps existing files from being "
                     "overwritten. Folders are allowed, such as mine/merged.",
                 ),
                 io.Combo.Input(
                     "dtype",
                     options=list(SAVE_DTYPES),
                     default="fp32",
-                    tooltip="fp32 keeps every digit. fp16 and bf16 halve the file; fp16 keeps more "
-                    "digits, bf16 larger numbers.",
+                    tooltip="fp32 is exact. fp16 and bf16 halve the file size; fp16 is more precise, bf16 "
+                    "has the larger range.",
                 ),
             ],
             is_output_node=True,

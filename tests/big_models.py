@@ -1,7 +1,7 @@
-"""A base model and a tuned one of any size on disk, and the memory an extraction needs for them.
+"""A base model and a tuned one of any size on disk, and the memory that an extraction needs for them.
 
-As a program: `python tests/extraction/big_models.py FOLDER` writes the pair at SDXL's size (10.3 GB),
-extracts and prints what it took.
+As a program, `python tests/big_models.py FOLDER` writes the pair at SDXL's size (10.3 GB), extracts an expert
+and prints time and memory.
 """
 
 import json
@@ -36,7 +36,7 @@ SMALL = {
 
 
 def write_pair(root: Path, config: dict, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write `base` and `tuned`, fp16, in shards of diffusers; return the bytes of one of them.
+    """Write `base` and `tuned`, fp16, in shards of diffusers; return the bytes of one model.
 
     The tuned one has a LoRA of rank 4 in every attention and last feed-forward layer, and moved norms.
     """
@@ -69,7 +69,7 @@ class _Shards:
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         self._waiting[name] = tensor
-        if sum(each.nbytes for each in self._waiting.values()) >= self._limit:
+        if sum(tensor.nbytes for tensor in self._waiting.values()) >= self._limit:
             self._write()
 
     def finish(self) -> int:
@@ -83,12 +83,12 @@ class _Shards:
             file = f"diffusion_pytorch_model-{len(set(self._map.values())) + 1:05}.safetensors"
             save_file(self._waiting, self._folder / file)
             self._map |= dict.fromkeys(self._waiting, file)
-            self._bytes += sum(each.nbytes for each in self._waiting.values())
+            self._bytes += sum(tensor.nbytes for tensor in self._waiting.values())
             self._waiting = {}
 
 
 def measure(root: Path) -> dict:
-    """Extract the pair in this process; return seconds, ranks found and memory (Linux only), in bytes."""
+    """Extract the pair in this process; return seconds, the ranks, and memory in bytes (Linux only)."""
     from training.config import ExtractConfig
     from training.experts.extract import extract_expert
 
@@ -107,7 +107,7 @@ def measure(root: Path) -> dict:
 
 
 def memory() -> dict[str, int]:
-    """Return the resident memory of this process, now and at its peak, in bytes."""
+    """Return the current and the peak resident memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.startswith("Vm")}
 

@@ -1,4 +1,4 @@
-"""What a node shows of an expert: its text and, if it was merged, a picture of the merge."""
+"""The display of an expert on a node: a text and, if it was merged, a picture of the merge."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from .merge_picture import draw_merge
 
 
 def expert_display(expert: Any, text: str) -> Any:
-    """Return a node's `ui`: the text, below the picture of the merge the expert came from, if it did."""
-    shown = ui.PreviewText(text)
+    """Return a node's `ui`: the text and, for a merged expert, the picture of its merge above it."""
+    preview = ui.PreviewText(text)
     facts = merge_facts(expert.metadata, expert.layers)
     if not facts or not facts.layers:
-        return shown
+        return preview
     picture = ui.PreviewImage(host.image_tensor(draw_merge(facts)))
-    return {**picture.as_dict(), **shown.as_dict()}
+    return {**picture.as_dict(), **preview.as_dict()}

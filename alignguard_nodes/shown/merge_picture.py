@@ -1,4 +1,4 @@
-"""A picture of a merge: which expert holds which share of each layer, and how large the updates are."""
+"""The picture of a merge: each expert's share of every layer, and the norms of the updates."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from PIL import Image, ImageDraw
 if TYPE_CHECKING:
     from ...training.experts.merge_facts import LayerFacts, MergeFacts
 
-PAPER, GRID, INK, NOBODY, MERGED = "#1b1b1f", "#3a3a42", "#d0d0d8", "#2a2a30", "#ffffff"
+PAPER, GRID, INK, UNWON, MERGED = "#1b1b1f", "#3a3a42", "#d0d0d8", "#2a2a30", "#ffffff"
 COLOURS = ("#7ab8ff", "#ffb454", "#7fd88f", "#f07178", "#c792ea", "#5ccfe6", "#d8dee9", "#b08968")
 MARGIN, LINE = 48, 16
-WIDTH = 720  # of all layers together; more where they need it
+WIDTH = 720  # of all layers together, at least
 SHARES, NORMS, KEPT, GAP = 160, 110, 50, 44  # heights
 NAME_LETTERS = 60
 
 
 class _Panel(NamedTuple):
-    """A part of the picture with a column per layer; values from 0 below to 1 above."""
+    """A part of the picture with a column per layer and values from 0 (bottom) to 1 (top)."""
 
     pen: ImageDraw.ImageDraw
     top: int
@@ -34,7 +34,7 @@ class _Panel(NamedTuple):
         return self.top + self.height * (1 - value)
 
     def line(self, values: Iterable[float], colour: str) -> None:
-        """Draw a value per layer as stairs, so that a layer is as wide as its bar."""
+        """Draw a value per layer as steps, each as wide as the layer's bar."""
         points = [
             (self.left(column + edge), self.y(value))
             for column, value in enumerate(values)
@@ -43,9 +43,9 @@ class _Panel(NamedTuple):
         self.pen.line(points, fill=colour)
 
     def stack(self, column: int, shares: Sequence[float]) -> None:
-        """Draw a layer's shares on top of each other, the first one at the bottom."""
+        """Stack the shares of a layer, the first at the bottom."""
         right, below = self.left(column + 1) - 1, 0.0
-        self.pen.rectangle([self.left(column), self.top, right, self.y(0)], fill=NOBODY)
+        self.pen.rectangle([self.left(column), self.top, right, self.y(0)], fill=UNWON)
         for share, colour in zip(shares, _colours(len(shares)), strict=True):
             if share:
                 self.pen.rectangle(
@@ -55,10 +55,10 @@ class _Panel(NamedTuple):
 
 
 def draw_merge(facts: MergeFacts) -> Image.Image:
-    """Draw a merge, a column per layer in the order they run in, below a legend of the members.
+    """Draw a merge: a legend of the members, then panels with a column per layer in the order they run in.
 
-    From above: each member's share of the layer, the norms before (a line per member) and after (white),
-    and the energy kept, where a rank was cut.
+    From top to bottom: each member's share of the layer; the norms before (a line per member) and after
+    (white); and the energy kept, if a rank was cut.
 
     Args:
         facts: at least one layer.
@@ -91,11 +91,12 @@ def _draw_legend(pen: ImageDraw.ImageDraw, facts: MergeFacts) -> None:
         y = 4 + LINE * number
         pen.rectangle([MARGIN, y + 2, MARGIN + 10, y + 12], fill=colour)
         name = _plain(member.name)[:NAME_LETTERS]
-        text = f"{number} {name}, strength {member.strength:g}{_won(facts, number - 1)}  {member.hash[:8]}"
+        won = _neurons_won(facts, number - 1)
+        text = f"{number} {name}, strength {member.strength:g}{won}  {member.hash[:8]}"
         pen.text((MARGIN + 18, y), text, fill=INK)
 
 
-def _won(facts: MergeFacts, member: int) -> str:
+def _neurons_won(facts: MergeFacts, member: int) -> str:
     if not facts.has_winners:
         return ""
     won = sum(layer.won[member] for layer in facts.layers if layer.won)
@@ -103,13 +104,13 @@ def _won(facts: MergeFacts, member: int) -> str:
 
 
 def _draw_blocks(panel: _Panel, layers: Sequence[LayerFacts]) -> None:
-    """Draw the frame of a panel, and where one block of the model ends and the next begins."""
+    """Draw the frame of a panel, and a line with a name where each block of the model begins."""
     bottom, right = panel.y(0), panel.left(len(layers))
     panel.pen.rectangle([MARGIN - 1, panel.top - 1, right, bottom + 1], outline=GRID)
     column = 0
-    for block, own in groupby(layers, key=lambda layer: layer.block):
+    for block, group in groupby(layers, key=lambda layer: layer.block):
         panel.pen.line([panel.left(column), panel.top, panel.left(column), bottom + 8], fill=GRID)
-        count = len(list(own))
+        count = len(list(group))
         if panel.pen.textlength(block) < count * panel.step:
             panel.pen.text((panel.left(column) + 2, bottom + 3), block, fill=INK)
         column += count
@@ -118,10 +119,8 @@ def _draw_blocks(panel: _Panel, layers: Sequence[LayerFacts]) -> None:
 def _draw_shares(panel: _Panel, facts: MergeFacts) -> None:
     for column, layer in enumerate(facts.layers):
         panel.stack(column, layer.shares())
-    what = (
-        f"{facts.neurons} won" if facts.has_winners else "squared norm before, shared out; experts are mixed"
-    )
-    _label(panel, f"share of each layer: {what}")
+    quantity = f"{facts.neurons} won" if facts.has_winners else "squared norm before; experts are mixed"
+    _label(panel, f"share of each layer: {quantity}")
 
 
 def _draw_norms(panel: _Panel, facts: MergeFacts) -> None:
@@ -143,5 +142,5 @@ def _colours(count: int) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text in letters the built-in font has."""
+    """Return text with only the letters of the built-in font."""
     return text.encode("latin-1", "replace").decode("latin-1")

@@ -1,4 +1,4 @@
-"""A LoRA on a UNet: it changes nothing at first, switches off, comes out, goes away."""
+"""A trainable LoRA on a UNet: it changes nothing at first, can be switched off, read and detached."""
 
 import pytest
 import torch
@@ -43,8 +43,7 @@ def test_feed_forward_layers_are_added_on_request(unet):
 
 def test_self_attention_leaves_every_layer_that_reads_the_prompt_alone(unet):
     names = attach(unet, targets="self-attention")
-    own = [name for name in random_layers(tiny_unet()) if ".attn1." in name]
-    assert sorted(names) == own
+    assert sorted(names) == [name for name in random_layers(tiny_unet()) if ".attn1." in name]
     assert len(names) == len(random_layers(tiny_unet())) / 2
 
 
@@ -109,8 +108,8 @@ def test_the_names_are_those_of_pefts_own_files(unet):
     from peft import get_peft_model_state_dict
 
     attach(unet)
-    own = to_peft(adapter.read_adapter(unet))
-    assert {f"base_model.model.{key}" for key in get_peft_model_state_dict(unet)} == own.keys()
+    keys = to_peft(adapter.read_adapter(unet)).keys()
+    assert {f"base_model.model.{key}" for key in get_peft_model_state_dict(unet)} == keys
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_a_second_adapter_and_a_foreign_network_are_refused(unet):
     attach(unet)
     with pytest.raises(ValueError, match="already carries an adapter"):
         attach(unet)
-    with pytest.raises(ValueError, match="no module that ends in"):
+    with pytest.raises(ValueError, match="no module whose path ends in"):
         attach(torch.nn.Sequential(torch.nn.Linear(2, 2)))
 
 

@@ -1,4 +1,4 @@
-"""An expert on a UNet while a context lasts: its update is added, and the very same weights come back."""
+"""An expert applied to a UNet within a context: its update is added, then the weights are restored."""
 
 import logging
 
@@ -19,7 +19,7 @@ def expert_of(layers):
     return SafetyExpert(layers, (), "sd15", {}, "hate")
 
 
-def test_the_update_is_added_with_its_strength_and_taken_away_bit_for_bit():
+def test_the_update_is_added_with_its_strength_and_removed_bit_for_bit():
     unet = tiny_unet()
     before, expert = weights(unet), expert_of(random_layers(unet))
     with applied_expert(unet, expert, 0.5):
@@ -51,7 +51,7 @@ def test_the_weights_come_back_after_an_error_and_keep_their_type():
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
 
-def test_layers_the_model_lacks_are_named_and_none_at_all_is_an_error(caplog):
+def test_layers_the_model_lacks_are_named_and_an_expert_without_any_match_is_refused(caplog):
     unet = tiny_unet()
     layers = random_layers(unet)
     alien = {

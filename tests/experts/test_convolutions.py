@@ -1,4 +1,4 @@
-"""Convolutions in LoRA files: 4-D factors become matrices and come back as other programs expect them."""
+"""Convolutions in LoRA files: 4-D factors become matrices, and 4-D again as other programs expect."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_the_kernel_of_a_layer_is_known_by_its_name_and_family(module, family, k
     assert kernel_of(module, family) == kernel
 
 
-def test_a_convolution_survives_the_way_through_a_file():
+def test_a_convolution_survives_a_round_trip_through_a_file():
     up, down = torch.randn(8, 2), torch.randn(2, 4 * 9)
     stored_up, stored_down = (
         as_stored(factor, (3, 3), is_down=is_down) for factor, is_down in ((up, False), (down, True))

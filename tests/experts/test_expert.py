@@ -1,4 +1,4 @@
-"""A safety expert as a value and as a file that opens everywhere."""
+"""A safety expert as a value, and as a file that every LoRA loader opens."""
 
 import dataclasses
 import json
@@ -196,7 +196,7 @@ def test_the_hash_follows_the_weights_and_nothing_else(expert):
     assert dataclasses.replace(expert, layers=changed).content_hash != expert.content_hash
 
 
-def test_the_report_says_what_a_person_wants_to_know(expert):
+def test_the_report_states_categories_base_model_rank_and_settings(expert):
     text = expert.report()
     assert "categories: hate, self-harm" in text
     assert "base model: SD 1.5" in text

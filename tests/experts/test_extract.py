@@ -80,7 +80,7 @@ def test_the_lora_in_a_tuned_checkpoint_comes_back_within_the_rounding_of_fp16(
             base_state[f"{module}.weight"].float().flatten(1) + layer.delta()
         )
         error = expert.layers[module].delta() - layer.delta()
-        assert float(error.norm()) <= 2 * float(rounding.norm())  # both of its factors lean on the noise
+        assert float(error.norm()) <= 2 * float(rounding.norm())  # both of its factors contain noise
 
 
 def test_its_effect_on_the_prediction_is_that_of_the_lora(base_state, layers, expert):
@@ -145,7 +145,7 @@ def test_a_rank_below_the_changes_says_what_was_cut(files):
     assert "beyond the rank and energy asked for" in expert.report()
 
 
-def test_progress_counts_tensors_and_may_end_the_work(files, base_state):
+def test_progress_counts_tensors_and_may_cancel(files, base_state):
     seen = []
     extract(files["base"], files["tuned"], on_progress=lambda *state: seen.append(state))
     assert seen[-1] == (len(base_state), len(base_state))
@@ -166,22 +166,24 @@ def test_equal_weights_are_refused_by_name(files, base_state, tmp_path):
         extract(files["base"], copy)
 
 
-def test_models_of_two_lines_are_refused_by_name(files, tmp_path):
+def test_models_of_two_families_are_refused_by_name(files, tmp_path):
     xl = write_folder(tmp_path / "xl", tiny_unet(width=2048).state_dict())
     with pytest.raises(ValueError, match=r"base\.safetensors is SD 1\.5, but xl is SDXL"):
         extract(files["base"], xl)
 
 
-def test_models_of_one_line_but_another_build_are_refused(files, base_state, tmp_path):
+def test_models_of_one_family_with_different_layers_are_refused(files, base_state, tmp_path):
     extra = base_state | {"conv_extra.weight": torch.zeros(2, 2)}
-    with pytest.raises(ValueError, match=r"1 tensors are in one only, such as conv_extra.weight in extra"):
+    with pytest.raises(
+        ValueError, match=r"1 tensors are in only one of them, such as conv_extra.weight in extra"
+    ):
         extract(files["base"], write_folder(tmp_path / "extra", extra))
     wide = base_state | {"conv_in.weight": torch.zeros(32, 9, 3, 3)}
     with pytest.raises(ValueError, match=r"conv_in.weight is \(32, 4, 3, 3\) in base.*\(32, 9, 3, 3\)"):
         extract(files["base"], write_folder(tmp_path / "inpainting", wide))
 
 
-def test_a_change_of_norms_only_is_refused_for_a_lora_would_hold_nothing(files, base_state, tmp_path):
+def test_a_change_of_norms_only_is_refused_because_a_lora_would_hold_nothing(files, base_state, tmp_path):
     changed = base_state | {"conv_norm_out.weight": base_state["conv_norm_out.weight"] + 1}
     with pytest.raises(ValueError, match="differs from base.safetensors in 1 norms and biases"):
         extract(files["base"], write_folder(tmp_path / "norms", changed))
@@ -189,7 +191,7 @@ def test_a_change_of_norms_only_is_refused_for_a_lora_would_hold_nothing(files, 
 
 def test_values_that_are_not_finite_are_refused_by_name(files, base_state, tmp_path):
     broken = base_state | {"conv_in.weight": torch.full((32, 4, 3, 3), torch.nan, dtype=torch.half)}
-    with pytest.raises(ValueError, match="conv_in.weight holds values that are not finite"):
+    with pytest.raises(ValueError, match="conv_in.weight has values that are not finite"):
         extract(files["base"], write_folder(tmp_path / "broken", broken))
 
 

@@ -67,14 +67,14 @@ def test_kohyas_underscores_are_undone(path):
 
 
 @pytest.mark.parametrize("path", ["", "to_q", "text_model.encoder", f"{TO_Q}.weight", f"x.{TO_Q}"])
-def test_what_is_no_layer_of_a_unet_has_no_name(path):
+def test_a_path_that_is_not_a_unet_layer_has_no_name(path):
     with pytest.raises(ValueError, match="not the diffusers path of a UNet layer"):
         kohya_name(path)
     with pytest.raises(ValueError, match="not the Kohya name of a UNet layer"):
         module_of_kohya(path)
 
 
-def test_every_target_of_the_unet_has_a_kohya_name_of_its_own():
+def test_every_target_of_the_unet_has_a_different_kohya_name():
     names = list(random_layers(tiny_unet()))
     assert len({kohya_name(name) for name in names}) == len(names)
 
@@ -144,7 +144,7 @@ def test_alpha_over_rank_is_folded_once_into_up():
         ({"lora_alpha": 8, "alpha_pattern": {"(a+)+$": 2}}, 2),  # never run as an expression
     ],
 )
-def test_pefts_configuration_decides_where_the_file_holds_no_alpha(config, scale):
+def test_pefts_configuration_decides_the_scale_if_the_file_holds_no_alpha(config, scale):
     up, down = factors(rank=4)
     state = {f"base_model.model.{TO_Q}.lora_B.weight": up, f"base_model.model.{TO_Q}.lora_A.weight": down}
     assert torch.equal(only_layer(state, peft_config=config).up, up * scale)
@@ -186,7 +186,7 @@ def both(name, suffix=""):
         (both("lora_te_text_model_encoder_layers_0_mlp_fc1"), "it also changes the text encoder"),
         ({f"{KOHYA_Q}.hada_w1_a": factors()[0]}, "it is a DoRA, LoCon, LoHa, LoKr or OFT file"),
         (both(KOHYA_Q) | {f"{KOHYA_Q}.dora_scale": factors()[0]}, "it is a DoRA, LoCon"),
-        (both("lora_unet_double_blocks_0_img_attn_qkv"), "2 keys are not of a LoRA .*double_blocks"),
+        (both("lora_unet_double_blocks_0_img_attn_qkv"), "2 keys do not belong to a LoRA .*double_blocks"),
         ({f"{KOHYA_Q}.lora_up.weight": factors()[0]}, "its up and down factors must both exist"),
         (both(KOHYA_Q) | to_peft({TO_Q: LowRank(*factors())}), "occurs twice in one file"),
         (
@@ -205,7 +205,7 @@ def both(name, suffix=""):
         ),
     ],
 )
-def test_what_is_no_plain_unet_lora_is_refused_with_the_reason(state, message):
+def test_a_file_that_is_not_a_plain_unet_lora_is_refused_with_the_reason(state, message):
     with pytest.raises(ValueError, match=message):
         parse_lora(state)
 
@@ -215,7 +215,7 @@ def test_a_refused_file_is_never_read():
         def __getitem__(self, key):
             pytest.fail("a tensor was read")
 
-    with pytest.raises(ValueError, match="not of a LoRA"):
+    with pytest.raises(ValueError, match="do not belong to a LoRA"):
         parse_lora(Keys({**both(KOHYA_Q), "model.weight": None}))
 
 

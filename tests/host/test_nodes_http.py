@@ -122,7 +122,7 @@ def closest(picture: bytes, others: dict[str, bytes]) -> str:
 
 
 def test_the_model_output_of_a_loader_without_a_model_says_what_to_connect(comfy):
-    message = "Load Safety Expert has no model to give"
+    message = "Load Safety Expert has no model to return"
     assert message not in comfy.log_text()  # a loader whose model nobody uses is no reason to warn
     graph = add_render(add_expert(with_model()), "nothing", ("expert", 0))
     entry = comfy.run(graph)

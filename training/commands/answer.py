@@ -1,4 +1,4 @@
-"""What a command answers: text for people, and the same as plain values for machines."""
+"""The answer of a command: text for people, and the same facts as plain values for programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Answer(NamedTuple):
-    """The result of a command: lines of text, and what `json.dumps` takes."""
+    """The result of a command: lines of text, and values that `json.dumps` accepts."""
 
     text: str
     facts: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Command `extract`: a fully tuned model to an expert."""
+"""Command `extract`: extract an expert from a fully tuned model."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +12,10 @@ from .progress import ProgressBar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `extract`."""
     add = parser.add_argument
-    kinds = "a .safetensors checkpoint, a UNet alone, or a folder of diffusers"
-    category_help = "what the tuned model protects from; several are separated by commas"
+    kinds = "a .safetensors checkpoint, a UNet alone, or a diffusers folder"
+    category_help = "what the tuned model protects from; separate several categories by commas"
     add("--base", type=Path, required=True, metavar="B", help=f"the model before tuning: {kinds}")
-    add("--tuned", type=Path, required=True, metavar="T", help="the model after tuning, likewise")
+    add("--tuned", type=Path, required=True, metavar="T", help="the model after tuning, of the same kinds")
     add("--category", default="", metavar="C", help=category_help)
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add_json(parser)
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..experts.expert import save_expert  # late: it imports torch, and --help needs none
+    from ..experts.expert import save_expert  # late: it imports torch, which --help does not need
     from ..experts.extract import extract_expert
 
     config = config_from(args, ExtractConfig)

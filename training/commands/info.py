@@ -1,4 +1,4 @@
-"""Command `info`."""
+"""Command `info`: describe an expert."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..experts.expert import load_expert  # late: it imports torch, and --help needs none
+    from ..experts.expert import load_expert  # late: it imports torch, which --help does not need
 
     expert = load_expert(args.file)
     return Answer(expert.report(), expert_facts(expert))

@@ -1,1 +1,7 @@
-"""Safety experts: LoRA factors, their files, and what attaches, extracts or describes them."""
+"""Safety experts: LoRAs as values and as files, on a UNet, extracted from a tuned model, and described.
+
+`low_rank` is the update of one layer. `lora_keys`, `convolutions` and `lora_file` read and write LoRA files
+of any dialect. `expert` is a whole LoRA with its categories and metadata. `adapter` trains one on a UNet,
+`applied` draws with one, `extract` and `factor` compute one from two models, and `merge_facts` and `report`
+describe one.
+"""

@@ -1,7 +1,7 @@
-"""A LoRA on a UNet: attach it, switch it off for the reference, read it out, take it away again.
+"""A trainable LoRA on a UNet: attach it, switch it off for the reference, read it, detach it.
 
-peft is imported inside the functions: a broken or missing install must not remove the nodes that
-need no training.
+peft is imported inside the functions: a broken or missing install must not remove the nodes that do not
+train.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from .low_rank import LowRank
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-NAME = "default"  # one adapter per UNet: experts are trained one after the other
+NAME = "default"  # one adapter per UNet, because experts are trained one after the other
 
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]  # AlignGuard: all self- and cross-attention of the UNet
 FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
 TARGETS = {
     "attention": ATTENTION,
     "attention+ff": [*ATTENTION, *FEED_FORWARD],
-    "self-attention": [f"attn1.{name}" for name in ATTENTION],  # DUO on SD 1.4: no word reaches these layers
+    "self-attention": [f"attn1.{name}" for name in ATTENTION],  # DUO on SD 1.4; the prompt is not read here
 }
 
 
 def attach_adapter(unet: nn.Module, *, rank: int, alpha: float, targets: str, seed: int) -> list[str]:
-    """Add a trainable LoRA that changes nothing yet: down gaussian, up zero, both fp32.
+    """Add a trainable LoRA that changes nothing yet: down is Gaussian and up is zero, both fp32.
 
-    The base weights are frozen. The same base, rank, targets and seed give the same down matrices
-    on every device, and the global random state is left as it was: peft draws on the CPU.
+    The base weights are frozen. The same base, rank, targets and seed give the same down matrices on every
+    device, because peft draws on the CPU. The global random state does not change.
 
     Args:
         unet: UNet of diffusers without an adapter; changed in place.
         rank: inner size of each LoRA, >= 1.
-        alpha: the LoRA acts with alpha / rank; 0 means "equal to rank".
+        alpha: the update is scaled by alpha / rank; 0 means alpha = rank.
         targets: key of `TARGETS`.
         seed: any integer.
 
     Returns:
-        The adapted modules, as paths inside the UNet, in the order of the network.
+        Paths of the adapted modules inside the UNet, in the order of the network.
 
     Raises:
-        ValueError: if rank or targets are out of range, an adapter is there already, or the UNet has
-            no module of that kind.
+        ValueError: if rank or targets are out of range, the UNet has an adapter already, or it has no module
+            of that kind.
     """
     from peft import LoraConfig, inject_adapter_in_model  # see the module docstring
 
@@ -60,12 +60,12 @@ def attach_adapter(unet: nn.Module, *, rank: int, alpha: float, targets: str, se
         torch.default_generator.manual_seed(seed)
         inject_adapter_in_model(config, unet, adapter_name=NAME)
     for parameter in adapter_parameters(unet).values():
-        parameter.data = parameter.data.float()  # peft follows the base, which may be fp16
+        parameter.data = parameter.data.float()  # peft uses the type of the base, which may be fp16
     return list(_lora_layers(unet))
 
 
 def detach_adapter(unet: nn.Module) -> None:
-    """Put the original modules back; nothing happens where no adapter is attached."""
+    """Put the original modules back; do nothing if no adapter is attached."""
     for name, layer in _lora_layers(unet).items():
         parent, _, child = name.rpartition(".")
         setattr(unet.get_submodule(parent), child, layer.get_base_layer())
@@ -75,7 +75,7 @@ def detach_adapter(unet: nn.Module) -> None:
 
 @contextmanager
 def reference(unet: nn.Module) -> Iterator[None]:
-    """Switch the adapter off, so that the UNet is the base model; also after an error, it comes back."""
+    """Switch the adapter off within the context, so that the UNet is the base model."""
     layers = _lora_layers(unet).values()
     were_off = [layer.disable_adapters for layer in layers]
     try:
@@ -89,22 +89,22 @@ def reference(unet: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def thinned(unet: nn.Module, kept_share: float, generator: torch.Generator) -> Iterator[None]:
-    """Switch off a random choice of every LoRA's output neurons, as a merge does that keeps only some.
+    """Switch off random output neurons of every LoRA within the context, as a merge does.
 
-    The choice of a module is drawn when it first runs and kept, so that a block that checkpointing runs
-    again in the backward pass is the same block.
+    The neurons of a module are drawn when it first runs and then reused, so that gradient checkpointing runs
+    the same block again in the backward pass.
 
     Args:
         unet: UNet with an adapter.
-        kept_share: chance of a neuron to stay on, in (0, 1].
-        generator: on the CPU; decides which.
+        kept_share: probability that a neuron stays on, in (0, 1].
+        generator: draws the neurons, on the CPU.
     """
-    chosen: dict[nn.Module, Tensor] = {}
+    is_on: dict[nn.Module, Tensor] = {}
 
     def keep_some(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if module not in chosen:
-            chosen[module] = torch.rand(output.shape[-1], generator=generator) < kept_share  # (d_out,)
-        return output * chosen[module].to(output)
+        if module not in is_on:
+            is_on[module] = torch.rand(output.shape[-1], generator=generator) < kept_share  # (d_out,)
+        return output * is_on[module].to(output)
 
     hooks = [layer.lora_B[NAME].register_forward_hook(keep_some) for layer in _lora_layers(unet).values()]
     try:
@@ -115,11 +115,11 @@ def thinned(unet: nn.Module, kept_share: float, generator: torch.Generator) -> I
 
 
 def adapter_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the trainable factors as they are stored (alpha / rank not folded in).
+    """Return the trainable factors as stored, without alpha / rank.
 
     Returns:
-        `<module>.down` of shape (rank, d_in) and `<module>.up` of shape (d_out, rank), in the order of
-        the network.
+        `<module>.down`, shape (rank, d_in), and `<module>.up`, shape (d_out, rank), in the order of the
+        network.
     """
     return {
         f"{name}.{side}": getattr(layer, factor)[NAME].weight
@@ -129,10 +129,10 @@ def adapter_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def read_adapter(unet: nn.Module) -> dict[str, LowRank]:
-    """Copy the LoRA out of the UNet, with alpha / rank folded into up.
+    """Copy the LoRA from the UNet, with alpha / rank folded into up.
 
     Returns:
-        Module path -> LowRank in fp32 on the CPU; empty where no adapter is attached.
+        Module path -> LowRank in fp32 on the CPU; empty if no adapter is attached.
     """
     return {
         name: LowRank(
@@ -144,21 +144,22 @@ def read_adapter(unet: nn.Module) -> dict[str, LowRank]:
 
 
 def load_adapter(unet: nn.Module, layers: Mapping[str, LowRank]) -> None:
-    """Write a LoRA into the attached adapter; the reference stays the base model.
+    """Copy a LoRA into the attached adapter; the reference stays the base model.
 
     Args:
-        unet: UNet with an adapter of the same modules and shapes, see `attach_adapter`.
+        unet: UNet with an adapter of the same modules and shapes.
         layers: module path -> LowRank, as `read_adapter` returns it.
 
     Raises:
-        ValueError: if the modules or shapes differ from the attached adapter; nothing is written then.
+        ValueError: if the modules or shapes differ from those of the adapter, which is not changed then.
     """
     attached = _lora_layers(unet)
     if attached.keys() != layers.keys():
-        odd = sorted(attached.keys() ^ layers.keys())
+        different = sorted(attached.keys() ^ layers.keys())
         raise ValueError(
-            f"the adapter has {len(attached)} modules, the LoRA {len(layers)}, and {len(odd)} are in only "
-            f"one of them, such as {odd[0]}. Attach the adapter with the targets the LoRA was trained with."
+            f"the adapter has {len(attached)} modules, the LoRA has {len(layers)}, and {len(different)} are "
+            f"in only one of them, such as {different[0]}. Attach the adapter with the targets the LoRA was "
+            "trained with."
         )
     for name, layer in attached.items():
         _check_rank(name, layer, layers[name])
@@ -169,13 +170,13 @@ def load_adapter(unet: nn.Module, layers: Mapping[str, LowRank]) -> None:
 
 
 def initial_a_hash(unet: nn.Module) -> str:
-    """Return a name for the down matrices as they are now; call it before the first step.
+    """Return a hash of the current down matrices; call it before the first training step.
 
-    Two experts whose training started from the same down matrices share their rank coordinates,
-    which some ways of merging need.
+    Experts whose training started from the same down matrices share their rank coordinates, which some merge
+    methods need.
 
     Returns:
-        sha256 over module paths and fp32 bytes, 64 hexadecimal digits.
+        SHA-256 over module paths and fp32 bytes, 64 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name, layer in sorted(_lora_layers(unet).items()):
@@ -202,19 +203,19 @@ def _check_attach(unet: nn.Module, rank: int, targets: str) -> None:
     if targets not in TARGETS:
         raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}.")
     if hasattr(unet, "peft_config"):
-        raise ValueError("the UNet already carries an adapter. Take it off with detach_adapter first.")
+        raise ValueError("the UNet already carries an adapter. Remove it with detach_adapter first.")
     endings = tuple(f".{name}" for name in TARGETS[targets])
     if not any(name.endswith(endings) for name, _ in unet.named_modules()):
         raise ValueError(
-            f"the UNet has no module that ends in {', '.join(endings)}. Load a UNet of diffusers."
+            f"the UNet has no module whose path ends in {', '.join(endings)}. Load a UNet of diffusers."
         )
 
 
 def _check_rank(name: str, layer: LoraLayer, factors: LowRank) -> None:
-    wanted = layer.lora_B[NAME].weight.shape, layer.lora_A[NAME].weight.shape
-    got = factors.up.shape, factors.down.shape
-    if wanted != got:
+    up, down = layer.lora_B[NAME].weight.shape, layer.lora_A[NAME].weight.shape
+    if (up, down) != (factors.up.shape, factors.down.shape):
         raise ValueError(
-            f"{name} takes up {tuple(wanted[0])} and down {tuple(wanted[1])}, got {tuple(got[0])} and "
-            f"{tuple(got[1])}. Attach the adapter with the rank the LoRA was trained with."
+            f"{name} needs up of shape {tuple(up)} and down of shape {tuple(down)}, got "
+            f"{tuple(factors.up.shape)} and {tuple(factors.down.shape)}. Attach the adapter with the rank "
+            "the LoRA was trained with."
         )

@@ -1,4 +1,4 @@
-"""An expert on a UNet of diffusers to draw with, and the very same weights again afterwards."""
+"""Draw with an expert on a UNet of diffusers, and restore the same weights afterwards."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def applied_expert(unet: nn.Module, expert: SafetyExpert, strength: float) -> Iterator[None]:
-    """Add an expert's update to the weights while the context lasts.
-
-    The old weights are kept beside the new ones, so that they come back bit for bit.
+    """Add an expert's update to the weights within the context; afterwards they are restored bit for bit.
 
     Args:
         unet: without an adapter.
-        expert: what to apply; layers the UNet lacks are named in the log.
+        expert: the expert; a warning names the layers that the UNet lacks.
         strength: factor of the update.
 
     Raises:
         ValueError: if no layer of the expert matches.
     """
-    weights, found = _weights(unet), layers_on(unet, expert)
-    if not found.matched:
-        raise ValueError(f"{expert.name}: {found.sentence()} Use the base model it was made for.")
-    if found.missing:
-        log.warning("%s: %s", expert.name, found.sentence())
-    before = {name: weights[name] for name in found.matched}
+    weights, covered = _weights(unet), layers_on(unet, expert)
+    if not covered.matched:
+        raise ValueError(f"{expert.name}: {covered.sentence()} Use the base model it was made for.")
+    if covered.missing:
+        log.warning("%s: %s", expert.name, covered.sentence())
+    before = {name: weights[name] for name in covered.matched}
     try:
         for name, weight in before.items():
             delta = expert.layers[name].delta().to(weight.device).reshape(weight.shape)
@@ -45,7 +43,7 @@ def applied_expert(unet: nn.Module, expert: SafetyExpert, strength: float) -> It
 
 
 def layers_on(unet: nn.Module, expert: SafetyExpert) -> Coverage:
-    """Return which layers of an expert a UNet of diffusers has in their shape."""
+    """Return which layers of an expert a UNet of diffusers has in the same shape."""
     weights = _weights(unet)
     return coverage(
         expert.layers,

@@ -1,7 +1,8 @@
-"""Convolutions in LoRA files: their factors are 4-D there, and matrices of d_in = channels * kernel here.
+"""Convolutions in LoRA files: their factors are 4-D in the file, and matrices in memory.
 
-delta = up @ down with down (rank, channels * h * w), reshaped to (d_out, channels, h, w): what the stock
-loader does with a LoRA of a convolution (LoCon), so nothing of it is lost.
+In memory d_in = channels * kernel: delta = up @ down with down (rank, channels * h * w), reshaped to
+(d_out, channels, h, w). The stock loader treats a LoRA of a convolution (LoCon) the same way, so nothing is
+lost.
 """
 
 import re
@@ -14,7 +15,7 @@ _CONV_TRANSFORMERS = ("sd15",)  # families whose transformers enter and leave th
 
 
 def kernel_of(module: str, family: str) -> tuple[int, ...]:
-    """Return the kernel of a layer: (3, 3), (1, 1), or () where it is linear.
+    """Return the kernel of a layer: (3, 3), (1, 1), or () if it is linear.
 
     Args:
         module: diffusers path of a UNet layer.
@@ -27,22 +28,22 @@ def kernel_of(module: str, family: str) -> tuple[int, ...]:
 
 
 def as_matrix(module: str, factor: Tensor, *, is_down: bool) -> Tensor:
-    """Return a factor as it is in a file as a matrix, an fp32 copy on the CPU.
+    """Return a factor from a file as a matrix, an fp32 copy on the CPU.
 
     Args:
-        module: diffusers path of the layer, for the kernel it may have.
-        factor: (rows, columns), or 4-D of a convolution.
-        is_down: whether it is A, the factor that carries the kernel.
+        module: diffusers path of the layer; it decides which kernel is allowed.
+        factor: (rows, columns), or 4-D if the layer is a convolution.
+        is_down: whether the factor is A, which carries the kernel.
 
     Raises:
-        ValueError: if the factor has a kernel that its layer has not.
+        ValueError: if the kernel of the factor is not that of its layer.
     """
     if factor.ndim == 4:
-        own = kernel_of(module, "") or (1, 1)
-        wanted = own if is_down else (1, 1)
+        kernel, side = kernel_of(module, "") or (1, 1), "down" if is_down else "up"
+        wanted = kernel if is_down else (1, 1)
         if tuple(factor.shape[2:]) != wanted:
             raise ValueError(
-                f"{module} is a {own[0]}x{own[1]} layer, and its lora_{'down' if is_down else 'up'} must be "
+                f"{module} is a {kernel[0]}x{kernel[1]} layer, and its lora_{side} must be "
                 f"{wanted[0]}x{wanted[1]}, got {tuple(factor.shape)}. Use another file."
             )
     matrix = factor.flatten(1) if factor.ndim == 4 else factor
@@ -50,7 +51,7 @@ def as_matrix(module: str, factor: Tensor, *, is_down: bool) -> Tensor:
 
 
 def as_stored(factor: Tensor, kernel: tuple[int, ...], *, is_down: bool) -> Tensor:
-    """Return a factor in the shape other programs expect in a file: 4-D where the layer is a convolution."""
+    """Return a factor in the shape that other programs expect in a file: 4-D for a convolution."""
     if not kernel:
         return factor
     return factor.reshape(len(factor), -1, *(kernel if is_down else (1, 1)))

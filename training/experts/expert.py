@@ -26,7 +26,7 @@ _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd21": ("stable-diffusion-v2-768-v/lora", "sd_v2"),
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
 }
-# Beginnings of what other tools write for the same base models.
+# Prefixes of what other tools write for the same base models -> family.
 _FAMILY_HINTS = {
     "stable-diffusion-v1": "sd15",
     "stable-diffusion-v2": "sd21",
@@ -36,7 +36,7 @@ _FAMILY_HINTS = {
     "sdxl": "sdxl",
 }
 _LORA_LIKE = r"lora|\.alpha$|hada_|lokr_|oft_|dora_scale"
-# True of the file they were read from only: hashes of its bytes, and a scale that is folded by now.
+# Metadata that is valid only for the file it was read from: hashes of its bytes, and a scale now folded in.
 _STALE = r"sshs_.*|modelspec\.hash_.*|lora_adapter_metadata|ss_network_args"
 
 
@@ -45,10 +45,10 @@ class SafetyExpert:
     """A LoRA that steers a base model away from some categories of harm.
 
     Args:
-        layers: update of each UNet Linear by diffusers path, fp32, scale folded.
-        categories: normalised names; empty if the file does not say.
-        family: base model line, `sd15`, `sd21` or `sdxl`.
-        metadata: the file's strings, `alignguard.*` among them.
+        layers: update of each UNet layer by diffusers path, fp32, scale folded in.
+        categories: normalised names; empty if unknown.
+        family: base model family, `sd15`, `sd21` or `sdxl`.
+        metadata: strings of the file, `alignguard.*` among them.
         name: for people, usually the file name.
     """
 
@@ -60,17 +60,17 @@ class SafetyExpert:
 
     @property
     def rank(self) -> int:
-        """Largest rank of any layer, 0 if there is none."""
+        """Largest rank of any layer, 0 if there is no layer."""
         return max((layer.rank for layer in self.layers.values()), default=0)
 
     @property
     def text_width(self) -> int | None:
-        """Width of the text embeddings the expert expects, None if it has no cross-attention layer."""
+        """Width of the text embeddings that the expert expects; None if it has no cross-attention layer."""
         return next((self.layers[m].d_in for m in self.layers if re.search(r"attn2\.to_[kv]$", m)), None)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the layers' names, shapes and fp32 values; names and metadata do not enter."""
+        """SHA-256 of the layers' paths, shapes and fp32 values; it ignores the expert's name and metadata."""
         digest = hashlib.sha256()
         for module in sorted(self.layers):
             layer = self.layers[module]
@@ -80,7 +80,7 @@ class SafetyExpert:
         return digest.hexdigest()
 
     def report(self) -> str:
-        """Return what a person wants to know about the expert, several lines of text."""
+        """Return several lines of text for people, see `report_text`."""
         return report_text(self.name, self.categories, self.family, self.layers, self.metadata)
 
 
@@ -88,18 +88,18 @@ def load_expert(path: Path) -> SafetyExpert:
     """Read an expert, or any plain UNet LoRA of a known family, from a safetensors file.
 
     Args:
-        path: file in Kohya, diffusers, PEFT or native keys. PEFT's `adapter_config.json` beside a PEFT
-            file is read for its scale.
+        path: file with Kohya, diffusers, PEFT or native keys. PEFT's `adapter_config.json` beside a PEFT
+            file gives its scale.
 
     Returns:
-        The expert, named after the file; fp32 copies, so the file may be moved, replaced or written over
-        afterwards: a host keeps experts for hours, and a mapped file could not be deleted on Windows
-        meanwhile, and would end the process where it is cut short. An expert of rank 4 takes 3 to 23 MB.
+        The expert, named after the file. Layers are fp32 copies, so the file may be moved or replaced
+        afterwards: a host keeps experts for hours, a mapped file cannot be deleted on Windows, and a mapped
+        file that is truncated crashes the process. An expert of rank 4 takes 3 to 23 MB.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: naming the file, if it is a pickle, damaged, a full checkpoint, another kind of
-            LoRA, holds values that are not finite, or does not tell its base model.
+        FileNotFoundError: if the file does not exist.
+        ValueError: naming the file, if it is a pickle, damaged, a full checkpoint or another kind of LoRA,
+            has values that are not finite, or its base model is unknown.
     """
     with open_expert(path) as expert:
         return replace(expert, layers=dict(expert.layers))
@@ -107,10 +107,10 @@ def load_expert(path: Path) -> SafetyExpert:
 
 @contextmanager
 def open_expert(path: Path) -> Iterator[SafetyExpert]:
-    """Open an expert as `load_expert` reads it, but with each layer read anew whenever it is asked for.
+    """Open an expert as `load_expert` does, but read a layer from the file each time it is accessed.
 
-    Memory holds the layers that somebody holds, beside pages of the file that the system may drop. The
-    expert is of use only while the context lasts, and the file must stay as it is.
+    Only layers in use take memory, beside pages of the file that the system may drop. The expert is valid
+    only within the context, and the file must not change meanwhile.
     """
     path = Path(path)
     with open_tensors(path) as state:
@@ -127,19 +127,19 @@ def open_expert(path: Path) -> Iterator[SafetyExpert]:
 
 
 def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
-    """Write an expert in Kohya keys with explicit alpha, readable by stock loaders everywhere.
+    """Write an expert with Kohya keys and explicit alphas, which all stock loaders read.
 
     Args:
-        expert: what to write. Its own metadata is kept, what describes the file is made anew.
-        path: a new `.safetensors` file; the folder is made if needed.
+        expert: the expert. Its metadata is kept; entries that describe the file are replaced.
+        path: a new `.safetensors` file; its folder is created if needed.
         dtype: a value of `SAVE_DTYPES`. Alphas stay fp32.
 
     Returns:
-        The path. The same expert gives the same bytes under any name.
+        The path. The same expert gives the same bytes under any file name.
 
     Raises:
         FileExistsError: if the file exists; nothing is ever overwritten.
-        ValueError: if the name does not end in `.safetensors`, the expert has no layers, or a value is
+        ValueError: if the file name does not end in `.safetensors`, the expert has no layers, or a value is
             not finite, before or after the conversion to `dtype`.
     """
     path = Path(path)
@@ -158,21 +158,21 @@ def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.
 
 
 def check_family(expert: SafetyExpert, family_name: str, text_width: int) -> None:
-    """Refuse an expert that was trained for another base model line.
+    """Raise if an expert was trained for another base model family.
 
     Args:
         expert: the expert.
-        family_name: the model's family, `sd15` and so on.
-        text_width: width of the model's text embeddings.
+        family_name: family of the model, such as `sd15`.
+        text_width: width of the text embeddings of the model.
 
     Raises:
         ValueError: naming the expert, both families and both widths.
     """
-    own = expert.text_width
-    if expert.family == family_name and own in (None, text_width):
+    width = expert.text_width
+    if expert.family == family_name and width in (None, text_width):
         return
     model = FAMILY_NAMES.get(family_name, family_name)
-    trained = FAMILY_NAMES.get(expert.family, expert.family) + (f" (text width {own})" if own else "")
+    trained = FAMILY_NAMES.get(expert.family, expert.family) + (f" (text width {width})" if width else "")
     raise ValueError(
         f"expert {expert.name!r} was trained for {trained}; this model is {model} ({text_width}). "
         f"Load an {model} expert."
@@ -189,7 +189,7 @@ def _refuse_checkpoint(state: LazyTensors) -> None:
 
 
 def _peft_config(path: Path, state: LazyTensors) -> dict[str, Any]:
-    """Return PEFT's LoraConfig from the file's own metadata or, for a PEFT file, from beside it."""
+    """Return PEFT's LoraConfig from the file's metadata or, for a PEFT file, from the file beside it."""
     text = state.metadata.get("lora_adapter_metadata")
     beside = path.with_name("adapter_config.json")
     if text is None and beside.is_file() and any(key.startswith("base_model.model.") for key in state):
@@ -205,7 +205,7 @@ def _check_finite(layers: Mapping[str, LowRank]) -> None:
     for module, layer in layers.items():
         if not bool(layer.up.isfinite().all() and layer.down.isfinite().all()):
             raise ValueError(
-                f"{module} holds values that are not finite. Its training diverged; use another file."
+                f"{module} has values that are not finite, so its training diverged. Use another file."
             )
 
 

@@ -1,4 +1,4 @@
-"""From a fully tuned model to an expert: the difference to its base, layer by layer, as a LoRA."""
+"""Extract an expert from a fully tuned model: the difference to its base, layer by layer, as a LoRA."""
 
 from __future__ import annotations
 
@@ -21,61 +21,6 @@ from .lora_keys import is_layer
 from .low_rank import LowRank
 
 
-@dataclass(eq=False)
-class Outcome:
-    """What comparing two models found.
-
-    Attributes:
-        base: of all weights before.
-        tuned: of all weights after.
-        layers: per changed layer, without its update.
-        left_out: squared change of each tensor that a LoRA cannot hold.
-    """
-
-    base: WeightsDigest
-    tuned: WeightsDigest
-    layers: dict[str, Factored] = field(default_factory=dict)
-    left_out: dict[str, float] = field(default_factory=dict)
-
-
-def provenance(outcome: Outcome, config: ExtractConfig, *, base: str, tuned: str) -> dict[str, str]:
-    """State both models, the options, and where the squared change went: shares that add up to 1.
-
-    Args:
-        outcome: of all tensors.
-        config: options of the extraction.
-        base: name of the base model.
-        tuned: name of the tuned model.
-    """
-    found = outcome.layers.values()
-    left_out = math.fsum(outcome.left_out.values())
-    total = math.fsum(layer.total for layer in found) + left_out
-    kept = math.fsum(layer.kept for layer in found)
-    rounding = math.fsum(layer.rounding for layer in found)
-    shares = {"kept": kept, "rounding": rounding, "left_out": left_out}
-    shares["cut"] = max(0.0, total - kept - rounding - left_out)
-    models = [
-        {"name": base, "hash": outcome.base.hexdigest()},
-        {"name": tuned, "hash": outcome.tuned.hexdigest()},
-    ]
-    return {
-        "alignguard.extracted_from": json.dumps(dict(zip(("base", "tuned"), models, strict=True))),
-        "alignguard.base_hash": models[0]["hash"],
-        "alignguard.extract_rank": str(config.rank),
-        "alignguard.extract_energy": f"{config.energy:g}",
-        "alignguard.change": json.dumps({name: round(value / total, 6) for name, value in shares.items()}),
-        "alignguard.kept_energy_per_layer": json.dumps(
-            {module: round(layer.kept / layer.total, 4) for module, layer in outcome.layers.items()}
-        ),
-        "alignguard.not_representable": json.dumps(
-            {name: float(f"{math.sqrt(squared):.4g}") for name, squared in outcome.left_out.items()}
-        ),
-    }
-
-
-__all__ = ["extract_expert"]
-
-
 def extract_expert(
     base: Path,
     tuned: Path,
@@ -86,75 +31,127 @@ def extract_expert(
 ) -> SafetyExpert:
     """Turn what tuning changed in the UNet into an expert; one pair of tensors is in memory at a time.
 
-    Both may be single files under the original names, UNets alone, or folders of diffusers, sharded or
-    not, in any mixture. Every linear layer and convolution is approximated; norms and biases have no
-    place in a LoRA, and are named in the metadata with the size of their change.
+    Both models may be single files with the original names, UNets alone, or folders of diffusers, sharded or
+    not, in any mixture. Every linear layer and convolution is approximated. Norms and biases cannot be part
+    of a LoRA; the metadata names them with the size of their change.
 
     Args:
-        base: what was tuned, as exactly as it is to be had.
-        tuned: the result.
+        base: the model before tuning, as close to the original base as available.
+        tuned: the model after tuning.
         config: rank and energy.
-        categories: what the tuning protects from; a file rarely says.
-        on_progress: called with (tensors done, tensors); what it raises ends the work.
+        categories: what the tuned model protects from; its file rarely states it.
+        on_progress: called with (tensors done, tensors); an exception raised by it ends the work.
 
     Returns:
         The expert, named after the tuned model. The same files give the same bytes.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: naming the files, if one cannot be read as a UNet (see `UnetFile`), they are not of one
-            line and size, nothing was changed, or only what a LoRA cannot hold.
+        ValueError: naming the files, if one cannot be read as a UNet (see `UnetFile`), their families or
+            sizes differ, nothing was changed, or only what a LoRA cannot hold.
     """
     categories = normalize_categories(categories)
     before, after = UnetFile(base), UnetFile(tuned)
     _check_pair(before, after)
-    outcome = Outcome(WeightsDigest(), WeightsDigest())
+    comparison = _Comparison()
     layers: dict[str, LowRank] = {}
     for done, name in enumerate(sorted(before.shapes), start=1):  # the order that weights are hashed in
-        update = _compare(before, after, name, config, outcome)
+        update = _compare(before, after, name, config, comparison)
         if update is not None:
             layers[name.removesuffix(".weight")] = update
         if on_progress:
             on_progress(done, len(before.shapes))
-    _check_changed(layers, outcome, before, after)
-    metadata = provenance(outcome, config, base=before.name, tuned=after.name)
+    if not layers:
+        raise ValueError(_reason_for_no_layers(comparison, before, after))
+    metadata = comparison.metadata(config, base=before.name, tuned=after.name)
     return SafetyExpert(layers, categories, before.family, metadata, f"extracted from {after.name}")
 
 
+@dataclass(eq=False)
+class _Comparison:
+    """The result of comparing two models, tensor by tensor.
+
+    Attributes:
+        base: digest of all weights before tuning.
+        tuned: digest of all weights after tuning.
+        layers: per changed layer, without its update.
+        left_out: squared change of each tensor that a LoRA cannot hold.
+    """
+
+    base: WeightsDigest = field(default_factory=WeightsDigest)
+    tuned: WeightsDigest = field(default_factory=WeightsDigest)
+    layers: dict[str, Factored] = field(default_factory=dict)
+    left_out: dict[str, float] = field(default_factory=dict)
+
+    def metadata(self, config: ExtractConfig, *, base: str, tuned: str) -> dict[str, str]:
+        """State both models, the options, and where the squared change went, in shares that add up to 1.
+
+        Args:
+            config: options of the extraction.
+            base: name of the base model.
+            tuned: name of the tuned model.
+        """
+        left_out = math.fsum(self.left_out.values())
+        total = math.fsum(layer.total for layer in self.layers.values()) + left_out
+        kept = math.fsum(layer.kept for layer in self.layers.values())
+        rounding = math.fsum(layer.rounding for layer in self.layers.values())
+        shares = {"kept": kept, "rounding": rounding, "left_out": left_out}
+        shares["cut"] = max(0.0, total - kept - rounding - left_out)
+        models = {
+            "base": {"name": base, "hash": self.base.hexdigest()},
+            "tuned": {"name": tuned, "hash": self.tuned.hexdigest()},
+        }
+        return {
+            "alignguard.extracted_from": json.dumps(models),
+            "alignguard.base_hash": models["base"]["hash"],
+            "alignguard.extract_rank": str(config.rank),
+            "alignguard.extract_energy": f"{config.energy:g}",
+            "alignguard.change": json.dumps(
+                {name: round(value / total, 6) for name, value in shares.items()}
+            ),
+            "alignguard.kept_energy_per_layer": json.dumps(
+                {module: round(layer.kept / layer.total, 4) for module, layer in self.layers.items()}
+            ),
+            "alignguard.not_representable": json.dumps(
+                {name: float(f"{math.sqrt(squared):.4g}") for name, squared in self.left_out.items()}
+            ),
+        }
+
+
 def _compare(
-    before: UnetFile, after: UnetFile, name: str, config: ExtractConfig, outcome: Outcome
+    before: UnetFile, after: UnetFile, name: str, config: ExtractConfig, comparison: _Comparison
 ) -> LowRank | None:
-    """Return the update of one layer, if it changed and can be one; the outcome takes down everything."""
+    """Add one tensor to the comparison; return its update if it changed and a LoRA can hold the change."""
     old, new = before.tensor(name), after.tensor(name)
-    outcome.base.add(name, old)
-    outcome.tuned.add(name, new)
+    comparison.base.add(name, old)
+    comparison.tuned.add(name, new)
     change = new.to(torch.float32, copy=True).sub_(old)
     if not bool(change.isfinite().all()):
-        raise ValueError(f"{name} holds values that are not finite. Use other files.")
+        raise ValueError(f"{name} has values that are not finite. Use other files.")
     if not bool(change.count_nonzero()):
         return None
     module = name.removesuffix(".weight")
     if change.ndim < 2 or not is_layer(module):
-        outcome.left_out[name] = squared_norm(change)
+        comparison.left_out[name] = squared_norm(change)
         return None
     variance = rounding_variance(old, new, change)
-    found = factor(change.flatten(1), variance, config, named_generator(f"extract/{module}"))
-    outcome.layers[module] = found._replace(update=None)
-    return found.update
+    factored = factor(change.flatten(1), variance, config, named_generator(f"extract/{module}"))
+    comparison.layers[module] = factored._replace(update=None)
+    return factored.update
 
 
 def _check_pair(before: UnetFile, after: UnetFile) -> None:
     if before.family != after.family:
-        one, other = (FAMILY_NAMES[each.family] for each in (before, after))
         raise ValueError(
-            f"{before.name} is {one}, but {after.name} is {other}. Choose the model that was tuned as base."
+            f"{before.name} is {FAMILY_NAMES[before.family]}, but {after.name} is "
+            f"{FAMILY_NAMES[after.family]}. Choose the model that was tuned as base."
         )
     names = sorted(before.shapes.keys() ^ after.shapes.keys())
     if names:
         owner = before if names[0] in before.shapes else after
         raise ValueError(
-            f"{before.name} and {after.name} are of different build: {len(names)} tensors are in one only, "
-            f"such as {names[0]} in {owner.name}. Choose the model that was tuned as base."
+            f"{before.name} and {after.name} have different layers: {len(names)} tensors are in only one of "
+            f"them, such as {names[0]} in {owner.name}. Choose the model that was tuned as base."
         )
     for name, shape in before.shapes.items():
         if shape != after.shapes[name]:
@@ -164,16 +161,14 @@ def _check_pair(before: UnetFile, after: UnetFile) -> None:
             )
 
 
-def _check_changed(layers: dict[str, LowRank], outcome: Outcome, before: UnetFile, after: UnetFile) -> None:
-    if layers:
-        return
-    if not outcome.layers and not outcome.left_out:
-        raise ValueError(
-            f"the UNets of {before.name} and {after.name} hold equal weights, so nothing can be extracted. "
-            "Choose the base model and a model that was tuned from it."
+def _reason_for_no_layers(comparison: _Comparison, before: UnetFile, after: UnetFile) -> str:
+    if not comparison.layers and not comparison.left_out:
+        return (
+            f"the UNets of {before.name} and {after.name} hold equal weights, so there is nothing to "
+            "extract. Choose the base model and a model that was tuned from it."
         )
-    raise ValueError(
-        f"{after.name} differs from {before.name} in {len(outcome.left_out)} norms and biases, and in "
-        f"{len(outcome.layers)} layers by no more than the rounding of the stored weights; a LoRA would hold "
-        "nothing. Use both models in fp32, if there are such files."
+    return (
+        f"{after.name} differs from {before.name} in {len(comparison.left_out)} norms and biases, and in "
+        f"{len(comparison.layers)} layers by no more than the rounding of the stored weights, so a LoRA "
+        "would hold nothing. Use both models in fp32, if such files exist."
     )

@@ -1,4 +1,4 @@
-"""The leading components of a layer's change, and which of them are more than rounding of the files."""
+"""Factor the change of one layer into its leading components, without those that may be rounding noise."""
 
 import math
 from typing import NamedTuple
@@ -9,23 +9,22 @@ from torch import Tensor
 from ..config import ExtractConfig
 from .low_rank import LowRank
 
-OVERSAMPLING = 8  # more directions than asked for, which makes the last ones accurate
-POWER_ITERATIONS = 4  # each sharpens the spectrum by a square; enough where it hardly falls
-EXACT_BELOW = 256  # a smaller side is decomposed whole, which costs nothing
-# A random matrix of this size exceeds the edge of its spectrum by less.
-_EDGE_MARGIN = 1.05
-_ROUNDS = 8
-_CHUNK = 1 << 20  # elements looked at together, which keeps copies of them small
+OVERSAMPLING = 8  # directions beyond the rank, which make the last components accurate
+POWER_ITERATIONS = 4  # each squares the spectrum; enough for one that hardly falls
+EXACT_BELOW = 256  # up to this smaller side an exact SVD costs nothing
+_EDGE_MARGIN = 1.05  # a random matrix of a layer's size exceeds the edge of its spectrum by less
+_MAX_ROUNDS = 8
+_CHUNK = 1 << 20  # elements per step, which keeps fp64 copies small
 
 
 class Factored(NamedTuple):
     """The change of one layer as a low-rank update.
 
     Attributes:
-        update: None if no component stands out from the rounding.
+        update: None if no component exceeds the rounding noise.
         total: squared Frobenius norm of the change.
-        kept: the part of it that the update holds.
-        rounding: the part of the rest that rounding of the stored weights explains.
+        kept: the part of `total` that the update holds.
+        rounding: the part of the remainder that rounding of the stored weights explains.
     """
 
     update: LowRank | None
@@ -37,13 +36,13 @@ class Factored(NamedTuple):
 def factor(
     change: Tensor, rounding_variance: float, config: ExtractConfig, generator: torch.Generator
 ) -> Factored:
-    """Approximate a change by its largest singular components, none of them mere rounding.
+    """Approximate a change by its largest singular components, as far as they exceed the rounding noise.
 
     Args:
         change: (d_out, d_in), fp32, not all zero.
-        rounding_variance: see `rounding_variance`.
+        rounding_variance: variance per element that rounding puts into the change, see the function.
         config: rank and energy.
-        generator: draws the directions of the search where the matrix is large.
+        generator: draws the directions of the search, for a large matrix.
     """
     total = squared_norm(change)
     u, s, vh = leading_components(change, config.rank, generator)
@@ -63,19 +62,19 @@ def factor(
 def leading_components(
     matrix: Tensor, rank: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the largest singular values and their vectors: exact for small matrices, else by a search.
+    """Return the largest singular values and their vectors: exact for a small matrix, else by a search.
 
-    The search multiplies random directions by the matrix and its transpose, orthonormal after each step,
-    and decomposes the matrix within what they span (Halko, Martinsson and Tropp 2011, arXiv:0909.4061,
+    The search multiplies random directions by the matrix and its transpose, orthonormalises them after each
+    step, and decomposes the matrix in their span (Halko, Martinsson and Tropp 2011, arXiv:0909.4061,
     algorithms 4.4 and 5.1).
 
     Args:
         matrix: (d_out, d_in), fp32.
-        rank: number of components, fewer if the matrix has fewer.
-        generator: for the directions.
+        rank: number of components; at most min(d_out, d_in) are returned.
+        generator: draws the directions.
 
     Returns:
-        u (d_out, k), s (k,) falling, vh (k, d_in); k = min(rank, d_out, d_in).
+        u (d_out, k), s (k,) descending, vh (k, d_in); k = min(rank, d_out, d_in).
     """
     k = min(rank, *matrix.shape)
     if min(matrix.shape) <= max(EXACT_BELOW, 2 * (k + OVERSAMPLING)):
@@ -91,16 +90,16 @@ def leading_components(
 
 
 def squared_norm(tensor: Tensor) -> float:
-    """Return the sum of squares, added up in fp64."""
+    """Return the sum of squares, in fp64."""
     return sum(float(part.double().square().sum()) for part in tensor.flatten().split(_CHUNK))
 
 
 def rounding_variance(base: Tensor, tuned: Tensor, change: Tensor) -> float:
     """Return the variance per element that rounding to the stored types puts into a change.
 
-    A value is off by at most half the spacing of its type there, evenly, so by a variance of
-    spacing^2 / 12. The coarser of both files counts, and only where they differ: what rounding hid
-    altogether is not in the change.
+    The error of a value is uniform within half the spacing of its type at that value, so its variance is
+    spacing^2 / 12. The coarser of both files counts, and only for elements that differ: a change that
+    rounding hid completely is not in the difference.
 
     Args:
         base: as stored, any shape.
@@ -122,21 +121,21 @@ def _spacing(values: Tensor) -> Tensor:
 def _above_rounding(
     squared: Tensor, rest: float, shape: tuple[int, int], variance: float
 ) -> tuple[int, float]:
-    """Return how many components stand out from the rounding, and the variance it really has.
+    """Return the number of components above the rounding noise, and the variance of that noise.
 
     Independent noise of variance v has singular values up to sqrt(v) * (sqrt(d_out) + sqrt(d_in))
-    (Marchenko and Pastur 1967): a component below cannot be told from it. v is at most what is left over,
-    since a change that was never rounded has none; found by going round, for what is left over depends
-    on it.
+    (Marchenko and Pastur 1967), so smaller components cannot be distinguished from it. v is at most the
+    variance of what the components leave, because a change that was never rounded has no noise. What they
+    leave depends on v in turn, so both are iterated.
 
     Args:
-        squared: squared singular values, falling, fp64.
+        squared: squared singular values, descending, fp64.
         rest: squared norm beyond them.
         shape: (d_out, d_in).
-        variance: what rounding puts into an element at most.
+        variance: upper bound of the variance that rounding puts into an element.
     """
     count = -1
-    for _ in range(_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         edge = _EDGE_MARGIN**2 * variance * (math.sqrt(shape[0]) + math.sqrt(shape[1])) ** 2
         before, count = count, int((squared > edge).sum())
         elements = (shape[0] - count) * (shape[1] - count)
@@ -147,6 +146,6 @@ def _above_rounding(
 
 
 def _num_for_energy(squared: Tensor, wanted: float) -> int:
-    """Return how many components reach a sum of squares, all of them if they do not."""
+    """Return how many components reach a sum of squares; all of them if they do not reach it."""
     short = int((squared.cumsum(0) < wanted * (1 - 1e-9)).sum())
     return min(len(squared), short + 1)

@@ -1,4 +1,4 @@
-"""The layers of a LoRA file in any dialect, read one at a time or all at once."""
+"""Read the layers of a LoRA file in any dialect, one at a time or all at once."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,19 +11,19 @@ from .low_rank import LowRank
 
 
 class LoraLayers(Mapping[str, LowRank]):
-    """The layers by diffusers path, in sorted order; each is read from the state whenever it is asked for.
+    """The layers of a LoRA by diffusers path, sorted; each access reads the layer from the state again.
 
-    The scale is folded into `up` once. It is alpha / rank where the file holds an alpha. Else PEFT's own
-    configuration decides, if there is one, rsLoRA's alpha / sqrt(rank) included (Kalajdzievski 2023,
-    arXiv:2312.03732). Else it is 1, as in all hosts. A layer is a fp32 copy on the CPU.
+    The scale is folded into `up` once. It is alpha / rank if the file holds an alpha. Otherwise PEFT's
+    configuration decides, if there is one, including rsLoRA's alpha / sqrt(rank) (Kalajdzievski 2023,
+    arXiv:2312.03732). Otherwise it is 1, as in all hosts. A layer is an fp32 copy on the CPU.
 
     Args:
-        state: keys as in the file; factors (rank, d_in) and (d_out, rank), convolutions as 4-D. A mapping
-            that reads lazily is not read before a layer is asked for, so never if the keys are refused.
+        state: keys as in the file; factors (rank, d_in) and (d_out, rank), 4-D for convolutions. If the
+            mapping reads lazily, no tensor is read before a layer is accessed, and none if a key is refused.
         peft_config: PEFT's LoraConfig as a dict: `lora_alpha`, `use_rslora`, `alpha_pattern`.
 
     Raises:
-        ValueError: see `group_keys`; and, when a layer is asked for, for factors that do not fit each other.
+        ValueError: see `group_keys`; and, when a layer is accessed, if its factors do not fit each other.
     """
 
     def __init__(self, state: Mapping[str, Tensor], *, peft_config: Mapping[str, Any] | None = None) -> None:
@@ -44,7 +44,7 @@ class LoraLayers(Mapping[str, LowRank]):
 def parse_lora(
     state: Mapping[str, Tensor], *, peft_config: Mapping[str, Any] | None = None
 ) -> dict[str, LowRank]:
-    """Return all layers of a LoRA, which then do not depend on the state; see `LoraLayers`."""
+    """Return all layers of a LoRA as copies that do not depend on the state; see `LoraLayers`."""
     return dict(LoraLayers(state, peft_config=peft_config))
 
 
@@ -73,8 +73,7 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     pattern = config.get("alpha_pattern") or {}
     if not isinstance(pattern, Mapping):
         raise ValueError(f"alpha_pattern must name layers and their alphas, got {pattern!r}.")
-    own = (key for key in pattern if f".{module}".endswith(f".{key}"))
-    key = next(own, None)
+    key = next((key for key in pattern if f".{module}".endswith(f".{key}")), None)
     alpha = config.get("lora_alpha") if key is None else pattern[key]
     if alpha is None:
         return 1.0

@@ -1,7 +1,7 @@
-"""LoRA key dialects (Kohya, diffusers, PEFT, native) to and from one form: UNet path -> `LowRank`.
+"""Translate LoRA key dialects (Kohya, diffusers, PEFT, native) to and from one form: UNet path -> `LowRank`.
 
-Factors come in as `<prefix><module><suffix>`. To read one more suffix or prefix, add a row to
-`_SUFFIXES` or `_PREFIXES`; module names themselves follow the grammar `_MODULE`.
+A key has the form `<prefix><module><suffix>`. To read one more suffix or prefix, add a row to `_SUFFIXES` or
+`_PREFIXES`; module names follow the grammar `_MODULE`.
 """
 
 import re
@@ -43,8 +43,8 @@ _MODULE = (
     r"|(?:downsamplers|upsamplers)\.0\.conv)"
     r"|(?:time_embedding|add_embedding)\.linear_[12]|conv_in|conv_out"
 )
-# The words between the dots. Kohya joins them by the underscore they also contain, so they are told
-# apart by this list alone; a longer word stands before the one it begins with.
+# The words between the dots. Kohya joins them by underscores, which the words also contain, so only this list
+# tells them apart; a longer word must come before any word that it begins with.
 _WORDS = (
     r"down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks|attentions|transformer_blocks|"
     r"attn[12]|to_q|to_k|to_v|to_out|ff|net|proj_in|proj_out|proj|resnets|time_emb_proj|conv_shortcut|conv_in|"
@@ -57,7 +57,7 @@ _NATIVE = r"(?:(input_blocks|output_blocks)\.(\d+)|middle_block)\.1\.(.+)"
 
 @dataclass(frozen=True)
 class Coverage:
-    """Which layers of an expert a model has; an expert is never applied by half in silence."""
+    """Layers of an expert that a model has, and layers that it lacks."""
 
     matched: tuple[str, ...]
     missing: tuple[str, ...]
@@ -68,11 +68,13 @@ class Coverage:
         return len(self.matched) + len(self.missing)
 
     def sentence(self) -> str:
-        """Return the outcome for people: the counts, and the first missing layers by name."""
+        """Return the counts, and the first missing layers by name, for people."""
         if not self.missing:
             return f"All {self.total} layers of the expert match this model."
-        named = _first(self.missing)
-        return f"{len(self.matched)} of {self.total} layers of the expert match this model. Missing: {named}."
+        return (
+            f"{len(self.matched)} of {self.total} layers of the expert match this model. "
+            f"Missing: {_first(self.missing)}."
+        )
 
 
 def coverage(expert_modules: Iterable[str], model_modules: Iterable[str]) -> Coverage:
@@ -85,15 +87,15 @@ def coverage(expert_modules: Iterable[str], model_modules: Iterable[str]) -> Cov
 
 
 def is_layer(module: str) -> bool:
-    """Say whether a diffusers path is that of a UNet layer a LoRA can change."""
+    """Return whether a diffusers path names a UNet layer that a LoRA can change."""
     return bool(re.fullmatch(_MODULE, module))
 
 
 def kohya_name(module: str) -> str:
-    """Return a layer's name in Kohya files, `lora_unet_` and the path with underscores.
+    """Return a layer's name in Kohya files: `lora_unet_` and the path with underscores.
 
     Raises:
-        ValueError: if the path is not that of a UNet layer.
+        ValueError: if the path is not the diffusers path of a UNet layer.
     """
     if not is_layer(module):
         raise ValueError(f"{module!r} is not the diffusers path of a UNet layer.")
@@ -101,10 +103,10 @@ def kohya_name(module: str) -> str:
 
 
 def module_of_kohya(name: str) -> str:
-    """Return the diffusers path of a layer named in Kohya's way; SDXL's native names are read too.
+    """Return the diffusers path of a layer from its Kohya name, SDXL's native names included.
 
     Raises:
-        ValueError: if the name is not that of a UNet layer.
+        ValueError: if the name is not the Kohya name of a UNet layer.
     """
     words = name.removeprefix(KOHYA_PREFIX)
     if name == words or not re.fullmatch(_KOHYA_NAME, words):
@@ -113,38 +115,41 @@ def module_of_kohya(name: str) -> str:
 
 
 def group_keys(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Sort the keys of a LoRA file in any dialect by layer: diffusers path -> `up`, `down`, `alpha` -> key.
+    """Group the keys of a LoRA file in any dialect by layer: diffusers path -> `up`, `down`, `alpha` -> key.
 
     Raises:
-        ValueError: for a key that is not of a UNet LoRA (the first few are named), a text encoder's
-            key, another method than LoRA, or half a layer.
+        ValueError: if a key does not belong to a UNet LoRA (the first few are named), belongs to a text
+            encoder or to another method than LoRA, or a layer lacks a factor.
     """
     grouped: dict[str, dict[str, str]] = {}
     unknown = []
     for key in keys:
-        found = _locate(key)
-        if found is None:
+        location = _locate(key)
+        if location is None:
             unknown.append(key)
-        elif found[1] in grouped.setdefault(found[0], {}):
-            raise ValueError(f"{found[0]} occurs twice in one file: {grouped[found[0]][found[1]]} and {key}.")
-        else:
-            grouped[found[0]][found[1]] = key
+            continue
+        module, role = location
+        keys_of_module = grouped.setdefault(module, {})
+        if role in keys_of_module:
+            raise ValueError(f"{module} occurs twice in one file: {keys_of_module[role]} and {key}.")
+        keys_of_module[role] = key
     if unknown or not grouped:
         raise ValueError(_refusal(unknown))
-    for module, own in grouped.items():
-        if not {"up", "down"} <= own.keys():
+    for module, keys_of_module in grouped.items():
+        if not {"up", "down"} <= keys_of_module.keys():
             raise ValueError(
-                f"{module} has only {_first(own.values())}; its up and down factors must both exist."
+                f"{module} has only {_first(keys_of_module.values())}; its up and down factors must both "
+                "exist."
             )
     return grouped
 
 
 def to_kohya(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tensor]:
-    """Return Kohya keys: lora_up, lora_down and an explicit alpha equal to the rank, so a scale of 1.
+    """Return Kohya keys: lora_up, lora_down and an explicit alpha equal to the rank, which means scale 1.
 
     Args:
         layers: updates by diffusers path.
-        family: base model line, for which a convolution's factors are made 4-D, see `kernel_of`.
+        family: base model family, which decides which factors are 4-D, see `kernel_of`.
     """
     state: dict[str, Tensor] = {}
     for module, layer in layers.items():
@@ -156,7 +161,7 @@ def to_kohya(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tenso
 
 
 def to_diffusers(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
-    """Return the keys diffusers' `load_lora_weights` reads, `unet.<path>.lora.up.weight`; scale 1."""
+    """Return the keys that diffusers' `load_lora_weights` reads, `unet.<path>.lora.up.weight`; scale 1."""
     return _dotted(layers, "unet.", ".lora.up.weight", ".lora.down.weight")
 
 
@@ -171,21 +176,20 @@ def _dotted(layers: Mapping[str, LowRank], prefix: str, up: str, down: str) -> d
 
 
 def _locate(key: str) -> tuple[str, str] | None:
-    """Return (diffusers path, up | down | alpha) of a key, or None if it is not of a UNet LoRA."""
+    """Return (diffusers path, up | down | alpha) of a key, or None if it does not belong to a UNet LoRA."""
     plain = re.sub(_ADAPTER_NAME, r"\1\2", key)
     suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
     if suffix is None:
         return None
     name = plain.removesuffix(suffix)
     try:
-        return (module_of_kohya(name) if name.startswith(KOHYA_PREFIX) else _of_dotted(name)), _SUFFIXES[
-            suffix
-        ]
+        module = module_of_kohya(name) if name.startswith(KOHYA_PREFIX) else _module_of_dotted(name)
     except ValueError:
         return None
+    return module, _SUFFIXES[suffix]
 
 
-def _of_dotted(name: str) -> str:
+def _module_of_dotted(name: str) -> str:
     prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
     path = name.removeprefix(prefix)
     if ".processor." in path:
@@ -201,9 +205,9 @@ def _module(path: str) -> str:
 
 
 def _from_native(path: str) -> str:
-    """Translate the transformer layers of the original code's names, which SDXL's LoRAs use.
+    """Translate a transformer layer's name in the original code, which LoRAs for SDXL use.
 
-    Three entries per resolution (two residual blocks and a resampler), as in SD 1.5, SD 2.1 and SDXL;
+    SD 1.5, SD 2.1 and SDXL have three entries per resolution (two residual blocks and a resampler);
     input_blocks starts with the first convolution.
     """
     match = re.fullmatch(_NATIVE, path)
@@ -214,22 +218,26 @@ def _from_native(path: str) -> str:
         return f"mid_block.attentions.0.{rest}"
     level, layer = divmod(int(number) - (side == "input_blocks"), 3)
     if level < 0 or (side == "input_blocks" and layer == 2):
-        return path  # the first convolution or a resampler: no transformer stands there
+        return path  # the first convolution or a resampler, which has no transformer
     return f"{'down_blocks' if side == 'input_blocks' else 'up_blocks'}.{level}.attentions.{layer}.{rest}"
 
 
 def _refusal(unknown: list[str]) -> str:
     if not unknown:
         return "it holds no LoRA layers."
-    text = [key for key in unknown if re.match(_TEXT_ENCODER, key)]
-    if text:
+    of_text_encoder = [key for key in unknown if re.match(_TEXT_ENCODER, key)]
+    if of_text_encoder:
         return (
-            f"it also changes the text encoder ({_first(text)}). Only LoRAs of the UNet alone are supported."
+            f"it also changes the text encoder ({_first(of_text_encoder)}). Only LoRAs of the UNet alone are "
+            "supported."
         )
-    other = [key for key in unknown if re.search(_OTHER_METHODS, key)]
-    if other:
-        return f"it is a DoRA, LoCon, LoHa, LoKr or OFT file ({_first(other)}). Only plain LoRA is supported."
-    return f"{len(unknown)} keys are not of a LoRA for a Stable Diffusion UNet: {_first(unknown)}."
+    of_other_method = [key for key in unknown if re.search(_OTHER_METHODS, key)]
+    if of_other_method:
+        return (
+            f"it is a DoRA, LoCon, LoHa, LoKr or OFT file ({_first(of_other_method)}). Only plain LoRA is "
+            "supported."
+        )
+    return f"{len(unknown)} keys do not belong to a LoRA for a Stable Diffusion UNet: {_first(unknown)}."
 
 
 def _first(names: Iterable[str], count: int = 3) -> str:

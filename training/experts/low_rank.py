@@ -1,4 +1,4 @@
-"""A low-rank update of one Linear, kept as its two factors; the dense matrix is rarely needed."""
+"""A low-rank update of one Linear, stored as its two factors; the dense matrix is rarely needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _OVERSAMPLING = 10  # Halko et al. 2011, section 4.2: 5 or 10
-_POWER_ITERATIONS = 4  # keeps over 0.97 of what the exact SVD keeps of pure noise, the worst case
+_POWER_ITERATIONS = 4  # of pure noise, the worst case, this keeps over 0.97 of what the exact SVD keeps
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no single truth value, so equality stays identity
@@ -54,7 +54,7 @@ class LowRank:
         return self.down.shape[1]
 
     def delta(self) -> Tensor:
-        """Return the dense update, shape (d_out, d_in). Meant for tests and small layers."""
+        """Return the dense update, shape (d_out, d_in)."""
         return self.up @ self.down
 
     def scaled(self, factor: float) -> "LowRank":
@@ -64,8 +64,7 @@ class LowRank:
     def norm(self) -> float:
         """Return the Frobenius norm of the delta without forming it.
 
-        ||B A||_F^2 = sum((B^T B) * (A A^T)), two (rank, rank) matrices, in fp64 because parts of a
-        sum may cancel.
+        ||B A||_F^2 = sum((B^T B) * (A A^T)) of two (rank, rank) matrices, in fp64 because terms may cancel.
         """
         up, down = self.up.double(), self.down.double()
         squared = ((up.T @ up) * (down @ down.T)).sum()
@@ -88,7 +87,7 @@ class LowRank:
         neither overflows when stored in fp16.
 
         Args:
-            rank: at least 1. From this factor pair's own rank on, the pair itself is returned.
+            rank: at least 1. If it is not below the rank of this update, the update itself is returned.
 
         Returns:
             The approximation, and the share of the squared norm it keeps, in [0, 1] (1 for a zero delta).
@@ -126,14 +125,14 @@ def concatenate(parts: Sequence[LowRank]) -> LowRank:
 
 
 def approximate(dense: Tensor, rank: int) -> tuple[LowRank, float]:
-    """Return the best approximation of a dense update at a rank, its singular values shared by the factors.
+    """Return the best approximation of a dense update at a rank, sqrt(S) on both sides as in `truncated`.
 
-    Small ones by an exact SVD. Where the rank is far below the size, by a randomised one (Halko et al. 2011,
-    arXiv:0909.4061, algorithm 4.4) with its own fixed generator: the same matrix gives the same factors.
+    By an exact SVD if the matrix is small. If the rank is far below the size, by a randomised SVD (Halko et
+    al. 2011, arXiv:0909.4061, algorithm 4.4) with a fixed generator: the same matrix gives the same factors.
 
     Args:
         dense: shape (d_out, d_in), fp32 or fp64.
-        rank: at least 1; more than min(d_out, d_in) is that.
+        rank: at least 1; at most min(d_out, d_in) is used.
 
     Returns:
         The approximation, and the share of the squared norm it keeps, in [0, 1] (1 for a zero update).
@@ -154,7 +153,7 @@ def approximate(dense: Tensor, rank: int) -> tuple[LowRank, float]:
 
 
 def _range(dense: Tensor, width: int) -> Tensor:
-    """Return an orthonormal basis of nearly all that the leading directions reach, (d_out, width)."""
+    """Return an orthonormal basis that nearly spans the leading directions, (d_out, width)."""
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(dense.shape[1], width, generator=generator).to(dense)
     for _ in range(_POWER_ITERATIONS):

@@ -3,53 +3,13 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..rules.categories import FAMILY_NAMES
 from .low_rank import LowRank
-from .merge_facts import block_of, depth, merge_facts, merge_lines
+from .merge_facts import LayerFacts, MemberFacts, MergeFacts, block_of, depth, merge_facts, short_name
 
-_SHARES = {  # share of the squared change -> where it went
-    "kept": "in this expert",
-    "rounding": "rounding of the stored weights, not a change",
-    "left_out": "in norms and biases, which a LoRA cannot hold",
-    "cut": "beyond the rank and energy asked for",
-}
-_NAMED = 3
-
-
-def extraction_lines(metadata: Mapping[str, str]) -> list[str]:
-    """Say which models a file is the difference of; nothing for other files."""
-    try:
-        models = json.loads(metadata["alignguard.extracted_from"])
-        shares = json.loads(metadata["alignguard.change"])
-        lines = [f"extracted from: {models['tuned']['name']}, tuned from {models['base']['name']}"]
-        lines += ["squared change of the weights:"]
-        lines += [f"  {100 * float(shares[name]):>8.3f} %  {text}" for name, text in _SHARES.items()]
-        left_out = json.loads(metadata["alignguard.not_representable"])
-        return lines + _left_out({name: float(norm) for name, norm in left_out.items()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-
-
-def _left_out(norms: Mapping[str, float]) -> list[str]:
-    """Count the tensors left out by kind, and name those that changed most."""
-    if not norms:
-        return []
-    kinds = Counter(_kind(name) for name in norms)
-    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    largest = sorted(norms, key=lambda name: (-norms[name], name))[:_NAMED]
-    named = ", ".join(f"{name} ({norms[name]:.3g})" for name in largest)
-    return [f"changed, but not in this expert: {counted}; most: {named}"]
-
-
-def _kind(name: str) -> str:
-    module, _, part = name.rpartition(".")
-    kind = {"weight": "weights", "bias": "biases"}.get(part, "other tensors")
-    return f"norm {kind}" if "norm" in module.rpartition(".")[2] else kind
-
-
-_STATED = {  # metadata key -> label
+_LABELS = {  # metadata key -> label
     "alignguard.objective": "objective",
     "modelspec.resolution": "resolution",
     "alignguard.steps": "steps",
@@ -66,6 +26,15 @@ _STATED = {  # metadata key -> label
     "alignguard.calibration_source": "calibration latents",
     "alignguard.calibration_agreement": "agreement of two halves of the calibration",
 }
+_SHARES = {  # share of an extraction's squared change -> where it went
+    "kept": "in this expert",
+    "rounding": "rounding of the stored weights, not a change",
+    "left_out": "in norms and biases, which a LoRA cannot hold",
+    "cut": "beyond the rank and energy asked for",
+}
+_NUM_NAMED = 3  # tensors left out that are named
+_HASH_DIGITS = 12
+_CELL = 9  # characters of a column
 
 
 def report_text(
@@ -75,14 +44,14 @@ def report_text(
     layers: Mapping[str, LowRank],
     metadata: Mapping[str, str],
 ) -> str:
-    """Describe an expert: what it is, how it was made if the file says so, and where it acts.
+    """Describe an expert: its properties, how it was made if the file states it, and where it acts.
 
     Args:
         name: of the file or the run.
         categories: normalised names, may be empty.
-        family: base model line.
+        family: base model family.
         layers: updates by diffusers path.
-        metadata: the file's strings; `alignguard.*` and the resolution are shown.
+        metadata: strings of the file; `alignguard.*` and the resolution are shown.
 
     Returns:
         Several lines of text without a final line break.
@@ -93,27 +62,111 @@ def report_text(
         f"base model: {FAMILY_NAMES.get(family, family)}",
         f"layers: {len(layers)}, rank {_ranks(layers)}, {_size(layers)}",
     ]
-    lines += [f"{label}: {metadata[key]}" for key, label in _STATED.items() if metadata.get(key)]
+    lines += [f"{label}: {metadata[key]}" for key, label in _LABELS.items() if metadata.get(key)]
     lines += _held_out_line(metadata.get("alignguard.validation", ""))
-    lines += extraction_lines(metadata)
-    merged = merge_facts(metadata, layers)
-    if merged:
-        return "\n".join([*lines, *merge_lines(merged)])
+    lines += _extraction_lines(metadata)
+    facts = merge_facts(metadata, layers)
+    if facts:
+        return "\n".join([*lines, *merge_lines(facts)])
     if metadata.get("alignguard.members"):  # not the list that our merge writes
         lines += ["members:", f"  {metadata['alignguard.members']}"]
     return "\n".join([*lines, *_norm_table(layers)])
 
 
+def merge_lines(facts: MergeFacts) -> list[str]:
+    """Return lines with the members and, per block, the neurons won, the norms, and the energy kept."""
+    lines = ["members:", *_member_lines(facts.members, "  ")]
+    names = [f"{number} {member.name}" for number, member in enumerate(facts.members, start=1)]
+    blocks: dict[str, list[LayerFacts]] = {}
+    for layer in facts.layers:
+        blocks.setdefault(block_of(layer.module), []).append(layer)
+
+    def rows(names: Sequence[str], cell: Callable[[list[LayerFacts], int], str]) -> dict[str, list[str]]:
+        return {name: [cell(layers, i) for layers in blocks.values()] for i, name in enumerate(names)}
+
+    if facts.has_winners:
+        won = rows(names, lambda layers, i: str(sum(layer.won[i] for layer in layers if layer.won)))
+        lines += _table(f"{facts.neurons} won", blocks, won)
+    norms: dict[str, list[str]] = {}
+    if all(layer.before for layer in facts.layers):
+        norms = rows(names, lambda layers, i: _norm(layer.before[i] for layer in layers))
+    norms |= rows(["merged"], lambda layers, _: _norm(layer.after for layer in layers))
+    lines += _table("norm of the update", blocks, norms)
+    if any(layer.kept < 1 for layer in facts.layers):
+        kept = rows(["merged"], lambda layers, _: f"{100 * _kept(layers):.1f}")
+        lines += _table("energy kept at this rank, in %", blocks, kept)
+    return lines
+
+
+def _member_lines(members: Sequence[MemberFacts], indent: str) -> list[str]:
+    lines = []
+    for number, member in enumerate(members, start=1):
+        digits = f", {member.hash[:_HASH_DIGITS]}" if member.hash else ""
+        lines.append(f"{indent}{number} {member.name}, strength {member.strength:g}{digits}")
+        lines += _member_lines(member.members, f"{indent}    ")
+    return lines
+
+
+def _norm(norms: Iterable[float]) -> str:
+    return f"{math.hypot(*norms):.4g}"
+
+
+def _kept(layers: Sequence[LayerFacts]) -> float:
+    """Return the share of several layers together, weighted by their squared norms before the cut."""
+    after = [layer.after**2 for layer in layers]
+    before = [value / max(layer.kept, 1e-12) for value, layer in zip(after, layers, strict=True)]
+    return math.fsum(after) / math.fsum(before) if math.fsum(before) else 1.0
+
+
+def _table(title: str, blocks: Iterable[str], rows: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the lines of a table: a title, a head with a column per block, and named rows of cells."""
+    width = max(map(len, rows), default=0)
+    head = "".join(f"{short_name(block):>{_CELL}}" for block in blocks)
+    lines = [
+        f"  {name:<{width}}" + "".join(f"{cell:>{_CELL}}" for cell in cells) for name, cells in rows.items()
+    ]
+    return [f"{title}:", f"  {'':<{width}}{head}", *lines]
+
+
 def _held_out_line(validation: str) -> list[str]:
-    """Say what a file states of pairs that were not trained on; a file of another kind states nothing."""
+    """Return a line about the held-out pairs; nothing if the file does not state their figures."""
     try:
-        figures = json.loads(validation)
-        said = ", ".join(
-            f"{name} {figures[name]:.4g}" for name in ("margin", "implicit_accuracy", "distance")
-        )
+        values = json.loads(validation)
+        figures = [f"{name} {values[name]:.4g}" for name in ("margin", "implicit_accuracy", "distance")]
     except (ValueError, KeyError, TypeError):  # not measured, or not written by our training
         return [f"on held-out pairs: {validation}"] if validation == "not measured" else []
-    return [f"on held-out pairs: {said}"]
+    return [f"on held-out pairs: {', '.join(figures)}"]
+
+
+def _extraction_lines(metadata: Mapping[str, str]) -> list[str]:
+    """Return lines about the models that a file was extracted from; nothing for other files."""
+    try:
+        models = json.loads(metadata["alignguard.extracted_from"])
+        shares = json.loads(metadata["alignguard.change"])
+        lines = [f"extracted from: {models['tuned']['name']}, tuned from {models['base']['name']}"]
+        lines += ["squared change of the weights:"]
+        lines += [f"  {100 * float(shares[name]):>8.3f} %  {text}" for name, text in _SHARES.items()]
+        norms = json.loads(metadata["alignguard.not_representable"])
+        return lines + _left_out_line({name: float(norm) for name, norm in norms.items()})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _left_out_line(norms: Mapping[str, float]) -> list[str]:
+    """Count the tensors left out by kind, and name those that changed most."""
+    if not norms:
+        return []
+    kinds = Counter(_kind(name) for name in norms)
+    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    largest = sorted(norms, key=lambda name: (-norms[name], name))[:_NUM_NAMED]
+    names = ", ".join(f"{name} ({norms[name]:.3g})" for name in largest)
+    return [f"changed, but not in this expert: {counts}; most: {names}"]
+
+
+def _kind(name: str) -> str:
+    module, _, part = name.rpartition(".")
+    kind = {"weight": "weights", "bias": "biases"}.get(part, "other tensors")
+    return f"norm {kind}" if "norm" in module.rpartition(".")[2] else kind
 
 
 def _ranks(layers: Mapping[str, LowRank]) -> str:
@@ -127,7 +180,7 @@ def _size(layers: Mapping[str, LowRank]) -> str:
 
 
 def _norm_table(layers: Mapping[str, LowRank]) -> list[str]:
-    """List the size of the update per block: Frobenius norm over the block's layers."""
+    """Return lines with the number of layers and the Frobenius norm of the update, per block."""
     blocks: dict[str, list[float]] = {}
     for module, layer in layers.items():
         blocks.setdefault(block_of(module), []).append(layer.norm())
