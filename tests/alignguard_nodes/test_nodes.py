@@ -321,7 +321,7 @@ def test_a_merge_is_drawn_with_every_members_colour_in_its_share(num_layers, kep
     assert abs(column.count(first) - module.SHARES / 2) <= 2
     assert abs(column.count(second) - module.SHARES / 4) <= 2
     assert third not in column
-    assert abs(column.count(ImageColor.getrgb(module.NOBODY)) - module.SHARES / 4) <= 2
+    assert abs(column.count(ImageColor.getrgb(module.UNWON)) - module.SHARES / 4) <= 2
 
 
 def test_a_merge_of_nothing_at_all_is_drawn_too():

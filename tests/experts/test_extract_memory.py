@@ -1,4 +1,4 @@
-"""An extraction reads models far larger than the memory it takes; measured in a process of its own."""
+"""An extraction reads models far larger than the memory it takes, measured in a separate process."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The calibration pass on a tiny UNet: hooks against an explicit forward, and what must not matter."""
+"""The calibration pass on a tiny UNet: against an explicit sampling, and invariances."""
 
 from dataclasses import replace
 
@@ -135,23 +135,23 @@ def test_statistics_equal_those_of_an_explicit_sampling(unet, experts, prompts, 
     statistics = collect(unet, experts, prompts, MergeConfig(method="co_merge", timesteps=4), schedule)
     inputs = explicit_inputs(unet, prompts, schedule, starting_noise(range(5), LATENT, CONFIG.seed))
     assert statistics.num_inputs == 20
-    for module, found in layers_of(statistics).items():
+    for module, layer in layers_of(statistics).items():
         deltas = torch.stack([e.layers[module].up.double() @ e.layers[module].down.double() for e in experts])
         reaction = torch.einsum("btd,eod->ebto", inputs[module], deltas).abs().mean(2)  # (experts, 20, d_out)
         close = dict(rtol=1e-3, atol=1e-5)  # fp32 through a whole UNet, three times
-        torch.testing.assert_close(found.total.double(), reaction.sum(1), **close)
-        torch.testing.assert_close(found.peak.double(), reaction.amax(1), **close)
+        torch.testing.assert_close(layer.total.double(), reaction.sum(1), **close)
+        torch.testing.assert_close(layer.peak.double(), reaction.amax(1), **close)
         wins = torch.nn.functional.one_hot(reaction.argmax(0), 3).sum(0).T
-        assert (found.wins - wins).abs().sum() <= 0.01 * wins.sum()  # near-ties may fall either way
+        assert (layer.wins - wins).abs().sum() <= 0.01 * wins.sum()  # near-ties may fall either way
 
 
 def test_batch_size_does_not_matter(unet, experts, prompts):
     one, two, all_at_once = (collect(unet, experts, prompts, batch_size=size) for size in (1, 2, 8))
     for other in (two, all_at_once):
-        for module, found in layers_of(one).items():
-            assert torch.equal(found.wins, other.layers[module].outputs.wins)
-            torch.testing.assert_close(found.total, other.layers[module].outputs.total, rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(found.peak, other.layers[module].outputs.peak, rtol=1e-4, atol=1e-5)
+        for module, layer in layers_of(one).items():
+            assert torch.equal(layer.wins, other.layers[module].outputs.wins)
+            torch.testing.assert_close(layer.total, other.layers[module].outputs.total, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(layer.peak, other.layers[module].outputs.peak, rtol=1e-4, atol=1e-5)
         merged = [merge(experts, statistics) for statistics in (one, other)]
         assert merged[0].content_hash == merged[1].content_hash
 
@@ -175,7 +175,7 @@ def test_the_base_model_is_left_as_it_was(unet, experts, prompts):
     assert all(torch.equal(before[name], value) for name, value in unet.state_dict().items())
 
 
-def test_a_cancel_ends_the_pass_and_takes_the_hooks_off(unet, experts, prompts):
+def test_a_cancel_ends_the_pass_and_removes_the_hooks(unet, experts, prompts):
     seen = []
 
     def cancel(done, total):
@@ -189,7 +189,7 @@ def test_a_cancel_ends_the_pass_and_takes_the_hooks_off(unet, experts, prompts):
     assert num_hooks(unet) == 0
 
 
-def test_the_same_seed_repeats_and_another_one_is_another_calibration(unet, experts, prompts):
+def test_the_same_seed_repeats_a_calibration_and_another_seed_does_not(unet, experts, prompts):
     first, again = collect(unet, experts, prompts), collect(unet, experts, prompts)
     other = collect(unet, experts, prompts, MergeConfig(method="co_merge", timesteps=3, seed=1))
     assert first.calibration_hash == again.calibration_hash != other.calibration_hash
@@ -209,12 +209,12 @@ def test_strengths_do_not_matter_when_statistics_are_collected_and_are_folded_in
     inputs, members = CalibrationInputs(Conditioning(prompts), LATENT), Members.of(experts, strengths)
     doubled = collect_statistics(BaseNetwork(unet, SCHEDULE), inputs, members, CONFIG)
     won = [0, 0]
-    for module, found in layers_of(plain).items():
-        assert all(map(torch.equal, found, layers_of(doubled)[module]))
+    for module, layer in layers_of(plain).items():
+        assert all(map(torch.equal, layer, layers_of(doubled)[module]))
         folded = at(plain, experts, strengths, module).outputs
-        torch.testing.assert_close(folded.total[0], 2 * found.total[0])
-        torch.testing.assert_close(folded.peak[1:], found.peak[1:])
-        won = [won[0] + int(found.wins[0].sum()), won[1] + int(folded.wins[0].sum())]
+        torch.testing.assert_close(folded.total[0], 2 * layer.total[0])
+        torch.testing.assert_close(folded.peak[1:], layer.peak[1:])
+        won = [won[0] + int(layer.wins[0].sum()), won[1] + int(folded.wins[0].sum())]
     assert won[1] > won[0]
 
 
@@ -229,7 +229,7 @@ def test_wins_at_other_strengths_are_those_of_an_explicit_sampling(unet, experts
         if level == "output neuron":
             delta = torch.stack([layer.up.double() @ layer.down.double() for layer in layers])
             reaction = torch.einsum("btd,eod->ebto", inputs[module], delta).abs().mean(2)
-            found = at(statistics, experts, strengths, module).outputs
+            recounted = at(statistics, experts, strengths, module).outputs
         else:
             hidden = torch.einsum(
                 "btd,ejd->ebtj", inputs[module], torch.stack([x.down.double() for x in layers])
@@ -237,9 +237,9 @@ def test_wins_at_other_strengths_are_those_of_an_explicit_sampling(unet, experts
             reaction = (
                 hidden.abs().mean(2) * torch.stack([x.up.double().norm(dim=0) for x in layers])[:, None]
             )
-            found = at(statistics, experts, strengths, module).ranks
+            recounted = at(statistics, experts, strengths, module).ranks
         wins = torch.nn.functional.one_hot((reaction * weights).argmax(0), 3).sum(0).T
-        alike += int(torch.minimum(wins, found.wins).sum())
+        alike += int(torch.minimum(wins, recounted.wins).sum())
         total += int(wins.sum())
     # rank neurons are kept as they are; of output neurons the mean square over few tokens stands for the mean
     assert alike / total > {"output neuron": 0.93, "rank neuron": 0.99}[level]
@@ -259,16 +259,16 @@ def test_an_expert_of_high_rank_is_recorded_by_its_strongest_components(unet, ex
         assert one.layers[module].record.moments.shape == (3, 15, 36)
         assert two.layers[module].record.moments.shape == (3, 15, 3)
         counts = [
-            at(found, [first, *experts[1:]], [0.25, 1.0, 1.0], module).outputs.wins
-            for found, first in ((one, wide), (two, same))
+            at(statistics, [first, *experts[1:]], [0.25, 1.0, 1.0], module).outputs.wins
+            for statistics, first in ((one, wide), (two, same))
         ]
         assert (counts[0] - counts[1]).abs().sum() <= 0.01 * counts[0].sum()  # rounding of near-ties
 
 
-def test_only_what_can_need_it_is_recorded(unet, experts, prompts):
+def test_inputs_are_recorded_only_if_wins_may_be_recounted(unet, experts, prompts):
     for options in ({"statistic": "mean"}, {"normalize": True}):
-        found = collect(unet, experts, prompts, replace(CONFIG, **options))
-        assert not any(isinstance(layer, RecordedActivity) for layer in found.layers.values())
+        statistics = collect(unet, experts, prompts, replace(CONFIG, **options))
+        assert not any(isinstance(layer, RecordedActivity) for layer in statistics.layers.values())
     mean = collect(unet, experts, prompts, replace(CONFIG, statistic="mean"))
     rows = collect(unet, experts, prompts)
     for statistics, config in ((mean, CONFIG), (rows, replace(CONFIG, level="rank neuron"))):
@@ -287,12 +287,12 @@ def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts
     assert collect(unet, [small, *experts[1:]], prompts).layers[MODULES[0]].outputs.wins[0].sum() == 0
 
 
-def test_normalize_bears_an_expert_of_zeros(unet, experts, prompts):
+def test_normalize_accepts_an_expert_of_zeros(unet, experts, prompts):
     zero = SafetyExpert({m: x.scaled(0.0) for m, x in experts[0].layers.items()}, (), "sd15", {}, "zero")
     statistics = collect(
         unet, [zero, experts[1]], prompts, MergeConfig(method="co_merge", timesteps=3, normalize=True)
     )
-    assert all(int(found.wins[0].sum()) == 0 for found in layers_of(statistics).values())
+    assert all(int(layer.wins[0].sum()) == 0 for layer in layers_of(statistics).values())
 
 
 def test_an_expert_wins_nothing_in_a_layer_it_lacks_or_at_strength_zero(unet, experts, prompts):
@@ -341,7 +341,7 @@ def test_a_thousand_timesteps_are_all_of_them():
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_a_perfect_prediction_leads_along_the_noising_chain(prediction_type):
+def test_a_perfect_prediction_follows_the_noising_chain(prediction_type):
     schedule = NoiseSchedule.scaled_linear(prediction_type)
     clean, noise = torch.randn(2, 2, *LATENT, generator=torch.Generator().manual_seed(0)).unbind(0)
     at = [torch.full((2,), t) for t in (600, 200)]
@@ -353,7 +353,7 @@ def test_a_perfect_prediction_leads_along_the_noising_chain(prediction_type):
     torch.testing.assert_close(ddim_step(schedule, noisy, predicted, 600, None), clean, rtol=1e-4, atol=1e-5)
 
 
-def test_a_pass_ends_when_its_halves_choose_alike_and_says_so(unet, experts):
+def test_a_pass_ends_when_its_halves_agree_and_the_metadata_says_so(unet, experts):
     prompts = torch.randn(1, 7, WIDTH, generator=torch.Generator().manual_seed(3)).expand(24, 7, WIDTH)
     categories = ["hate", "violence"] * 12
     config = MergeConfig(method="co_merge", timesteps=1, statistic="mean", stop_agreement=0.5)
@@ -370,13 +370,11 @@ def test_a_pass_ends_when_its_halves_choose_alike_and_says_so(unet, experts):
 
 def test_where_a_pass_ends_does_not_depend_on_the_batch_size(unet, experts):
     prompts = torch.randn(20, 7, WIDTH, generator=torch.Generator().manual_seed(3))
-    config, tags = (
-        MergeConfig(method="co_merge", timesteps=1, statistic="mean", stop_agreement=0.5),
-        ["a", "b"] * 10,
-    )
-    found = [collect(unet, experts, prompts, config, categories=tags, batch_size=size) for size in (1, 2)]
-    assert found[0].num_inputs == found[1].num_inputs
-    assert found[0].agreement == pytest.approx(found[1].agreement, abs=1e-6)
+    config = MergeConfig(method="co_merge", timesteps=1, statistic="mean", stop_agreement=0.5)
+    tags = ["a", "b"] * 10
+    one, two = (collect(unet, experts, prompts, config, categories=tags, batch_size=size) for size in (1, 2))
+    assert one.num_inputs == two.num_inputs
+    assert one.agreement == pytest.approx(two.agreement, abs=1e-6)
 
 
 def test_too_few_inputs_for_two_halves_leave_the_agreement_unknown(unet, experts, prompts):
@@ -434,15 +432,13 @@ def test_pictures_are_shown_with_noise_at_one_timestep_of_every_part_of_the_sche
             assert torch.equal(seen[part][0][number], shown[part][number])
 
 
-def test_statistics_of_pictures_do_not_depend_on_the_batch_size_and_say_what_they_are_of(
-    unet, experts, prompts
-):
+def test_statistics_of_pictures_do_not_depend_on_the_batch_size_and_name_their_source(unet, experts, prompts):
     pictures = pictures_of(2, 1, 2, 1, 2)
     one, all_at_once = (
         collect(unet, experts, prompts, batch_size=size, pictures=pictures) for size in (1, 8)
     )
-    for module, found in layers_of(one).items():
-        torch.testing.assert_close(found.total, layers_of(all_at_once)[module].total, rtol=1e-4, atol=1e-5)
+    for module, layer in layers_of(one).items():
+        torch.testing.assert_close(layer.total, layers_of(all_at_once)[module].total, rtol=1e-4, atol=1e-5)
     drawn = collect(unet, experts, prompts)
     others = collect(unet, experts, prompts, pictures=pictures_of(1, 1, 1, 1, 1))
     hashes = {statistics.calibration_hash for statistics in (one, all_at_once, drawn, others)}
@@ -458,7 +454,7 @@ def test_a_method_without_statistics_cannot_be_calibrated(unet, experts, prompts
         collect(unet, experts, prompts, MergeConfig(method="average"))
 
 
-def test_experts_in_a_wide_convolution_are_compared_by_what_it_would_add(unet, prompts):
+def test_experts_in_a_wide_convolution_are_compared_by_the_output_they_add(unet, prompts):
     modules = ["down_blocks.0.resnets.0.conv1", "down_blocks.0.downsamplers.0.conv"]
     generator = torch.Generator().manual_seed(1)
     experts = [
@@ -498,7 +494,7 @@ def test_experts_in_a_wide_convolution_are_compared_by_what_it_would_add(unet, p
     assert set(merge(experts, statistics).layers) == set(modules)
 
 
-def test_of_many_tokens_evenly_spaced_ones_are_read():
+def test_evenly_spaced_tokens_are_read_if_there_are_many():
     assert tokens_of(torch.arange(600.0).view(1, 600, 1)).flatten().tolist() == list(range(0, 600, 3))
     assert tokens_of(torch.arange(600.0).view(1, 1, 20, 30)).shape == (1, 200, 1)
     assert tokens_of(torch.zeros(2, 256, 5)).shape == (2, 256, 5)

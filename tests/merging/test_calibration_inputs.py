@@ -1,4 +1,4 @@
-"""Calibration prompts: every category speaks equally often, and early."""
+"""Calibration prompts: every category gets equally many, and all categories come early."""
 
 from pathlib import Path
 
@@ -25,12 +25,12 @@ PAIRS = [
 
 
 def test_each_category_gives_equally_many_and_few_prompts_are_repeated():
-    found = calibration_prompts(PAIRS, MergeConfig(method="co_merge", prompts_per_category=2))
-    assert found.prompts == ("b", "b", "a", "b")
-    assert found.categories == ("hate", "hate", "violence", "violence")
+    chosen = calibration_prompts(PAIRS, MergeConfig(method="co_merge", prompts_per_category=2))
+    assert chosen.prompts == ("b", "b", "a", "b")
+    assert chosen.categories == ("hate", "hate", "violence", "violence")
 
 
-def test_order_is_that_of_the_pairs_and_doubles_count_once():
+def test_order_is_that_of_the_pairs_and_duplicates_count_once():
     config = MergeConfig(method="co_merge", prompts_per_category=4)
     assert calibration_prompts(PAIRS, config).prompts == ("b", "b", "b", "b", "a", "b", "c", "a")
 
@@ -43,16 +43,16 @@ def test_calibration_without_pairs_is_refused():
 def test_methods_that_need_them_get_as_many_neutral_and_safe_prompts():
     config = MergeConfig(method="regmean", prompts_per_category=2)
     neutral = [(name, Path(f"{name}.png")) for name in ("tree", "house", "boat")]
-    found = calibration_prompts(PAIRS, config, neutral)
-    assert found.prompts[4:] == ("tree", "house", "safe", "safe")
-    assert found.categories[4:] == ("", "", "", "")
+    chosen = calibration_prompts(PAIRS, config, neutral)
+    assert chosen.prompts[4:] == ("tree", "house", "safe", "safe")
+    assert chosen.categories[4:] == ("", "", "", "")
     assert calibration_prompts(PAIRS, config).prompts[4:] == ("safe", "safe")
 
 
 def test_a_prompt_has_the_pictures_of_all_its_pairs():
     config = MergeConfig(method="regmean", prompts_per_category=2)
-    found = calibration_prompts(PAIRS, config, [("tree", Path("tree.png"))])
-    names = [[file.stem for file in own] for own in found.pictures]
+    chosen = calibration_prompts(PAIRS, config, [("tree", Path("tree.png"))])
+    names = [[file.stem for file in files] for files in chosen.pictures]
     assert names[:4] == [["l1", "w1"], ["l1", "w1"], ["l0", "w0", "l3", "w3"], ["l1", "w1"]]
     assert names[4:] == [["tree"], ["tree"]] + 2 * [["w0", "w1", "w2", "w3"]]
 

@@ -46,8 +46,8 @@ def dense(part):
 
 def merge(parts, inputs=None, statistic="win_count", level="output neuron"):
     inputs = random_inputs() if inputs is None else inputs
-    found = LayerActivity.of(LayerStatistics.of(activity(inputs, Stacked.of(parts))), D_OUT)
-    return co_merge(parts, statistics=found, statistic=statistic, level=level)
+    counters = LayerStatistics.of(activity(inputs, Stacked.of(parts)))
+    return co_merge(parts, statistics=LayerActivity.of(counters, D_OUT), statistic=statistic, level=level)
 
 
 def statistics(wins, total, peak=None):
@@ -59,8 +59,8 @@ def test_activity_is_the_mean_absolute_output_of_each_expert_alone():
     parts, inputs = [random_part(0), random_part(1, rank=2), zero_part()], random_inputs()
     outputs = [inputs.double() @ dense(part).T for part in parts]  # (batch, tokens, d_out)
     expected = torch.stack([output.abs().mean(1) for output in outputs])
-    found = output_activity(inputs, parts)
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)  # fp32 sums
+    measured = output_activity(inputs, parts)
+    torch.testing.assert_close(measured.double(), expected, rtol=1e-5, atol=1e-6)  # fp32 sums
 
 
 def test_merge_takes_each_row_from_the_expert_that_wins_most_inputs():
@@ -157,7 +157,7 @@ def test_a_dead_neuron_gives_a_zero_row():
     assert (merged.winners >= 0).sum() == D_OUT - 1
 
 
-def test_a_layer_that_no_expert_reacts_in_stays_zero():
+def test_a_layer_without_any_activity_stays_zero():
     merged = merge([zero_part(), zero_part()])
     assert not merged.update.delta().any()
     assert merged.winners.tolist() == [-1] * D_OUT
@@ -193,7 +193,7 @@ def test_truncation_to_the_full_rank_is_the_exact_merge():
 
 
 def sizes(parts, inputs):
-    """Return how large what each rank neuron adds to the output is: (experts, inputs, rank), fp64."""
+    """Return the size of what each rank neuron adds to the output, (experts, inputs, rank), fp64."""
     return torch.stack(
         [
             (inputs.double() @ part.down.double().T).abs().mean(1) * part.up.double().norm(dim=0)
@@ -204,19 +204,19 @@ def sizes(parts, inputs):
 
 def test_rank_activity_is_the_size_of_what_a_rank_neuron_adds():
     parts, inputs = [random_part(0), random_part(1)], random_inputs()
-    found = rank_activity(inputs, parts)
-    torch.testing.assert_close(found.double(), sizes(parts, inputs), rtol=1e-5, atol=1e-5)
+    measured = rank_activity(inputs, parts)
+    torch.testing.assert_close(measured.double(), sizes(parts, inputs), rtol=1e-5, atol=1e-5)
     rescaled = [LowRank(parts[0].up * 4, parts[0].down / 4), parts[1]]
-    torch.testing.assert_close(rank_activity(inputs, rescaled), found)
+    torch.testing.assert_close(rank_activity(inputs, rescaled), measured)
 
 
 def test_a_narrower_expert_has_no_activity_beyond_its_rank():
-    found = rank_activity(random_inputs(), [random_part(0, rank=2), random_part(1, rank=5)])
-    assert found.shape == (2, 20, 5)
-    assert not found[0, :, 2:].any()
+    measured = rank_activity(random_inputs(), [random_part(0, rank=2), random_part(1, rank=5)])
+    assert measured.shape == (2, 20, 5)
+    assert not measured[0, :, 2:].any()
 
 
-def test_at_level_rank_neuron_each_place_comes_whole_from_the_expert_that_wins_it():
+def test_at_level_rank_neuron_each_rank_neuron_is_taken_whole_from_its_winner():
     parts, inputs = [random_part(seed) for seed in range(3)], random_inputs()
     merged = merge(parts, inputs, statistic="mean", level="rank neuron")
     winners = sizes(parts, inputs).mean(1).argmax(0)
@@ -227,7 +227,7 @@ def test_at_level_rank_neuron_each_place_comes_whole_from_the_expert_that_wins_i
     assert merged.update.rank == 4
 
 
-def test_at_level_rowpick_rows_of_both_factors_are_chosen_apart():
+def test_at_level_rowpick_rows_of_both_factors_are_chosen_separately():
     parts, inputs = [random_part(seed) for seed in range(3)], random_inputs()
     merged = merge(parts, inputs, statistic="mean", level="rowpick_AB")
     rows = merge(parts, inputs, statistic="mean").winners
@@ -240,7 +240,7 @@ def test_at_level_rowpick_rows_of_both_factors_are_chosen_apart():
 
 
 @pytest.mark.parametrize("level", ["rank neuron", "rowpick_AB"])
-def test_the_small_levels_bear_unequal_ranks_and_dead_neurons(level):
+def test_the_small_levels_accept_unequal_ranks_and_dead_neurons(level):
     parts = [random_part(0, rank=2), random_part(1, rank=5), zero_part()]
     assert merge(parts, level=level).update.rank == 5
     assert merge([zero_part(), zero_part()], level=level).update.norm() == 0

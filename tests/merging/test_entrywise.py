@@ -1,4 +1,4 @@
-"""Thinning out and combining dense updates: hand-computed numbers, and what must hold for any matrix."""
+"""Sparsifying and combining dense updates: hand-computed numbers, and invariances."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""PEFT's add_weighted_adapter as the oracle of every method it has too; all experts at strength 1."""
+"""PEFT's add_weighted_adapter as the oracle of every method that it also has; experts at strength 1."""
 
 import pytest
 import torch
@@ -62,8 +62,8 @@ def test_svd_equals_peft_svd_whose_rank_is_that_of_one_expert(parts, rank):
 @pytest.mark.parametrize("method", [magnitude_prune, ties])
 def test_pruning_methods_equal_those_of_peft(parts, method, density):
     expected = merged_by_peft(parts, [1.0] * 3, f"{method.__name__}_svd", density=density, svd_rank=SIZE)
-    found = method(parts, density=density).update
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)  # an fp32 SVD in between
+    merged = method(parts, density=density).update
+    torch.testing.assert_close(merged.double(), expected, rtol=1e-4, atol=1e-4)  # an fp32 SVD in between
 
 
 def test_the_elected_mean_of_randomly_thinned_updates_equals_that_of_peft(parts):

@@ -1,4 +1,4 @@
-"""Merging whole experts: what comes in, what is refused, and what the result says of itself."""
+"""Merging whole experts: inputs, refusals, and the metadata of the result."""
 
 import json
 import zlib
@@ -129,7 +129,7 @@ def test_identical_experts_change_nothing(method, options):
     assert_same_update(merge(HATE, twin, method=method, **options), HATE, 1e-4)  # an SVD in fp32
 
 
-def test_a_fit_of_identical_experts_answers_like_them_on_what_calibration_met():
+def test_a_fit_of_identical_experts_answers_like_them_on_calibration_inputs():
     twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
     merged = merge(HATE, twin, method="regmean", neutral_weight=0.0, ridge=1e-4)
     for module, delta in deltas(HATE).items():
@@ -143,7 +143,7 @@ def test_a_fit_of_identical_experts_answers_like_them_on_what_calibration_met():
     ("method", "options"),
     [("concat", {}), ("svd", {}), ("magnitude_prune", WHOLE), ("dare_linear", WHOLE)],
 )
-def test_methods_that_add_up_give_an_expert_back_from_two_halves_of_it(method, options):
+def test_methods_that_add_restore_an_expert_from_two_halves(method, options):
     twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
     merged = merge(HATE, twin, method=method, strengths=[0.5, 0.5], **options)
     assert_same_update(merged, HATE, 1e-4)  # an SVD in fp32
@@ -207,7 +207,7 @@ def test_a_layer_of_one_expert_alone_has_its_rank(method):
 
 
 @pytest.mark.parametrize("method", ENTRYWISE)
-def test_what_entrywise_methods_lose_at_the_rank_of_all_experts_is_said(method):
+def test_entrywise_methods_state_what_they_lose_at_the_rank_of_all_experts(method):
     merged = merge(HATE, VIOLENCE, method=method)
     assert {layer.rank for layer in merged.layers.values()} == {4}
     assert 0.2 < float(merged.metadata["alignguard.kept_energy"]) < 0.999
@@ -251,7 +251,7 @@ def test_experts_of_unequal_rank_and_layers_merge(method):
 
 
 @pytest.mark.parametrize("method", EXACT)
-def test_output_rank_gives_the_best_approximation_and_says_what_it_kept(method):
+def test_output_rank_gives_the_best_approximation_and_states_the_energy_kept(method):
     exact = merge(HATE, VIOLENCE, method=method)
     cut = merge(HATE, VIOLENCE, method=method, output_rank=2)
     assert cut.rank == 2
@@ -306,7 +306,7 @@ def test_a_merged_expert_survives_the_file(tmp_path):
     assert back.report().splitlines()[1:] == merged.report().splitlines()[1:]
 
 
-def test_the_result_names_its_members_and_who_won_where():
+def test_the_result_names_its_members_and_what_each_won():
     merged = merge(HATE, VIOLENCE, strengths=[1.0, 0.5])
     assert merged.categories == ("hate", "violence")
     assert merged.family == "sd15"
@@ -423,7 +423,7 @@ def test_impossible_merges_are_refused(experts, strengths, message):
         merge_experts(experts, MergeConfig(method="concat"), strengths=strengths)
 
 
-def test_an_unknown_method_is_answered_with_the_known_ones():
+def test_an_unknown_method_is_refused_with_the_names_of_all_methods():
     with pytest.raises(ValueError, match="co_merge, average, concat, .*, got 'median'"):
         merge_experts([HATE], MergeConfig(method="median"))
 
@@ -478,7 +478,7 @@ def test_rowpick_warns_unless_all_members_started_from_one_a(caplog):
         assert "did not start from the same A" in caplog.text
 
 
-def test_the_file_says_what_repeats_the_merge():
+def test_the_metadata_states_the_settings_that_repeat_the_merge():
     merged = merge(HATE, VIOLENCE, method="dare_ties", density=0.25, seed=3)
     assert merged.metadata["alignguard.density"] == "0.25"
     assert merged.metadata["alignguard.seed"] == "3"
@@ -526,7 +526,7 @@ def test_metadata_and_members_are_enough_to_make_the_same_file_again(tmp_path, m
     assert (tmp_path / "first.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
 
 
-def test_a_merge_of_merges_says_what_repeats_each_of_them():
+def test_a_merge_of_merges_states_the_settings_of_each_merge():
     inner = merge(HATE, VIOLENCE, method="dare_ties", strengths=[1.0, 0.5], density=0.25, seed=3)
     calibrated = merge(HATE, SEXUAL, method="regmean", ridge=0.02)
     outer = merge(inner, calibrated, method="concat")

@@ -76,7 +76,7 @@ def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(opti
     assert merged.rank == 5
 
 
-def test_regmean_answers_as_each_expert_where_inputs_share_no_direction():
+def test_regmean_answers_like_each_expert_if_inputs_share_no_direction():
     inputs = {"hate": random_inputs(1, slice(0, 5)), "violence": random_inputs(2, slice(5, 10))}
     merged = regmean(PARTS, statistics=collect(inputs=inputs, ridge=1e-4).layers()[NAME]).update
     for part, x in zip(PARTS, inputs.values(), strict=True):
@@ -85,7 +85,7 @@ def test_regmean_answers_as_each_expert_where_inputs_share_no_direction():
         )
 
 
-def test_regmean_averages_where_inputs_are_the_same():
+def test_regmean_averages_if_the_inputs_are_the_same():
     inputs = {"hate": random_inputs(1), "violence": random_inputs(1)}
     merged = regmean(PARTS, statistics=collect(inputs=inputs, ridge=1e-4).layers()[NAME]).update
     both = dense(PARTS[0]) + dense(PARTS[1])
@@ -109,13 +109,13 @@ def test_a_larger_ridge_leaves_more_of_the_base_model():
     assert sizes[0] > sizes[1] > 20 * sizes[2]
 
 
-def test_directions_that_calibration_never_met_stay_as_in_the_base_model():
+def test_directions_that_no_input_has_stay_as_in_the_base_model():
     inputs = {name: random_inputs(seed, slice(0, 6)) for seed, name in enumerate((*CATEGORIES, ""))}
     merged = regmean(PARTS, statistics=collect(inputs=inputs).layers()[NAME]).update
     assert dense(merged)[:, 6:].abs().max() < 1e-6
 
 
-def test_how_a_file_shares_scale_and_basis_between_its_factors_does_not_matter():
+def test_how_a_file_divides_scale_and_basis_between_its_factors_does_not_matter():
     turn = torch.tensor([[1000.0, 3.0], [0.0, 0.01]])
     turned = LowRank(PARTS[0].up @ torch.linalg.inv(turn), turn @ PARTS[0].down)
     one = regmean(PARTS, statistics=collect().layers()[NAME]).update

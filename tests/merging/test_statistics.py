@@ -1,4 +1,4 @@
-"""Statistics on disk: found again for what they hold for, and for nothing else."""
+"""Statistics on disk: read again for the same calibration, and for no other."""
 
 from dataclasses import replace
 
@@ -72,7 +72,7 @@ def calibrate(unet, experts, tmp_path):
 @pytest.mark.parametrize(
     "options", [{"method": "co_merge"}, {"method": "co_merge", "statistic": "mean"}, {"method": "regmean"}]
 )
-def test_what_was_kept_gives_the_same_merge_without_a_pass(calibrate, experts, options):
+def test_cached_statistics_give_the_same_merge_without_a_pass(calibrate, experts, options):
     first, ran = calibrate(**options)
     again, ran_again = calibrate(**options)
     assert (ran, ran_again) == (True, False)
@@ -111,7 +111,7 @@ def test_other_strengths_need_no_second_pass_and_merge_as_after_a_fresh_one(
     assert plain.content_hash != one.content_hash
 
 
-def test_other_circumstances_are_another_calibration(calibrate, experts):
+def test_any_other_circumstance_needs_another_pass(calibrate, experts):
     calibrate(method="regmean")
     swapped = [
         replace(expert, categories=other.categories)
@@ -128,7 +128,7 @@ def test_other_circumstances_are_another_calibration(calibrate, experts):
         assert calibrate(**({"method": "regmean"} | change))[1], change
 
 
-def test_a_damaged_entry_is_made_anew(calibrate):
+def test_a_damaged_entry_is_collected_again(calibrate):
     calibrate()
     (file,) = calibrate.folder.rglob("*.safetensors")
     file.write_bytes(file.read_bytes()[:100])
