@@ -233,15 +233,16 @@ def _hinted_family(metadata: Mapping[str, str]) -> str | None:
 
 
 def _file_metadata(expert: SafetyExpert) -> dict[str, str]:
-    kept = {key: value for key, value in expert.metadata.items() if not re.fullmatch(_STALE, key)}
+    inherited = {key: value for key, value in expert.metadata.items() if not re.fullmatch(_STALE, key)}
     categories = ", ".join(expert.categories)
+    title = f"AlignGuard expert: {categories or 'no category'}"
     architecture, version = _ARCHITECTURES.get(expert.family, (f"{expert.family}/lora", expert.family))
-    made = {
+    of_file = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": architecture,
         "modelspec.implementation": "diffusers",
-        "modelspec.title": kept.get("modelspec.title") or f"AlignGuard expert: {categories or 'no category'}",
+        "modelspec.title": inherited.get("modelspec.title") or title,
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(expert.rank),
         "ss_network_alpha": str(float(expert.rank)),
@@ -251,4 +252,4 @@ def _file_metadata(expert: SafetyExpert) -> dict[str, str]:
         "alignguard.family": expert.family,
         "alignguard.rank": str(expert.rank),
     }
-    return kept | made
+    return inherited | of_file

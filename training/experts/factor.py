@@ -40,7 +40,7 @@ def factor(
 
     Args:
         change: (d_out, d_in), fp32, not all zero.
-        rounding_variance: variance per element that rounding puts into the change, see the function.
+        rounding_variance: variance per element that rounding put into the change.
         config: rank and energy.
         generator: draws the directions of the search, for a large matrix.
     """
