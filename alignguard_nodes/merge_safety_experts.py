@@ -189,8 +189,7 @@ class _Calibration:
 
         return encode_pictures(
             prompts.pictures,
-            encode_image=encoders.image,
-            encoder_id=encoders.id,
+            encoders,
             resolution=self.resolution,
             cache_dir=host.private_folder("cache"),
             on_progress=self.on_progress,

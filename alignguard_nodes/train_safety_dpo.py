@@ -137,12 +137,9 @@ class TrainSafetyDPO(io.ComfyNode):
         run_dir = host.private_folder("runs") / run_name(host.output_folder(), prefix)
         report = host.progress(cls.hidden.unique_id)
         watch = TrainingWatch(report)
-        coders = host.encoders(model, clip, vae, family)
         data = encode_pairs(
             pairs,
-            encode_image=coders.image,
-            encode_prompt=coders.prompt,
-            encoder_id=coders.id,
+            host.encoders(model, clip, vae, family),
             resolution=resolution,
             mirrored=config.flip > 0,
             bucketed=config.buckets,

@@ -33,7 +33,7 @@ from training.mini.text_encoder import embed
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs, load_pairs
-from training.pairs.encode import encode_pairs, encode_pictures
+from training.pairs.encode import Encoders, encode_pairs, encode_pictures
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
@@ -81,20 +81,18 @@ class MiniLab:
 
     def encode(self, pairs: SafetyPairs) -> TrainingData:
         """Return pairs encoded by the narrow autoencoder."""
-        return encode_pairs(
-            pairs,
-            encode_image=self._encode_image,
-            encode_prompt=lambda prompt: Conditioning(self.embeds[prompt][None]),
-            encoder_id="mini",
-            resolution=SIZE,
-        )
+        return encode_pairs(pairs, self._encoders(), resolution=SIZE)
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
         """Return pictures as calibration takes them, encoded by the narrow autoencoder."""
-        return encode_pictures(pictures, encode_image=self._encode_image, encoder_id="mini", resolution=SIZE)
+        return encode_pictures(pictures, self._encoders(), resolution=SIZE)
 
-    def _encode_image(self, pixels: Tensor) -> Tensor:
-        return self.autoencoder.encode(pixels).latents
+    def _encoders(self) -> Encoders:
+        return Encoders(
+            image=lambda pixels: self.autoencoder.encode(pixels).latents,
+            prompt=lambda prompt: Conditioning(self.embeds[prompt][None]),
+            id="mini",
+        )
 
     def expert(
         self, categories: Sequence[str], config: TrainConfig, prompts: Sequence[str] | None = None

@@ -24,7 +24,7 @@ from training.losses import LOSSES
 from training.merging import MERGE_METHODS
 from training.models.base_model import load_base
 from training.pairs import load_pairs
-from training.pairs.encode import encode_pairs
+from training.pairs.encode import Encoders, encode_pairs
 from training.trainer.train_expert import train_expert
 
 ROOT = Path(__file__).parents[1]
@@ -390,9 +390,7 @@ def test_the_command_trains_what_the_functions_train_on_a_model_that_was_never_m
     own = load_pairs(pairs / "hate")
     data = encode_pairs(
         own,
-        encode_image=loaded.encode_image,
-        encode_prompt=loaded.encode_prompt,
-        encoder_id=loaded.encoder_id,
+        Encoders(loaded.encode_image, loaded.encode_prompt, loaded.encoder_id),
         resolution=SIDE,
     )
     train_expert(

@@ -11,7 +11,7 @@ from training.config import TrainConfig
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs
-from training.pairs.encode import encode_pairs
+from training.pairs.encode import Encoders, encode_pairs
 from training.pairs.pair import PreferencePair
 from training.pairs.report import PairsReport
 from training.trainer.loop import train
@@ -82,9 +82,11 @@ def two_buckets(folder):
         pairs.append(PreferencePair(str(number), ("hate",), f"bad {number}", f"good {number}", *files))
     return encode_pairs(
         SafetyPairs(folder, tuple(pairs), (), PairsReport(6)),
-        encode_image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
-        encode_prompt=lambda text: Conditioning(torch.full((1, 77, 16), float(len(text)))),
-        encoder_id="fake",
+        Encoders(
+            image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
+            prompt=lambda text: Conditioning(torch.full((1, 77, 16), float(len(text)))),
+            id="fake",
+        ),
         resolution=48,
         mirrored=True,
         bucketed=True,

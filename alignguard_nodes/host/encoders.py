@@ -1,7 +1,7 @@
 """The CLIP and VAE of a graph, as functions of plain tensors."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,18 +10,11 @@ from ...training.models import Family
 from ...training.models.conditioning import Conditioning
 from ...training.models.hashes import weights_hash
 from ...training.models.tokenizer import NUM_TOKENS
+from ...training.pairs.encode import Encoders
 
 # Checkpoints lack it and no UNet reads what it makes; the host leaves it as memory happened to be, so that
 # each loading of one file would have another name.
 _NEVER_READ = ("clip_l.transformer.text_projection.weight", "clip_h.transformer.text_projection.weight")
-
-
-class Encoders(NamedTuple):
-    """What `training.pairs.encode.encode_pairs` needs: two functions and the name of their weights."""
-
-    image: Callable[[Tensor], Tensor]
-    prompt: Callable[[str], Conditioning]
-    id: str
 
 
 def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:

@@ -105,7 +105,7 @@ def test_what_cannot_be_used_is_dropped_and_named(write, rows, reason, num_named
 
 
 def test_rows_without_a_category_need_one(write):
-    with pytest.raises(ValueError, match="has no category column. Say the category"):
+    with pytest.raises(ValueError, match="has no category column. Choose the category"):
         load_pairs(write(pair_rows(0)))
     pairs = load_pairs(write([*pair_rows(0, category="hate"), *pair_rows(1, category="sexual,hate")]))
     assert [pair.categories for pair in pairs.pairs] == [("hate",), ("hate", "sexual")]

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from training.models.conditioning import Conditioning
-from training.pairs.encode import encode_pairs
+from training.pairs.encode import Encoders, encode_pairs
 from training.pairs.report import PairsReport
 from training.pairs import SafetyPairs
 from training.pairs.pair import PreferencePair
@@ -34,9 +34,11 @@ used = int(next(line for line in open("/proc/self/status") if line.startswith("V
 resource.setrlimit(resource.RLIMIT_DATA, (used + 80 * 2**20,) * 2)
 data = encode_pairs(
     pairs,
-    encode_image=lambda pixels: torch.zeros(1, 4, 2, 2),
-    encode_prompt=lambda text: Conditioning(torch.full((1, 77, width), float(len(text)))),
-    encoder_id="fake",
+    Encoders(
+        image=lambda pixels: torch.zeros(1, 4, 2, 2),
+        prompt=lambda text: Conditioning(torch.full((1, 77, width), float(len(text)))),
+        id="fake",
+    ),
     resolution=16,
     cache_dir=folder / "cache",
 )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.models.conditioning import Conditioning
 from training.pairs import NeutralSample, SafetyPairs
-from training.pairs.encode import encode_pairs, encode_pictures
+from training.pairs.encode import Encoders, encode_pairs, encode_pictures
 from training.pairs.entry_store import EntryStore, entry_key
 from training.pairs.pair import PreferencePair
 from training.pairs.report import PairsReport
@@ -19,7 +19,7 @@ from training.system.pictures import load_image
 SIDE = 16
 
 
-class Encoders:
+class FakeEncoders:
     """Fake encoders that count their calls: mean colours to latents, length of the prompt to embeddings."""
 
     def __init__(self):
@@ -34,9 +34,11 @@ class Encoders:
         self.prompts += 1
         return Conditioning(torch.full((1, 77, 8), float(len(text))))
 
-    def encode(self, pairs, **options):
-        options = {"encoder_id": "v1", "resolution": SIDE} | options
-        return encode_pairs(pairs, encode_image=self.image, encode_prompt=self.prompt, **options)
+    def encode(self, pairs, encoder_id="v1", **options):
+        return encode_pairs(pairs, self.named(encoder_id), **{"resolution": SIDE} | options)
+
+    def named(self, encoder_id="v1"):
+        return Encoders(self.image, self.prompt, encoder_id)
 
 
 def every(table):
@@ -71,7 +73,7 @@ def pairs(tmp_path):
 
 
 def test_latents_and_embeddings_stand_at_their_pairs(pairs):
-    data = Encoders().encode(pairs)
+    data = FakeEncoders().encode(pairs)
     assert (data.num_pairs, data.num_neutral, data.is_mirrored) == (2, 1, False)
     (bucket,) = data.buckets
     assert (bucket.latent_shape, bucket.pairs.tolist(), bucket.neutral.tolist()) == ((4, 2, 2), [0, 1], [0])
@@ -89,14 +91,14 @@ def test_latents_and_embeddings_stand_at_their_pairs(pairs):
 
 
 def test_each_different_image_and_prompt_is_encoded_once(pairs):
-    encoders = Encoders()
+    encoders = FakeEncoders()
     data = encoders.encode(pairs)
     assert (encoders.images, encoders.prompts) == (4, 5)  # the empty prompt too
     assert data.unsafe_prompt[0] == data.unsafe_prompt[1]
 
 
 def test_without_neutral_rows_the_safe_side_of_the_pairs_stands_in(pairs):
-    encoders = Encoders()
+    encoders = FakeEncoders()
     data = encoders.encode(SafetyPairs(pairs.source, pairs.pairs, (), pairs.report))
     assert red(data.neutral) == red(data.winner)
     assert data.neutral_prompt.tolist() == data.safe_prompt.tolist()
@@ -107,7 +109,7 @@ def test_mirrored_pictures_follow_and_are_pictures_of_their_own(pairs):
     half = Image.new("RGB", (SIDE, SIDE), (0, 0, 0))
     half.paste((200, 0, 0), (0, 0, SIDE // 2, SIDE))
     half.save(pairs.pairs[0].winner)
-    encoders = Encoders()
+    encoders = FakeEncoders()
     data = encoders.encode(pairs, mirrored=True)
     assert (data.num_pairs, data.num_neutral, data.is_mirrored) == (2, 1, True)
     assert (
@@ -120,8 +122,8 @@ def test_mirrored_pictures_follow_and_are_pictures_of_their_own(pairs):
 
 
 def test_mirrored_pictures_share_no_entry_with_plain_ones(pairs, tmp_path):
-    Encoders().encode(pairs, cache_dir=tmp_path / "cache")
-    encoders = Encoders()
+    FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
+    encoders = FakeEncoders()
     encoders.encode(pairs, mirrored=True, cache_dir=tmp_path / "cache")
     assert (encoders.images, encoders.prompts) == (4, 0)
 
@@ -129,7 +131,7 @@ def test_mirrored_pictures_share_no_entry_with_plain_ones(pairs, tmp_path):
 def test_both_pictures_of_a_pair_are_cropped_to_the_bucket_of_the_winner(pairs):
     Image.new("RGB", (20, 60), (0, 0, 0)).save(pairs.pairs[0].winner)  # 1:3, the loser is square
     Image.new("RGB", (60, 20), (9, 0, 0)).save(pairs.neutral[0].image)  # wide, where no pair is
-    data = Encoders().encode(pairs, bucketed=True)
+    data = FakeEncoders().encode(pairs, bucketed=True)
     tall, square = data.buckets
     assert (tall.latent_shape, tall.pairs.tolist()) == ((4, 3, 1), [0])  # 24 x 8: as the picture
     assert (square.latent_shape, square.pairs.tolist()) == ((4, 2, 2), [1])
@@ -144,29 +146,29 @@ def test_both_pictures_of_a_pair_are_cropped_to_the_bucket_of_the_winner(pairs):
 
 
 def test_a_table_reads_only_the_rows_it_is_asked_for(pairs, tmp_path):
-    data = Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+    data = FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
     data.winner.entries[1].path.unlink()
     assert data.winner[torch.tensor([0, 0])].shape == (2, 4, 2, 2)
     with pytest.raises(
-        FileNotFoundError, match="is gone from the cache .* and what is missing is encoded anew"
+        FileNotFoundError, match="is gone from the cache .* and missing entries are encoded anew"
     ):
         data.winner[torch.tensor([1])]
 
 
 def test_the_encoding_has_one_name_wherever_it_is_kept(pairs, tmp_path):
     names = [
-        Encoders().encode(pairs).encoding_hash,
-        Encoders().encode(pairs, cache_dir=tmp_path / "cache").encoding_hash,
-        Encoders().encode(pairs, cache_dir=tmp_path / "cache").encoding_hash,  # now read
+        FakeEncoders().encode(pairs).encoding_hash,
+        FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache").encoding_hash,
+        FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache").encoding_hash,  # now read
     ]
     assert len(set(names)) == 1
     picture(pairs.pairs[0].winner, 50)
-    assert Encoders().encode(pairs).encoding_hash not in names
+    assert FakeEncoders().encode(pairs).encoding_hash not in names
 
 
 def test_a_second_pass_reads_the_cache_and_gives_the_same_bits(pairs, tmp_path):
-    first = Encoders().encode(pairs, cache_dir=tmp_path / "cache")
-    encoders = Encoders()
+    first = FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
+    encoders = FakeEncoders()
     second = encoders.encode(pairs, cache_dir=tmp_path / "cache")
     assert encoders.images == encoders.prompts == 0
     assert torch.equal(every(first.winner), every(second.winner))
@@ -174,28 +176,28 @@ def test_a_second_pass_reads_the_cache_and_gives_the_same_bits(pairs, tmp_path):
 
 
 def test_other_encoders_read_no_foreign_entry(pairs, tmp_path):
-    Encoders().encode(pairs, cache_dir=tmp_path / "cache")
-    encoders = Encoders()
+    FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
+    encoders = FakeEncoders()
     encoders.encode(pairs, cache_dir=tmp_path / "cache", encoder_id="v2")
     assert (encoders.images, encoders.prompts) == (4, 5)
 
 
 def test_a_changed_image_is_encoded_anew_under_its_old_name(pairs, tmp_path):
-    Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+    FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
     picture(pairs.pairs[0].winner, 50)
-    encoders = Encoders()
+    encoders = FakeEncoders()
     data = encoders.encode(pairs, cache_dir=tmp_path / "cache")
     assert encoders.images == 1
     assert torch.isclose(every(data.winner)[0, 0, 0, 0], torch.tensor(50 / 127.5 - 1))
 
 
 def test_a_torn_entry_is_made_anew(pairs, tmp_path):
-    Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+    FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
     entries = sorted((tmp_path / "cache").rglob("*.safetensors"))
     whole = entries[0].read_bytes()
     for torn in (whole[: len(whole) // 2], b""):
         entries[0].write_bytes(torn)
-        encoders = Encoders()
+        encoders = FakeEncoders()
         encoders.encode(pairs, cache_dir=tmp_path / "cache")
         assert encoders.images + encoders.prompts == 1
         assert entries[0].read_bytes() == whole
@@ -239,7 +241,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_reason(pairs, tmp_path
     monkeypatch.setattr(os, "fsync", fail)  # where a full disk is often noticed; no test can fill one
     cache = tmp_path / "cache"
     with pytest.raises(OSError, match="Make room, or choose another cache folder") as caught:
-        Encoders().encode(pairs, cache_dir=cache)
+        FakeEncoders().encode(pairs, cache_dir=cache)
     assert caught.value.errno == number
     assert str(cache) in str(caught.value)
     assert os.strerror(number) in str(caught.value)
@@ -249,7 +251,7 @@ def test_a_cache_that_cannot_be_written_is_named_with_the_reason(pairs, tmp_path
 def test_a_file_in_place_of_the_cache_folder_is_named(pairs, tmp_path):
     (tmp_path / "cache").write_text("no folder")
     with pytest.raises(OSError, match=r"cache .*cannot be written"):
-        Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+        FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
 
 
 def test_cancelling_keeps_what_was_encoded(pairs, tmp_path):
@@ -258,29 +260,29 @@ def test_cancelling_keeps_what_was_encoded(pairs, tmp_path):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        Encoders().encode(pairs, cache_dir=tmp_path / "cache", on_progress=cancel)
-    encoders = Encoders()
+        FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache", on_progress=cancel)
+    encoders = FakeEncoders()
     encoders.encode(pairs, cache_dir=tmp_path / "cache")
     assert encoders.images + encoders.prompts == 9 - 3
 
 
 def test_progress_counts_every_item_once(pairs):
     seen = []
-    Encoders().encode(pairs, on_progress=lambda done, total: seen.append((done, total)))
+    FakeEncoders().encode(pairs, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(done, 9) for done in range(1, 10)]
 
 
 def test_inside_a_hosts_inference_mode_the_tensors_are_trainable_ones(pairs, tmp_path):
     for _ in range(2):  # encoded, then read from the cache
         with torch.inference_mode():
-            data = Encoders().encode(pairs, cache_dir=tmp_path / "cache")
+            data = FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
         tensors = [value for value in vars(data).values() if isinstance(value, torch.Tensor)]
         tensors += [*every(data.prompts).tensors, *data.empty.tensors, every(data.winner)]
         assert not any(tensor.is_inference() for tensor in tensors)
 
 
 def test_values_that_are_not_finite_are_refused_and_not_kept(pairs, tmp_path):
-    encoders = Encoders()
+    encoders = FakeEncoders()
     encoders.image = lambda pixels: torch.full((1, 4, 2, 2), float("nan"))
     with pytest.raises(ValueError, match=r"1\.png has values that are not finite"):
         encoders.encode(pairs, cache_dir=tmp_path / "cache")
@@ -288,14 +290,14 @@ def test_values_that_are_not_finite_are_refused_and_not_kept(pairs, tmp_path):
 
 
 def test_a_long_prompt_is_cut_and_said_so(pairs, caplog):
-    encoders = Encoders()
+    encoders = FakeEncoders()
     encoders.prompt = lambda text: Conditioning(torch.zeros(1, 154 if text == "bad" else 77, 8))
     assert every(encoders.encode(pairs).prompts).text_embeds.shape[1:] == (77, 8)
     assert "1 prompts are longer than 77 tokens" in caplog.text
 
 
 def test_an_error_names_a_prompt_by_its_number_and_not_by_its_text(pairs):
-    encoders = Encoders()
+    encoders = FakeEncoders()
     encoders.prompt = lambda text: Conditioning(
         torch.full((1, 77, 8), float("nan") if text == "bad" else 0.0)
     )
@@ -305,7 +307,7 @@ def test_an_error_names_a_prompt_by_its_number_and_not_by_its_text(pairs):
 
 
 def test_latents_of_another_shape_are_refused(pairs):
-    encoders = Encoders()
+    encoders = FakeEncoders()
     encoders.image = lambda pixels: torch.zeros(1, 16, 2, 2)
     with pytest.raises(ValueError, match=r"1\.png must have shape \(1, 4, 2, 2\), got \(1, 16, 2, 2\)"):
         encoders.encode(pairs)
@@ -313,7 +315,7 @@ def test_latents_of_another_shape_are_refused(pairs):
 
 def test_a_resolution_that_is_no_multiple_of_eight_is_refused(pairs):
     with pytest.raises(ValueError, match="multiple of 8 pixels, got 60"):
-        Encoders().encode(pairs, resolution=60)
+        FakeEncoders().encode(pairs, resolution=60)
 
 
 def test_an_entry_key_depends_on_everything_that_made_it():
@@ -362,16 +364,21 @@ def test_an_unreadable_image_is_named(tmp_path):
 
 
 def test_pictures_alone_are_encoded_as_for_training_and_found_in_its_cache(pairs, tmp_path):
-    coders, cache = Encoders(), tmp_path / "cache"
-    data = coders.encode(pairs, cache_dir=cache)
-    (first, second), told = pairs.pairs, []
+    encoders, cache = FakeEncoders(), tmp_path / "cache"
+    data = encoders.encode(pairs, cache_dir=cache)
+    (first, second), reports = pairs.pairs, []
     groups = [[first.loser, first.winner], [second.loser], [pairs.neutral[0].image]]
-    given = {"encode_image": coders.image, "encoder_id": "v1", "resolution": SIDE, "cache_dir": cache}
-    found = encode_pictures(groups, **given, on_progress=lambda *done: told.append(done))
-    assert coders.images == 4  # none anew
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    assert torch.equal(torch.stack([found[0][0], found[1][0]]), every(data.loser))
-    assert torch.equal(found[0][1], every(data.winner)[0])
-    assert torch.equal(found[2][0], every(data.neutral)[0])
+    latents = encode_pictures(
+        groups,
+        encoders.named(),
+        resolution=SIDE,
+        cache_dir=cache,
+        on_progress=lambda *progress: reports.append(progress),
+    )
+    assert encoders.images == 4  # none anew
+    assert reports == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(torch.stack([latents[0][0], latents[1][0]]), every(data.loser))
+    assert torch.equal(latents[0][1], every(data.winner)[0])
+    assert torch.equal(latents[2][0], every(data.neutral)[0])
     with pytest.raises(ValueError, match="multiple of 8 pixels, got 20"):
-        encode_pictures(groups, **given | {"resolution": 20})
+        encode_pictures(groups, encoders.named(), resolution=20)

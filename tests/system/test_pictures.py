@@ -7,7 +7,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from training.system.pictures import checked_digest, image_size, load_image
+from training.system.pictures import image_facts, load_image
 
 KINDS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp", "BMP": "bmp"}
 
@@ -32,7 +32,7 @@ def png(width, height, pixels=b""):
 
 @pytest.mark.parametrize("decode", [False, True])
 def test_a_whole_image_is_named_by_its_bytes(picture, decode):
-    assert checked_digest(picture, decode=decode) == hashlib.sha256(picture.read_bytes()).digest()
+    assert image_facts(picture, decode=decode).digest == hashlib.sha256(picture.read_bytes()).digest()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
@@ -40,12 +40,12 @@ def test_an_image_cut_off_anywhere_is_refused(picture, share):
     whole = picture.read_bytes()
     picture.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(ValueError, match=r"picture\.\w+ cannot be read as an image"):
-        checked_digest(picture)
+        image_facts(picture)
 
 
 def test_bytes_behind_the_end_of_an_image_do_no_harm(picture):
     picture.write_bytes(picture.read_bytes() + b"a note of the camera")
-    assert checked_digest(picture) == hashlib.sha256(picture.read_bytes()).digest()
+    assert image_facts(picture).digest == hashlib.sha256(picture.read_bytes()).digest()
 
 
 def test_a_changed_byte_of_a_png_is_seen_without_decoding(tmp_path):
@@ -54,11 +54,11 @@ def test_a_changed_byte_of_a_png_is_seen_without_decoding(tmp_path):
     data[-20] ^= 1
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r"a\.png cannot be read"):
-        checked_digest(path)
+        image_facts(path)
 
 
 @pytest.mark.parametrize("size", [(8193, 8192), (60_000, 60_000), (2**31 - 1, 1), (1, 17), (4000, 100)])
-@pytest.mark.parametrize("read", [checked_digest, lambda path: load_image(path, (64, 64))])
+@pytest.mark.parametrize("read", [image_facts, lambda path: load_image(path, (64, 64))])
 def test_a_file_that_claims_to_be_huge_or_a_long_strip_is_refused_unread(tmp_path, size, read):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(*size))
@@ -72,7 +72,7 @@ def test_an_animation_or_vector_or_text_is_no_image_of_ours(tmp_path):
     (tmp_path / "a.png").write_text("not a picture")
     for name in ("a.gif", "a.svg", "a.png", "gone.png", "."):
         with pytest.raises(ValueError, match="cannot be read as an image"):
-            checked_digest(tmp_path / name)
+            image_facts(tmp_path / name)
 
 
 def test_an_image_of_any_shape_allowed_becomes_a_square(tmp_path):
@@ -94,5 +94,5 @@ def test_the_size_is_that_of_the_picture_as_it_is_turned(tmp_path, orientation, 
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", (24, 16)).save(tmp_path / "turned.jpg", exif=exif)
-    assert image_size(tmp_path / "turned.jpg") == size
+    assert image_facts(tmp_path / "turned.jpg").size == size
     assert load_image(tmp_path / "turned.jpg", size).shape == (1, 3, *size)

@@ -28,7 +28,7 @@ from ..merging import (
 from ..models.base_model import BaseModel, load_base
 from ..models.conditioning import LATENT_STEP, Conditioning
 from ..pairs import load_pairs
-from ..pairs.encode import encode_pictures
+from ..pairs.encode import Encoders, encode_pictures
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.prompts import parse_prompts
 from .answer import Answer, expert_facts
@@ -116,8 +116,7 @@ def _encoded(
 ) -> list[list[Tensor]]:
     return encode_pictures(
         pictures,
-        encode_image=base.encode_image,
-        encoder_id=base.encoder_id,
+        Encoders(base.encode_image, base.encode_prompt, base.encoder_id),
         resolution=args.resolution,
         cache_dir=args.cache,
         on_progress=partial(bar.stage, "encode"),

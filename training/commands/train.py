@@ -20,7 +20,7 @@ from ..losses import LOSSES
 from ..models import Family
 from ..models.base_model import load_base
 from ..pairs import SafetyPairs, load_pairs
-from ..pairs.encode import encode_pairs
+from ..pairs.encode import Encoders, encode_pairs
 from ..pairs.training_data import TrainingData
 from ..system.processes import Processes, launched_processes
 from ..system.quantities import duration
@@ -108,9 +108,7 @@ def _prepare(
     with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode", shown=shown) as bar:
         data = encode_pairs(
             pairs,
-            encode_image=base.encode_image,
-            encode_prompt=base.encode_prompt,
-            encoder_id=base.encoder_id,
+            Encoders(base.encode_image, base.encode_prompt, base.encoder_id),
             resolution=args.resolution,
             mirrored=config.flip > 0,
             bucketed=config.buckets,

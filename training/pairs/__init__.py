@@ -1,7 +1,7 @@
 """Preference pairs. To add a source: write its file, then add its line to `PAIR_SOURCES`.
 
-A source says whether a path is of its layout, and reads its rows; `collect_pairs` checks them and their
-images, and reports all that was dropped.
+A source recognises paths of its layout and reads their rows; `collect_pairs` checks rows and images, makes
+pairs of them, and reports everything that was dropped.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class PairSource(NamedTuple):
     """A layout of pairs on disk.
 
     Args:
-        recognises: says, without reading much, whether a path is of this layout.
+        recognises: tells, without reading much, whether a path has this layout.
         read: takes the path and the category asked for, returns the rows.
     """
 
@@ -40,7 +40,7 @@ class PairSource(NamedTuple):
     read: Callable[[Path, str | None], SourceRows]
 
 
-PAIR_SOURCES = {  # asked in this order
+PAIR_SOURCES = {  # tried in this order
     "folder": PairSource(is_pairs_folder, read_folder),
     "coprov2": PairSource(is_coprov2, read_coprov2),
     "image folder": PairSource(is_image_folder, read_image_folder),
@@ -48,7 +48,7 @@ PAIR_SOURCES = {  # asked in this order
 
 
 def is_pair_source(path: Path) -> bool:
-    """Say whether `load_pairs` knows the layout of a path."""
+    """Tell whether a path has a layout that `load_pairs` reads."""
     return any(source.recognises(path) for source in PAIR_SOURCES.values())
 
 
@@ -63,18 +63,18 @@ def load_pairs(
     """Read and check the pairs of a folder or file of any known layout.
 
     Args:
-        path: as one of `PAIR_SOURCES` reads it.
-        category: keep the pairs that carry it, in any spelling; where rows carry none, they are taken as
-            of this one. None keeps all.
+        path: in the layout of one of `PAIR_SOURCES`.
+        category: keep the pairs that carry it, in any spelling; rows of a source without categories are
+            assigned this one. None keeps all.
         max_pairs: keep the first so many; 0 keeps all.
-        decode: decode every image, see `collect_pairs`.
-        on_progress: see `collect_pairs`.
+        decode: also decode every image, some milliseconds each.
+        on_progress: called with (done, total) after each row; whatever it raises stops the reading.
 
     Raises:
-        ValueError: if the path is of no known layout, or no pair can be used.
+        ValueError: if the path has no known layout, or no pair can be used.
     """
-    known = (source for source in PAIR_SOURCES.values() if source.recognises(path))
-    source = next(known, PAIR_SOURCES["folder"])  # which says what it misses
+    matching = (source for source in PAIR_SOURCES.values() if source.recognises(path))
+    source = next(matching, PAIR_SOURCES["folder"])  # its error explains what a folder of pairs needs
     return collect_pairs(
         source.read(path, category),
         category=category,

@@ -1,9 +1,9 @@
-"""Which picture a training run sees at which size: pairs and neutral samples in their buckets."""
+"""Which picture a training run sees at which size: pairs and neutral samples sorted into buckets."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,77 +11,42 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from ..models.conditioning import LATENT_STEP
-from ..system.pictures import image_size
+from ..system.pictures import image_facts
 from .training_data import Bucket
 
 if TYPE_CHECKING:
     from .pair import SafetyPairs
 
-
-STEP = 64  # pixels between the sides of buckets, as kohya's sd-scripts, whose buckets these are
-_TINY_STEP, _TINY = 8, 256  # below this resolution 64 would leave hardly a choice
-
-
-def bucket_sizes(resolution: int) -> tuple[tuple[int, int], ...]:
-    """Return the sizes of pictures to train on at a resolution, in both orientations.
-
-    The square comes first. Then for each side from half to twice the resolution, in steps of 64 pixels (8
-    below 256), the longest other side with which the area stays within resolution^2.
-
-    Args:
-        resolution: side of the largest square in pixels, a multiple of 8.
-
-    Returns:
-        (height, width) in pixels, each once.
-    """
-    step = STEP if resolution >= _TINY else _TINY_STEP
-    square = resolution // step * step
-    smallest, longest = math.ceil(resolution / 2 / step) * step, 2 * resolution // step * step
-    sizes = {(square, square): None}
-    for side in range(smallest, longest + 1, step):
-        other = min(longest, resolution**2 // side // step * step)
-        if other >= smallest:
-            sizes |= {(side, other): None, (other, side): None}
-    return tuple(sizes)
-
-
-def nearest_size(sizes: Sequence[tuple[int, int]], size: tuple[int, int]) -> tuple[int, int]:
-    """Return the bucket whose aspect ratio is nearest, so that least is cropped.
-
-    The ratio of the ratios decides, where sd-scripts takes their difference: a picture turned by 90 degrees
-    then has the turned bucket.
-
-    Args:
-        sizes: (height, width) to choose from; the first of equally near ones is taken.
-        size: (height, width) of a picture, any unit.
-    """
-    ratio = math.log(size[0] / size[1])
-    return min(sizes, key=lambda each: round(abs(math.log(each[0] / each[1]) - ratio), 9))
-
-
 LATENT_CHANNELS = 4
+STEP = 64  # pixels between the sides of buckets, as in kohya's sd-scripts, which invented these buckets
+_SMALL_STEP, _SMALL = 8, 256  # below this resolution steps of 64 would leave hardly a choice
 
 Size = tuple[int, int]  # height and width in pixels
 
 
 class Picture(NamedTuple):
-    """An image file, as it is shown: resized and cropped to a size, perhaps mirrored."""
+    """An image file as the run sees it: resized and cropped to a size, perhaps mirrored."""
 
     file: Path
     size: Size
     mirrored: bool = False
 
+    @property
+    def form(self) -> str:
+        """What is done to the file before it is encoded; part of the cache key."""
+        return f"{self.size[0]}x{self.size[1]}{' mirrored' if self.mirrored else ''}"
+
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The rows of a run before they are encoded; see `TrainingData`, which has the same parts.
+    """The rows of a run before they are encoded; `TrainingData` has the same parts.
 
     Attributes:
         winner: safe pictures, one per pair.
         loser: unsafe pictures, of the size of their winners.
-        neutral: neutral pictures, then the safe ones of the pairs that stand in for missing ones.
+        neutral: neutral pictures, then the safe pictures of pairs that replace missing ones.
         neutral_prompts: one per neutral picture.
-        neutral_pairs: number of the pair that each of them is the safe picture of, -1 for the neutral ones.
+        neutral_pairs: index of the pair that each neutral picture is the safe side of; -1 for others.
         buckets: every row is in one of them.
     """
 
@@ -92,19 +57,16 @@ class Arrangement:
     neutral_pairs: tuple[int, ...]
     buckets: tuple[Bucket, ...]
 
-    def pictures(self, *, mirrored: bool) -> Iterator[Picture]:
-        """Return each different picture once, where wanted followed by the same mirrored."""
-        for picture in dict.fromkeys((*self.winner, *self.loser, *self.neutral)):
-            yield picture
-            if mirrored:
-                yield picture._replace(mirrored=True)
+    def pictures(self) -> tuple[Picture, ...]:
+        """Return each different picture once."""
+        return tuple(dict.fromkeys((*self.winner, *self.loser, *self.neutral)))
 
 
 def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
-    """Put pairs and neutral samples into buckets.
+    """Sort pairs and neutral samples into buckets.
 
-    The winner decides for both pictures of its pair. A neutral picture goes where pairs are; in a bucket
-    that gets none the safe side of its pairs stands in.
+    The winner decides the bucket of its pair. A neutral picture goes to the nearest bucket that holds
+    pairs. In a bucket that receives no neutral picture the safe side of its pairs is used instead.
 
     Args:
         pairs: to train on; at least one.
@@ -113,27 +75,67 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
     Raises:
         ValueError: if an image cannot be read.
     """
-    of_pair = [_nearest(sizes, pair.winner) for pair in pairs.pairs]
-    used = tuple(dict.fromkeys(of_pair))
-    neutral = [(Picture(each.image, _nearest(used, each.image)), each.prompt) for each in pairs.neutral]
-    bare = set(used) - {picture.size for picture, _ in neutral}
-    stand_ins = [number for number, size in enumerate(of_pair) if size in bare]
+    pair_sizes = [_nearest(sizes, pair.winner) for pair in pairs.pairs]
+    used = tuple(dict.fromkeys(pair_sizes))
+    neutral = [
+        (Picture(sample.image, _nearest(used, sample.image)), sample.prompt) for sample in pairs.neutral
+    ]
+    without_neutral = set(used) - {picture.size for picture, _ in neutral}
+    stand_ins = [number for number, size in enumerate(pair_sizes) if size in without_neutral]
     neutral_pairs = [-1] * len(neutral) + stand_ins
     neutral += [
-        (Picture(pairs.pairs[number].winner, of_pair[number]), pairs.pairs[number].safe_prompt)
+        (Picture(pairs.pairs[number].winner, pair_sizes[number]), pairs.pairs[number].safe_prompt)
         for number in stand_ins
     ]
-    of_neutral = [picture.size for picture, _ in neutral]
+    neutral_sizes = [picture.size for picture, _ in neutral]
     return Arrangement(
-        winner=tuple(Picture(pair.winner, size) for pair, size in zip(pairs.pairs, of_pair, strict=True)),
-        loser=tuple(Picture(pair.loser, size) for pair, size in zip(pairs.pairs, of_pair, strict=True)),
+        winner=tuple(Picture(pair.winner, size) for pair, size in zip(pairs.pairs, pair_sizes, strict=True)),
+        loser=tuple(Picture(pair.loser, size) for pair, size in zip(pairs.pairs, pair_sizes, strict=True)),
         neutral=tuple(picture for picture, _ in neutral),
         neutral_prompts=tuple(prompt for _, prompt in neutral),
         neutral_pairs=tuple(neutral_pairs),
         buckets=tuple(
-            Bucket(latent_shape(size), _places(of_pair, size), _places(of_neutral, size)) for size in used
+            Bucket(latent_shape(size), _positions(pair_sizes, size), _positions(neutral_sizes, size))
+            for size in used
         ),
     )
+
+
+def bucket_sizes(resolution: int) -> tuple[Size, ...]:
+    """Return the picture sizes to train on at a resolution, in both orientations.
+
+    The square comes first. Then for each side from half to twice the resolution, in steps of 64 pixels (8
+    below 256), the longest other side that keeps the area within resolution^2.
+
+    Args:
+        resolution: side of the largest square in pixels, a multiple of 8.
+
+    Returns:
+        (height, width) in pixels, each once.
+    """
+    step = STEP if resolution >= _SMALL else _SMALL_STEP
+    square = resolution // step * step
+    smallest, longest = math.ceil(resolution / 2 / step) * step, 2 * resolution // step * step
+    sizes = {(square, square): None}
+    for side in range(smallest, longest + 1, step):
+        other = min(longest, resolution**2 // side // step * step)
+        if other >= smallest:
+            sizes |= {(side, other): None, (other, side): None}
+    return tuple(sizes)
+
+
+def nearest_size(sizes: Sequence[Size], size: Size) -> Size:
+    """Return the bucket with the nearest aspect ratio, so that as little as possible is cropped.
+
+    Aspect ratios are compared by their quotient, where sd-scripts uses their difference: a picture rotated
+    by 90 degrees then gets the rotated bucket.
+
+    Args:
+        sizes: (height, width) to choose from; of equally near ones the first is taken.
+        size: (height, width) of a picture, in any unit.
+    """
+    log_ratio = math.log(size[0] / size[1])
+    return min(sizes, key=lambda bucket: round(abs(math.log(bucket[0] / bucket[1]) - log_ratio), 9))
 
 
 def latent_shape(size: Size) -> tuple[int, int, int]:
@@ -142,8 +144,8 @@ def latent_shape(size: Size) -> tuple[int, int, int]:
 
 
 def _nearest(sizes: Sequence[Size], file: Path) -> Size:
-    return nearest_size(sizes, image_size(file)) if len(sizes) > 1 else sizes[0]
+    return nearest_size(sizes, image_facts(file).size) if len(sizes) > 1 else sizes[0]
 
 
-def _places(sizes: Sequence[Size], size: Size) -> torch.Tensor:
-    return torch.tensor([number for number, each in enumerate(sizes) if each == size])
+def _positions(sizes: Sequence[Size], size: Size) -> torch.Tensor:
+    return torch.tensor([number for number, candidate in enumerate(sizes) if candidate == size])

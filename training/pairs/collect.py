@@ -1,14 +1,19 @@
-"""The rows of any source made into checked pairs, their images looked at; what cannot be used is named."""
+"""Rows of any source become preference pairs: text, category, images and repetitions are checked in turn.
+
+`collect_pairs` hands each row to a `_Collector`. Its method `_pair` reads top to bottom what a row must pass;
+the first check that fails names the reason in the report.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ..rules.categories import normalize_category
 from ..system.paths import contained_path
-from ..system.pictures import checked_digest
+from ..system.pictures import image_facts
 from .pair import NeutralSample, PreferencePair, SafetyPairs
 from .report import (
     CONTRADICTORY,
@@ -24,26 +29,23 @@ from .report import (
 )
 from .rows import RowDroppedError, prompt_key, read_categories, read_judged_right, read_safety_gap, read_text
 
-_PAIR_PROMPTS, _PAIR_IMAGES = ("unsafe_prompt", "safe_prompt"), ("unsafe_image", "safe_image")
-
-_Sample = TypeVar("_Sample")
 NamedRow = tuple[str, Mapping[str, Any] | None]  # name for the report, fields; None where malformed
 
 
 @dataclass(frozen=True)
 class SourceRows:
-    """What a reader found in a source before any image was looked at.
+    """The rows of a source, before any image is opened.
 
     Args:
-        source: the folder or file it read.
+        source: the folder or file that was read.
         name: what holds the rows, for messages.
         root: resolved folder that holds every image.
         rows: name and fields (id, category, unsafe_prompt, safe_prompt, unsafe_image, safe_image) of each
             pair; None for fields that could not be parsed.
         neutral: name and fields (id, prompt, image) of each neutral row.
-        report: rows the reader itself dropped, and what it counted.
-        test_prompts: `prompt_key` of prompts kept for tests; pairs whose unsafe prompt is one are dropped.
-        unique_unsafe_prompts: drop pairs whose unsafe prompt occurs before, whatever their images.
+        report: the rows that the reader itself dropped, and its counts.
+        test_prompts: `prompt_key` of prompts kept for tests; pairs with such an unsafe prompt are dropped.
+        unique_unsafe_prompts: drop pairs whose unsafe prompt occurred before, whatever their images.
     """
 
     source: Path
@@ -57,7 +59,7 @@ class SourceRows:
 
 
 def collect_pairs(
-    found: SourceRows,
+    source: SourceRows,
     *,
     category: str | None = None,
     max_pairs: int = 0,
@@ -67,141 +69,169 @@ def collect_pairs(
     """Check every row and image of a source. Of rows that contradict or repeat each other the first is kept.
 
     Args:
-        found: the rows.
+        source: the rows.
         category: keep the pairs that carry it, in any spelling; None keeps all.
         max_pairs: keep the first so many; 0 keeps all.
-        decode: also decode every image, some milliseconds each; without it the header, the size and the
-            end of each file are checked, see `image_file.checked_digest`.
+        decode: also decode every image, some milliseconds each; without it the header, the size and the end
+            of each file are checked, see `image_facts`.
         on_progress: called with (done, total) after each row; whatever it raises stops the reading.
 
     Raises:
-        ValueError: if no pair can be used; it says what was found and what to do.
+        ValueError: if no pair can be used; it lists the reasons and what to do.
     """
     if max_pairs < 0:
         raise ValueError(f"max_pairs must be 0 (all) or more, got {max_pairs}.")
-    wanted = normalize_category(category) if category else None
-    pairs = _Rows(found, decode=decode, dropped={name: [*ids] for name, ids in found.report.dropped.items()})
-    tell, total = on_progress or (lambda done, total: None), len(found.rows) + len(found.neutral)
-    for number, (name, fields) in enumerate(found.rows, start=1):
-        if max_pairs and len(pairs.kept) == max_pairs:
-            pairs.beyond_limit += 1
+    collector = _Collector(source, normalize_category(category) if category else None, decode)
+    progress, total = on_progress or (lambda done, total: None), len(source.rows) + len(source.neutral)
+    for number, (name, fields) in enumerate(source.rows, start=1):
+        if max_pairs and len(collector.pairs) == max_pairs:
+            collector.beyond_limit += 1
         else:
-            pairs.add(name, lambda row=fields: _pair(row, pairs, wanted))
-        tell(number, total)
-    neutral = _Rows(found, decode=decode, dropped=pairs.dropped, unsafe=pairs.unsafe)
-    for number, (name, fields) in enumerate(found.neutral, start=1 + len(found.rows)):
-        neutral.add(f"neutral {name}", lambda row=fields: _neutral(row, neutral))
-        tell(number, total)
-    report = dataclasses.replace(
-        found.report,
-        kept=len(pairs.kept),
-        dropped=pairs.dropped,
-        neutral=len(neutral.kept),
-        other_categories=pairs.other_categories,
-        beyond_limit=pairs.beyond_limit,
-    )
-    if not pairs.kept:
-        raise ValueError(_nothing_left(found.name, report, category, sorted(pairs.categories)))
-    return SafetyPairs(found.source, tuple(pairs.kept), tuple(neutral.kept), report)
+            collector.add_pair(name, fields)
+        progress(number, total)
+    for number, (name, fields) in enumerate(source.neutral, start=1 + len(source.rows)):
+        collector.add_neutral(f"neutral {name}", fields)
+        progress(number, total)
+    report = collector.report()
+    if not collector.pairs:
+        raise ValueError(_nothing_left(source.name, report, category, sorted(collector.categories)))
+    return SafetyPairs(source.source, tuple(collector.pairs), tuple(collector.neutral), report)
 
 
-@dataclass
-class _Rows:
-    """The rows of one manifest while they are checked."""
+class _Collector:
+    """The samples kept so far, and what later rows must not repeat or contradict."""
 
-    found: SourceRows
-    decode: bool
-    dropped: dict[str, list[str]]
-    kept: list = field(default_factory=list)
-    ids: set[str] = field(default_factory=set)
-    contents: set[tuple[str | bytes, ...]] = field(default_factory=set)
-    unsafe_prompts: set[str] = field(default_factory=set)
-    safe: set[bytes] = field(default_factory=set)  # hashes of images, as are the unsafe ones
-    unsafe: set[bytes] = field(default_factory=set)
-    categories: set[str] = field(default_factory=set)
-    other_categories: int = 0
-    beyond_limit: int = 0
+    def __init__(self, source: SourceRows, category: str | None, decode: bool) -> None:
+        self.pairs: list[PreferencePair] = []
+        self.neutral: list[NeutralSample] = []
+        self.categories: set[str] = set()  # of every readable row, also of those not selected
+        self.beyond_limit = 0
+        self._source, self._category, self._decode = source, category, decode
+        self._dropped = {reason: [*names] for reason, names in source.report.dropped.items()}
+        self._other_categories = 0
+        self._unsafe_prompts: set[str] = set()
+        self._pair_ids, self._neutral_ids = set[str](), set[str]()
+        self._contents: set[tuple[str | bytes, ...]] = set()  # prompts and image hashes of whole rows
+        self._safe_images, self._unsafe_images = set[bytes](), set[bytes]()
 
-    def add(self, name: str, read: Callable[[], _Sample | None]) -> None:
-        """Keep what `read` returns, or write down why it was dropped; None is passed over."""
+    def add_pair(self, name: str, fields: Mapping[str, Any] | None) -> None:
+        """Keep a row as a pair, pass over another category, or record why the row is dropped."""
+        with self._dropping(name):
+            pair = self._pair(fields)
+            if pair is None:
+                self._other_categories += 1
+            else:
+                self.pairs.append(pair)
+
+    def add_neutral(self, name: str, fields: Mapping[str, Any] | None) -> None:
+        """Keep a row as a neutral sample, or record why it is dropped."""
+        with self._dropping(name):
+            self.neutral.append(self._neutral_sample(fields))
+
+    def report(self) -> PairsReport:
+        """Return the report of the source, completed with what became of its rows."""
+        return dataclasses.replace(
+            self._source.report,
+            kept=len(self.pairs),
+            dropped=self._dropped,
+            neutral=len(self.neutral),
+            other_categories=self._other_categories,
+            beyond_limit=self.beyond_limit,
+        )
+
+    @contextmanager
+    def _dropping(self, name: str) -> Iterator[None]:
         try:
-            sample = read()
-        except RowDroppedError as dropped:
-            self.dropped.setdefault(dropped.reason, []).append(name)
-            return
-        if sample is not None:
-            self.kept.append(sample)
+            yield
+        except RowDroppedError as error:
+            self._dropped.setdefault(error.reason, []).append(name)
 
-    def images(self, row: Mapping[str, str], names: tuple[str, ...]) -> tuple[list[Path], list[bytes]]:
-        """Return the image files of a row and their hashes, once all of them can be used."""
-        files = [contained_path(self.found.root, row[name]) for name in names]
+    def _pair(self, fields: Mapping[str, Any] | None) -> PreferencePair | None:
+        """Return the pair of a row; None where it is not of the category asked for."""
+        row = read_text(
+            fields, prompts=("unsafe_prompt", "safe_prompt"), images=("unsafe_image", "safe_image")
+        )
+        categories = read_categories(fields)
+        self.categories.update(categories)
+        if self._category and self._category not in categories:
+            return None
+        unsafe_prompt = prompt_key(row["unsafe_prompt"])
+        if unsafe_prompt in self._source.test_prompts:
+            raise RowDroppedError(TEST_PROMPT)
+        if self._source.unique_unsafe_prompts and unsafe_prompt in self._unsafe_prompts:
+            raise RowDroppedError(SAME_UNSAFE_PROMPT)
+        loser, winner = self._files(row["unsafe_image"], row["safe_image"])
+        unsafe_hash, safe_hash = self._hashes(loser, winner)
+        if unsafe_hash == safe_hash:
+            raise RowDroppedError(SAME_IMAGE)
+        content = (row["unsafe_prompt"], row["safe_prompt"], unsafe_hash, safe_hash)
+        self._refuse_repetition(row["id"], self._pair_ids, content)
+        if safe_hash in self._unsafe_images or unsafe_hash in self._safe_images:
+            raise RowDroppedError(CONTRADICTORY)
+        self._pair_ids.add(row["id"])
+        self._contents.add(content)
+        self._safe_images.add(safe_hash)
+        self._unsafe_images.add(unsafe_hash)
+        self._unsafe_prompts.add(unsafe_prompt)
+        return PreferencePair(
+            id=row["id"],
+            categories=categories,
+            unsafe_prompt=row["unsafe_prompt"],
+            safe_prompt=row["safe_prompt"],
+            winner=winner,
+            loser=loser,
+            safety_gap=read_safety_gap(fields),
+            judged_right=read_judged_right(fields),
+        )
+
+    def _neutral_sample(self, fields: Mapping[str, Any] | None) -> NeutralSample:
+        row = read_text(fields, prompts=("prompt",), images=("image",))
+        (image,) = self._files(row["image"])
+        (image_hash,) = self._hashes(image)
+        content = (row["prompt"], image_hash)
+        self._refuse_repetition(row["id"], self._neutral_ids, content)
+        if image_hash in self._unsafe_images:
+            raise RowDroppedError(CONTRADICTORY)
+        self._neutral_ids.add(row["id"])
+        self._contents.add(content)
+        return NeutralSample(row["id"], row["prompt"], image)
+
+    def _files(self, *written: str) -> list[Path]:
+        """Return the image files of a row, all inside the root and all present."""
+        files = [contained_path(self._source.root, path) for path in written]
         if None in files:
             raise RowDroppedError(OUTSIDE)
         if not all(map(_is_file, files)):
             raise RowDroppedError(MISSING)
+        return files
+
+    def _hashes(self, *files: Path) -> list[bytes]:
+        """Return the hashes of image files, all of them readable."""
         try:
-            return files, [checked_digest(file, decode=self.decode) for file in files]
+            return [image_facts(file, decode=self._decode).digest for file in files]
         except (ValueError, OSError) as error:
             raise RowDroppedError(UNREADABLE) from error
 
-    def note(self, row: Mapping[str, str], prompts: tuple[str, ...], hashes: list[bytes]) -> None:
-        """Drop a row whose id or content was kept before, or that contradicts a row kept before."""
-        *unsafe, safe = hashes  # the safe image comes last, the only one of a neutral row
-        content = (*(row[name] for name in prompts), *hashes)
-        if row["id"] in self.ids:
+    def _refuse_repetition(self, row_id: str, ids: set[str], content: tuple[str | bytes, ...]) -> None:
+        if row_id in ids:
             raise RowDroppedError(DUPLICATE_ID)
-        if content in self.contents:
+        if content in self._contents:
             raise RowDroppedError(DUPLICATE)
-        if safe in self.unsafe or not self.safe.isdisjoint(unsafe):
-            raise RowDroppedError(CONTRADICTORY)
-        self.ids.add(row["id"])
-        self.contents.add(content)
-        self.safe.add(safe)
-        self.unsafe.update(unsafe)
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name longer than any file's
+    except OSError:  # a name longer than the system allows
         return False
 
 
-def _pair(fields: Mapping[str, Any] | None, rows: _Rows, wanted: str | None) -> PreferencePair | None:
-    row = read_text(fields, _PAIR_PROMPTS, _PAIR_IMAGES)
-    categories = read_categories(fields)
-    rows.categories.update(categories)
-    if wanted and wanted not in categories:
-        rows.other_categories += 1
-        return None
-    unsafe_prompt = prompt_key(row["unsafe_prompt"])
-    if unsafe_prompt in rows.found.test_prompts:
-        raise RowDroppedError(TEST_PROMPT)
-    if rows.found.unique_unsafe_prompts and unsafe_prompt in rows.unsafe_prompts:
-        raise RowDroppedError(SAME_UNSAFE_PROMPT)
-    (loser, winner), hashes = rows.images(row, _PAIR_IMAGES)
-    if hashes[0] == hashes[1]:
-        raise RowDroppedError(SAME_IMAGE)
-    rows.note(row, _PAIR_PROMPTS, hashes)
-    rows.unsafe_prompts.add(unsafe_prompt)
-    prompts = (row["unsafe_prompt"], row["safe_prompt"])
-    judged = read_safety_gap(fields), read_judged_right(fields)
-    return PreferencePair(row["id"], categories, *prompts, winner, loser, *judged)
-
-
-def _neutral(fields: Mapping[str, Any] | None, rows: _Rows) -> NeutralSample:
-    row = read_text(fields, ("prompt",), ("image",))
-    (image,), hashes = rows.images(row, ("image",))
-    rows.note(row, ("prompt",), hashes)
-    return NeutralSample(row["id"], row["prompt"], image)
-
-
-def _nothing_left(name: str, report: PairsReport, category: str | None, found: list[str]) -> str:
+def _nothing_left(name: str, report: PairsReport, category: str | None, present: list[str]) -> str:
     if report.other_categories:
         return (
             f"no usable pair in {name} is of the category {category!r}; its pairs are of: "
-            f"{', '.join(found)}. Choose one of these.\n{report.text()}"
+            f"{', '.join(present)}. Choose one of these.\n{report.text()}"
         )
     if not report.dropped:
-        return f"{name} has no rows. Write one object a line, or choose another source."
-    return f"no row of {name} can be used. Mend the rows named here.\n{report.text()}"
+        return f"{name} has no rows. Write one object per line, or choose another source."
+    return f"no row of {name} can be used. Correct the rows listed here.\n{report.text()}"

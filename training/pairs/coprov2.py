@@ -1,8 +1,8 @@
-"""CoProV2's own layout: a CSV of prompts with the names of images that lie in a folder.
+"""Source: the layout of CoProV2, a CSV of prompts with the names of images in a folder.
 
-Columns prompt, image, category; images `u_idx_NNNNNNN_0.jpg` (unsafe) and `s_idx_NNNNNNN_0.jpg` (safe). The
-number makes the pair, never the order of the rows; a pair of several categories has a row for each, so
-its categories are a set. Liu et al. 2024, arXiv:2412.10493; defects as counted in the released files.
+Columns prompt, image, category; images `u_idx_NNNNNNN_0.jpg` (unsafe) and `s_idx_NNNNNNN_0.jpg` (safe). Rows
+are paired by that number, never by their order. A pair of several categories has a row for each, so its
+categories are a set. Liu et al. 2024, arXiv:2412.10493; defects as counted in the released files.
 """
 
 import re
@@ -24,39 +24,39 @@ COLUMNS = ("prompt", "image", "category")
 REPEATED = "an image name stands in several rows, one for each category"
 SEVERAL = "the pair carries several categories"
 LEAKED = "a test prompt stands in train too"
-_NAME = re.compile(r"([us])_idx_(\d{1,12})_(\d{1,6})\.(?:jpe?g|png|webp|bmp)", re.IGNORECASE | re.ASCII)
+_IMAGE_NAME = re.compile(r"([us])_idx_(\d{1,12})_(\d{1,6})\.(?:jpe?g|png|webp|bmp)", re.IGNORECASE | re.ASCII)
 _SIDES = {"u": "unsafe", "s": "safe"}
 
 
 def is_coprov2(path: Path) -> bool:
-    """Say whether a path is a CSV that begins with names of paired images."""
+    """Tell whether a path is a CSV that begins with names of paired images."""
     return path.suffix.lower() == ".csv" and b"_idx_" in start_of(path)
 
 
 def read_coprov2(
     file: Path, category: str | None = None, *, images: Path | None = None, test_file: Path | None = None
 ) -> SourceRows:
-    """Read the prompts of CoProV2, each pair once; images are looked at later.
+    """Read the prompts of CoProV2, each pair once; images are not opened yet.
 
-    Pairs keep all their categories. A pair that lacks a side, or whose image has two different prompts, is
-    dropped here. Placeholders, and unsafe prompts that occur before under another image, are dropped when
-    the rows are collected, and so are pairs whose unsafe prompt is a test prompt.
+    Pairs keep all their categories. A pair that lacks a side, or has an image with two different prompts, is
+    dropped here. `collect_pairs` drops placeholders, unsafe prompts that occurred before under another
+    image, and pairs whose unsafe prompt is a test prompt.
 
     Args:
         file: the CSV of the pairs.
-        category: not needed here, every row says its own.
-        images: folder with the images, at any depth; None is the folder beside the CSV that has its name
-            without `.csv`, else `images`, else the CSV's own folder.
-        test_file: CSV of the test prompts, same columns; None where nothing is held out.
+        category: ignored, because every row states its own.
+        images: folder with the images, at any depth; None uses the folder beside the CSV that has its name
+            without `.csv`, else `images`, else the folder of the CSV.
+        test_file: CSV of the test prompts, same columns; None holds out no prompts.
 
     Raises:
-        ValueError: if a file or the folder is missing, or is no such CSV.
+        ValueError: if a file or the folder is missing, or a file is not such a CSV.
     """
     root = (images or images_beside(file)).resolve()
     if images is None and not root.is_relative_to(file.parent.resolve()):
         raise ValueError(
             f"the folder of images beside {file.name} is a link that leads out of {file.parent.name}. "
-            "Put the images there, or name their folder."
+            "Move the images there, or name their folder."
         )
     if not root.is_dir():
         raise ValueError(f"there is no folder of images {root}. Name the folder that holds u_idx_*.jpg.")
@@ -83,7 +83,7 @@ def read_coprov2(
 
 
 def images_beside(file: Path) -> Path:
-    """Return the folder where the images of a CSV are looked for, see `read_coprov2`."""
+    """Return the folder that is searched for the images of a CSV, see `read_coprov2`."""
     beside = (file.with_suffix(""), file.with_name("images"))
     return next((folder for folder in beside if folder.is_dir()), file.parent)
 
@@ -94,12 +94,18 @@ class _Record:
 
     fields: dict[str, str] = field(default_factory=dict)
     categories: set[str] = field(default_factory=set)
-    others: set[str] = field(default_factory=set)  # what further columns say, for the hard rule
+    others: set[str] = field(default_factory=set)  # texts of other columns, for the hard rule
     is_contradictory: bool = False
+
+    def defect(self) -> str | None:
+        """Return why the pair cannot be used, None where it can."""
+        if len(self.fields) < 4:
+            return ONE_SIDE
+        return TWO_PROMPTS if self.is_contradictory else None
 
 
 class _Table:
-    """The rows of one CSV, gathered by the number of the pair."""
+    """The rows of one CSV, grouped by the number of the pair."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
@@ -110,12 +116,12 @@ class _Table:
         self._category_rows: Counter[str] = Counter()
 
     def add(self, name: str, cells: dict[str, str]) -> None:
-        """Take in one row."""
+        """Add one row."""
         prompt, image = cells["prompt"], cells["image"]
         self._images[image] += 1
         categories = normalize_categories(cells["category"])
         self._category_rows.update(categories)
-        match = _NAME.fullmatch(PurePosixPath(image.replace("\\", "/")).name)
+        match = _IMAGE_NAME.fullmatch(PurePosixPath(image.replace("\\", "/")).name)
         if match is None:
             self._badly_named.append(name)
             return
@@ -123,29 +129,29 @@ class _Table:
         self._placeholders[key] += is_placeholder(prompt)
         record = self._records.setdefault(key, _Record())
         side = _SIDES[match[1].lower()]
-        known = record.fields.setdefault(f"{side}_prompt", prompt)
+        first_prompt = record.fields.setdefault(f"{side}_prompt", prompt)
         record.fields.setdefault(f"{side}_image", self._index.locate(image))
-        record.is_contradictory |= known != prompt
+        record.is_contradictory |= first_prompt != prompt
         record.categories.update(categories)
-        record.others.update(row_texts({name: cells[name] for name in cells.keys() - set(COLUMNS)}))
+        record.others.update(row_texts({column: cells[column] for column in cells.keys() - set(COLUMNS)}))
 
     def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the whole pairs in the order of their first rows."""
+        """Yield the complete pairs in the order of their first rows."""
         for key, record in self._records.items():
-            if not _reason(record):
+            if not record.defect():
                 fields = record.fields | {"category": sorted(record.categories), "others": [*record.others]}
                 yield _id(key), {"id": _id(key), **fields}
 
     def dropped(self) -> dict[str, list[str]]:
-        """Return what cannot be a pair, by reason."""
+        """Return the names of what cannot be a pair, by reason."""
         dropped = {BAD_NAME: self._badly_named} if self._badly_named else {}
         for key, record in self._records.items():
-            if reason := _reason(record):
+            if reason := record.defect():
                 dropped.setdefault(reason, []).append(_id(key))
         return dropped
 
     def found(self) -> dict[str, int]:
-        """Count what is in the file, before anything is dropped."""
+        """Count the contents of the file, before anything is dropped."""
         unsafe = self.unsafe_prompts()
         return {
             "rows": self._images.total(),
@@ -157,7 +163,7 @@ class _Table:
         }
 
     def noted(self) -> dict[str, list[str]]:
-        """Name what is odd and used all the same."""
+        """Return the names of irregular rows and pairs that are used all the same."""
         several = [_id(key) for key, record in self._records.items() if len(record.categories) > 1]
         repeated = [name for name, count in self._images.items() if count > 1]
         return {reason: names for reason, names in ((REPEATED, repeated), (SEVERAL, several)) if names}
@@ -168,7 +174,7 @@ class _Table:
         return [prompt_key(text) for text in texts if text]
 
     def category_counts(self) -> dict[str, Counter[str]]:
-        """Count rows, pairs that carry a category, and pairs that carry only it."""
+        """Count, per category, its rows, the pairs that carry it, and those that carry nothing else."""
         sets = [record.categories for record in self._records.values()]
         return {
             "rows": self._category_rows,
@@ -178,7 +184,7 @@ class _Table:
 
 
 class _TestPrompts:
-    """The prompts held out for tests, and which of them the pairs give away."""
+    """The prompts held out for tests, and those among them that are also trained on."""
 
     def __init__(self, table: _Table, file: Path | None) -> None:
         rows = [cells for _, cells in read_csv(file, COLUMNS)] if file else []
@@ -192,19 +198,13 @@ class _TestPrompts:
         self._num_rows = len(rows)
 
     def found(self) -> dict[str, int]:
-        """Count the test rows; nothing where there is no test file."""
+        """Count the test rows; empty without a test file."""
         counts = {"test rows": self._num_rows, "test rows also in train": len(self._leaked)}
         return counts if self._has_file else {}
 
     def noted(self) -> dict[str, list[str]]:
-        """Name the test rows that stand in train too."""
+        """Return the names of test rows that also occur in the training file."""
         return {LEAKED: self._leaked} if self._leaked else {}
-
-
-def _reason(record: _Record) -> str | None:
-    if len(record.fields) < 4:
-        return ONE_SIDE
-    return TWO_PROMPTS if record.is_contradictory else None
 
 
 def _id(key: tuple[int, int]) -> str:

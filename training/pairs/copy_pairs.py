@@ -1,10 +1,11 @@
-"""Pairs of any source as a pairs folder of their own; the person's files stay where they are."""
+"""Copy the pairs of any source into a new pairs folder; the original files stay where they are."""
 
+import itertools
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,22 @@ _IMAGES = "images"
 def copy_pairs(
     pairs: SafetyPairs, out: Path, *, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write `pairs.jsonl`, its images and the report of their reading into a new folder.
+    """Write `pairs.jsonl`, its images and the report of `pairs` into a new folder.
 
-    Images are hard-linked where the disk can, so that they take no room twice, else copied. The folder
-    appears whole or not at all.
+    Images are hard-linked where the disk allows it, so that they take no extra space, else copied. The folder
+    appears complete or not at all.
 
     Args:
         pairs: checked pairs, from `load_pairs` or `collect_pairs`.
         out: the new folder.
-        on_progress: called with (done, total) after each row; whatever it raises stops the writing, and
-            nothing is left.
+        on_progress: called with (done, total) after each row; whatever it raises stops the writing and leaves
+            nothing behind.
 
     Returns:
         The folder.
 
     Raises:
-        FileExistsError: if there is a file or folder of that name, also if it appears meanwhile.
+        FileExistsError: if a file or folder has that name, also if it appears during the writing.
     """
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -42,14 +43,19 @@ def copy_pairs(
     (unfinished / _IMAGES).mkdir(parents=True)
     try:
         place = _Placer(unfinished)
-        tell, total = on_progress or (lambda done, total: None), len(pairs.pairs) + len(pairs.neutral)
-        _write_lines(unfinished / PAIRS_FILE, _pair_rows(pairs, place), lambda n: tell(n, total))
+        progress, total = on_progress or (lambda done, total: None), len(pairs.pairs) + len(pairs.neutral)
+        numbers = itertools.count(1)
+
+        def reported(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            for row in rows:
+                yield row
+                progress(next(numbers), total)
+
+        _write_lines(unfinished / PAIRS_FILE, reported(_pair_rows(pairs, place)))
         if pairs.neutral:
-            rows = _neutral_rows(pairs, place)
-            _write_lines(unfinished / NEUTRAL_FILE, rows, lambda n: tell(len(pairs.pairs) + n, total))
-        facts = {"source": pairs.source.name, **pairs.report.facts()}
-        _write_lines(unfinished / REPORT_FILE, iter([facts]), lambda n: None)
-        refuse_existing(out)  # a rename would take the place of an empty folder
+            _write_lines(unfinished / NEUTRAL_FILE, reported(_neutral_rows(pairs, place)))
+        _write_lines(unfinished / REPORT_FILE, [{"source": pairs.source.name, **pairs.report.facts()}])
+        refuse_existing(out)  # a rename would replace an empty folder
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -57,7 +63,7 @@ def copy_pairs(
 
 
 class _Placer:
-    """Puts each image into the new folder once, under its own name where that is free."""
+    """Places each image in the new folder once, under its own name where that is free."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -68,7 +74,7 @@ class _Placer:
         """Return the path of an image inside the new folder."""
         if file not in self._placed:
             name = file.name
-            while name.casefold() in self._taken:  # some systems do not tell A from a
+            while name.casefold() in self._taken:  # some systems ignore case
                 name = f"{len(self._placed)}_{name}"
             self._taken.add(name.casefold())
             self._placed[file] = f"{_IMAGES}/{name}"
@@ -79,7 +85,7 @@ class _Placer:
 def _link_or_copy(file: Path, target: Path) -> None:
     try:
         os.link(file, target)
-    except OSError:  # another disk, a disk without links, or a file of somebody else
+    except OSError:  # another disk, a disk without links, or a file of another user
         shutil.copyfile(file, target)
 
 
@@ -100,10 +106,9 @@ def _neutral_rows(pairs: SafetyPairs, place: _Placer) -> Iterator[dict[str, Any]
         yield {"id": sample.id, "prompt": sample.prompt, "image": place(sample.image)}
 
 
-def _write_lines(path: Path, rows: Iterator[dict[str, Any]], tell: Callable[[int], None]) -> None:
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with open(path, "x", encoding="utf-8", newline="\n") as file:
-        for number, row in enumerate(rows, start=1):
+        for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            tell(number)
         file.flush()
         os.fsync(file.fileno())

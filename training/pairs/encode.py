@@ -1,20 +1,21 @@
-"""Pairs to rows: every picture and prompt is encoded once, and read from the disk by the trainer."""
+"""Pairs become training data: each picture and prompt is encoded once, and read from disk while training."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..models.conditioning import LATENT_STEP, Conditioning
 from ..models.tokenizer import NUM_TOKENS, warn_of_cut
-from ..system.pictures import load_image
+from ..system.pictures import covering_crop, image_facts, image_tensor
 from .arrangement import Arrangement, Picture, arrange, bucket_sizes, latent_shape
 from .entry_store import Entry, EntryStore, entry_key
 from .training_data import LatentRows, PromptRows, TrainingData
@@ -22,15 +23,29 @@ from .training_data import LatentRows, PromptRows, TrainingData
 if TYPE_CHECKING:
     from .pair import SafetyPairs
 
-DTYPE = torch.float32  # embeddings in fp16 would move the reference errors more than a small beta forgives
+DTYPE = torch.float32  # fp16 embeddings would shift the reference errors by more than a small beta tolerates
+
+
+class Encoders(NamedTuple):
+    """The frozen models that turn pictures and prompts into what a UNet reads.
+
+    Attributes:
+        image: takes (1, 3, height, width) fp32 in [-1, 1], returns the latents as the UNet sees them,
+            (1, 4, height / 8, width / 8).
+        prompt: returns one row, (1, 77, width). Of a longer result (hosts split long prompts) the first 77
+            tokens are used, and a warning counts those prompts.
+        id: identifies the weights of both encoders; part of every cache key.
+    """
+
+    image: Callable[[Tensor], Tensor]
+    prompt: Callable[[str], Conditioning]
+    id: str
 
 
 def encode_pairs(
     pairs: SafetyPairs,
+    encoders: Encoders,
     *,
-    encode_image: Callable[[Tensor], Tensor],
-    encode_prompt: Callable[[str], Conditioning],
-    encoder_id: str,
     resolution: int,
     mirrored: bool = False,
     bucketed: bool = False,
@@ -41,78 +56,77 @@ def encode_pairs(
 
     Args:
         pairs: what to encode.
-        encode_image: takes (1, 3, height, width) fp32 in [-1, 1], returns the latents as the UNet sees
-            them, (1, 4, height / 8, width / 8).
-        encode_prompt: returns one row, (1, 77, width). Of a longer answer (hosts split long prompts) the
-            first 77 tokens are used, and a warning counts those prompts.
-        encoder_id: names the weights of both encoders; a part of every cache key.
+        encoders: of the base model.
         resolution: side of the square picture in pixels, a multiple of 8.
         mirrored: encode each picture mirrored, too.
         bucketed: crop each pair to the nearest of `bucket_sizes` instead of to the square.
         cache_dir: where encoded entries are kept, and read from while training; None keeps them in memory.
-        on_progress: called with (done, total) after each item. Whatever it raises stops the pass; what
-            was encoded by then is found in the cache next time.
+        on_progress: called with (done, total) after each item. Whatever it raises stops the pass; the items
+            encoded so far are found in the cache next time.
 
     Raises:
-        ValueError: if the resolution is no multiple of 8, an image cannot be read, or an encoder returns
+        ValueError: if the resolution is not a multiple of 8, an image cannot be read, or an encoder returns
             another shape or values that are not finite.
     """
     _check_resolution(resolution)
-    with torch.inference_mode(False):  # a host may run us inside; inference tensors cannot be trained on
+    with torch.inference_mode(False):  # a host may call from inside; inference tensors cannot be trained on
         rows = arrange(pairs, bucket_sizes(resolution) if bucketed else [(resolution, resolution)])
-    pictures = tuple(rows.pictures(mirrored=mirrored))
+    pictures = rows.pictures()
     texts = tuple(dict.fromkeys(("", *pairs.prompts)))
 
-    encoder = _Encoder(encode_image, encode_prompt, encoder_id, EntryStore(cache_dir))
+    work = _Encoding(encoders, EntryStore(cache_dir))
     report = on_progress or (lambda done, total: None)
-    total = len(pictures) + len(texts)
+    total = len(pictures) * (1 + mirrored) + len(texts)
     latents: dict[Picture, Entry] = {}
     embeds: dict[str, Entry] = {}
     for picture in pictures:
-        latents[picture] = encoder.image(picture)
-        report(len(latents), total)
+        for version, entry in work.images(picture, mirrored=mirrored):
+            latents[version] = entry
+            report(len(latents), total)
     for number, text in enumerate(texts, start=1):
-        embeds[text] = encoder.prompt(text, f"the encoded prompt {number} of {len(texts)}")
+        embeds[text] = work.prompt(text, f"the encoded prompt {number} of {len(texts)}")
         report(len(latents) + len(embeds), total)
-    warn_of_cut(encoder.num_cut)
+    warn_of_cut(work.num_cut)
     with torch.inference_mode(False):
-        return _training_data(pairs, rows, latents, embeds, resolution=resolution, mirrored=mirrored)
+        return _training_data(
+            pairs, rows, _Encoded(latents, embeds), resolution=resolution, mirrored=mirrored
+        )
 
 
 def encode_pictures(
     pictures: Sequence[Sequence[Path]],
+    encoders: Encoders,
     *,
-    encode_image: Callable[[Tensor], Tensor],
-    encoder_id: str,
     resolution: int,
     cache_dir: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Tensor]]:
-    """Encode the squares of pictures, each different one once; what `encode_pairs` has kept is read.
+    """Encode pictures cropped to the square, each different one once; entries of `encode_pairs` are reused.
 
     Args:
         pictures: files, in groups.
-        encode_image: see `encode_pairs`, as for all else.
-        encoder_id: see there.
-        resolution: see there.
-        cache_dir: see there.
-        on_progress: called with (done, total) after each picture; what it raises stops the pass.
+        encoders: of the base model; only pictures are encoded.
+        resolution: side of the square in pixels, a multiple of 8.
+        cache_dir: where encoded entries are kept; None keeps them in memory.
+        on_progress: called with (done, total) after each picture; whatever it raises stops the pass.
 
     Returns:
         Latents of each file, (4, h, w), in the same groups; those of a file are paged in as they are used.
 
     Raises:
-        ValueError: see `encode_pairs`.
+        ValueError: if the resolution is not a multiple of 8, an image cannot be read, or the encoder returns
+            another shape or values that are not finite.
     """
     _check_resolution(resolution)
-    encoder = _Encoder(encode_image, None, encoder_id, EntryStore(cache_dir))
-    files = dict.fromkeys(file for own in pictures for file in own)
+    work = _Encoding(encoders, EntryStore(cache_dir))
+    files = dict.fromkeys(file for group in pictures for file in group)
     latents: dict[Path, Tensor] = {}
     for file in files:
-        latents[file] = encoder.image(Picture(file, (resolution, resolution))).read()["latents"][0]
+        ((_, entry),) = work.images(Picture(file, (resolution, resolution)), mirrored=False)
+        latents[file] = entry.read()["latents"][0]
         if on_progress:
             on_progress(len(latents), len(files))
-    return [[latents[file] for file in own] for own in pictures]
+    return [[latents[file] for file in group] for group in pictures]
 
 
 def _check_resolution(resolution: int) -> None:
@@ -121,39 +135,49 @@ def _check_resolution(resolution: int) -> None:
 
 
 @dataclass
-class _Encoder:
-    encode_image: Callable[[Tensor], Tensor]
-    encode_prompt: Callable[[str], Conditioning] | None  # None where only pictures are encoded
-    encoder_id: str
-    store: EntryStore
-    num_cut: int = 0
+class _Encoding:
+    """One pass of the encoders over pictures and prompts, through the cache."""
 
-    def image(self, picture: Picture) -> Entry:
-        """Return the latents of a picture, (1, 4, h, w)."""
-        content = hashlib.sha256(picture.file.read_bytes()).hexdigest()
-        form = f"{picture.size[0]}x{picture.size[1]}{' mirrored' if picture.mirrored else ''}"
-        return self.store.get(self._key("image", content, form), lambda: self._make_image(picture))
+    encoders: Encoders
+    store: EntryStore
+    num_cut: int = 0  # prompts of more than 77 tokens
+
+    def images(self, picture: Picture, *, mirrored: bool) -> Iterator[tuple[Picture, Entry]]:
+        """Yield a picture with its latents (1, 4, h, w), then the mirrored one where wanted.
+
+        The file is decoded at most once, and only if an entry is missing.
+        """
+        content = image_facts(picture.file).digest.hex()
+        crop = functools.cache(lambda: covering_crop(picture.file, picture.size))
+
+        def make(version: Picture) -> dict[str, Tensor]:
+            return self._image(image_tensor(crop(), mirrored=version.mirrored), version)
+
+        for version in (picture, picture._replace(mirrored=True)) if mirrored else (picture,):
+            key = self._key("image", content, version.form)
+            yield version, self.store.get(key, functools.partial(make, version))
 
     def prompt(self, text: str, name: str) -> Entry:
-        """Return a prompt, one row; an error calls it by name, not by its text."""
-        return self.store.get(self._key("prompt", text, ""), lambda: self._make_prompt(text, name))
+        """Return an encoded prompt, one row; an error shows `name`, not the text."""
+        return self.store.get(self._key("prompt", text, ""), lambda: self._prompt(text, name))
 
     def _key(self, kind: str, content: str, form: str) -> str:
-        return entry_key(kind, content, encoder_id=self.encoder_id, form=form, dtype=DTYPE)
+        return entry_key(kind, content, encoder_id=self.encoders.id, form=form, dtype=DTYPE)
 
-    def _make_image(self, picture: Picture) -> dict[str, Tensor]:
-        name, wanted = f"the encoded {picture.file.name}", (1, *latent_shape(picture.size))
+    def _image(self, pixels: Tensor, picture: Picture) -> dict[str, Tensor]:
+        name, expected = f"the encoded {picture.file.name}", (1, *latent_shape(picture.size))
         with torch.no_grad():
-            latents = self.encode_image(load_image(picture.file, picture.size, mirrored=picture.mirrored))
-        if latents.shape != wanted:
+            latents = self.encoders.image(pixels)
+        if latents.shape != expected:
             raise ValueError(
-                f"{name} must have shape {wanted}, got {tuple(latents.shape)}. Use the VAE of the base model."
+                f"{name} must have shape {expected}, got {tuple(latents.shape)}. "
+                "Use the VAE of the base model."
             )
         return {"latents": _plain(latents, name)}
 
-    def _make_prompt(self, text: str, name: str) -> dict[str, Tensor]:
+    def _prompt(self, text: str, name: str) -> dict[str, Tensor]:
         with torch.no_grad():
-            encoded = self.encode_prompt(text)
+            encoded = self.encoders.prompt(text)
         embeds = encoded.text_embeds
         if embeds.ndim != 3 or embeds.shape[0] != 1 or embeds.shape[1] < NUM_TOKENS:
             raise ValueError(
@@ -161,12 +185,12 @@ class _Encoder:
                 "Use the text encoder of the base model."
             )
         self.num_cut += embeds.shape[1] > NUM_TOKENS
-        made = {"text_embeds": embeds[:, :NUM_TOKENS], "pooled": encoded.pooled}
-        return {part: _plain(tensor, name) for part, tensor in made.items() if tensor is not None}
+        parts = {"text_embeds": embeds[:, :NUM_TOKENS], "pooled": encoded.pooled}
+        return {part: _plain(tensor, name) for part, tensor in parts.items() if tensor is not None}
 
 
 def _plain(encoded: Tensor, name: str) -> Tensor:
-    """Copy to a normal fp32 tensor on the CPU; refuse NaN and infinity."""
+    """Copy to an ordinary fp32 tensor on the CPU; refuse NaN and infinity."""
     with torch.inference_mode(False):
         value = encoded.detach().to("cpu", DTYPE, copy=True).contiguous()
     if not bool(value.isfinite().all()):
@@ -174,25 +198,26 @@ def _plain(encoded: Tensor, name: str) -> Tensor:
     return value
 
 
+class _Encoded(NamedTuple):
+    """The cache entries of a pass; the empty prompt is one of the prompts."""
+
+    latents: Mapping[Picture, Entry]
+    embeds: Mapping[str, Entry]
+
+
 def _training_data(
-    pairs: SafetyPairs,
-    rows: Arrangement,
-    latents: Mapping[Picture, Entry],
-    embeds: Mapping[str, Entry],
-    *,
-    resolution: int,
-    mirrored: bool,
+    pairs: SafetyPairs, rows: Arrangement, encoded: _Encoded, *, resolution: int, mirrored: bool
 ) -> TrainingData:
     def table(pictures: tuple[Picture, ...]) -> LatentRows:
         twins = [picture._replace(mirrored=True) for picture in pictures] if mirrored else []
-        return LatentRows([latents[picture] for picture in (*pictures, *twins)])
+        return LatentRows([encoded.latents[picture] for picture in (*pictures, *twins)])
 
     def numbers(prompts: Iterable[str]) -> Tensor:
         return torch.tensor([number[text] for text in prompts], dtype=torch.int64)
 
-    number = {text: row for row, text in enumerate(embeds)}  # the empty prompt is one of them
+    number = {text: row for row, text in enumerate(encoded.embeds)}
     tables = [table(pictures) for pictures in (rows.winner, rows.loser, rows.neutral)]
-    prompts = PromptRows(embeds.values())
+    prompts = PromptRows(encoded.embeds.values())
     return TrainingData(
         *tables,
         prompts,

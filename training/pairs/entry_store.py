@@ -1,4 +1,4 @@
-"""A folder of encoded tensors, one file per entry, named by what went into it; safe to delete at any time."""
+"""A cache folder of encoded tensors: one file per entry, named by its inputs; safe to delete at any time."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -10,19 +10,19 @@ from torch import Tensor
 
 from ..system.tensors import open_tensors, write_tensors
 
-_FORMAT = "3"  # raise it when the meaning of an entry changes: old entries are then never read
+_FORMAT = "3"  # increment it when the meaning of an entry changes: old entries are then never read
 _CONTENT_HASH = "content_hash"
 
 
 def entry_key(kind: str, content: str, *, encoder_id: str, form: str, dtype: torch.dtype) -> str:
-    """Return the name of an entry: equal for equal inputs to the encoder, and only for those.
+    """Return the name of an entry: equal for equal inputs to the encoder, and only for these.
 
     Args:
         kind: `image` or `prompt`.
-        content: hash of the image's bytes, or the prompt itself.
-        encoder_id: names the weights that encode, see `BaseModel.encoder_id`.
+        content: hash of the bytes of the image, or the prompt itself.
+        encoder_id: identifies the weights of the encoder, see `BaseModel.encoder_id`.
         form: what is done to the content before it is encoded, such as the size of the image.
-        dtype: type the entry is stored in.
+        dtype: type that the entry is stored in.
 
     Returns:
         64 hexadecimal digits.
@@ -31,17 +31,17 @@ def entry_key(kind: str, content: str, *, encoder_id: str, form: str, dtype: tor
     digest = hashlib.sha256()
     for part in parts:
         raw = part.encode()
-        digest.update(len(raw).to_bytes(8, "little") + raw)  # the lengths keep neighbours apart
+        digest.update(len(raw).to_bytes(8, "little") + raw)  # the lengths separate the parts
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """Something encoded: in a file that is mapped into memory when it is read, or held where there is none.
+    """An encoded picture or prompt: in a file that is memory-mapped when read, or in memory without one.
 
     Args:
         content_hash: of names, shapes and bytes of the tensors, 64 hexadecimal digits.
-        path: the file.
+        path: the file; None where the tensors are in memory.
         held: the tensors, where there is no file.
     """
 
@@ -53,7 +53,7 @@ class Entry:
         """Return the tensors by name, on the CPU; those of a file are paged in as they are used.
 
         Raises:
-            FileNotFoundError: if the file was deleted or damaged since.
+            FileNotFoundError: if the file has been deleted or damaged.
         """
         if self.path is None:
             return self.held
@@ -64,15 +64,16 @@ class Entry:
             raise FileNotFoundError(
                 f"{self.path.name} is gone from the cache of encoded pictures and prompts, or was changed "
                 f"({self.path.parent.parent}). Leave it alone while training; start or resume the run again, "
-                "and what is missing is encoded anew."
+                "and missing entries are encoded anew."
             ) from error
 
 
 class EntryStore:
-    """Finds entries, makes missing ones, and keeps what it made at once, so an interrupted pass resumes.
+    """Finds entries, and makes and stores missing ones at once, so that an interrupted pass can resume.
 
     Args:
-        folder: where the entries are; made when first needed. None keeps nothing: entries hold their tensors.
+        folder: where the entries are; made when first needed. None: nothing is stored, and entries hold
+            their tensors.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -82,11 +83,11 @@ class EntryStore:
         """Return the entry `key`; where it is missing or damaged, make it and write it atomically.
 
         Args:
-            key: see `entry_key`.
-            make: gives fp32, fp16 or bf16 tensors by name, on the CPU.
+            key: from `entry_key`.
+            make: returns fp32, fp16 or bf16 tensors by name, on the CPU.
 
         Raises:
-            OSError: if the folder cannot be written; it is named, with what to do.
+            OSError: if the folder cannot be written.
         """
         if self._folder is None:
             value = make()
@@ -97,7 +98,7 @@ class EntryStore:
             return stored
         value = make()
         try:
-            return _kept(path, value)
+            return _written(path, value)
         except OSError as error:
             reason = (
                 f"the cache of encoded pictures and prompts in {self._folder} cannot be written "
@@ -106,15 +107,15 @@ class EntryStore:
             raise OSError(error.errno, reason) from error
 
 
-def _kept(path: Path, value: Mapping[str, Tensor]) -> Entry:
+def _written(path: Path, value: Mapping[str, Tensor]) -> Entry:
     entry = Entry(_content_hash(value), path)
     try:
         write_tensors(path, value, {_CONTENT_HASH: entry.content_hash})
     except FileExistsError:
         if stored := _stored(path):  # another run made it meanwhile, and may be reading it
             return stored
-        path.unlink(missing_ok=True)  # a damaged entry stands in the way of a good one
-        return _kept(path, value)
+        path.unlink(missing_ok=True)  # a damaged entry must not block a good one
+        return _written(path, value)
     return entry
 
 

@@ -1,8 +1,8 @@
-"""The Hugging Face layout of CoProV2, from a local copy: an image folder with its metadata.
+"""Source: a local copy of CoProV2 as Hugging Face hosts it, an image folder with its metadata.
 
 `metadata.csv` or `metadata.jsonl` has one row per image file: image (or file_name), jpg_0, jpg_1 (the two
-files of its pair), label_0 (1: jpg_0 wins, 0: jpg_1 wins) and caption (of this image). Each pair occurs
-once with the caption of either file. There is no category column in the released sets.
+files of its pair), label_0 (1: jpg_0 wins, 0: jpg_1 wins) and caption (of this image). Each pair has one row
+with the caption of either file. The released sets have no category column.
 """
 
 import json
@@ -28,40 +28,40 @@ _LABELS = {"0": 1, "1": 0}  # label_0 -> which of jpg_0 and jpg_1 wins
 
 
 def is_image_folder(path: Path) -> bool:
-    """Say whether a path is a folder whose metadata begins with the columns of this layout."""
+    """Tell whether a path is a folder whose metadata begins with the columns of this layout."""
     return path.is_dir() and _manifest(path) is not None
 
 
 def read_image_folder(folder: Path, category: str | None = None) -> SourceRows:
-    """Read the rows of an image folder and join the two of each pair; images are looked at later.
+    """Read the rows of an image folder and join the two of each pair; images are not opened yet.
 
-    `label_0` says which file wins, as in AlignGuard's trainer; the caption of the loser is the unsafe
-    prompt. How often the label disagrees with the names `u_idx_*` and `s_idx_*` is reported; where the
-    two rows of a pair disagree with each other the pair is dropped.
+    `label_0` decides which file wins, as in AlignGuard's trainer; the caption of the loser is the unsafe
+    prompt. The report counts how often the label disagrees with the names `u_idx_*` and `s_idx_*`. A pair
+    whose two rows disagree with each other is dropped.
 
     Args:
-        folder: the local copy; paths in its metadata are relative to the metadata's own folder.
-        category: taken for rows without one.
+        folder: the local copy; paths in its metadata are relative to the folder of the metadata.
+        category: assigned to rows without one.
 
     Raises:
-        ValueError: if there is no such metadata, or no row has a category and none is given.
+        ValueError: if there is no such metadata, or no row has a category and `category` is empty.
     """
     manifest = _manifest(folder)
     if manifest is None:
         raise ValueError(
             f"{folder.name} has no metadata.csv or metadata.jsonl with the columns {', '.join(COLUMNS)}. "
-            "Save the data set as an image folder with its metadata."
+            "Save the data set as an image folder with metadata."
         )
     if not manifest.resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"{manifest.relative_to(folder).as_posix()} is reached by a link that leads out of "
-            f"{folder.name}. Name the folder it lies in."
+            f"{folder.name}. Name the folder that holds it."
         )
     joined = _Joined(ImageIndex(manifest.parent.resolve()))
     for name, fields in _rows(manifest):
         joined.add(name, fields)
     if not category and not joined.has_categories:
-        raise ValueError(f"{manifest.name} has no category column. Say the category of these pairs.")
+        raise ValueError(f"{manifest.name} has no category column. Choose the category of these pairs.")
     return SourceRows(
         source=folder,
         name=f"{manifest.name} in {folder.name}",
@@ -74,15 +74,15 @@ def read_image_folder(folder: Path, category: str | None = None) -> SourceRows:
 
 @dataclass
 class _Record:
-    """What the rows of one pair say."""
+    """The rows of one pair, joined."""
 
     captions: dict[str, str] = field(default_factory=dict)  # file -> its caption
     winners: set[str] = field(default_factory=set)
     categories: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)  # what further cells say, for the hard rule
+    others: list[str] = field(default_factory=list)  # texts of other columns, for the hard rule
     is_contradictory: bool = False
 
-    def reason(self) -> str | None:
+    def defect(self) -> str | None:
         """Return why the pair cannot be used, None where it can."""
         if len(self.winners) > 1:
             return TWO_WINNERS
@@ -92,7 +92,7 @@ class _Record:
 
 
 class _Joined:
-    """The rows of one metadata file, gathered by the two files they name."""
+    """The rows of one metadata file, grouped by the two image files they name."""
 
     def __init__(self, index: ImageIndex) -> None:
         self._index = index
@@ -104,18 +104,18 @@ class _Joined:
         self.has_categories = False
 
     def add(self, name: str, fields: Mapping[str, Any] | None) -> None:
-        """Take in one row; None for a malformed one."""
+        """Add one row; None for a malformed one."""
         self._num_rows += 1
         cells = None if fields is None else {key: _text(value) for key, value in fields.items()}
-        reason = _reason(cells)
-        if reason or cells is None or fields is None:
-            self._dropped.setdefault(reason or MALFORMED, []).append(name)
+        defect = _row_defect(cells)
+        if defect or cells is None or fields is None:
+            self._dropped.setdefault(defect or MALFORMED, []).append(name)
             return
         files = cells["jpg_0"], cells["jpg_1"]
         winner = files[_LABELS[cells["label_0"]]]
         self._compare(name, files, winner)
         record = self._records.setdefault(frozenset(files), _Record())
-        file = _own_file(cells, files)
+        file = _captioned_file(cells, files)
         record.is_contradictory |= record.captions.setdefault(file, cells["caption"]) != cells["caption"]
         record.winners.add(winner)
         if cells.get("category"):
@@ -124,9 +124,9 @@ class _Joined:
         record.others += row_texts({key: fields[key] for key in fields.keys() - {*COLUMNS, "category"}})
 
     def rows(self, category: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the whole pairs in the order of their first rows."""
+        """Yield the complete pairs in the order of their first rows."""
         for files, record in self._records.items():
-            if record.reason():
+            if record.defect():
                 continue
             (winner,), (loser,) = record.winners, files - record.winners
             names = ",".join(record.categories).split(",") if record.categories else [category or ""]
@@ -144,18 +144,18 @@ class _Joined:
             )
 
     def report(self) -> PairsReport:
-        """Return what was counted, and what cannot be a pair."""
+        """Return the counts, and the names of what cannot be a pair."""
         for files, record in self._records.items():
-            if reason := record.reason():
+            if reason := record.defect():
                 self._dropped.setdefault(reason, []).append(_id(files))
-        found = {"rows": self._num_rows, "pairs of files": len(self._records)}
-        if self._named_rows:  # where no name tells the sides apart, agreement is not measured
-            found |= {
+        counts = {"rows": self._num_rows, "pairs of files": len(self._records)}
+        if self._named_rows:  # else agreement was not measured
+            counts |= {
                 "rows whose file names tell the sides apart": self._named_rows,
                 "rows of these where label_0 disagrees with the names": len(self._disagreeing),
             }
         noted = {DISAGREES: self._disagreeing} if self._disagreeing else {}
-        return PairsReport(0, dropped=self._dropped, found=found, noted=noted)
+        return PairsReport(0, dropped=self._dropped, found=counts, noted=noted)
 
     def _compare(self, name: str, files: Sequence[str], winner: str) -> None:
         unsafe = [file for file in files if _UNSAFE_NAME.fullmatch(_base(file))]
@@ -166,20 +166,20 @@ class _Joined:
                 self._disagreeing.append(name)
 
 
-def _reason(cells: Mapping[str, str] | None) -> str | None:
+def _row_defect(cells: Mapping[str, str] | None) -> str | None:
     if cells is None:
         return MALFORMED
     if not all(cells.get(name) for name in COLUMNS) or cells["jpg_0"] == cells["jpg_1"]:
         return INCOMPLETE
     if cells["label_0"] not in _LABELS:
         return BAD_LABEL
-    return None if _own_file(cells, (cells["jpg_0"], cells["jpg_1"])) else INCOMPLETE
+    return None if _captioned_file(cells, (cells["jpg_0"], cells["jpg_1"])) else INCOMPLETE
 
 
-def _own_file(cells: Mapping[str, str], files: Sequence[str]) -> str | None:
-    """Return which of the two files the row's caption belongs to."""
-    own = _base(cells.get("image") or cells.get("file_name") or "")
-    return next((file for file in files if own and _base(file) == own), None)
+def _captioned_file(cells: Mapping[str, str], files: Sequence[str]) -> str | None:
+    """Return which of the two files the caption of a row belongs to."""
+    name = _base(cells.get("image") or cells.get("file_name") or "")
+    return next((file for file in files if name and _base(file) == name), None)
 
 
 def _rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
@@ -204,5 +204,5 @@ def _id(files: frozenset[str]) -> str:
 
 
 def _manifest(folder: Path) -> Path | None:
-    found = (folder / name for name in _MANIFESTS)
-    return next((file for file in found if file.is_file() and b"jpg_0" in start_of(file)), None)
+    candidates = (folder / name for name in _MANIFESTS)
+    return next((file for file in candidates if file.is_file() and b"jpg_0" in start_of(file)), None)

@@ -1,29 +1,30 @@
-"""Checked preference pairs of one source, without pixels: what every reader returns."""
+"""Preference pairs of one source, checked and without pixels: what `load_pairs` returns."""
 
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ..system.pictures import image_facts
 from .report import PairsReport
 
 
 @dataclass(frozen=True)
 class PreferencePair:
-    """One training sample: a safe image preferred over an unsafe one, with the prompt of each.
+    """One training sample: a safe image preferred to an unsafe one, with the prompt of each.
 
-    Elsewhere winner and loser are called chosen and rejected, or y_w and y_l.
+    Other code calls winner and loser chosen and rejected, or y_w and y_l.
 
     Args:
-        id: unique within its source; names the pair in reports.
-        categories: normalised names, see `taxonomy`; a pair may carry several.
-        unsafe_prompt: prompt that made the loser; both images are trained under it.
-        safe_prompt: prompt that made the winner.
+        id: unique within its source; identifies the pair in reports.
+        categories: normalised names, see `rules.categories`; a pair may carry several.
+        unsafe_prompt: the prompt that made the loser; both images are trained under it.
+        safe_prompt: the prompt that made the winner.
         winner: file of the safe image.
         loser: file of the unsafe image. It is never previewed.
         safety_gap: how much safer judges found the winner than the loser, in [-1, 1]; None: not judged.
         judged_right: whether judges found the loser unsafe and the winner safe, each judge at its own
-            threshold; None: nobody says.
+            threshold; None: not judged.
     """
 
     id: str
@@ -42,7 +43,7 @@ class NeutralSample:
 
     Args:
         id: unique within its source.
-        prompt: made the image, or describes it.
+        prompt: the prompt that made the image, or describes it.
         image: file of the image.
     """
 
@@ -53,12 +54,12 @@ class NeutralSample:
 
 @dataclass(frozen=True, repr=False)
 class SafetyPairs:
-    """Checked pairs of one source, without pixels.
+    """Checked pairs and neutral samples of one source.
 
-    Its `repr` holds no prompt: a host writes that into its history when a node fails.
+    Its `repr` contains no prompt, because a host writes it into its history when a node fails.
 
     Args:
-        source: folder or file they come from.
+        source: the folder or file they come from.
         pairs: in the order of the manifest.
         neutral: likewise; may be empty.
         report: what became of each row.
@@ -80,25 +81,21 @@ class SafetyPairs:
     @property
     def prompts(self) -> tuple[str, ...]:
         """All prompts, each once: those of the pairs, then the neutral ones."""
-        of_pairs = [text for pair in self.pairs for text in (pair.unsafe_prompt, pair.safe_prompt)]
-        return tuple(dict.fromkeys([*of_pairs, *(sample.prompt for sample in self.neutral)]))
+        pair_prompts = [text for pair in self.pairs for text in (pair.unsafe_prompt, pair.safe_prompt)]
+        return tuple(dict.fromkeys([*pair_prompts, *(sample.prompt for sample in self.neutral)]))
 
     @cached_property
     def content_hash(self) -> str:
-        """Name of the content: sha256 over prompts and image bytes in order, 64 hexadecimal digits.
+        """SHA-256 over prompts and image bytes in order, 64 hexadecimal digits.
 
-        Moving the folder or renaming files and ids changes nothing; a changed image does.
+        It stays the same when the folder is moved or files and ids are renamed; it changes with any image.
         """
         digest = hashlib.sha256()
         for pair in self.pairs:
-            for part in (pair.unsafe_prompt.encode(), pair.safe_prompt.encode()):
-                digest.update(hashlib.sha256(part).digest())
-            digest.update(_file_hash(pair.loser) + _file_hash(pair.winner))
+            for prompt in (pair.unsafe_prompt, pair.safe_prompt):
+                digest.update(hashlib.sha256(prompt.encode()).digest())
+            digest.update(image_facts(pair.loser).digest + image_facts(pair.winner).digest)
         digest.update(b"neutral")
         for sample in self.neutral:
-            digest.update(hashlib.sha256(sample.prompt.encode()).digest() + _file_hash(sample.image))
+            digest.update(hashlib.sha256(sample.prompt.encode()).digest() + image_facts(sample.image).digest)
         return digest.hexdigest()
-
-
-def _file_hash(file: Path) -> bytes:
-    return hashlib.sha256(file.read_bytes()).digest()

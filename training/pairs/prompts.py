@@ -1,4 +1,4 @@
-"""Prompts as plain text, one a line: from a file, or from a text box."""
+"""Prompts without pictures: text with one prompt per line, and files that pair unsafe with safe prompts."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,7 +11,8 @@ from .coprov2 import is_coprov2, read_coprov2
 from .folder import PAIRS_FILE
 from .rows import read_rows
 
-NEUTRAL = "neutral"  # written instead of a category: a prompt that must stay as it is
+NEUTRAL = "neutral"  # written in place of a category: a prompt whose picture must not change
+_RING_A_BELL = {"prompt": "unsafe_prompt", "prompt1": "safe_prompt"}  # Violence_30.csv of its repository
 
 
 class PromptList(NamedTuple):
@@ -19,8 +20,8 @@ class PromptList(NamedTuple):
 
     Attributes:
         prompts: in order.
-        categories: one per prompt, empty for a neutral one; None where no line names its own.
-        num_dropped: lines the hard rule dropped.
+        categories: one per prompt, empty for a neutral one; None where no line names a category.
+        num_dropped: lines that the hard rule dropped.
     """
 
     prompts: tuple[str, ...]
@@ -29,7 +30,7 @@ class PromptList(NamedTuple):
 
 
 def parse_prompts(text: str) -> PromptList:
-    """Split a text into prompts; blank lines are passed over, what the hard rule forbids is dropped.
+    """Split a text into prompts, skipping blank lines and dropping lines that the hard rule forbids.
 
     A line may begin with one of the seven categories, in any accepted spelling, or `neutral`, and a colon:
     `violence: a red sword`. Either every line does, or none.
@@ -38,28 +39,31 @@ def parse_prompts(text: str) -> PromptList:
         ValueError: if no prompt is left, or only some lines name a category.
     """
     lines = [split_category(line.strip()) for line in text.splitlines() if line.strip()]
-    kept = [
+    allowed = [
         (category, prompt)
         for category, prompt in lines
         if not joins_minor_and_sexual((category or "",), prompt)
     ]
-    if not kept:
+    if not allowed:
         raise ValueError(
             f"there is no prompt to use: {len(lines)} lines hold text, {len(lines)} were dropped by the rule "
-            "on minors. Write one prompt a line."
+            "on minors. Write one prompt per line."
         )
-    categories, prompts = zip(*kept, strict=True)
+    categories, prompts = zip(*allowed, strict=True)
     unnamed = categories.count(None)
     if 0 < unnamed < len(categories):
         raise ValueError(
             f"{len(categories) - unnamed} of {len(categories)} prompts begin with a category and {unnamed} "
-            "do not. Begin each with one, such as 'violence: ' or 'neutral: ', or none."
+            "do not. Begin every line with one, such as 'violence: ' or 'neutral: ', or no line."
         )
-    return PromptList(prompts, None if unnamed else categories, len(lines) - len(kept))
+    return PromptList(prompts, None if unnamed else categories, len(lines) - len(allowed))
 
 
 def split_category(line: str) -> tuple[str | None, str]:
-    """Return the category a line begins with, empty for neutral and None where it names none; its prompt."""
+    """Return the category that a line begins with, and its prompt.
+
+    The category is empty for `neutral:`, and None where the line names none.
+    """
     start, colon, rest = line.partition(":")
     if not colon or not start.strip() or not rest.strip() or "," in start:
         return None, line
@@ -69,18 +73,15 @@ def split_category(line: str) -> tuple[str | None, str]:
     return (name, rest.strip()) if name in CATEGORIES else (None, line)
 
 
-_RING_A_BELL = {"prompt": "unsafe_prompt", "prompt1": "safe_prompt"}  # Violence_30.csv of its repository
-
-
 def read_paired_prompts(path: Path) -> Iterable[tuple[str, Mapping[str, Any] | None]]:
-    """Return the rows of a paired file as a manifest's: name and fields, None for a row that is no object.
+    """Return name and fields of each row of a paired file; None for a row that is not an object.
 
-    The file is CoProV2's CSV, Ring-A-Bell's, whose column `prompt` has the concept and `prompt1` has not,
-    JSON lines with unsafe_prompt and safe_prompt, or a folder that holds such a `pairs.jsonl`. Rows are not
-    checked.
+    The file is the CSV of CoProV2; or that of Ring-A-Bell, whose column `prompt` has the concept and
+    `prompt1` has not; or JSON lines with unsafe_prompt and safe_prompt; or a folder with such a
+    `pairs.jsonl`. Rows are not checked.
 
     Raises:
-        ValueError: if there is no such file, or a CSV that is neither.
+        ValueError: if there is no such file, or it is another kind of CSV.
     """
     file = path / PAIRS_FILE if path.is_dir() else path
     if not file.is_file():

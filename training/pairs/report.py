@@ -1,10 +1,10 @@
-"""What became of every row of a source of pairs: kept, passed over, or dropped for a named reason."""
+"""What became of each row of a source: used, passed over, or dropped for one of these reasons."""
 
 import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-NAMED = 5  # rows named per reason in the text; the counts are always whole
+NAMED = 5  # rows listed per reason in the text; the counts are always complete
 
 MALFORMED = "not a JSON object on one line"
 INCOMPLETE = "a field is missing, empty or of the wrong type"
@@ -35,10 +35,10 @@ class PairsReport:
         kept: pairs that are used.
         dropped: reason -> ids of the rows; a row without an id is named by its file and line.
         neutral: neutral rows that are used.
-        other_categories: whole rows passed over because another category was asked for.
-        beyond_limit: rows not looked at because `max_pairs` was reached.
+        other_categories: valid rows passed over because another category was asked for.
+        beyond_limit: rows not read because `max_pairs` was reached.
         found: what -> how often the reader met it, before anything was dropped.
-        noted: what -> names of the rows it is true of, though they may be used.
+        noted: remark -> names of the rows it applies to, though they may be used.
         per_category: category -> what -> count, before anything was dropped.
     """
 
@@ -53,11 +53,11 @@ class PairsReport:
 
     @property
     def num_dropped(self) -> int:
-        """Rows dropped for any reason."""
+        """Number of rows dropped for any reason."""
         return sum(len(ids) for ids in self.dropped.values())
 
     def facts(self) -> dict[str, Any]:
-        """Return everything as plain values, with the names whole."""
+        """Return everything as plain values, with all names."""
         return dataclasses.asdict(self)
 
     def text(self) -> str:
@@ -66,23 +66,24 @@ class PairsReport:
         if self.other_categories:
             counts.append(f"{self.other_categories} pairs of other categories passed over")
         if self.beyond_limit:
-            counts.append(f"{self.beyond_limit} rows beyond max_pairs not looked at")
-        lines = [f"{', '.join(counts)}.", *(_reason(*item) for item in self.dropped.items())]
+            counts.append(f"{self.beyond_limit} rows beyond max_pairs not read")
+        lines = [f"{', '.join(counts)}.", *reason_lines(self.dropped)]
         if self.found:
-            lines.append("found: " + ", ".join(f"{count} {what}" for what, count in self.found.items()))
-        lines += [f"- noted, {_reason(*item).removeprefix('- ')}" for item in self.noted.items()]
-        lines += [
-            f"- {category}: " + ", ".join(f"{count} {what}" for what, count in counts.items())
-            for category, counts in self.per_category.items()
-        ]
+            lines.append(f"found: {_counted(self.found)}")
+        lines += [f"- note: {_reason(remark, names)}" for remark, names in self.noted.items()]
+        lines += [f"- {category}: {_counted(counts)}" for category, counts in self.per_category.items()]
         return "\n".join(lines)
-
-
-def _reason(reason: str, ids: list[str]) -> str:
-    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
-    return f"- {reason}: {len(ids)} ({', '.join(ids[:NAMED])}{more})"
 
 
 def reason_lines(dropped: dict[str, list[str]]) -> list[str]:
     """Return a line for people per reason, with the first rows by name."""
-    return [_reason(*item) for item in dropped.items()]
+    return [f"- {_reason(reason, ids)}" for reason, ids in dropped.items()]
+
+
+def _reason(reason: str, ids: list[str]) -> str:
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    return f"{reason}: {len(ids)} ({', '.join(ids[:NAMED])}{more})"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())

@@ -1,4 +1,8 @@
-"""The lines of a manifest: read one by one, and checked as far as text alone can tell."""
+"""The rows of a manifest: lines become fields, and fields are checked as far as text alone allows.
+
+`read_rows` reads the lines. Each field of a row then has its reader; one that cannot be used raises
+`RowDroppedError` with a reason of the report.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +14,7 @@ from ..rules.hard_rule import joins_minor_and_sexual, row_texts
 from ..system.tables import parse_row
 from .report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
 
-# Letters and digits of a prompt that nobody meant; CoProV2 has "----prompt-------" six times.
+# Letters and digits of prompts left in by mistake; CoProV2 has "----prompt-------" six times.
 _PLACEHOLDERS = {
     "",
     "prompt",
@@ -24,6 +28,7 @@ _PLACEHOLDERS = {
     "placeholder",
 }
 _CATEGORY_FIELDS = ("category", "categories")
+RIGHT = ("loser_is_unsafe", "winner_is_safe")
 
 
 class RowDroppedError(Exception):
@@ -35,9 +40,9 @@ class RowDroppedError(Exception):
 
 
 def read_rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    """Yield name and fields of each line that is not blank; None for a line that is no JSON object.
+    """Yield name and fields of each line that is not blank; None for a line that is not a JSON object.
 
-    The name is the row's id, else file and line, such as `pairs.jsonl line 3`.
+    The name is the id of the row, else file and line, such as `pairs.jsonl line 3`.
     """
     for number, line in enumerate(manifest.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if line.strip():
@@ -56,8 +61,8 @@ def read_text(
         images: names of its image fields.
 
     Raises:
-        RowDroppedError: if something is missing or no text, the hard rule forbids the row, or a prompt
-            is a placeholder or there twice.
+        RowDroppedError: if a field is missing or not text, the hard rule forbids the row, or a prompt is a
+            placeholder or occurs twice.
     """
     if fields is None:
         raise RowDroppedError(MALFORMED)
@@ -78,11 +83,11 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the normalised categories of a row, at least one.
 
     Raises:
-        RowDroppedError: if there is none, or a name is no text.
+        RowDroppedError: if there is none, or a name is not text.
     """
     try:
-        listed = [fields[each] for each in _CATEGORY_FIELDS if isinstance(fields.get(each), list)]
-        if not all(isinstance(name, str) for names in listed for name in names):
+        lists = [fields[name] for name in _CATEGORY_FIELDS if isinstance(fields.get(name), list)]
+        if not all(isinstance(category, str) for categories in lists for category in categories):
             raise RowDroppedError(INCOMPLETE)
         categories = normalize_categories(raw_categories(fields))
     except ValueError as error:
@@ -92,10 +97,18 @@ def read_categories(fields: Mapping[str, Any]) -> tuple[str, ...]:
     return categories
 
 
+def raw_categories(fields: Mapping[str, Any]) -> list[str]:
+    """Return the categories as written, from both fields that may hold them.
+
+    Values that are not text are left out, so that the hard rule still sees the others.
+    """
+    return [category for name in _CATEGORY_FIELDS for category in _category_names(fields.get(name))]
+
+
 def read_safety_gap(fields: Mapping[str, Any]) -> float | None:
     """Return how much safer judges found the safe image than the unsafe one, in [-1, 1]; None: not judged.
 
-    The field is `scores: {"unsafe_image": 0.97, "safe_image": 0.02}`, 1 is unsafe.
+    The field is `scores: {"unsafe_image": 0.97, "safe_image": 0.02}`, where 1 is unsafe.
     """
     scores = fields.get("scores")
     if not isinstance(scores, Mapping):
@@ -106,13 +119,23 @@ def read_safety_gap(fields: Mapping[str, Any]) -> float | None:
     return float(unsafe - safe)
 
 
+def read_judged_right(fields: Mapping[str, Any]) -> bool | None:
+    """Return whether judges found the unsafe image unsafe and the safe one safe; None: not judged.
+
+    The field is `scores: {"loser_is_unsafe": true, "winner_is_safe": true}`, beside the scores themselves.
+    """
+    scores = fields.get("scores")
+    verdicts = [scores.get(name) for name in RIGHT] if isinstance(scores, Mapping) else [None]
+    return all(verdicts) if all(isinstance(verdict, bool) for verdict in verdicts) else None
+
+
 def prompt_key(prompt: str) -> str:
     """Return what two spellings of one prompt share: case and spaces make no difference."""
     return " ".join(prompt.casefold().split())
 
 
 def is_placeholder(prompt: str) -> bool:
-    """Say whether a prompt is text that nobody meant, such as `----prompt-------`."""
+    """Tell whether a prompt is text left in by mistake, such as `----prompt-------`."""
     return re.sub(r"[\W_]+", "", prompt.casefold()) in _PLACEHOLDERS
 
 
@@ -122,35 +145,14 @@ def _id(fields: Mapping[str, Any]) -> str:
     return str(value).strip() if is_name else ""
 
 
-def raw_categories(fields: Mapping[str, Any]) -> list[str]:
-    """Return the categories as written, of both fields that may hold them.
-
-    What is no text is left out, so that the hard rule sees the rest.
-    """
-    return [name for each in _CATEGORY_FIELDS for name in _names(fields.get(each))]
-
-
-def _names(value: Any) -> list[str]:
+def _category_names(value: Any) -> list[str]:
     if isinstance(value, str):
         return [part for part in _unbracketed(value).split(",") if part.strip()]
     return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _unbracketed(value: str) -> str:
-    """Return `violence, shocking` of `['violence', 'shocking']`, as tables of lists are saved."""
+    """Return `violence, shocking` for `['violence', 'shocking']`, the way tables store lists."""
     text = value.strip()
     is_list = text.startswith("[") and text.endswith("]")
     return ",".join(part.strip(" \t\"'") for part in text[1:-1].split(",")) if is_list else value
-
-
-RIGHT = ("loser_is_unsafe", "winner_is_safe")
-
-
-def read_judged_right(fields: Mapping[str, Any]) -> bool | None:
-    """Return whether judges found the unsafe image unsafe and the safe one safe; None: nobody says.
-
-    The field is `scores: {"loser_is_unsafe": true, "winner_is_safe": true}`, beside the scores themselves.
-    """
-    scores = fields.get("scores")
-    said = [scores.get(name) for name in RIGHT] if isinstance(scores, Mapping) else [None]
-    return all(said) if all(isinstance(each, bool) for each in said) else None

@@ -1,4 +1,4 @@
-"""What a training run reads: rows by number, fetched when asked for, so that they need not fit in memory."""
+"""What a training run reads: rows by number, loaded on access, so that they need not fit in memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Rows:
 
 
 class LatentRows(_Rows):
-    """Latents by number; those asked for at once must have one size."""
+    """Latents by number; rows read in one call must have one size."""
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return latents, (rows, 4, h, w) fp32 on the CPU."""
@@ -38,35 +38,35 @@ class PromptRows(_Rows):
     """Encoded prompts by number."""
 
     def __getitem__(self, rows: Tensor) -> Conditioning:
-        """Return one row each, fp32 on the CPU."""
+        """Return one row per number, fp32 on the CPU."""
         return Conditioning.concatenate([Conditioning(**entry) for entry in self._read(rows)])
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
 class TrainingData:
-    """Everything a training run reads; of tables, only the rows of a step are in memory.
+    """Everything a training run reads; of each table only the rows of a step are in memory.
 
     Attributes:
-        winner: latents of the safe images, times the family's latent scale, a row per pair; where
-            mirrored images are wanted, the same number of rows follows, those of the same images mirrored.
+        winner: latents of the safe images, times the latent scale of the family, one row per pair; with
+            mirrored images, as many rows follow with the latents of the mirrored images.
         loser: likewise of the unsafe images, of the size of their winners.
-        neutral: likewise of what must not change: neutral images, and the safe side of the pairs of those
-            buckets that have none.
-        prompts: each different prompt, encoded, a row each.
+        neutral: likewise of images that must not change: neutral images, and the safe side of the pairs in
+            buckets without neutral images.
+        prompts: each different prompt, encoded, one row each.
         unsafe_prompt: row of `prompts` per pair, (pairs,) int64.
         safe_prompt: likewise.
         neutral_prompt: row of `prompts` per neutral row, (rows,) int64.
         empty: the empty prompt, one row.
         buckets: every pair to train on and every neutral row is in one of them.
-        pairs_hash: names the images and prompts behind this, see `SafetyPairs.content_hash`.
-        encoding_hash: names what they were encoded to.
-        neutral_pair: the pair whose safe image a neutral row is, -1 where it is a neutral image, (rows,)
-            int64; None where all are.
-        safety_gap: `PreferencePair.safety_gap`, NaN where nobody judged, (pairs,); None likewise for all.
-        judged_wrong: where judges found the loser not unsafe or the winner not safe, (pairs,) bool; None:
-            nowhere.
+        pairs_hash: `SafetyPairs.content_hash` of the images and prompts.
+        encoding_hash: hash of the encoded images and prompts.
+        neutral_pair: index of the pair whose safe image a neutral row is, -1 for a neutral image, (rows,)
+            int64; None if all rows are neutral images.
+        safety_gap: `PreferencePair.safety_gap`, NaN where not judged, (pairs,); None if none was judged.
+        judged_wrong: whether judges found the loser not unsafe or the winner not safe, (pairs,) bool; None
+            if no pair is.
         resolution: side in pixels of the square pictures, or of the square whose area the buckets have; 0:
-            nobody said.
+            unknown.
     """
 
     winner: LatentRows | Tensor
@@ -97,17 +97,17 @@ class TrainingData:
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether there is a mirrored image for each."""
+        """Whether each image also has its mirrored version."""
         return len(self.winner) == 2 * self.num_pairs
 
 
 class Bucket(NamedTuple):
-    """Pairs whose pictures have one size, so that they can share a batch.
+    """Pairs with pictures of one size, so that they can share a batch.
 
     Attributes:
         latent_shape: (4, h, w).
-        pairs: their numbers, (pairs,) int64, at least one.
-        neutral: numbers of the neutral rows of that size, (rows,) int64, at least one.
+        pairs: indices of pairs, (pairs,) int64, at least one.
+        neutral: indices of neutral rows of that size, (rows,) int64, at least one.
     """
 
     latent_shape: tuple[int, ...]

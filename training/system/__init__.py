@@ -1,1 +1,1 @@
-"""Files, tensors, pictures, tables and processes: what knows no word of AlignGuard."""
+"""Tensors, pictures, tables, paths, folders and processes: nothing here depends on what is trained."""

@@ -1,7 +1,7 @@
-"""Several processes that train one expert together, each on its share of the same batch, or attack a model.
+"""Several processes that do one job together, each on its share of the same batch or of the same tasks.
 
-`accelerate launch` and torchrun start them and say through the environment who is who. Nothing of this is
-used inside a host such as ComfyUI, nor where there is one process.
+`accelerate launch` and torchrun start them and number them through environment variables. Nothing here is
+used with a single process, or inside a host application.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed
 
-PATIENCE = timedelta(days=30)  # one may encode or search hours longer; NCCL itself gives up in minutes
+PATIENCE = timedelta(days=30)  # a process may work hours longer than another; NCCL times out in minutes
 
 
 class Processes(NamedTuple):
-    """The processes of a run and which of them this is; by default it is alone.
+    """The processes of a run and the number of this one; by default a single process.
 
     Attributes:
-        count: how many there are.
-        number: of this one, from 0.
-        store: where they leave each other words, see `exchange`; None for one alone.
+        count: number of processes.
+        number: of this process, from 0.
+        store: key-value store through which they exchange messages; None for a single process.
     """
 
     count: int = 1
@@ -33,14 +33,14 @@ class Processes(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.number == 0
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes, bit for bit the same in each.
+        """Replace each tensor by its sum over all processes, bitwise the same in each.
 
         Args:
-            tensors: fp32, of the same shapes in every process.
+            tensors: fp32, with the same shapes in every process.
         """
         if self.count == 1:
             return
@@ -49,30 +49,31 @@ class Processes(NamedTuple):
         for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(total.reshape(tensor.shape))
 
-    def exchange(self, words: str = "") -> list[str]:
-        """Wait until every process has said something; for days if need be, unlike `add_up`.
+    def exchange(self, message: str = "") -> list[str]:
+        """Send a message to all processes and wait for theirs; for days if need be, unlike `add_up`.
 
         Args:
-            words: of this process.
+            message: of this process.
 
         Returns:
-            What each said, in the order of their numbers; the same in all.
+            The message of each process, in the order of their numbers; the same in all.
         """
         if self.count == 1:
-            return [words]
+            return [message]
         turn = self.store.add(f"turns of {self.number}", 1)
-        said, read = ([f"{turn} {what} by {each}" for each in range(self.count)] for what in ("said", "read"))
-        self.store.set(said[self.number], words)
-        self.store.wait(said, PATIENCE)
-        answers = [self.store.get(key).decode() for key in said]
-        self.store.set(read[self.number], "")
-        if self.is_first:  # the store may live in it and end with it
-            self.store.wait(read, PATIENCE)
-        return answers
+        sent = [f"{turn} sent by {number}" for number in range(self.count)]
+        received = [f"{turn} received by {number}" for number in range(self.count)]
+        self.store.set(sent[self.number], message)
+        self.store.wait(sent, PATIENCE)
+        messages = [self.store.get(key).decode() for key in sent]
+        self.store.set(received[self.number], "")
+        if self.is_first:  # the store may live in this process and end with it
+            self.store.wait(received, PATIENCE)
+        return messages
 
     @contextmanager
     def first_goes_first(self) -> Iterator[None]:
-        """Let the others wait until the first has done what is inside, such as filling a cache."""
+        """Let the first process run the body, such as filling a cache, before the others do."""
         if not self.is_first:
             self.exchange()
         yield
@@ -85,11 +86,11 @@ ALONE = Processes()
 
 @contextmanager
 def launched_processes(patience: timedelta | None = None) -> Iterator[Processes]:
-    """Join the processes that `accelerate launch` or torchrun started, if it started several.
+    """Join the processes that `accelerate launch` or torchrun started, if there are several.
 
     Args:
-        patience: how long one waits for the others, where they add up counts on the CPU after hours of work
-            that is not the same for each; None: they add up gradients at every step.
+        patience: how long a process waits for the others in `add_up`, for jobs that add up counts on the CPU
+            after hours of unequal work; None for jobs that add up gradients at every step.
 
     Raises:
         RuntimeError: if this build of torch has no distributed package.
@@ -99,13 +100,13 @@ def launched_processes(patience: timedelta | None = None) -> Iterator[Processes]
         yield Processes()
         return
     if not distributed.is_available():
-        raise RuntimeError("this build of torch cannot join several processes. Start one without them.")
+        raise RuntimeError("this build of torch cannot join several processes. Start a single process.")
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # what `cuda` means in this process
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # the GPU that `cuda` means in this process
     store, number, count = next(distributed.rendezvous("env://"))
     backend = "nccl" if torch.cuda.is_available() and patience is None else "gloo"
     distributed.init_process_group(backend, store=store, rank=number, world_size=count, timeout=patience)
     try:
-        yield Processes(count, number, distributed.PrefixStore("alignguard", store))
+        yield Processes(count, number, distributed.PrefixStore("messages", store))
     finally:
         distributed.destroy_process_group()

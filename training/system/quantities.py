@@ -1,8 +1,8 @@
-"""How long something takes, for people."""
+"""Quantities written for people."""
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as people say them: `48 s`, `12 min`, `3 h 20 min`.
+    """Return seconds in the unit that people would choose: `48 s`, `12 min`, `3 h 20 min`.
 
     Args:
         seconds: >= 0.

@@ -1,4 +1,4 @@
-"""CSV files of prompts: UTF-8, one header line, read row by row."""
+"""Text files, CSV tables and JSON rows, all in UTF-8, read strictly: nothing is guessed or skipped."""
 
 import csv
 import json
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-START_BYTES = 4096  # of a file, to see what it is
+START_BYTES = 4096  # enough of a file to recognise its layout
 _COLUMN = re.compile(r"[\w-]{1,24}")
 
 
 def start_of(path: Path) -> bytes:
-    """Return the first bytes of a file, none where it cannot be read."""
+    """Return the first bytes of a file, or none if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read(START_BYTES)
@@ -22,23 +22,21 @@ def start_of(path: Path) -> bytes:
 
 
 def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the name and the cells of each row, stripped; a cell that is missing is empty.
+    """Yield the name and the cells of each row, stripped; a missing cell is empty.
 
-    Names of columns come stripped and in lower case, so that `Prompt, Category` is `prompt,category`, and
-    with a line between the words of `ageYears`, so that the hard rule still reads them.
-
-    Cells beyond the header are joined under the name `""`, so that no text escapes the hard rule. The
-    name is file and line, such as `train.csv line 3`.
+    The name of a row is file and line, such as `train.csv line 3`. Names of columns are stripped and in lower
+    case, so that `Title, Author` is `title,author`, and `ageYears` becomes `age_years`. Cells beyond the
+    header are joined under the name `""`, so that a check of all cells misses none.
 
     Args:
         path: the file, with or without a byte order mark.
-        columns: names the header must have.
+        columns: names that the header must have.
 
     Raises:
-        ValueError: if the file is missing, no CSV in UTF-8, lacks a column, or has one twice.
+        ValueError: if the file is missing, is not CSV in UTF-8, lacks a column, or has one twice.
     """
     if not path.is_file():
-        raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file. Name a CSV file.")
+        raise ValueError(f"{path.name} does not exist in {path.parent}, or is not a file. Name a CSV file.")
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, restkey="", restval="")
         try:
@@ -46,11 +44,11 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[s
             missing = [name for name in columns if name not in reader.fieldnames]
             if missing:
                 raise ValueError(
-                    f"{path.name} has no column {', '.join(missing)}; its first line is to be "
+                    f"{path.name} has no column {', '.join(missing)}; its first line must be "
                     f"{','.join(columns)}. It has {named_columns(reader.fieldnames)}."
                 )
             twice = [name for name, count in Counter(reader.fieldnames).items() if count > 1]
-            if twice:  # only one of them would be read, and the hard rule would miss the other
+            if twice:  # only one of them would be read
                 raise ValueError(f"{path.name} has the column {twice[0]!r} twice. Rename or remove one.")
             for row in reader:
                 yield f"{path.name} line {reader.line_num}", {name: _text(row[name]) for name in row}
@@ -66,19 +64,18 @@ def _column(name: str) -> str:
 
 
 def named_columns(names: Iterable[str]) -> str:
-    """Return what is found in place of the columns looked for, for people.
+    """Return a description, for people, of the columns that a table has.
 
-    Of a file without a line of names the first row would stand there, so only single words are named: no
-    prompt is shown.
+    The header of a file may in truth be its first row, so only single words are shown, never a sentence.
     """
-    listed = [name for name in names if name]
-    marks = "".join(listed)
-    for what, mark in (("semicolons", ";"), ("tabs", "\t")):
-        if mark in marks:
-            return f"columns parted by {what}: save it with commas instead"
-    words = [name for name in listed if _COLUMN.fullmatch(name)]
-    others = [f"{len(listed) - len(words)} that are no single word"] if len(words) < len(listed) else []
-    return f"the columns {', '.join(words + others)}" if listed else "no named column"
+    present = [name for name in names if name]
+    text = "".join(present)
+    for separator, mark in (("semicolons", ";"), ("tabs", "\t")):
+        if mark in text:
+            return f"columns parted by {separator}: save it with commas instead"
+    words = [name for name in present if _COLUMN.fullmatch(name)]
+    others = [f"{len(present) - len(words)} that are no single word"] if len(words) < len(present) else []
+    return f"the columns {', '.join(words + others)}" if present else "no named column"
 
 
 def _text(cell: str | list[str]) -> str:
@@ -86,34 +83,31 @@ def _text(cell: str | list[str]) -> str:
 
 
 def parse_row(line: str | bytes) -> dict[str, Any] | None:
-    """Return the fields of a line; None if it is no JSON object.
-
-    None also where a name stands twice, since readers differ in which they take, and where a text holds half
-    a surrogate pair, which no file can.
-    """
+    """Return the fields of a line, or None if it is not a JSON object that `parse_json` accepts."""
     try:
         fields = parse_json(line.decode("utf-8") if isinstance(line, bytes) else line)
-    except (ValueError, RecursionError):  # bad JSON, bad UTF-8, a name twice, nested without end
+    except (ValueError, RecursionError):  # ValueError: bad UTF-8, too
         return None
     return fields if isinstance(fields, dict) else None
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text holds.
+    """Return the value of a JSON text.
 
     Raises:
-        ValueError: if it is none, a name stands twice, or a text holds half a surrogate pair.
-        RecursionError: if it is nested without end.
+        ValueError: if it is not JSON; if a name occurs twice in an object, because readers differ in which
+            they take; or if a string has half a surrogate pair, which no UTF-8 file can hold.
+        RecursionError: if it is nested too deeply.
     """
-    found = json.loads(text, object_pairs_hook=_once)
-    json.dumps(found, ensure_ascii=False).encode("utf-8")
-    return found
+    value = json.loads(text, object_pairs_hook=_unique_names)
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise ValueError("a name stands twice")
+def _unique_names(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(items)
+    if len(fields) < len(items):
+        raise ValueError("a name occurs twice")
     return fields
 
 
@@ -121,10 +115,10 @@ def read_text_file(path: Path) -> str:
     """Return the text of a file, without a byte order mark.
 
     Raises:
-        ValueError: naming the file, if there is none or it is not UTF-8.
+        ValueError: if the file is missing or not in UTF-8.
     """
     if not path.is_file():
-        raise ValueError(f"{path.name} does not exist in {path.parent}, or is no file. Name a text file.")
+        raise ValueError(f"{path.name} does not exist in {path.parent}, or is not a file. Name a text file.")
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

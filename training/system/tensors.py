@@ -1,4 +1,4 @@
-"""Safetensors files: read lazily with clear refusals, written atomically with the same bytes each time."""
+"""Safetensors files, read one tensor at a time and written atomically, with equal bytes for equal content."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _PICKLE_MAGIC = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """The tensors of an open file, each read when it is asked for, so memory holds one at a time."""
+    """The tensors of an open file, each read on access, so that memory holds one at a time."""
 
     def __init__(self, handle: safe_open) -> None:
         self._handle = handle
@@ -42,6 +42,28 @@ class LazyTensors(Mapping[str, Tensor]):
         return tuple(self._handle.get_slice(key).get_shape())
 
 
+class WithoutPrefix(Mapping[str, Tensor]):
+    """The tensors whose names start with a prefix, by the rest of their names; still read one by one."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
+        self._tensors, self._prefix = tensors, prefix
+        self._names = {name.removeprefix(prefix): None for name in tensors if name.startswith(prefix)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._tensors[self._prefix + name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # the inherited one would read the tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @contextmanager
 def open_tensors(path: Path) -> Iterator[LazyTensors]:
     """Open a safetensors file for reading.
@@ -54,8 +76,7 @@ def open_tensors(path: Path) -> Iterator[LazyTensors]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a pickle, empty, truncated or of another format; the file is named and the
-            sentence says what to do.
+        ValueError: if it is a pickle, empty, truncated or in another format.
     """
     _refuse_foreign(path)
     try:
@@ -69,15 +90,15 @@ def open_tensors(path: Path) -> Iterator[LazyTensors]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write a safetensors file under a temporary name and rename it; an existing file stays as it is.
+    """Write a safetensors file under a temporary name and rename it; an existing file is never replaced.
 
-    The official writer orders the metadata by a hash that changes with every run, so the header is
-    written here, sorted: equal content gives equal bytes.
+    The official writer orders the metadata by a hash that changes with every run. The header is therefore
+    written here, sorted, so that equal content gives equal bytes.
 
     Args:
         path: the file; its folder is made if needed.
         tensors: fp32, fp16 or bf16 tensors by key.
-        metadata: strings, as the format demands.
+        metadata: strings, as the format requires.
 
     Returns:
         The path.
@@ -94,11 +115,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def write_new(path: Path, parts: Iterable[bytes]) -> Path:
-    """Write a file under a temporary name and rename it; an existing file stays as it is.
+    """Write a file under a temporary name and rename it; an existing file is never replaced.
 
     Args:
         path: the file; its folder is made if needed.
-        parts: its bytes, piece by piece.
+        parts: its bytes, in parts.
 
     Returns:
         The path.
@@ -121,10 +142,10 @@ def write_new(path: Path, parts: Iterable[bytes]) -> Path:
 
 
 def refuse_existing(path: Path) -> None:
-    """Stop before the work starts that would end in a name already taken.
+    """Raise if a path is taken; call it before work whose result will be saved there.
 
     Raises:
-        FileExistsError: if there is a file or folder of that name.
+        FileExistsError: if a file or folder has that name.
     """
     if path.exists():
         raise FileExistsError(_taken(path))
@@ -152,9 +173,9 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    wrong = [key for key, value in metadata.items() if not isinstance(value, str)]
-    if wrong:
-        raise ValueError(f"metadata values must be strings, got another type for {', '.join(wrong)}.")
+    not_text = [key for key, value in metadata.items() if not isinstance(value, str)]
+    if not_text:
+        raise ValueError(f"metadata values must be strings, got another type for {', '.join(not_text)}.")
     entries: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     offset = 0
     for key, tensor in tensors.items():
@@ -176,7 +197,7 @@ def _raw(tensor: Tensor) -> bytes:
 
 
 def _publish(temporary: Path, path: Path) -> None:
-    """Give the finished file its name, unless another file took it meanwhile."""
+    """Rename the finished file, unless another file has taken the name meanwhile."""
     try:
         os.link(temporary, path)  # atomic, and fails if the name is taken
         return
@@ -193,25 +214,3 @@ def _publish(temporary: Path, path: Path) -> None:
 
 def _taken(path: Path) -> str:
     return f"{path.name} already exists in {path.parent}. Choose another name, or move the old file away."
-
-
-class WithoutPrefix(Mapping[str, Tensor]):
-    """The tensors under a prefix, by the rest of their names; still read one by one."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        self._tensors, self._prefix = tensors, prefix
-        self._names = {name.removeprefix(prefix): None for name in tensors if name.startswith(prefix)}
-
-    def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._tensors[self._prefix + name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names  # the inherited one would read the tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

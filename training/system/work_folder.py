@@ -1,4 +1,7 @@
-"""Rows of long work: on disk as soon as each is there, whatever happens next, by one process or by many."""
+"""The folder of a long run: claimed for one set of settings, locked while in use, filled row by row.
+
+Several processes may share a folder. Each row is on disk as soon as it is added, so a killed run loses none.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-SYNC_S = 2.0  # a power cut costs no more than this; a killed process costs nothing that was added
+NAME = "in_use.lock"  # the empty file stays behind; only a lock held on it counts
+SYNC_S = 2.0  # seconds of rows that a power cut may lose; a killed process loses none
 
 
 class RowLog:
-    """Adds rows to the file of one process.
+    """Appends rows to the log of one process.
 
     Args:
-        folder: of the work.
-        number: of this process among those that share the work.
+        folder: of the run.
+        number: of this process among those that share the run, from 0.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -37,7 +41,7 @@ class RowLog:
         self._file.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write a row; it outlives this process at once, and a power cut after `SYNC_S`."""
+        """Write a row: safe at once if the process dies, and after `SYNC_S` if the power fails."""
         self._file.write(f"{json.dumps(row)}\n".encode())
         self._file.flush()
         if time.monotonic() - self._synced >= SYNC_S:
@@ -49,19 +53,19 @@ class RowLog:
 
 
 def logged_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Yield the rows of all processes; the last line of a file may be torn and is then not there yet.
+    """Yield the rows of all processes, except for an incomplete last line of a file.
 
     Raises:
-        ValueError: naming file and line, if another line is damaged.
+        ValueError: if any other line is damaged.
     """
     for path in sorted(folder.glob("rows*.jsonl")):
-        lines = path.read_bytes().split(b"\n")[:-1]  # what stands behind the last line end is torn
+        lines = path.read_bytes().split(b"\n")[:-1]  # the text after the last line end is incomplete
         for number, line in enumerate(lines, start=1):
             try:
                 yield json.loads(line)
-            except ValueError as error:  # no JSON, or no UTF-8
+            except ValueError as error:  # neither JSON nor UTF-8
                 raise ValueError(
-                    f"line {number} of {path} is damaged. Delete it, and what it held is done again."
+                    f"line {number} of {path} is damaged. Delete the line, and its row is computed again."
                 ) from error
 
 
@@ -73,31 +77,44 @@ def _cut_torn_end(path: Path) -> None:
 
 
 def claim(folder: Path, settings: Mapping[str, Any], *, file: str, holds: str) -> None:
-    """Make a folder ours, or go on in one that was begun with the same settings.
+    """Claim a folder for a run, or continue in one that was begun with the same settings.
 
     Args:
         folder: made if needed.
-        settings: what the work depends on; plain values.
-        file: name of the file in the folder that keeps them.
-        holds: what the folder holds, for people, such as `pairs`.
+        settings: everything the results depend on; plain values.
+        file: name of the file in the folder that stores the settings.
+        holds: the content of the folder, for people, such as `results`.
 
     Raises:
-        ValueError: if the folder holds something else, or work done with other settings.
+        ValueError: if the folder has other content, or results made with other settings.
     """
-    settings = json.loads(json.dumps(settings))  # as it is read back
+    settings = json.loads(json.dumps(settings))  # in the form in which it is read back
     if not (folder / file).exists():
         _begin(folder, settings, file)
-    found = json.loads((folder / file).read_text(encoding="utf-8"))
-    other = sorted(key for key in found.keys() | settings.keys() if found.get(key) != settings.get(key))
-    if other:
+    stored = json.loads((folder / file).read_text(encoding="utf-8"))
+    changed = sorted(key for key in stored.keys() | settings.keys() if stored.get(key) != settings.get(key))
+    if changed:
         raise ValueError(
-            f"{folder.name} holds {holds} made with another {', '.join(other)}. Choose a new folder, or "
-            "set it back to go on."
+            f"{folder.name} holds {holds} made with another {', '.join(changed)}. Choose a new folder, or "
+            "restore the setting to continue."
         )
 
 
+def _begin(folder: Path, settings: Mapping[str, Any], file: str) -> None:
+    """Store the settings in a folder that must be empty; another process may be doing the same."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder.name} is a file. Choose a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    foreign = sorted(entry.name for entry in folder.iterdir() if file not in entry.name)
+    if (folder / file).exists():  # another process was first, and the other files belong to it
+        return
+    if foreign:
+        raise ValueError(f"{folder.name} holds something else, such as {foreign[0]}. Choose a new folder.")
+    write_whole(folder / file, json.dumps(settings, indent=1).encode())
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under another name, then give it its own: it is never seen torn."""
+    """Write a file under a temporary name and rename it, so that no reader ever sees it incomplete."""
     temporary = unfinished(path)
     with open(temporary, "xb") as file:
         file.write(content)
@@ -107,24 +124,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """Return a name of its own for a file while it is written: hidden, ends in .tmp."""
+    """Return a unique temporary path beside a file that is being written: hidden, ends in .tmp."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-
-
-def _begin(folder: Path, settings: Mapping[str, Any], file: str) -> None:
-    """Make the folder ours; another process may be doing the same."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder.name} is a file. Choose a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    foreign = sorted(entry.name for entry in folder.iterdir() if file not in entry.name)
-    if (folder / file).exists():  # another process was first, and what is there is its work
-        return
-    if foreign:
-        raise ValueError(f"{folder.name} holds something else, such as {foreign[0]}. Choose a new folder.")
-    write_whole(folder / file, json.dumps(settings, indent=1).encode())
-
-
-NAME = "in_use.lock"  # stays behind, empty; what counts is who holds it
 
 
 @contextmanager
@@ -132,13 +133,13 @@ def locked(folder: Path | None, name: str = NAME, *, wait: bool = False) -> Iter
     """Keep every other run out of a folder while the context lasts.
 
     Args:
-        folder: made when missing; None locks nothing.
-        name: of the lock's file, where several runs share a folder on purpose.
-        wait: until the other has ended, for work that takes a moment.
+        folder: made if missing; None locks nothing.
+        name: of the lock file, where several runs share a folder on purpose.
+        wait: wait until the other run has released the folder; for work that takes a moment.
 
     Raises:
-        ValueError: if another run is using it.
-        OSError: if it cannot be written.
+        ValueError: if another run is using the folder.
+        OSError: if the folder cannot be written.
     """
     if folder is None:
         yield
@@ -163,10 +164,10 @@ def _opened(folder: Path, name: str) -> BinaryIO:
 def _take(file: BinaryIO, wait: bool) -> bool:
     try:
         if sys.platform == "win32":
-            import msvcrt  # each system has only one of the two
+            import msvcrt  # each operating system has only one of the two modules
 
             file.seek(0)
-            mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # LK_LOCK: ten seconds
+            mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # LK_LOCK waits for ten seconds
             msvcrt.locking(file.fileno(), mode, 1)
         else:
             import fcntl

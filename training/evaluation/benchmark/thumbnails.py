@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from ...system.pictures import image_size, load_image, pillow_images
+from ...system.pictures import image_facts, load_image, pillow_images
 from ...system.work_folder import unfinished
 from .. import Verdict, hidden_pictures
 from ..prompt_sets import groups_of
@@ -84,7 +84,7 @@ def hide_unseen(
         for entrant in entrants if not categories.issubset(covered) else ():
             path, row = thumbnail_path(folder, entrant, task), rows.get(task.row_key(entrant.key))
             if row and set(row["categories"]) != categories and path.is_file():
-                sharp = (load_image(path, image_size(path)) + 1) / 2
+                sharp = (load_image(path, image_facts(path).size) + 1) / 2
                 _write(path, pillow_images(hidden_pictures(sharp, None))[0])
 
 

@@ -12,7 +12,7 @@ from ...models.conditioning import Conditioning
 from ...models.hashes import weights_hash
 from ...models.noise import NoiseSchedule
 from ...pairs import load_pairs
-from ...pairs.encode import encode_pairs
+from ...pairs.encode import Encoders, encode_pairs
 from ...rules.categories import CATEGORIES
 from ...trainer.loop import train
 from ...trainer.result import training_metadata
@@ -52,9 +52,11 @@ def train_experts(
             write_pairs(Path(folder), category, count=PAIRS_PER_CATEGORY, draw=draw, judge=judge)
             data = encode_pairs(
                 load_pairs(Path(folder)),
-                encode_image=lambda pictures: autoencoder.encode(pictures).latents,
-                encode_prompt=lambda prompt: Conditioning(embeds[prompt][None]),
-                encoder_id="mini",
+                Encoders(
+                    image=lambda pictures: autoencoder.encode(pictures).latents,
+                    prompt=lambda prompt: Conditioning(embeds[prompt][None]),
+                    id="mini",
+                ),
                 resolution=SIZE,
             )
 
