@@ -65,7 +65,7 @@ def logged_rows(folder: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except ValueError as error:  # neither JSON nor UTF-8
                 raise ValueError(
-                    f"line {number} of {path} is damaged. Delete the line, and its row is computed again."
+                    f"line {number} of {path} is damaged. Delete it, and its row is computed again."
                 ) from error
 
 
