@@ -13,7 +13,7 @@ ALL = "all"
 
 
 class LoadSafetyPairs(io.ComfyNode):
-    """Read preference pairs from a folder or CSV and say what was left out."""
+    """Read preference pairs from a folder or CSV, and report which rows were left out."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,31 +26,32 @@ class LoadSafetyPairs(io.ComfyNode):
                 io.Combo.Input(
                     "folder",
                     options=pair_sources(host.input_folder(), is_pair_source),
-                    tooltip="Pairs below ComfyUI's input folder: a folder with a pairs.jsonl, CoProV2's CSV "
-                    "beside its images, or its image folder. The help page shows the formats; press R to "
-                    "see new ones.",
+                    tooltip="Pairs below ComfyUI's input folder: a folder with a pairs.jsonl, the CSV of "
+                    "CoProV2 beside its images, or its image folder. The help page shows the formats; press "
+                    "R to refresh the list.",
                 ),
                 io.Combo.Input(
                     "category",
                     options=[ALL, *CATEGORIES],
                     default=ALL,
-                    tooltip="Take only pairs of this category of harm. An expert should learn one; all "
-                    "takes what is there. Pairs that name no category are taken as of this one.",
+                    tooltip="Use only pairs of this category of harm; all uses every pair. An expert should "
+                    "learn one category. Pairs without a category are assigned this one.",
                 ),
                 io.Int.Input(
                     "max_pairs",
                     default=0,
                     min=0,
                     max=1_000_000,
-                    tooltip="Take the first so many pairs. Fewer are faster and teach less; 0 takes all.",
+                    tooltip="Use only the first pairs, up to this number. Fewer are faster to encode and "
+                    "teach less; 0 uses all.",
                 ),
             ],
             outputs=[
                 SafetyPairs.Output(
-                    display_name="pairs", tooltip="The usable pairs, for Train or as calibration."
+                    display_name="pairs", tooltip="The usable pairs, for training or for calibrating a merge."
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="How many pairs are used, and why others are not."
+                    display_name="report", tooltip="How many pairs are used, and why other rows are not."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -59,9 +60,9 @@ class LoadSafetyPairs(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder: str | None, category: str | None) -> bool | str:
         try:
-            if folder is not None:  # None: comes through a link
+            if folder is not None:  # None: set through a link
                 pairs_path(host.input_folder(), folder)
-            normalize_category(category or ALL)  # the user's own categories are allowed, in API prompts
+            normalize_category(category or ALL)  # API prompts may name the user's own categories
         except (FileNotFoundError, ValueError) as error:
             return str(error)
         return True

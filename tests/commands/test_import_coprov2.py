@@ -60,7 +60,7 @@ def test_test_prompts_and_other_categories_stay_out(data, run):
 def test_the_image_folder_needs_a_category_and_becomes_a_folder(data, run):
     code, _, said = run(data / "pictures", "--out", data / "out")
     assert code == 2
-    assert "Say the category" in said
+    assert "Choose the category" in said
     code, answer, _ = run(data / "pictures", "--out", data / "out", "--category", "violence")
     assert (code, answer["kept"], answer["categories"]) == (0, 2, {"violence": 2})
     assert load_pairs(data / "out").report.kept == 2

@@ -152,12 +152,12 @@ def test_the_report_says_what_the_judges_see(files, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tokens", "--eta", "inf"], "must be a finite number from 0 on, got inf"),
-        (["curve", "--eta", "0", "--eta", "nan"], "must be a finite number from 0 on, got nan"),
+        (["tokens", "--eta", "inf"], "must be a finite number of at least 0, got inf"),
+        (["curve", "--eta", "0", "--eta", "nan"], "must be a finite number of at least 0, got nan"),
         (["tokens", "--cfg", "nan"], "cfg must be finite, got nan"),
         (["words", "--cfg", "nan"], "cfg must be finite, got nan"),
         (["words", "--table", "gone.csv"], "gone.csv does not exist"),
-        (["words", "--table", "."], "is no file"),
+        (["words", "--table", "."], "is not a file"),
         (["words", "--table", "latin.csv"], "latin.csv is not text in UTF-8"),
         (["curve", "--concept", "gone.txt"], "gone.txt does not exist"),
         (["curve", "--concept", "latin.txt"], "latin.txt is not text in UTF-8"),

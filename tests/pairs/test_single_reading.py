@@ -84,6 +84,7 @@ def count(folder, monkeypatch):
 
 
 def each(times):
+    """Return the count of pictures that are all read or hashed so often."""
     return dict.fromkeys(("one.png", "two.png", "bad.png", "kite.jpg"), times)
 
 
@@ -94,6 +95,12 @@ def encode(pairs, cache):
 def test_checking_a_folder_reads_and_hashes_each_picture_once(folder, count):
     assert load_pairs(folder).report.kept == 2
     assert count() == (each(1), each(1))
+
+
+def test_a_check_that_decodes_every_picture_hashes_it_once(folder, count):
+    pairs = load_pairs(folder, decode=True)
+    assert len(pairs.content_hash) == 64
+    assert count()[1] == each(1)
 
 
 def test_pictures_in_the_cache_are_not_read_again(folder, count, tmp_path):

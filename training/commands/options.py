@@ -1,4 +1,4 @@
-"""Command-line options: those of a config class, and the ones several commands share."""
+"""Command-line options: those generated from a config class, and those that several commands share."""
 
 import argparse
 import dataclasses
@@ -18,13 +18,13 @@ _Config = TypeVar("_Config")
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and that takes no abbreviations: scripts must not break later."""
+    """A parser with one-line errors and without abbreviations, which would break scripts later."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and exit with 2."""
+        """Write the error on one line of stderr, and exit with 2."""
         self.exit(2, f"{self.prog}: {one_line(message).removesuffix('.')}. See {self.prog} --help.\n")
 
 
@@ -43,28 +43,28 @@ def add_config_options(
     """Add one option per field of a config class.
 
     Args:
-        parser: of the command.
-        config: `TrainConfig` or `MergeConfig`.
+        parser: parser of the command.
+        config: the class, such as `TrainConfig`.
         choices: field -> values, for fields whose values a registry lists.
-        has_presets: options that are not typed are left out, so that a preset can set them.
+        has_presets: leave untyped options out of the result, so that a preset can set them.
     """
     group = parser.add_argument_group("options that change the result")
     for option in options(config):
         flag = f"--{option.name.replace('_', '-')}"
-        listed = tuple(choices.get(option.name, option.metadata.get("choices", ())))
+        values = tuple(choices.get(option.name, option.metadata.get("choices", ())))
         default = argparse.SUPPRESS if has_presets else option.default
-        group.add_argument(flag, default=default, help=_help(option), **_kind(option, listed))
+        group.add_argument(flag, default=default, help=_help(option), **_kind(option, values))
 
 
 def config_from(
     args: argparse.Namespace, config: type[_Config], preset: Mapping[str, Any] | None = None
 ) -> _Config:
-    """Return the config class filled from the options `add_config_options` made, as far as they were typed.
+    """Return a config with the typed options that `add_config_options` declared.
 
     Args:
-        args: of the command.
-        config: the class.
-        preset: values of options that were not typed, where they are not the defaults.
+        args: parsed options of the command.
+        config: the class of the config.
+        preset: values for options that were not typed and that differ from the defaults.
 
     Raises:
         ValueError: if a value is out of its range.
@@ -75,12 +75,12 @@ def config_from(
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add --json, which every command has."""
+    """Add --json, an option of every command."""
     parser.add_argument("--json", action="store_true", help="answer with one JSON object on stdout")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how the base model is run: --resolution and --device."""
+    """Add the options for running the base model: --resolution and --device."""
     parser.add_argument(
         "--resolution",
         type=_resolution,
@@ -97,7 +97,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def new_expert(text: str) -> Path:
-    """Return --out as a path: a .safetensors name that is not taken, so that hours of work have a place."""
+    """Return --out as the path of a new .safetensors file; check it before hours of work."""
     from ..system.tensors import refuse_existing  # late: it imports torch, and --help needs none
 
     path = Path(text)
@@ -111,7 +111,7 @@ def new_expert(text: str) -> Path:
 
 
 def category_name(text: str) -> str:
-    """Return one category, normalised."""
+    """Return the normalised name of one category."""
     try:
         return normalize_category(text)
     except ValueError as error:
@@ -119,21 +119,21 @@ def category_name(text: str) -> str:
 
 
 def distance(text: str) -> float:
-    """Return a finite number from 0 on."""
+    """Return a finite number of at least 0."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a finite number from 0 on, got {text}")
+        raise argparse.ArgumentTypeError(f"must be a finite number of at least 0, got {text}")
     return value
 
 
 def device_of(name: str) -> "torch.device":
-    """Return a device by name; `auto` is the GPU where there is one.
+    """Return a device by name; `auto` is the GPU if there is one.
 
     Raises:
-        ValueError: if it is no device, or this machine does not have it.
+        ValueError: if the name is not a device, or this machine does not have the device.
     """
     import torch  # late: --help needs none
 
@@ -141,12 +141,12 @@ def device_of(name: str) -> "torch.device":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA raises the latter
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         raise ValueError(f"device {name!r} cannot be used ({error}). Use --device auto.") from error
 
 
 def shard_of(device: str) -> tuple[tuple[int, int], str]:
-    """Return this process's number and how many there are, and its device, as `accelerate launch` says."""
+    """Return (number of this process, number of processes), set by `accelerate launch`, and its device."""
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     if device == "auto" and world > 1:
         import torch  # late, as above
@@ -160,11 +160,11 @@ def _help(option: dataclasses.Field) -> str:
     return f"{option.metadata['help']} (default: {option.default})".replace("%", "%%")
 
 
-def _kind(option: dataclasses.Field, listed: tuple[str, ...]) -> dict[str, Any]:
+def _kind(option: dataclasses.Field, values: tuple[str, ...]) -> dict[str, Any]:
     if option.type is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if listed:
-        return {"choices": listed}
+    if values:
+        return {"choices": values}
     return {"type": option.type, "metavar": {int: "N", float: "X"}.get(option.type, "TEXT")}
 
 

@@ -1,4 +1,4 @@
-"""Command `pairs`: what can be done with preference pairs on disk."""
+"""Command `pairs`: check, import, make, weigh and rewrite preference pairs on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..pairs import SafetyPairs, SourceRows
 
 SOURCE_HELP = (
-    "a folder that holds pairs.jsonl, the CSV of CoProV2 beside its images, or a local image folder with "
+    "a folder with pairs.jsonl, the CSV of CoProV2 beside its images, or a local image folder with "
     "the columns jpg_0, jpg_1, label_0, caption"
 )
 
@@ -24,28 +24,22 @@ SOURCE_HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions of `pairs` and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    summary = "Read every row and picture, and say which are usable and why the others are not"
-    check = actions.add_parser("check", help=summary, description=f"{summary}.")
-    check.add_argument("source", type=Path, metavar="P", help=SOURCE_HELP)
-    check.add_argument("--category", metavar="C", help="look at the pairs of this category only")
-    add_json(check)
-    check.set_defaults(run=_check)
-    making = "Draw pairs with the model that is to be aligned, judged if wanted; goes on where it was stopped"
-    pairs_make.add_arguments(actions.add_parser("make", help=making, description=f"{making}."))
-    weighing = "Write a judge's scores into pairs.jsonl once, for train --pair-weighting"
-    pairs_weigh.add_arguments(actions.add_parser("weigh", help=weighing, description=f"{weighing}."))
-    _add_import(actions)
-    rewriting = "Write the safe half of prompts: from a table, a paired file, or a model on this machine"
-    pairs_rewrite.add_arguments(actions.add_parser("rewrite", help=rewriting, description=f"{rewriting}."))
+    for name, (summary, add_options) in _ACTIONS.items():
+        add_options(actions.add_parser(name, help=summary, description=f"{summary}."))
 
 
-def _add_import(actions: argparse._SubParsersAction) -> None:
-    summary = "Make a pairs folder of CoProV2: its CSV and images, or a local copy of its image folder"
-    parser = actions.add_parser("import-coprov2", help=summary, description=f"{summary}.")
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="P", help=SOURCE_HELP)
+    parser.add_argument("--category", metavar="C", help="check only the pairs of this category")
+    add_json(parser)
+    parser.set_defaults(run=_check)
+
+
+def _add_import(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     images_help = "folder with the images of the CSV, at any depth (default: beside the CSV)"
-    test_help = "CSV of the test prompts; pairs with such an unsafe prompt are left out and named"
-    category_help = "take the pairs of this category only; of an image folder, the category of its pairs"
+    test_help = "CSV of the test prompts; pairs with such an unsafe prompt are left out and listed"
+    category_help = "import only the pairs of this category; for an image folder, the category of its pairs"
     add("source", type=Path, metavar="CSV", help="CoProV2_train.csv, or a folder with metadata.csv or .jsonl")
     add("--images", type=Path, metavar="DIR", help=images_help)
     add("--out", type=Path, required=True, metavar="DIR", help="the new folder; images are linked or copied")
@@ -53,6 +47,30 @@ def _add_import(actions: argparse._SubParsersAction) -> None:
     add("--category", metavar="C", help=category_help)
     add_json(parser)
     parser.set_defaults(run=_import)
+
+
+_ACTIONS = {  # name -> summary, and what declares its options
+    "check": (
+        "Read every row and picture, and report which are usable and why the others are not",
+        _add_check,
+    ),
+    "make": (
+        "Draw pairs with the model that will be aligned, optionally judged; resumes where it was stopped",
+        pairs_make.add_arguments,
+    ),
+    "weigh": (
+        "Write the scores of a judge into pairs.jsonl once, for train --pair-weighting",
+        pairs_weigh.add_arguments,
+    ),
+    "import-coprov2": (
+        "Convert CoProV2 to a pairs folder: its CSV and images, or a local copy of its image folder",
+        _add_import,
+    ),
+    "rewrite": (
+        "Write safe versions of unsafe prompts: from a table, a paired file, or a model on this machine",
+        pairs_rewrite.add_arguments,
+    ),
+}
 
 
 def _check(args: argparse.Namespace) -> Answer:
@@ -75,8 +93,8 @@ def _import(args: argparse.Namespace) -> Answer:
         copy_pairs(pairs, args.out, on_progress=bar)
     answer = _answer(pairs, {"source": str(pairs.source), "out": str(args.out)})
     more = (
-        f"saved as {args.out}; all names are in its {REPORT_FILE}. The pictures were not decoded: "
-        "`pairs check` does that."
+        f"saved as {args.out}; {REPORT_FILE} in it lists every row. The pictures were not decoded; "
+        "`pairs check` decodes them."
     )
     return answer._replace(text=f"{answer.text}\n{more}")
 
@@ -88,7 +106,9 @@ def _read(args: argparse.Namespace) -> SourceRows:
     if not args.source.is_dir():
         return read_coprov2(args.source, images=args.images, test_file=args.test_csv)
     if args.images or args.test_csv:
-        raise ValueError(f"--images and --test-csv go with a CSV, and {args.source.name} is a folder.")
+        raise ValueError(
+            f"--images and --test-csv go with a CSV, but {args.source.name} is a folder. Leave them out."
+        )
     return read_image_folder(args.source, args.category)
 
 

@@ -1,4 +1,4 @@
-"""Progress and messages for people, on stderr; stdout is for the answer alone."""
+"""Progress bars and log messages, on stderr; stdout carries only the answer."""
 
 import logging
 import sys
@@ -7,20 +7,20 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-_LOG_FILE_INTERVAL_S = 30  # a bar redrawn more often would fill a log file
+_LOG_FILE_INTERVAL_S = 30  # redrawing the bar more often would fill a log file
 
 
 class ProgressBar:
-    """A progress bar that can be handed to the library as any of its `on_progress`.
+    """A progress bar that serves as any `on_progress` of the library.
 
     Args:
-        what: name of the task, shown before the bar.
-        shown: False makes it silent.
+        task: name of the task, shown before the bar.
+        shown: False hides the bar.
     """
 
-    def __init__(self, what: str, *, shown: bool = True) -> None:
+    def __init__(self, task: str, *, shown: bool = True) -> None:
         interval_s = 0.1 if sys.stderr.isatty() else _LOG_FILE_INTERVAL_S
-        self._bar = tqdm(desc=what, file=sys.stderr, mininterval=interval_s, disable=not shown)
+        self._bar = tqdm(desc=task, file=sys.stderr, mininterval=interval_s, disable=not shown)
 
     def __enter__(self) -> "ProgressBar":
         return self
@@ -29,32 +29,32 @@ class ProgressBar:
         self._bar.close()
 
     def __call__(self, done: int, total: int, figures: Mapping[str, float] | None = None) -> None:
-        """Show how far the task is, and of the figures the loss."""
+        """Show the progress of the task, and the loss if there are metrics."""
         self._bar.total = total
         if figures is not None:
             self._bar.set_postfix(loss=f"{figures['loss']:.4f}", refresh=False)
         self._bar.update(done - self._bar.n)
 
-    def stage(self, what: str, done: int, total: int) -> None:
-        """Show how far a stage of the task is; a new name starts the bar anew."""
-        if not (self._bar.desc or "").startswith(what):
+    def stage(self, stage: str, done: int, total: int) -> None:
+        """Show the progress of a stage of the task; a new name restarts the bar."""
+        if not (self._bar.desc or "").startswith(stage):
             self._bar.reset(total)
-            self._bar.set_description(what)
+            self._bar.set_description(stage)
         self(done, total)
 
 
 @contextmanager
 def messages_on_stderr(logger_name: str) -> Iterator[None]:
-    """Show a logger's messages on stderr, above a running bar, while the context lasts."""
+    """Show the messages of a logger on stderr, above a running bar, while the context lasts."""
     logger, handler = logging.getLogger(logger_name), _AboveTheBar()
-    before = logger.level
+    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(level)
 
 
 class _AboveTheBar(logging.Handler):

@@ -47,17 +47,13 @@ class ImageFacts(NamedTuple):
     size: tuple[int, int]
 
 
-def image_facts(path: Path, *, decode: bool = False) -> ImageFacts:
+def image_facts(path: Path) -> ImageFacts:
     """Check an image file and return its hash and size; an unchanged file is read only once.
 
     The format, the declared size and the end of the file are checked, and the checksums where the format
     has them, so that a file cut off anywhere is found in well under a millisecond. A file with an unusual
     end is decoded to be sure. A file counts as unchanged while its size, its time of modification and its
     inode stay the same.
-
-    Args:
-        path: the file.
-        decode: decode the image in any case; some milliseconds for a picture of 512 x 512.
 
     Raises:
         ValueError: if the file is missing, damaged, not an image, or too large.
@@ -67,14 +63,14 @@ def image_facts(path: Path, *, decode: bool = False) -> ImageFacts:
     except OSError as error:
         raise ValueError(_refusal(path.name, type(error).__name__)) from error
     version = status.st_size, status.st_mtime_ns, status.st_ino
-    return _facts(path, version, decode)
+    return _facts(path, version)
 
 
 @lru_cache(_MAX_REMEMBERED)
-def _facts(path: Path, version: tuple[int, int, int], decode: bool) -> ImageFacts:
-    """Read the facts of a file; `version` and `decode` distinguish readings of one path."""
+def _facts(path: Path, version: tuple[int, int, int]) -> ImageFacts:
+    """Read the facts of a file; another `version` of the same path is another reading."""
     data = _read_bytes(path)
-    if decode or not _is_whole(data, path.name):
+    if not _is_whole(data, path.name):
         _decoded(data, path.name)
     return ImageFacts(hashlib.sha256(data).digest(), _size(data, path.name))
 
