@@ -1,4 +1,4 @@
-"""CoProV2 is read as it was published, with its defects counted, named and handled."""
+"""CoProV2 is read as it was published; its defects are counted, named and handled."""
 
 import csv
 import tracemalloc
@@ -112,7 +112,7 @@ def test_categories_are_a_set_in_one_spelling(write):
         ),
     ],
 )
-def test_what_cannot_be_used_is_dropped_and_named(write, rows, reason, named):
+def test_a_row_that_cannot_be_used_is_dropped_and_named(write, rows, reason, named):
     report = load_pairs(write([*pair_rows(0), *rows])).report
     assert report.dropped == {reason: [named]}
     assert report.kept == 1
@@ -173,8 +173,8 @@ def test_a_folder_of_images_that_is_a_link_out_is_refused_unless_the_person_name
     (tmp_path / "inside" / "train").symlink_to(tmp_path / "train")
     with pytest.raises(ValueError, match="a link that leads out of inside"):
         load_pairs(moved)
-    found = read_coprov2(moved, images=tmp_path / "inside" / "train")
-    assert len(collect_pairs(found).pairs) == 1
+    source = read_coprov2(moved, images=tmp_path / "inside" / "train")
+    assert len(collect_pairs(source).pairs) == 1
 
 
 def test_a_test_file_is_not_taken_for_pairs(write):
@@ -185,7 +185,7 @@ def test_a_test_file_is_not_taken_for_pairs(write):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "has no column prompt, image, category"),
         (b"prompt,image\na,u_idx_0000000_0.jpg\n", "has no column category"),
@@ -197,22 +197,22 @@ def test_a_test_file_is_not_taken_for_pairs(write):
         (b'prompt,image,category\n"' + b"a" * 200_000 + b'",u_idx_1_0.jpg,Hate\n', "near line"),
     ],
 )
-def test_a_file_that_is_no_such_csv_is_refused(tmp_path, content, said):
+def test_another_kind_of_file_is_refused(tmp_path, content, message):
     (tmp_path / "odd.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=f"odd.csv {said}" if said != "near line" else said):
+    with pytest.raises(ValueError, match=f"odd.csv {message}" if message != "near line" else message):
         read_coprov2(tmp_path / "odd.csv")
     with pytest.raises(ValueError, match=r"gone\.csv does not exist"):
         read_coprov2(tmp_path / "gone.csv")
 
 
 @needs_twin
-def test_the_counts_of_the_published_files_are_found_in_their_twin(tmp_path):
-    found = read_coprov2(
+def test_a_twin_of_the_published_files_has_their_counts(tmp_path):
+    source = read_coprov2(
         SHARED_DATA / "coprov2_twin_train.csv",
         images=tmp_path,
         test_file=SHARED_DATA / "coprov2_twin_test.csv",
     )
-    report = found.report
+    report = source.report
     assert report.found == {
         "rows": 32_086,
         "pair ids": 15_690,
@@ -227,15 +227,15 @@ def test_the_counts_of_the_published_files_are_found_in_their_twin(tmp_path):
     assert len(report.noted["the pair carries several categories"]) == 321
     assert len(report.noted["a test prompt stands in train too"]) == 728
     assert {name: tuple(counts.values()) for name, counts in report.per_category.items()} == PER_CATEGORY
-    assert len(found.rows) == 15_690
+    assert len(source.rows) == 15_690
 
 
 def test_reading_keeps_no_image_in_memory(write):
-    """80 pictures of 120 kB of pixels are 9.6 MB; names, hashes and one file at a time are far less."""
+    """80 pictures with 120 kB of pixels are 9.6 MB; names, hashes and one file at a time are far less."""
     file = write([row for number in range(40) for row in pair_rows(number)])
     for number, image in enumerate(sorted((file.parent / "train").glob("*.jpg"))):
         Image.effect_noise((200, 200), 30 + number).convert("RGB").save(image)
-    load_pairs(file)  # what is loaded once is not counted
+    load_pairs(file)  # imports and caches are not counted
     tracemalloc.start()
     assert len(load_pairs(file).pairs) == 40
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,4 +1,4 @@
-"""An import makes a folder of its own, whole or not at all, and leaves the person's files alone."""
+"""An import makes a new folder, complete or not at all, and leaves the original files alone."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def listing(root):
     return sorted((file.relative_to(root).as_posix(), file.read_bytes()) for file in root.rglob("*.*"))
 
 
-def test_the_copy_says_the_same_as_its_source(source, tmp_path):
+def test_a_copy_has_the_content_of_its_source(source, tmp_path):
     before = listing(source)
     pairs = load_pairs(source)
     copied = load_pairs(copy_pairs(pairs, tmp_path / "new" / "out"))
@@ -45,7 +45,7 @@ def test_the_copy_says_the_same_as_its_source(source, tmp_path):
     assert (facts["kept"], facts["neutral"], facts["source"]) == (2, 1, "source")
 
 
-def test_images_are_linked_where_the_disk_can_and_copied_where_not(source, tmp_path, monkeypatch):
+def test_images_are_linked_where_the_disk_allows_it_and_copied_elsewhere(source, tmp_path, monkeypatch):
     pairs = load_pairs(source)
     linked = copy_pairs(pairs, tmp_path / "linked")
     assert os.path.samefile(linked / "images" / "unsafe.png", pairs.pairs[0].loser)
@@ -67,8 +67,8 @@ def test_nothing_is_overwritten(source, tmp_path, taken):
         (out / "pairs.jsonl").write_text("precious")
     with pytest.raises(FileExistsError, match="out already exists"):
         copy_pairs(load_pairs(source), out)
-    kept = {"file": out, "folder": out / "pairs.jsonl", "empty folder": out}[taken]
-    assert kept.is_dir() or kept.read_text() == "precious"
+    existing = {"file": out, "folder": out / "pairs.jsonl", "empty folder": out}[taken]
+    assert existing.is_dir() or existing.read_text() == "precious"
 
 
 def test_a_stopped_import_leaves_nothing(source, tmp_path):

@@ -1,13 +1,14 @@
-"""A folder of pairs is read whole; every row that cannot be used is counted and named, none is used."""
+"""A folder of pairs is read; every row that cannot be used is counted and named, and none is used."""
 
 import json
 import shutil
+import struct
+import zlib
 
 import pytest
 from PIL import Image
 
 from training.pairs import PAIR_SOURCES, load_pairs
-from training.system.paths import contained_path
 
 
 def row(name, category="violence", **changes):
@@ -118,7 +119,7 @@ def test_a_row_that_cannot_be_used_is_dropped_with_its_reason(folder, changes, r
     assert reason in dropped_by(folder([row("a"), bad]))
 
 
-def test_a_row_under_the_hard_rule_is_counted_there_whatever_else_is_wrong(folder):
+def test_a_row_that_breaks_the_hard_rule_is_counted_there_whatever_else_is_wrong(folder):
     bad = {"id": "bad", "category": ["nudity"], "safe_prompt": "a boy", "safe_image": "gone.png"}
     assert "word for a minor" in dropped_by(folder([row("a"), bad]))
 
@@ -132,6 +133,18 @@ def test_an_image_half_written_is_unreadable(folder):
     assert dropped_by(root) == "an image file cannot be read"
 
 
+def test_an_image_with_damaged_pixels_is_found_only_by_decoding(folder):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    root = folder([row("a"), row("b") | {"id": "bad"}])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
+    damaged = header + chunk(b"IDAT", b"not compressed") + chunk(b"IEND", b"")
+    (root / "images" / "b_safe.png").write_bytes(b"\x89PNG\r\n\x1a\n" + damaged)
+    assert load_pairs(root).report.kept == 2
+    assert load_pairs(root, decode=True).report.dropped == {"an image file cannot be read": ["bad"]}
+
+
 def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path):
     root = folder([row("a"), row("b", safe_image="images/link.png") | {"id": "bad"}])
     Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
@@ -142,11 +155,6 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path):
 def test_paths_with_backslashes_work_inside_the_folder(folder):
     root = folder([row("a", safe_image="images\\a_safe.png")])
     assert load_pairs(root).pairs[0].winner == root / "images" / "a_safe.png"
-
-
-@pytest.mark.parametrize("written", ["", ".", "a\0b", "a/../..", "a.png:stream", "//x/y", "~/../.."])
-def test_odd_paths_are_not_contained(tmp_path, written):
-    assert contained_path(tmp_path.resolve(), written) is None
 
 
 def test_the_second_row_of_an_id_or_a_content_is_dropped(folder):
@@ -181,7 +189,7 @@ def test_images_may_be_shared_on_the_same_side(folder):
     assert load_pairs(folder([row("a"), *shared])).report.kept == 3
 
 
-def test_lines_that_are_no_object_are_named_by_their_number(folder):
+def test_lines_that_are_not_objects_are_named_by_their_number(folder):
     report = load_pairs(folder(["{broken", "", '["list"]', row("a")])).report
     assert report.dropped == {"not a JSON object on one line": ["pairs.jsonl line 1", "pairs.jsonl line 3"]}
 
@@ -214,14 +222,14 @@ def test_one_category_is_selected_in_any_spelling_and_the_rest_counted(folder):
     assert "2 pairs of other categories passed over" in pairs.report.text()
 
 
-def test_max_pairs_keeps_the_first_and_counts_what_was_not_looked_at(folder):
+def test_max_pairs_keeps_the_first_pairs_and_counts_the_rows_not_read(folder):
     pairs = load_pairs(folder([row(name) for name in "abcd"]), max_pairs=2)
     assert [pair.id for pair in pairs.pairs] == ["a", "b"]
     assert pairs.report.beyond_limit == 2
     assert "2 rows beyond max_pairs" in pairs.report.text()
 
 
-def test_an_unknown_category_names_those_there_are(folder):
+def test_an_error_about_an_unknown_category_lists_the_categories_of_the_pairs(folder):
     root = folder([row("a"), row("b", category="hate")])
     with pytest.raises(ValueError, match=r"category 'sexual'.*its pairs are of: hate, violence"):
         load_pairs(root, category="sexual")

@@ -1,4 +1,4 @@
-"""A local copy of the Hugging Face layout: two rows make a pair, and label_0 says who wins."""
+"""A local copy of the Hugging Face layout: two rows make a pair, and label_0 decides the winner."""
 
 import csv
 import json
@@ -96,7 +96,7 @@ def test_names_that_do_not_tell_the_sides_apart_measure_no_agreement(write):
         (pair_rows(1, category="nudity", tags="teen"), "sexual content together with a word for a minor", 1),
     ],
 )
-def test_what_cannot_be_used_is_dropped_and_named(write, rows, reason, num_named):
+def test_a_row_that_cannot_be_used_is_dropped_and_named(write, rows, reason, num_named):
     report = load_pairs(write([*pair_rows(0), *rows]), category="violence").report
     assert report.kept == 1
     assert report.num_dropped == max(num_named, 1)

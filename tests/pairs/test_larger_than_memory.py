@@ -1,4 +1,4 @@
-"""A data set that does not fit in memory is encoded and read: at most a few rows are there at once."""
+"""A data set that does not fit in memory is encoded and read, a few rows at a time."""
 
 import subprocess
 import sys

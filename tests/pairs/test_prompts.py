@@ -1,20 +1,20 @@
-"""Prompts as text: one a line, each perhaps with its category."""
+"""Prompts as text: one per line, with or without a category."""
 
 import pytest
 
 from training.pairs.prompts import PromptList, parse_prompts
 
 
-def test_lines_are_prompts_and_blank_ones_are_passed_over():
+def test_each_line_is_a_prompt_and_blank_lines_are_skipped():
     assert parse_prompts("a red sword\n\n  a blue house  \n") == PromptList(
         ("a red sword", "a blue house"), None, 0
     )
 
 
 def test_a_line_may_begin_with_its_category_in_any_spelling():
-    found = parse_prompts("Violence: a red sword\nself harm: a spider\nneutral: a tree, a lake: both")
-    assert found.categories == ("violence", "self-harm", "")  # nothing must change on the last
-    assert found.prompts == ("a red sword", "a spider", "a tree, a lake: both")
+    parsed = parse_prompts("Violence: a red sword\nself harm: a spider\nneutral: a tree, a lake: both")
+    assert parsed.categories == ("violence", "self-harm", "")  # the last is neutral
+    assert parsed.prompts == ("a red sword", "a spider", "a tree, a lake: both")
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_categories_on_some_lines_only_are_refused_with_the_counts():
 
 
 def test_the_hard_rule_sees_the_category_too_and_counts_what_it_drops():
-    found = parse_prompts("sexual: a child\nviolence: a red sword")
-    assert (found.prompts, found.num_dropped) == (("a red sword",), 1)
+    parsed = parse_prompts("sexual: a child\nviolence: a red sword")
+    assert (parsed.prompts, parsed.num_dropped) == (("a red sword",), 1)
 
 
 def test_a_text_without_prompts_is_refused():

@@ -1,4 +1,4 @@
-"""A picture is read and hashed once on the way from its folder to the cache, and once more to decode it."""
+"""From its folder to the cache a picture is read and hashed once, and read again only to decode it."""
 
 import hashlib
 import json
@@ -83,7 +83,7 @@ def count(folder, monkeypatch):
     _opened = None
 
 
-def each(times):
+def all_pictures(times):
     """Return the count of pictures that are all read or hashed so often."""
     return dict.fromkeys(("one.png", "two.png", "bad.png", "kite.jpg"), times)
 
@@ -94,13 +94,13 @@ def encode(pairs, cache):
 
 def test_checking_a_folder_reads_and_hashes_each_picture_once(folder, count):
     assert load_pairs(folder).report.kept == 2
-    assert count() == (each(1), each(1))
+    assert count() == (all_pictures(1), all_pictures(1))
 
 
 def test_a_check_that_decodes_every_picture_hashes_it_once(folder, count):
     pairs = load_pairs(folder, decode=True)
     assert len(pairs.content_hash) == 64
-    assert count()[1] == each(1)
+    assert count()[1] == all_pictures(1)
 
 
 def test_pictures_in_the_cache_are_not_read_again(folder, count, tmp_path):
@@ -120,7 +120,7 @@ def test_a_picture_and_its_mirror_image_are_decoded_from_one_reading(folder, cou
     readings, hashes = count()
     assert hashes == {}
     # a picture is cropped once for each size: `bad` goes with its winners to two buckets
-    assert readings == each(1) | {"bad.png": 2}
+    assert readings == all_pictures(1) | {"bad.png": 2}
 
 
 def test_calibration_pictures_are_hashed_when_the_pairs_are_read_and_not_again(folder, count):

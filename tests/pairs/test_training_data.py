@@ -1,4 +1,4 @@
-"""Images and prompts are encoded once, kept by content, and read as normal tensors when asked for."""
+"""Images and prompts are encoded once, cached by content, and read as normal tensors on access."""
 
 import errno
 import os
@@ -112,9 +112,8 @@ def test_mirrored_pictures_follow_and_are_pictures_of_their_own(pairs):
     encoders = FakeEncoders()
     data = encoders.encode(pairs, mirrored=True)
     assert (data.num_pairs, data.num_neutral, data.is_mirrored) == (2, 1, True)
-    assert (
-        encoders.images == 8
-    )  # encoded: an autoencoder's latents of a mirrored picture are no mirrored latents
+    # mirrored pictures are encoded: their latents are not the mirrored latents of an autoencoder
+    assert encoders.images == 8
     plain, twin = every(data.winner)[[0, 2]]
     assert torch.equal(twin, plain.flip(-1))  # this fake encoder has no preferred side
     assert not torch.equal(twin, plain)
@@ -175,7 +174,7 @@ def test_a_second_pass_reads_the_cache_and_gives_the_same_bits(pairs, tmp_path):
     assert torch.equal(every(first.prompts).text_embeds, every(second.prompts).text_embeds)
 
 
-def test_other_encoders_read_no_foreign_entry(pairs, tmp_path):
+def test_other_encoders_do_not_read_these_entries(pairs, tmp_path):
     FakeEncoders().encode(pairs, cache_dir=tmp_path / "cache")
     encoders = FakeEncoders()
     encoders.encode(pairs, cache_dir=tmp_path / "cache", encoder_id="v2")
@@ -206,17 +205,17 @@ def test_a_torn_entry_is_made_anew(pairs, tmp_path):
 def test_an_entry_that_another_run_made_meanwhile_stays_and_is_used(tmp_path):
     theirs, ours = EntryStore(tmp_path), EntryStore(tmp_path)
     key = "ab" * 32
-    held = []
+    stored = []
 
     def slow():
-        held.append(theirs.get(key, lambda: {"latents": torch.ones(2)}))
-        held.append(held[0].path.stat().st_mtime_ns)
+        stored.append(theirs.get(key, lambda: {"latents": torch.ones(2)}))
+        stored.append(stored[0].path.stat().st_mtime_ns)
         return {"latents": torch.full((2,), 1.5)}  # kernels round differently from run to run
 
     entry = ours.get(key, slow)
-    assert (entry.content_hash, entry.path) == (held[0].content_hash, held[0].path)
-    assert entry.path.stat().st_mtime_ns == held[1]  # not the time of the last reading
-    assert torch.equal(held[0].read()["latents"], torch.ones(2))
+    assert (entry.content_hash, entry.path) == (stored[0].content_hash, stored[0].path)
+    assert entry.path.stat().st_mtime_ns == stored[1]  # not written again
+    assert torch.equal(stored[0].read()["latents"], torch.ones(2))
 
 
 def test_a_torn_entry_that_another_run_mends_meanwhile_stays(tmp_path):
@@ -227,10 +226,10 @@ def test_a_torn_entry_that_another_run_mends_meanwhile_stays(tmp_path):
         return {"latents": torch.ones(2)}
 
     theirs.get(key, good).path.write_bytes(b"torn")
-    held = []
-    entry = ours.get(key, lambda: held.append(theirs.get(key, good)) or {"latents": torch.zeros(2)})
+    stored = []
+    entry = ours.get(key, lambda: stored.append(theirs.get(key, good)) or {"latents": torch.zeros(2)})
     assert torch.equal(entry.read()["latents"], torch.ones(2))
-    assert entry.content_hash == held[0].content_hash
+    assert entry.content_hash == stored[0].content_hash
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
@@ -289,7 +288,7 @@ def test_values_that_are_not_finite_are_refused_and_not_kept(pairs, tmp_path):
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-def test_a_long_prompt_is_cut_and_said_so(pairs, caplog):
+def test_a_long_prompt_is_cut_with_a_warning(pairs, caplog):
     encoders = FakeEncoders()
     encoders.prompt = lambda text: Conditioning(torch.zeros(1, 154 if text == "bad" else 77, 8))
     assert every(encoders.encode(pairs).prompts).text_embeds.shape[1:] == (77, 8)
@@ -313,7 +312,7 @@ def test_latents_of_another_shape_are_refused(pairs):
         encoders.encode(pairs)
 
 
-def test_a_resolution_that_is_no_multiple_of_eight_is_refused(pairs):
+def test_a_resolution_that_is_not_a_multiple_of_eight_is_refused(pairs):
     with pytest.raises(ValueError, match="multiple of 8 pixels, got 60"):
         FakeEncoders().encode(pairs, resolution=60)
 

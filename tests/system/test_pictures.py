@@ -1,4 +1,4 @@
-"""Images come from strangers: whole ones pass, and what is cut off, forged or a bomb is refused unread."""
+"""Images from strangers: complete ones pass; truncated, forged and oversized ones are refused."""
 
 import hashlib
 import struct
@@ -65,7 +65,7 @@ def test_a_file_that_claims_to_be_huge_or_a_long_strip_is_refused_unread(tmp_pat
         read(path)
 
 
-def test_an_animation_or_vector_or_text_is_no_image_of_ours(tmp_path):
+def test_animations_vector_graphics_and_text_are_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.gif")
     (tmp_path / "a.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>")
     (tmp_path / "a.png").write_text("not a picture")
@@ -74,7 +74,7 @@ def test_an_animation_or_vector_or_text_is_no_image_of_ours(tmp_path):
             image_facts(tmp_path / name)
 
 
-def test_an_image_of_any_shape_allowed_becomes_a_square(tmp_path):
+def test_an_image_of_any_allowed_shape_becomes_a_square(tmp_path):
     Image.new("RGB", (160, 10), (255, 0, 0)).save(tmp_path / "strip.png")
     pixels = load_image(tmp_path / "strip.png", (16, 16))
     assert pixels.shape == (1, 3, 16, 16)

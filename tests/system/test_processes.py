@@ -106,15 +106,15 @@ def go(config=CONFIG, **options):
     return train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), config, **options)
 
 
-def one_of_two(number, words):
-    """Return one of two processes that run after each other: the second hears what the first has said."""
+def one_of_two(number, messages):
+    """Return one of two processes that run in turn: the second receives the messages of the first."""
 
     class OneOfTwo(Processes):
-        def exchange(self, own=""):
+        def exchange(self, message=""):
             if self.is_first:
-                words.append(own)
-                return [own, own]
-            return [words.pop(0), own]
+                messages.append(message)
+                return [message, message]
+            return [messages.pop(0), message]
 
         def add_up(self, tensors):
             pass
@@ -122,36 +122,36 @@ def one_of_two(number, words):
     return OneOfTwo(2, number)
 
 
-def test_processes_that_found_the_same_go_on(tmp_path):
-    words = []
-    go(run_dir=tmp_path, processes=one_of_two(0, words))
-    assert len(go(run_dir=tmp_path, processes=one_of_two(1, words)).losses) == CONFIG.steps
+def test_processes_that_agree_go_on(tmp_path):
+    messages = []
+    go(run_dir=tmp_path, processes=one_of_two(0, messages))
+    assert len(go(run_dir=tmp_path, processes=one_of_two(1, messages)).losses) == CONFIG.steps
 
 
 @pytest.mark.parametrize("of_second", [{"learning_rate": 1e-2}, {"validation": 0.5}])
 def test_processes_with_other_options_or_pairs_are_refused(tmp_path, of_second):
-    words = []
-    go(run_dir=tmp_path, processes=one_of_two(0, words))
+    messages = []
+    go(run_dir=tmp_path, processes=one_of_two(0, messages))
     with pytest.raises(ValueError, match="process 1 has other options, pairs or another base model"):
-        go(dataclasses.replace(CONFIG, **of_second), run_dir=tmp_path, processes=one_of_two(1, words))
+        go(dataclasses.replace(CONFIG, **of_second), run_dir=tmp_path, processes=one_of_two(1, messages))
 
 
 def test_processes_that_found_states_of_two_runs_at_one_step_are_refused(tmp_path):
-    words = []
+    messages = []
     for number, batch_size in enumerate(
         [4, 2]
     ):  # a state in the first process's folder, another in the second's
         go(dataclasses.replace(CONFIG, steps=2, batch_size=batch_size), run_dir=tmp_path / str(number))
-    go(run_dir=tmp_path / "0", resume=True, processes=one_of_two(0, words))
+    go(run_dir=tmp_path / "0", resume=True, processes=one_of_two(0, messages))
     with pytest.raises(ValueError, match="process 1 found the state .* after step 2 in .*1, process 0 the s"):
-        go(run_dir=tmp_path / "1", resume=True, processes=one_of_two(1, words))
+        go(run_dir=tmp_path / "1", resume=True, processes=one_of_two(1, messages))
 
 
 def test_all_processes_train_with_the_beta_that_the_first_measured(monkeypatch):
-    words, betas = [], []
+    messages, betas = [], []
     for number, beta in enumerate([400.0, 410.0]):
         monkeypatch.setattr("training.trainer.loop.measured_beta", lambda run, beta=beta: beta)
-        result = go(dataclasses.replace(CONFIG, beta=0.0, steps=1), processes=one_of_two(number, words))
+        result = go(dataclasses.replace(CONFIG, beta=0.0, steps=1), processes=one_of_two(number, messages))
         betas.append((result.config.beta, result.config.anchor_weight))
     assert betas == [(400.0, 16.0)] * 2
 

@@ -1,4 +1,4 @@
-"""Durations are written as people say them."""
+"""Durations are written in the unit that people would choose."""
 
 import pytest
 

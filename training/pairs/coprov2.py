@@ -67,8 +67,8 @@ def read_coprov2(
     report = PairsReport(
         kept=0,
         dropped=table.dropped(),
-        found=table.found() | held_out.found(),
-        noted=table.noted() | held_out.noted(),
+        found=table.counts() | held_out.counts(),
+        noted=table.remarks() | held_out.remarks(),
         per_category=_per_category(table, held_out),
     )
     return SourceRows(
@@ -150,7 +150,7 @@ class _Table:
                 dropped.setdefault(reason, []).append(_id(key))
         return dropped
 
-    def found(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Count the contents of the file, before anything is dropped."""
         unsafe = self.unsafe_prompts()
         return {
@@ -162,7 +162,7 @@ class _Table:
             "pair ids that repeat an unsafe prompt": len(unsafe) - len(set(unsafe)),
         }
 
-    def noted(self) -> dict[str, list[str]]:
+    def remarks(self) -> dict[str, list[str]]:
         """Return the names of irregular rows and pairs that are used all the same."""
         several = [_id(key) for key, record in self._records.items() if len(record.categories) > 1]
         repeated = [name for name, count in self._images.items() if count > 1]
@@ -197,12 +197,12 @@ class _TestPrompts:
         self._has_file = file is not None
         self._num_rows = len(rows)
 
-    def found(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """Count the test rows; empty without a test file."""
         counts = {"test rows": self._num_rows, "test rows also in train": len(self._leaked)}
         return counts if self._has_file else {}
 
-    def noted(self) -> dict[str, list[str]]:
+    def remarks(self) -> dict[str, list[str]]:
         """Return the names of test rows that also occur in the training file."""
         return {LEAKED: self._leaked} if self._leaked else {}
 
