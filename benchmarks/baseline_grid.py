@@ -38,11 +38,11 @@ def measure() -> dict:
     calls = [("ESD-u", eta, steps) for steps in STEPS for eta in ETAS]
     calls += [("UCE", *knobs) for knobs in itertools.product(PRESERVE_SCALES, RIDGES)]
     file = FOLDER / f"mini-{version()}" / "trials" / f"baseline_grid-{code_hash(*FILES)[:16]}.jsonl"
-    found = {}
+    rows = {}
     for call, row in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
-        found[call] = row
+        rows[call] = row
         tqdm.write(f"{config_of(*call)}: {row}")
-    return {f"{config_of(*call)}": found[call] for call in calls}
+    return {f"{config_of(*call)}": rows[call] for call in calls}
 
 
 def config_of(method: str, *knobs: float) -> EsdConfig | UceConfig:

@@ -57,10 +57,10 @@ def measure() -> dict:
     long = replace(RECIPE, steps=RECIPE.steps * len(CATEGORIES))
     runs = {category: ((category,), RECIPE) for category in CATEGORIES}
     runs["all categories in one LoRA"] = (CATEGORIES, long)  # of as many steps as all experts together
-    found = measured(runs | {row: ((PROBED,), config) for row, config in choices().items()})
+    results = measured(runs | {row: ((PROBED,), config) for row, config in choices().items()})
     for option, values in SWEEPS.items():
-        draw_sweep(option, {value: found[row_of(option, value)] for value in values})
-    return {row: spread(each) for row, each in found.items()}
+        draw_sweep(option, {value: results[row_of(option, value)] for value in values})
+    return {row: spread(figures) for row, figures in results.items()}
 
 
 def choices() -> dict[str, TrainConfig]:
@@ -89,12 +89,12 @@ def measured(
     """
     MiniLab().embeds  # noqa: B018  # made once, before the processes want it at the same time
     calls = [(name, *run, seed) for name, run in runs.items() for seed in SEEDS]
-    found: dict[str, dict[int, dict]] = {name: {} for name in runs}
+    results: dict[str, dict[int, dict]] = {name: {} for name in runs}
     progress = tqdm(run_all(work or trial, calls), total=len(calls), desc="experts", file=sys.stdout)
     for (name, *_, seed), figures in progress:
-        found[name][seed] = figures
+        results[name][seed] = figures
         tqdm.write(f"{name}, seed {seed}: {figures}")
-    return {name: [each[seed] for seed in SEEDS] for name, each in found.items()}
+    return {name: [by_seed[seed] for seed in SEEDS] for name, by_seed in results.items()}
 
 
 def draw_sweep(option: str, rows: Mapping[float, Sequence[Mapping[str, float]]]) -> None:
@@ -107,7 +107,7 @@ def draw_sweep(option: str, rows: Mapping[float, Sequence[Mapping[str, float]]])
         counts=counts,
     )
     lines = {
-        name: [(value, statistics.mean(row[column] for row in each)) for value, each in rows.items()]
+        name: [(value, statistics.mean(row[column] for row in figures)) for value, figures in rows.items()]
         for column, name in SHOWN.items()
     }
     picture.lines(lines)

@@ -62,20 +62,23 @@ def measure() -> dict:
         pass
     calls = [(row, seed) for seed in SEEDS for row in rows()]
     file = FOLDER / f"mini-{version()}" / "trials" / f"merge_quality-{code_hash(*FILES)[:16]}.jsonl"
-    found: dict[tuple, dict] = {}
+    results: dict[tuple, dict] = {}
     for call, result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="merges", file=sys.stdout):
-        found[call] = result
+        results[call] = result
         tqdm.write(f"{call}: {result}")
-    figures = {row: [figures_of(row, seed, found) for seed in SEEDS] for row in rows()}
+    figures = {row: [figures_of(row, seed, results) for seed in SEEDS] for row in rows()}
     draw_trade_off(figures, plot.FOLDER / "merge_quality.png")
-    return {row: spread(each) for row, each in figures.items()}
+    return {row: spread(by_seed) for row, by_seed in figures.items()}
 
 
 def draw_trade_off(figures: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """Draw what each row suppresses against what it keeps, the single experts as one point."""
-    grouped = {row: each for row, each in figures.items() if row not in map(alone, CATEGORIES)}
-    grouped["each alone"] = [each for name in CATEGORIES for each in figures[alone(name)]]
-    points = {row: (_mean_of(each, "retention"), _mean_of(each, "ip_mean")) for row, each in grouped.items()}
+    grouped = {row: by_seed for row, by_seed in figures.items() if row not in map(alone, CATEGORIES)}
+    grouped["each alone"] = [by_seed for name in CATEGORIES for by_seed in figures[alone(name)]]
+    points = {
+        row: (_mean_of(by_seed, "retention"), _mean_of(by_seed, "ip_mean"))
+        for row, by_seed in grouped.items()
+    }
     numbers: dict[str, int] = {}
     for row in points:
         numbers.setdefault(row.removesuffix(AT_RANK), len(numbers))
@@ -107,7 +110,7 @@ def alone(category: str) -> str:
     return f"{category} alone"
 
 
-def figures_of(row: str, seed: int, found: Mapping[tuple, Mapping]) -> dict[str, float]:
+def figures_of(row: str, seed: int, results: Mapping[tuple, Mapping]) -> dict[str, float]:
     """Return the figures of a row from one seed.
 
     Returns:
@@ -118,10 +121,10 @@ def figures_of(row: str, seed: int, found: Mapping[tuple, Mapping]) -> dict[str,
         those pictures to the base's at the same seed, mean absolute difference in [0, 1]; `norm` and `rank`
         of the update; IP and `kept` of each category.
     """
-    result, rates, base = found[row, seed], found[row, seed]["rates"], found[BASE, seed]["rates"]
+    result, rates, base = results[row, seed], results[row, seed]["rates"], results[BASE, seed]["rates"]
     names = [name for name in CATEGORIES if name in rates]
     words = [unseen_words_group(name, NUM_UNSEEN).name for name in names]
-    single = dict(pair for name in CATEGORIES for pair in found[alone(name), seed]["rates"].items())
+    single = dict(pair for name in CATEGORIES for pair in results[alone(name), seed]["rates"].items())
     lowered = {group: base[group] - rates[group] for group in (*names, *words)}
     can_be = {group: base[group] - single[group] for group in lowered}
     return {
@@ -169,7 +172,7 @@ def trial(row: str, seed: int) -> dict:
     moved = [(pictures[name] - before[name]).abs().mean((1, 2, 3)) / 2 for name in kept]  # (pictures,)
     return {
         "rates": lab.judged(pictures, groups, per_prompt=1),
-        "distance": sum(float(each.sum()) for each in moved) / sum(map(len, moved)),
+        "distance": sum(float(shift.sum()) for shift in moved) / sum(map(len, moved)),
         "norm": sum(layer.norm() ** 2 for layer in layers.values()) ** 0.5,
         "rank": max((layer.rank for layer in layers.values()), default=0),
     }
@@ -177,9 +180,9 @@ def trial(row: str, seed: int) -> dict:
 
 def groups_of_row(row: str) -> list[Group]:
     """Return what a row draws: a single expert only its own category, and all that must be kept."""
-    own = [name for name in CATEGORIES if row == alone(name)] or CATEGORIES
-    unseen = [unseen_words_group(name, NUM_UNSEEN) for name in own]
-    return [*groups_of(own, num_prompts=NUM_UNSAFE, kept_scenes=KEPT_SCENES), *unseen]
+    categories = [name for name in CATEGORIES if row == alone(name)] or CATEGORIES
+    unseen = [unseen_words_group(name, NUM_UNSEEN) for name in categories]
+    return [*groups_of(categories, num_prompts=NUM_UNSAFE, kept_scenes=KEPT_SCENES), *unseen]
 
 
 def layers_of(lab: MiniLab, row: str, seed: int) -> Mapping[str, LowRank]:

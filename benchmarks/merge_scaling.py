@@ -75,16 +75,16 @@ def measure() -> dict:
         pass
     calls = [(count, row) for count in COUNTS for row in (BASE, ALONE, *METHODS)]
     file = FOLDER / f"mini-{version()}" / "trials" / f"merge_scaling-{code_hash(*FILES)[:16]}.jsonl"
-    found: dict[tuple, dict] = {}
+    results: dict[tuple, dict] = {}
     for call, result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="merges", file=sys.stdout):
-        found[call] = result
+        results[call] = result
         tqdm.write(f"{call}: {result}")
     figures = {
-        (count, row): _figures(found[count, row], found[count, ALONE], found[count, BASE])
+        (count, row): _figures(results[count, row], results[count, ALONE], results[count, BASE])
         for count, row in calls
     }
     draw(figures, plot.FOLDER / "merge_scaling.png")
-    return {f"{count} experts, {row}": each for (count, row), each in figures.items()}
+    return {f"{count} experts, {row}": row_figures for (count, row), row_figures in figures.items()}
 
 
 def draw(figures: Mapping[tuple[int, str], Mapping[str, float]], path: Path) -> None:
@@ -104,14 +104,14 @@ def draw(figures: Mapping[tuple[int, str], Mapping[str, float]], path: Path) -> 
     picture.save(path, f"seed {SEED}; python dev.py bench merge_scaling")
 
 
-def _figures(own: dict, alone: dict, base: dict) -> dict[str, float]:
+def _figures(merged: dict, alone: dict, base: dict) -> dict[str, float]:
     return {
-        "kept": (base["ip"] - own["ip"]) / (base["ip"] - alone["ip"]),
-        "kept_unseen": (base["ip_unseen"] - own["ip_unseen"]) / (base["ip_unseen"] - alone["ip_unseen"]),
-        "ip": own["ip"],
-        "ip_unseen": own["ip_unseen"],
-        **({"retention": own["right"] / base["right"]} if "right" in own else {}),
-        **{name: own[name] for name in ("calibration_s", "merge_s") if name in own},
+        "kept": (base["ip"] - merged["ip"]) / (base["ip"] - alone["ip"]),
+        "kept_unseen": (base["ip_unseen"] - merged["ip_unseen"]) / (base["ip_unseen"] - alone["ip_unseen"]),
+        "ip": merged["ip"],
+        "ip_unseen": merged["ip_unseen"],
+        **({"retention": merged["right"] / base["right"]} if "right" in merged else {}),
+        **{name: merged[name] for name in ("calibration_s", "merge_s") if name in merged},
     }
 
 
@@ -145,15 +145,15 @@ def expert_of(lab: MiniLab, concept: Concept) -> SafetyExpert:
 
 def trial(count: int, row: str) -> dict[str, float]:
     """Measure the base, the experts each on its own concept, or a merge of them on all."""
-    lab, own = _lab(), concepts(count)
-    groups = [_groups(concept, COUNTS[count]) for concept in own]
+    lab, trained = _lab(), concepts(count)
+    groups = [_groups(concept, COUNTS[count]) for concept in trained]
     if row == ALONE:
-        pairs = zip(own, groups, strict=True)
-        each = [lab.rates(expert_of(lab, concept).layers, group, 1) for concept, group in pairs]
-        return _means({name: rate for rates in each for name, rate in rates.items()})
+        pairs = zip(trained, groups, strict=True)
+        measured = [lab.rates(expert_of(lab, concept).layers, group, 1) for concept, group in pairs]
+        return _means({name: rate for rates in measured for name, rate in rates.items()})
     layers, seconds = {}, {}
     if row != BASE:
-        experts = [expert_of(lab, concept) for concept in own]
+        experts = [expert_of(lab, concept) for concept in trained]
         config = MergeConfig(method=row, prompts_per_category=PROMPTS_PER_CATEGORY, seed=SEED)
         start, calibration_s = time.process_time(), 0.0
 

@@ -64,8 +64,10 @@ def merging() -> dict[str, float]:
         parts = [expert.layers[modules[0]] for expert in experts]
         delta, once = _merged_by_peft(parts)
         peft_seconds += once * len(modules)
-        own = merged.layers[modules[0]].delta()
-        difference = max(difference, float(torch.linalg.norm(own - delta) / torch.linalg.norm(delta)))
+        merged_delta = merged.layers[modules[0]].delta()
+        difference = max(
+            difference, float(torch.linalg.norm(merged_delta - delta) / torch.linalg.norm(delta))
+        )
     return {
         "svd of 7 SDXL experts, seconds": seconds,
         "PEFT's svd of the same, seconds": peft_seconds,

@@ -104,8 +104,8 @@ class MiniLab:
             config: of the training.
             prompts: unsafe prompts of the pairs to use; None uses all.
         """
-        told = f"{tuple(categories)} {config} {code_hash()}" + (f" {sorted(prompts)}" if prompts else "")
-        key = hashlib.sha256(told.encode()).hexdigest()[:16]
+        settings = f"{tuple(categories)} {config} {code_hash()}" + (f" {sorted(prompts)}" if prompts else "")
+        key = hashlib.sha256(settings.encode()).hexdigest()[:16]
         file = FOLDER / f"mini-{version()}" / "trained" / f"{key}.safetensors"
         if not file.exists():
             pairs = joined([self.pairs(category) for category in categories])

@@ -67,7 +67,7 @@ def measure() -> dict:
         for category in CATEGORIES
         for name in (*LOSSES, *CANDIDATES)
     }
-    return {row: spread(each) for row, each in measured(rows, candidate_trial).items()}
+    return {row: spread(by_seed) for row, by_seed in measured(rows, candidate_trial).items()}
 
 
 def candidate_trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:

@@ -67,11 +67,11 @@ def measure() -> dict:
         pass
     calls = [(row,) for row in candidates.candidates(lab)]
     file = FOLDER / f"mini-{version()}" / "trials" / f"own_table-{code_hash(*FILES)[:16]}.jsonl"
-    found = {}
+    results = {}
     for (row,), result in tqdm(run_kept(trial, calls, file), total=len(calls), desc="rows", file=sys.stdout):
-        found[row] = result
+        results[row] = result
         tqdm.write(f"{row}: {[summary(result, column) for column in (*COLUMNS, SAME)]}")
-    table = {row: found[row] for (row,) in calls}
+    table = {row: results[row] for (row,) in calls}
     publish(table, OUT)
     return table
 

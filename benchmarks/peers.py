@@ -40,8 +40,10 @@ def make_text_encoders(size: Size) -> list[nn.Module]:
     """Return the text encoders of a family, frozen."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    kinds = [CLIPTextModelWithProjection if "projection_dim" in each else CLIPTextModel for each in size.text]
-    models = [kind(CLIPTextConfig(**each)) for kind, each in zip(kinds, size.text, strict=True)]
+    kinds = [
+        CLIPTextModelWithProjection if "projection_dim" in tower else CLIPTextModel for tower in size.text
+    ]
+    models = [kind(CLIPTextConfig(**tower)) for kind, tower in zip(kinds, size.text, strict=True)]
     return [model.eval().requires_grad_(False) for model in models]
 
 
@@ -99,11 +101,11 @@ class PublishedStep:
 
     def encode_text(self, tokens: Tensor) -> dict:
         """Return what the UNet takes beside latents and timesteps, for winners and losers."""
-        found = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
-        if len(found) == 1:
-            return {"encoder_hidden_states": found[0].last_hidden_state.repeat(2, 1, 1)}
-        states = torch.cat([each.hidden_states[-2] for each in found], dim=-1).repeat(2, 1, 1)
-        pooled = found[-1].text_embeds.repeat(2, 1)
+        outputs = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
+        if len(outputs) == 1:
+            return {"encoder_hidden_states": outputs[0].last_hidden_state.repeat(2, 1, 1)}
+        states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1).repeat(2, 1, 1)
+        pooled = outputs[-1].text_embeds.repeat(2, 1)
         side = self.size.pixels
         sizes = torch.tensor([side, side, 0, 0, side, side]).repeat(len(pooled), 1)
         added = {"text_embeds": pooled, "time_ids": sizes}

@@ -40,8 +40,8 @@ def measure() -> dict:
     seconds = interleaved(_steps(size), REPEATS)
     gc.collect()
     return {
-        f"{name}, against {own}": compare(seconds[name], seconds[own])
-        for own in ("ours", BANKED)
+        f"{name}, against {variant}": compare(seconds[name], seconds[variant])
+        for variant in ("ours", BANKED)
         for name in ("published", "diffusers")
     }
 

@@ -47,14 +47,14 @@ def measure() -> dict:
     """
     calls = [(row, category) for row in (BASE, MERGED) for category in CATEGORIES]
     file = FOLDER / f"mini-{version()}" / "trials" / f"word_attack-{code_hash(*FILES)[:16]}.jsonl"
-    found = {}
+    reports_of = {}
     for call, kept in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
-        found[call] = [_report(*each) for each in kept]
-        tqdm.write("\n".join([f"{call}:", *(report.report() for report in found[call])]))
+        reports_of[call] = [_report(*each) for each in kept]
+        tqdm.write("\n".join([f"{call}:", *(report.report() for report in reports_of[call])]))
     return {
         f"{row}: {reports[0].attack}": _figures(reports)
         for row in (BASE, MERGED)
-        for reports in zip(*(found[row, category] for category in CATEGORIES), strict=True)
+        for reports in zip(*(reports_of[row, category] for category in CATEGORIES), strict=True)
     }
 
 
