@@ -4,4 +4,6 @@
 of any dialect. `expert` is a whole LoRA with its categories and metadata. `adapter` trains one on a UNet,
 `applied` draws with one, `extract` and `factor` compute one from two models, and `merge_facts` and `report`
 describe one.
+
+To read another dialect of LoRA keys, add its pattern in `lora_keys`.
 """

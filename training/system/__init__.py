@@ -1,1 +1,6 @@
-"""Tensors, pictures, tables, paths, folders and processes: nothing here depends on what is trained."""
+"""Tensors, pictures, tables, paths and processes: nothing here is specific to AlignGuard.
+
+`tensors` reads and writes safetensors files, `pictures` reads images, `tables` reads CSV files, `paths`
+finds the images of a data set. `work_folder` keeps the rows of long work and locks folders. `processes`
+lets several processes share one task, and `quantities` writes durations for people.
+"""
