@@ -36,7 +36,7 @@ COMMANDS = {
     "demo": "train experts, merge and apply them in a real ComfyUI, and write demo_output/",
     "test": "check the format, then run all tests, the real host included; more arguments go to pytest",
     "serve": "start ComfyUI with its web page, this pack and the mini model; more arguments go to ComfyUI",
-    "bench": "measure what the README reports",
+    "bench": "measure the figures of docs/measurements.md",
 }
 SCRIPTS = {"demo": "tests/host/demo.py", "serve": "tests/host/serve.py", "bench": "benchmarks/run.py"}
 FAST = "not host and not slow"

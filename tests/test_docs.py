@@ -46,14 +46,20 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Return the commands of the bash blocks of a page that begin with `python`, as words."""
+    """Return the commands of the bash blocks of a page, as words."""
     lines = "".join(blocks(text_of(page), "bash")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(("python ", "accelerate "))]
+
+
+def inline_commands(page: Path) -> list[list[str]]:
+    """Return what a page calls of dev.py in running text; a name in capitals is for the reader to fill in."""
+    return [span.split() for span in re.findall(r"`(python dev\.py [^`A-Z]+)`", text_of(page))]
 
 
 SHOWN = [words for page in PAGES for words in commands(page)]
-LIBRARY = [words[3:] for words in SHOWN if words[1:3] == ["-m", "training"]]
-DEVELOPMENT = [words[2:] for words in SHOWN if words[1] == "dev.py"]
+INLINE = [words for page in PAGES for words in inline_commands(page)]
+LIBRARY = [words[words.index("training") + 1 :] for words in SHOWN if "training" in words]
+DEVELOPMENT = sorted({tuple(words[2:]) for words in (*SHOWN, *INLINE) if words[1] == "dev.py"})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -71,7 +77,7 @@ def test_every_file_of_ours_that_a_page_names_exists(page):
     prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     named = re.findall(r"`((?:training|alignguard_nodes|benchmarks|tests|workflows|docs)/[\w/.]*)`", prose)
     new = set(re.findall(r"^# ([\w/]+\.py)$", text_of(page), re.MULTILINE))  # what the page's example adds
-    new |= {"alignguard_nodes/web/docs/AlignGuardCoversCategory.md"}
+    new |= {f"alignguard_nodes/web/docs/{name}.md" for name in re.findall(r'node_id="(\w+)"', text_of(page))}
     assert [name for name in named if name not in new and not (ROOT / name).exists()] == []
 
 
@@ -90,7 +96,7 @@ def test_every_library_command_on_a_page_is_understood(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*words, UNKNOWN])  # refused for this word alone, so everything before it was understood
     assert ended.value.code == 2
-    assert f"unrecognized arguments: {UNKNOWN}." in capsys.readouterr().err
+    assert f"unrecognized arguments: {UNKNOWN}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", DEVELOPMENT, ids=" ".join)
@@ -103,6 +109,11 @@ def test_every_development_command_on_a_page_is_understood(words, capsys):
     with pytest.raises(SystemExit):
         bench.main([*arguments, UNKNOWN])
     assert f"unrecognized arguments: {UNKNOWN}" in capsys.readouterr().err
+
+
+def test_every_part_of_the_benchmark_has_its_figures_on_the_page_of_measurements():
+    named = {word for words in inline_commands(ROOT / "docs" / "measurements.md") for word in words}
+    assert bench.PARTS.keys() <= named
 
 
 # the examples
