@@ -54,7 +54,7 @@ APPLY = (
 import importlib, comfy.sd, comfy.utils
 asyncio.run(nodes.load_custom_node(pack))
 name = pack.replace(".", "_x_")
-library = importlib.import_module(name + ".training.expert")
+library = importlib.import_module(name + ".training.experts.expert")
 border = importlib.import_module(name + ".alignguard_nodes.host")
 from pathlib import Path
 checkpoint, file, repeats = arguments

@@ -22,7 +22,7 @@ comfy.options.enable_args_parsing()
 import comfy.sd
 import torch
 from alignguard.alignguard_nodes import host
-from alignguard.training.expert import load_expert
+from alignguard.training.experts.expert import load_expert
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 
 

@@ -28,8 +28,8 @@ import comfy.utils
 import torch
 from alignguard.alignguard_nodes.host.apply import apply_expert
 from alignguard.training.config import MergeConfig
-from alignguard.training.expert import SafetyExpert, load_expert, save_expert
-from alignguard.training.low_rank import LowRank
+from alignguard.training.experts.expert import SafetyExpert, load_expert, save_expert
+from alignguard.training.experts.low_rank import LowRank
 from alignguard.training.merging import merge_experts
 from diffusers import UNet2DConditionModel
 
