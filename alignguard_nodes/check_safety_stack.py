@@ -37,7 +37,7 @@ _NEEDED = ("model", "clip", "vae", "prompts")  # to draw
 
 
 class CheckSafetyStack(io.ComfyNode):
-    """Tell what other LoRAs leave of an expert."""
+    """Measure how much of an expert other LoRAs leave."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -45,29 +45,32 @@ class CheckSafetyStack(io.ComfyNode):
             node_id="AlignGuardCheckSafetyStack",
             display_name="Check Safety Stack",
             category=CATEGORY,
-            description="Tell whether style or character LoRAs work against a safety expert beside them: by "
-            "the weights, and with a model and prompts connected also by what is drawn.",
+            description="Measure whether style or character LoRAs work against a safety expert: by their "
+            "weights and, with a model and prompts connected, by the pictures they draw.",
             inputs=[
                 inputs.SafetyExpert.Input("expert", tooltip="The safety expert, single or merged."),
                 *(_lora_input(number) for number in NUMBERS),
-                strength_input("strength", "At which the expert is used.", optional=True),
+                strength_input("strength", "Strength of the expert.", optional=True),
                 *(_lora_strength_input(number) for number in NUMBERS),
                 io.Model.Input(
                     "model",
                     optional=True,
-                    tooltip="The base model, without expert and LoRAs. With it, clip, vae, prompts and a "
-                    "judge pictures are drawn and judged; without, only weights are compared.",
+                    tooltip="The base model, without expert and LoRAs. With it and clip, vae, prompts and a "
+                    "judge, pictures are drawn and judged; otherwise only weights are compared.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip="Encodes the prompts."),
                 io.Vae.Input("vae", optional=True, tooltip="Turns latents into pictures."),
                 inputs.PromptSet.Input(
                     "prompts",
                     optional=True,
-                    tooltip="What to measure on: unsafe prompts, and neutral ones too if you like. From Load "
+                    tooltip="Unsafe prompts to measure on, and neutral ones too if you like. From Load "
                     "Prompt Set.",
                 ),
                 judge_input(
-                    "judge", "Who says what is unsafe; none draws nothing.", optional=True, may_be_none=True
+                    "judge",
+                    "Decides what is unsafe. none draws no pictures.",
+                    optional=True,
+                    may_be_none=True,
                 ),
                 threshold_input("threshold"),
                 clip_vision_input(),
@@ -75,8 +78,8 @@ class CheckSafetyStack(io.ComfyNode):
                     "folder",
                     default=FOLDER,
                     optional=True,
-                    tooltip=f"For rows and report, below output/{BENCHMARKS}. One that was begun with the "
-                    "same settings goes on, also with other LoRAs; with other settings it is refused.",
+                    tooltip=f"For rows and report, below output/{BENCHMARKS}. A folder begun with the same "
+                    "settings is continued, also with other LoRAs; one with other settings is refused.",
                 ),
                 *sampling_inputs(optional=True),
                 side_input(),
@@ -85,15 +88,13 @@ class CheckSafetyStack(io.ComfyNode):
             outputs=[
                 io.Float.Output(
                     display_name="retention",
-                    tooltip="What is left of the expert's direction in all: 1 untouched, 0 cancelled.",
+                    tooltip="Share of the expert's direction that is left: 1 untouched, 0 cancelled.",
                 ),
-                io.Float.Output(
-                    display_name="min_retention", tooltip="The same in the layer it is lowest in."
-                ),
+                io.Float.Output(display_name="min_retention", tooltip="The lowest retention of any layer."),
                 io.String.Output(
                     display_name="report",
-                    tooltip="The layers that suffer most, what would restore them, and how often something "
-                    "unsafe is drawn with the LoRAs and without.",
+                    tooltip="The layers with the lowest retention, the strength that would restore it, and "
+                    "how often pictures are unsafe with the LoRAs and without.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -106,32 +107,32 @@ class CheckSafetyStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, expert: Any, strength: float = 1.0, **slots: Any) -> io.NodeOutput:
-        from ..training.evaluation.attacks import safety_stack
+        from ..training.evaluation.safety_stack import safety_stack
 
         check_strength(strength)
         used = [number for number in NUMBERS if slots.get(f"lora_{number}") is not None]
         others = [(slots[f"lora_{number}"], slots.get(f"strength_{number}", 1.0)) for number in used]
         stack = safety_stack(expert, others, strength=strength)
         alone = (expert, strength)
-        report, pictures = stack.report(), [host.image_tensor(draw_stack(stack))]
+        report, charts = stack.report(), [host.image_tensor(draw_stack(stack))]
         if missing := _missing(slots):
             report += f"\nchange of IP: not measured; {', '.join(missing)} to draw and judge pictures."
         else:
-            found = _measured([[alone], [alone, *others]], slots, cls.hidden.unique_id)
-            pictures.append(host.image_tensor(found.write()))  # what is unsafe in it is blurred
-            report += f"\n\n{found.text()}\n{found.study.command}"
-        images = [each for picture in pictures for each in ui.PreviewImage(picture).as_dict()["images"]]
+            benchmark = _benchmark([[alone], [alone, *others]], slots, cls.hidden.unique_id)
+            charts.append(host.image_tensor(benchmark.write()))  # unsafe pictures in it are blurred
+            report += f"\n\n{benchmark.text()}\n{benchmark.study.command}"
+        images = [image for chart in charts for image in ui.PreviewImage(chart).as_dict()["images"]]
         shown = {"images": images, **ui.PreviewText(report).as_dict()}
         return io.NodeOutput(stack.retention, stack.min_retention, report, ui=shown)
 
 
 def _missing(slots: Mapping[str, Any]) -> list[str]:
-    """Return what has to be done before pictures can be drawn and judged."""
+    """Return what the user has to do before pictures can be drawn and judged."""
     missing = [f"connect {name}" for name in _NEEDED if slots.get(name) is None]
     return missing + (["choose a judge"] if slots.get("judge", NONE) == NONE else [])
 
 
-def _measured(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -> BenchmarkReport:
+def _benchmark(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -> BenchmarkReport:
     """Draw and judge the base, the expert alone, and the expert with the LoRAs."""
     panel = panel_of([(slots["judge"], slots.get("threshold", 0.0))], RULES[0], slots.get("clip_vision"))
     place = Place(slots.get("folder", FOLDER), "Check Safety Stack", node_id)
@@ -142,7 +143,7 @@ def _lora_input(number: int) -> io.Input:
     return inputs.SafetyExpert.Input(
         f"lora_{number}",
         optional=number > 1,
-        tooltip="A LoRA used beside the expert, from Load Safety Expert, which lists models/loras too.",
+        tooltip="A LoRA used beside the expert. From Load Safety Expert, which lists models/loras too.",
     )
 
 
@@ -154,5 +155,5 @@ def _lora_strength_input(number: int) -> io.Input:
         max=MAX_STRENGTH,
         step=0.05,
         optional=True,
-        tooltip=f"At which lora_{number} is used.",
+        tooltip=f"Strength of lora_{number}.",
     )

@@ -19,7 +19,7 @@ class ConceptStress(io.ComfyNode):
             display_name="Concept Stress",
             category=CATEGORY,
             description="Push an encoded prompt towards a concept, to see whether your own model still "
-            "refuses it. Judge the pictures, and do not show them unblurred.",
+            "resists it. Judge the pictures, and show them only blurred.",
             inputs=[
                 io.Conditioning.Input("conditioning", tooltip="The encoded prompt, at most 77 tokens long."),
                 inputs.ConceptVector.Input("concept", tooltip="From Concept Vector, with the same CLIP."),
@@ -40,6 +40,6 @@ class ConceptStress(io.ComfyNode):
         return io.NodeOutput(
             host.changed_conditioning(
                 conditioning,
-                lambda told: stressed(told, concept, config.eta, push_pooled=config.push_pooled),
+                lambda encoded: stressed(encoded, concept, config.eta, push_pooled=config.push_pooled),
             )
         )

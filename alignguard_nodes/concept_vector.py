@@ -11,7 +11,7 @@ from .inputs import CATEGORY
 
 
 class ConceptVector(io.ComfyNode):
-    """Find the direction of a concept in the space of encoded prompts."""
+    """Find the direction of a concept among encoded prompts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -19,7 +19,7 @@ class ConceptVector(io.ComfyNode):
             node_id="AlignGuardConceptVector",
             display_name="Concept Vector",
             category=CATEGORY,
-            description="Find what a concept adds to encoded prompts, to test with Concept Stress how well "
+            description="Find what a concept adds to encoded prompts, to test with Concept Stress whether "
             "your own model withstands it (Ring-A-Bell).",
             inputs=[
                 io.Clip.Input("clip", tooltip="The CLIP of the checkpoint that will be tested."),
@@ -27,17 +27,17 @@ class ConceptVector(io.ComfyNode):
                     "prompts",
                     default="",
                     multiline=True,
-                    tooltip="One pair a line: `prompt with the concept | the same prompt without it`. More "
-                    "pairs that differ in nothing else point better; Ring-A-Bell uses 30 to 50. Not read if "
-                    "paired_file is set.",
+                    tooltip="One pair per line: `prompt with the concept | the same prompt without it`. More "
+                    "pairs that differ in nothing else give a better direction; Ring-A-Bell uses 30 to 50. "
+                    "Ignored if paired_file is set.",
                 ),
                 io.String.Input(
                     "paired_file",
                     default="",
                     optional=True,
-                    tooltip="Instead of prompts, below ComfyUI's input folder: CoProV2's CSV, Ring-A-Bell's "
-                    "(prompt, prompt1), JSON lines with unsafe_prompt and safe_prompt, or a pairs folder. "
-                    "The graph then holds none.",
+                    tooltip="Replaces prompts, so that the graph holds none. A file below ComfyUI's input "
+                    "folder: CoProV2's CSV, Ring-A-Bell's CSV (prompt, prompt1), JSON lines with "
+                    "unsafe_prompt and safe_prompt, or a pairs folder.",
                 ),
             ],
             outputs=[
@@ -67,11 +67,11 @@ class ConceptVector(io.ComfyNode):
         from ..training.evaluation.attacks import concept_direction, parse_concept_pairs, read_concept_pairs
 
         if paired_file:
-            found = read_concept_pairs(pairs_path(host.input_folder(), paired_file))
+            pairs = read_concept_pairs(pairs_path(host.input_folder(), paired_file))
         else:
-            found = parse_concept_pairs(prompts)
+            pairs = parse_concept_pairs(prompts)
         concept = concept_direction(
-            found.pairs, partial(host.encode_text, clip), on_progress=host.progress(cls.hidden.unique_id)
+            pairs.pairs, partial(host.encode_text, clip), on_progress=host.progress(cls.hidden.unique_id)
         )
-        report = f"{found.report()}\n{concept.report()}"
+        report = f"{pairs.report()}\n{concept.report()}"
         return io.NodeOutput(concept, report, ui=ui.PreviewText(report))

@@ -12,7 +12,7 @@ from .inputs import CATEGORY, check_strength, config_inputs, strength_input
 
 
 class ErasureDepth(io.ComfyNode):
-    """Measure whether naming a concept still helps a model with an expert to explain a picture of it."""
+    """Measure whether naming a concept still helps a model with an expert to explain an image of it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,17 +21,17 @@ class ErasureDepth(io.ComfyNode):
             display_name="Erasure Depth",
             category=CATEGORY,
             is_experimental=True,
-            description="Experimental: is a concept gone from the model, or only out of reach of its words? "
-            "Draws nothing and shows no picture.",
+            description="Experimental: is a concept gone from the model, or only not reached by its words? "
+            "Draws and shows no pictures.",
             inputs=[
                 io.Model.Input("model", tooltip="The base model, straight from its loader."),
-                inputs.SafetyExpert.Input("expert", tooltip="The expert to be measured on it."),
+                inputs.SafetyExpert.Input("expert", tooltip="The expert to measure."),
                 io.Clip.Input("clip", tooltip="The CLIP of the same checkpoint."),
                 io.Vae.Input("vae", tooltip="The VAE of the same checkpoint."),
                 io.Image.Input(
                     "image",
-                    tooltip="Pictures of the concept, at the size the model was made for. Several make the "
-                    "interval speak for more than one picture. They are not shown or kept.",
+                    tooltip="Pictures of the concept, at the size that the model was made for. With 5 or "
+                    "more, the interval holds for pictures like them. They are not shown or kept.",
                 ),
                 io.String.Input(
                     "concept_prompt", default="", multiline=True, tooltip="A prompt that names the concept."
@@ -40,15 +40,15 @@ class ErasureDepth(io.ComfyNode):
                     "neutral_prompt",
                     default="",
                     multiline=True,
-                    tooltip="The same prompt without the concept; empty works too.",
+                    tooltip="The same prompt without the concept; may be empty.",
                 ),
-                strength_input("strength", "Of the expert: 1 is as trained.", optional=True),
+                strength_input("strength", "Strength of the expert: 1 is as trained.", optional=True),
                 *config_inputs(DepthConfig),
             ],
             outputs=[
                 io.Float.Output(
                     display_name="depth",
-                    tooltip="1: naming the concept helps no more; 0: as much as it helps the base model.",
+                    tooltip="1: naming the concept no longer helps; 0: it helps as much as in the base.",
                 ),
                 io.String.Output(display_name="report", tooltip="Depth and gaps with their intervals."),
             ],
@@ -66,25 +66,25 @@ class ErasureDepth(io.ComfyNode):
         image: Any,
         concept_prompt: str,
         neutral_prompt: str,
-        strength: float = 1.0,
-        **settings: Any,  # the options of DepthConfig
+        **settings: Any,  # strength, and the options of DepthConfig
     ) -> io.NodeOutput:
-        from ..training.evaluation.attacks import measure_depth
+        from ..training.evaluation.erasure_depth import ConceptProbe, measure_depth
 
+        strength = settings.pop("strength", 1.0)
         check_strength(strength)
         refuse_minors(concept_prompt, neutral_prompt)
         check_family(expert, *host.family_of(model))
         family, config = host.check_trainable(model), DepthConfig(**settings)
         report = host.progress(cls.hidden.unique_id)
-        told = host.encode_prompts(clip, (concept_prompt, neutral_prompt), family, report)
+        encoded = host.encode_prompts(clip, (concept_prompt, neutral_prompt), family, report)
         latents = host.encoders(model, clip, vae, family).image(host.pictures_of(image) * 2 - 1)
-        # fp32, for the gaps are small differences of errors
+        probe = ConceptProbe(latents, encoded[:1], encoded[1:])
+        # fp32, because the gaps are small differences of errors
         with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as base:
             schedule = base.family.schedule()
-            found = measure_depth(
-                base.unet, expert, latents, told[:1], told[1:], schedule, config,
-                strength=strength, on_progress=report,
-            )  # fmt: skip
+            result = measure_depth(
+                base.unet, expert, probe, schedule, config, strength=strength, on_progress=report
+            )
         undetermined = host.Blocked("Erasure Depth is undetermined; its report says why.")
-        depth = undetermined if found.depth is None else found.depth
-        return io.NodeOutput(depth, found.report(), ui=ui.PreviewText(found.report()))
+        depth = undetermined if result.depth is None else result.depth
+        return io.NodeOutput(depth, result.report(), ui=ui.PreviewText(result.report()))

@@ -13,7 +13,7 @@ ALL = "all"
 
 
 class SafetyJudge(io.ComfyNode):
-    """Score pictures, and show the unsafe ones blurred."""
+    """Score images, and show the unsafe ones blurred."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,14 +21,15 @@ class SafetyJudge(io.ComfyNode):
             node_id="AlignGuardSafetyJudge",
             display_name="Safety Judge",
             category=CATEGORY,
-            description="Tell how unsafe pictures are. Judges err both ways: advice, never a guarantee.",
+            description="Score how unsafe pictures are. Judges err in both directions: this is advice, never "
+            "a guarantee.",
             inputs=[
                 io.Image.Input("images", tooltip="The pictures, or the frames of a video in order."),
-                judge_input("judge", "Who looks. Each sees only some categories; the report names them."),
+                judge_input("judge", "Each judge sees only some categories; the report names them."),
                 threshold_input("threshold"),
                 judge_input(
                     "second_judge",
-                    "Another one beside the first, for what the first does not see or to be surer.",
+                    "A second judge, for categories that the first does not see, or as a second opinion.",
                     optional=True,
                     may_be_none=True,
                 ),
@@ -38,28 +39,29 @@ class SafetyJudge(io.ComfyNode):
                     options=list(RULES),
                     default=RULES[0],
                     optional=True,
-                    tooltip="Where both see a category: any flags more, all less, mean by the average score.",
+                    tooltip="Where both judges see a category: any flags most, all flags least, mean goes by "
+                    "the average score.",
                 ),
                 io.Combo.Input(
                     "category",
                     options=[ALL, *CATEGORIES],
                     default=ALL,
                     optional=True,
-                    tooltip="Look for this category only. If the judge does not see it, it is not measured.",
+                    tooltip="Judge only this category. If no judge sees it, it is not measured.",
                 ),
                 io.Boolean.Input(
                     "video",
                     default=False,
                     optional=True,
-                    tooltip="On: pictures are frames, and runs of 4 and 16 are also held to 3/4 and 1/2 of "
-                    "the threshold, so that a long mild run is caught. Off: each picture by itself.",
+                    tooltip="On: the pictures are frames, and runs of 4 and 16 are also judged by 3/4 and "
+                    "1/2 of the threshold, to catch a long mild run. Off: each picture by itself.",
                 ),
                 io.Boolean.Input(
                     "blur",
                     default=True,
                     optional=True,
-                    tooltip="On: unsafe pictures, and those nobody could judge, are blurred in the preview. "
-                    "Off shows and stores them as they are.",
+                    tooltip="On: pictures that are unsafe or not measured are blurred in the preview. Off: "
+                    "they are shown and stored as they are.",
                 ),
                 clip_vision_input(),
             ],
@@ -72,7 +74,7 @@ class SafetyJudge(io.ComfyNode):
                 ),
                 io.Image.Output(display_name="preview", tooltip="The pictures, unsafe ones blurred."),
                 io.String.Output(
-                    display_name="report", tooltip="Who judged, at which threshold, and what was found."
+                    display_name="report", tooltip="The judges, their thresholds and the result per category."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -82,7 +84,7 @@ class SafetyJudge(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, category: str | None = ALL) -> bool | str:
         try:
-            normalize_category(category or ALL)  # the user's own categories are allowed, in API prompts
+            normalize_category(category or ALL)  # API prompts may name the user's own categories
         except ValueError as error:
             return str(error)
         return True
@@ -91,18 +93,12 @@ class SafetyJudge(io.ComfyNode):
     def execute(
         cls,
         images: Any,
-        judge: str,
-        threshold: float = 0.0,
-        second_judge: str = NONE,
-        second_threshold: float = 0.0,
-        combination: str = RULES[0],
         category: str = ALL,
         video: bool = False,
         blur: bool = True,
-        clip_vision: Any = None,
+        **judges: Any,  # judge to combination, and clip_vision
     ) -> io.NodeOutput:
-        chosen = [(judge, threshold), (second_judge, second_threshold)]
-        panel = panel_of(chosen, combination, clip_vision)
+        panel = _panel(**judges)
         pictures = host.pictures_of(images)
         report_progress = host.progress(cls.hidden.unique_id)
         look = scan_frames if video else Panel.look
@@ -110,9 +106,9 @@ class SafetyJudge(io.ComfyNode):
         wanted = () if category == ALL else (normalize_category(category),)
         report = describe(panel, verdict, wanted)
         flags, scores = verdict.flagged(wanted), verdict.score(wanted)
-        hidden = None if flags is None else flags | verdict.flagged()  # unsafe in whatever category
+        hidden = None if flags is None else flags | verdict.flagged()  # unsafe in any category
         preview = host.image_of(hidden_pictures(pictures, hidden) if blur else pictures)
-        blocked = [host.Blocked(f"{category} was not measured: {judge} does not see it.")]
+        blocked = [host.Blocked(f"{category} was not measured: {judges['judge']} does not see it.")]
         return io.NodeOutput(
             blocked if flags is None else flags.tolist(),
             blocked if scores is None else scores.tolist(),
@@ -120,3 +116,14 @@ class SafetyJudge(io.ComfyNode):
             report,
             ui={**ui.PreviewImage(preview).as_dict(), **ui.PreviewText(report).as_dict()},
         )
+
+
+def _panel(
+    judge: str,
+    threshold: float = 0.0,
+    second_judge: str = NONE,
+    second_threshold: float = 0.0,
+    combination: str = RULES[0],
+    clip_vision: Any = None,
+) -> Panel | None:
+    return panel_of([(judge, threshold), (second_judge, second_threshold)], combination, clip_vision)

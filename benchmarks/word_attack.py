@@ -22,6 +22,7 @@ from training.evaluation import Panel, make_judge
 from training.evaluation.attacks import (
     AttackReport,
     Outcome,
+    RandomRewordings,
     SubstitutionTable,
     worst_of_n,
     zeroth_order_attack,
@@ -72,10 +73,9 @@ def attack(lab: MiniLab, category: str) -> list[AttackReport]:
     panel = Panel((make_judge("mini"),))
     draw = make_draw(lab.unet, lab.autoencoder, lab.embeds)
     prompts, table, look = prompts_of(category), words(), _look(draw, panel)
-    baseline = {"rewordings": CONFIG.budget, "judge": panel.label()}
     return [
         zeroth_order_attack(prompts, table, look, CONFIG, judge=panel.label()),
-        worst_of_n(prompts, table, look, **baseline),
+        worst_of_n(prompts, table, look, RandomRewordings(CONFIG.budget), judge=panel.label()),
     ]
 
 

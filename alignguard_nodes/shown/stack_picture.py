@@ -1,4 +1,4 @@
-"""A picture of a safety stack: how much of an expert is left in each layer, and how large the LoRAs are."""
+"""A chart of a safety stack: the retention of an expert in each layer under other LoRAs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
-    from ...training.evaluation.attacks import SafetyStack
+    from ...training.evaluation.safety_stack import SafetyStack
 
 PAPER, GRID, INK, KEPT, LOST, GAP = "#1b1b1f", "#3a3a42", "#d0d0d8", "#7fd88f", "#f07178", "#2a2a30"
 MARGIN, LINE, WIDTH, HEIGHT = 48, 16, 720, 180
@@ -15,10 +15,9 @@ NAME_LETTERS = 60
 
 
 def draw_stack(stack: SafetyStack) -> Image.Image:
-    """Draw retention as a column per layer, in order of their paths, from the line at 1 up or down.
+    """Draw retention as one column per layer, in order of their paths, up or down from the line at 1.
 
-    Green columns are layers that the LoRAs do not work against, red ones layers that they do; dark ones are
-    layers the expert does not change.
+    Green: the LoRAs do not work against the layer. Red: they do. Dark: the expert does not change the layer.
     """
     step = max(1, WIDTH // len(stack.layers))
     top, width = LINE * (len(stack.others) + 4), max(WIDTH, step * len(stack.layers)) + 2 * MARGIN
@@ -53,5 +52,5 @@ def _draw_legend(pen: ImageDraw.ImageDraw, stack: SafetyStack) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return text in letters the built-in font has."""
+    """Return the text with characters that the built-in font lacks replaced."""
     return text.encode("latin-1", "replace").decode("latin-1")

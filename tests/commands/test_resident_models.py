@@ -1,4 +1,4 @@
-"""What commands hold on the device, told by the moves: another device may not be here."""
+"""Which models commands hold on the device, seen from the moves: there may be no second device here."""
 
 import importlib
 
@@ -9,7 +9,8 @@ from stressed import write_files
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_pairs
 from training.__main__ import main
-from training.commands import evaluate, merge, pairs_make, stress_parts
+from training.commands import evaluate, merge, pairs_make
+from training.commands.stress import parts as stress_parts
 from training.experts.expert import SafetyExpert, save_expert
 from training.models.base_model import BaseModel
 from training.models.diffusers_draw import DiffusersDraw
@@ -20,7 +21,7 @@ UNET, AUTOENCODER, TEXT_ENCODER = MODELS = ("UNet2DConditionModel", "Autoencoder
 
 @pytest.fixture
 def resident(monkeypatch):
-    """Tell which models are on the device whenever one is used: what is done -> names, each time."""
+    """Record which models are on the device at every use: kind of use -> names, each time."""
     where, seen = {}, {}
     move = torch.nn.Module.to
 
@@ -68,8 +69,10 @@ def test_merge_never_holds_the_unet_beside_the_encoders(tmp_path, resident):
 
 @pytest.mark.parametrize("command", ["evaluate", "pairs make", "stress curve"])
 def test_what_draws_is_never_held_beside_the_text_encoder(tmp_path, monkeypatch, resident, command):
-    for name in ("benchmark.run.CHUNK", "benchmark.run.CHUNKS_AHEAD"):
-        monkeypatch.setattr(f"training.{name}", 1)  # one prompt at a time, so that all is moved back too
+    for name in ("CHUNK", "CHUNKS_AHEAD"):
+        monkeypatch.setattr(
+            f"training.evaluation.benchmark.run.{name}", 1
+        )  # one prompt at a time, so that all is moved back too
     monkeypatch.setattr(importlib.import_module("training.making.make_pairs"), "AHEAD", 1)  # not the function
     files = write_files(tmp_path)
     (files / "pairs.txt").write_text("bad one => good one\nbad two => good two\n")

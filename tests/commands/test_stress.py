@@ -88,7 +88,7 @@ def test_tokens_are_searched_and_drawn_with_and_none_is_shown(files, capsys, mon
     assert "some words" not in out.out + out.err
 
 
-def test_bad_input_is_told_in_one_line(files, capsys):
+def test_bad_input_is_reported_in_one_line(files, capsys):
     code, out = stress(files, capsys, "words", "--table", files / "concept.txt", "--strength", 3)
     assert code == 2
     assert "table" in out.err
@@ -113,7 +113,7 @@ def test_words_leave_out_and_count_what_no_judge_sees(files, capsys, tmp_path):
     prompts, words = tmp_path / "mixed.csv", ["words", "--table", files / "table.csv", *FEW]
     code, out = stress(files, capsys, *words)  # a prompt of violence alone
     assert (code, out.out) == (2, "")
-    assert "not measured: the prompts are of violence, and the judges see only sexual." in out.err
+    assert "not measured: the prompts are of violence, but the judges see only sexual." in out.err
     prompts.write_text('prompt,category\na sword,violence\na blade,"sexual, violence"\na tree,neutral\n')
     code, out = stress(files, capsys, *words, "--prompts", prompts)
     facts = json.loads(out.out)
@@ -132,7 +132,7 @@ def test_a_concept_that_no_judge_sees_is_not_measured(files, capsys, monkeypatch
     given = [*words, "--concept", files / "concept.txt", "--concept-category"]
     code, out = stress(files, capsys, *given, "Violence")
     assert (code, out.out) == (2, "")
-    assert "not measured: the concept is of violence, and the judges see only sexual." in out.err
+    assert "not measured: the concept is of violence, but the judges see only sexual." in out.err
     code, out = stress(files, capsys, *given, "Sexual")
     assert (code, json.loads(out.out)["concept_category"]) == (0, "sexual")
     code, out = stress(files, capsys, *given[:-1])
@@ -146,7 +146,7 @@ def test_the_report_says_what_the_judges_see(files, capsys, monkeypatch):
     code, out = stress(files, capsys, "curve", "--concept", files / "concept.txt", "--eta", 1)
     assert code == 0
     assert "they see only: sexual" in out.out
-    assert "--concept-category is not given, so nobody checked" in out.out
+    assert "--concept-category is not given, so whether the judges see the concept is not checked" in out.out
 
 
 @pytest.mark.parametrize(

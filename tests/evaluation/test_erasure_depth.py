@@ -1,6 +1,5 @@
 """Erasure depth on denoisers whose gaps are known in closed form."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +8,17 @@ from torch import nn
 
 from tiny import TOKENS, WIDTH, random_layers, tiny_unet
 from training.config import DepthConfig
-from training.evaluation.attacks import erasure_depth, loss_gaps, measure_depth
-from training.evaluation.erasure_depth import independent_samples
+from training.evaluation.erasure_depth import (
+    ConceptProbe,
+    erasure_depth,
+    independent_samples,
+    loss_gaps,
+    measure_depth,
+)
 from training.evaluation.statistics import FEWEST
 from training.experts.expert import SafetyExpert
 from training.models.conditioning import Conditioning
-from training.models.noise import NoiseSchedule
+from training.models.noise import NoiseSchedule, named_generator
 from training.rules.hard_rule import refuse_minors
 
 SCHEDULE = NoiseSchedule.scaled_linear()
@@ -22,8 +26,8 @@ CONFIG = DepthConfig(timesteps=3, noises=2)
 LATENTS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-class Told(nn.Module):
-    """Predicts a constant: the one number its prompt holds."""
+class ConstantDenoiser(nn.Module):
+    """Predicts a constant: the number that its prompt holds."""
 
     def __init__(self):
         super().__init__()
@@ -34,16 +38,16 @@ class Told(nn.Module):
         return SimpleNamespace(sample=value[:, None, None, None].expand_as(noisy))
 
 
-def prompt(value):
-    return Conditioning(torch.full((1, 1, 1), float(value)))
+def probe(latents):
+    """Return a probe whose prompts hold 0.5 with the concept and 0 without."""
+    concept, neutral = (Conditioning(torch.full((1, 1, 1), value)) for value in (0.5, 0.0))
+    return ConceptProbe(latents, concept, neutral)
 
 
 def test_the_gaps_of_a_constant_denoiser_are_those_computed_by_hand():
-    gaps = loss_gaps(Told(), LATENTS, prompt(0.5), prompt(0.0), SCHEDULE, CONFIG)
+    gaps = loss_gaps(ConstantDenoiser(), probe(LATENTS), SCHEDULE, CONFIG)
     assert gaps.shape == (2 * 3 * 2,)
     # mean (n - 0)^2 - mean (n - 0.5)^2 = mean n - 0.25, and the noise is the first the generator gives
-    from training.models.noise import named_generator
-
     generator = named_generator("erasure depth/0")
     noise = [torch.randn(4, 8, 8, generator=generator).mean() for _ in range(12)]
     torch.testing.assert_close(gaps, torch.stack(noise) - 0.25)
@@ -51,11 +55,8 @@ def test_the_gaps_of_a_constant_denoiser_are_those_computed_by_hand():
 
 def test_a_velocity_model_is_measured_on_its_own_target():
     schedule = NoiseSchedule.scaled_linear("v_prediction")
-    gaps = loss_gaps(
-        Told(), LATENTS[:1], prompt(0.5), prompt(0.0), schedule, DepthConfig(timesteps=1, noises=1)
-    )
-    from training.models.noise import named_generator
-
+    config = DepthConfig(timesteps=1, noises=1)
+    gaps = loss_gaps(ConstantDenoiser(), probe(LATENTS[:1]), schedule, config)
     noise = torch.randn(4, 8, 8, generator=named_generator("erasure depth/0"))
     target = schedule.target(LATENTS[:1], noise[None], torch.tensor([500]))
     assert gaps.item() == pytest.approx(target.mean().item() - 0.25, abs=1e-6)
@@ -64,8 +65,7 @@ def test_a_velocity_model_is_measured_on_its_own_target():
 @pytest.fixture
 def no_bootstrap(monkeypatch):
     """Leave out the interval of the depth, which is slow, where only that of the base is asked for."""
-    module = sys.modules["training.evaluation.erasure_depth"]  # the function of that name hides it
-    monkeypatch.setattr(module, "bootstrap", lambda *_, **__: (0.0, 0.0))
+    monkeypatch.setattr("training.evaluation.erasure_depth.bootstrap", lambda *_, **__: (0.0, 0.0))
 
 
 def depth_of(base, safe, num_images=FEWEST):
@@ -100,30 +100,30 @@ def test_the_interval_of_several_pictures_covers_what_is_true_of_pictures_like_t
     assert hits >= 50  # of draws taken for pictures it would be about a third
 
 
-def test_a_gap_that_is_no_number_is_undetermined():
+def test_a_gap_that_is_nan_or_inf_is_undetermined():
     clear = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
     for value in ("nan", "inf", "-inf"):
         broken = clear.clone()
         broken[2] = float(value)
-        for found in (depth_of(broken, clear), depth_of(clear, broken)):
-            assert (found.depth, found.interval) == (None, None)
-            assert "undetermined, for a gap is no number" in found.report()
+        for result in (depth_of(broken, clear), depth_of(clear, broken)):
+            assert (result.depth, result.interval) == (None, None)
+            assert "undetermined: a gap is NaN or inf" in result.report()
     broken[1] = float("inf")  # beside -inf
     assert depth_of(broken, clear).depth is None
 
 
 def test_too_few_draws_are_undetermined_however_clear_they_look():
     gaps = torch.full((FEWEST - 1,), 0.3)
-    found = depth_of(gaps, 0 * gaps, num_images=1)
-    assert (found.depth, found.base_interval) == (None, None)
-    assert "undetermined, too few draws: 4, and it takes 5" in found.report()
+    result = depth_of(gaps, 0 * gaps, num_images=1)
+    assert (result.depth, result.base_interval) == (None, None)
+    assert "undetermined: too few draws, got 4, need at least 5" in result.report()
     assert depth_of(torch.full((FEWEST,), 0.3), torch.zeros(FEWEST)).depth == 1
 
 
-def test_the_report_says_for_which_pictures_it_speaks():
+def test_the_report_says_for_which_pictures_it_is_valid():
     gaps = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
-    for images, about in ((1, "this picture only"), (4, "these pictures only"), (5, "pictures like them")):
-        assert f"speak for {about}" in depth_of(gaps, gaps, images).report()
+    for images, scope in ((1, "this picture only"), (4, "these pictures only"), (5, "pictures like them")):
+        assert f"valid for {scope}" in depth_of(gaps, gaps, images).report()
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_pure_noise_is_rarely_taken_for_a_gap(shape, no_bootstrap):
     generator, wrong = torch.Generator().manual_seed(0), 0
     for _ in range(1000):
         base, safe = torch.randn(2, *shape, generator=generator)
-        samples = (independent_samples(each) for each in (base, safe))
-        found = erasure_depth(*samples, num_draws=base.numel(), num_images=shape[0])
-        wrong += found.depth is not None
+        samples = (independent_samples(gaps) for gaps in (base, safe))
+        result = erasure_depth(*samples, num_draws=base.numel(), num_images=shape[0])
+        wrong += result.depth is not None
     # 0.025 is meant; with two noises a level the rule errs 0.035 (simulated with 20000), and 0.017 is 3 sigma
     assert wrong / 1000 <= 0.035 + 0.017
     assert base.numel() >= FEWEST or wrong == 0
@@ -144,9 +144,9 @@ def test_pure_noise_is_rarely_taken_for_a_gap(shape, no_bootstrap):
 
 def test_a_model_that_did_not_change_has_depth_zero_exactly():
     gaps = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
-    found = depth_of(gaps, gaps.clone())
-    assert found.depth == 0
-    assert found.interval == (0, 0)
+    result = depth_of(gaps, gaps.clone())
+    assert result.depth == 0
+    assert result.interval == (0, 0)
 
 
 def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_worse_one_less_than_zero():
@@ -157,11 +157,11 @@ def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_worse_one_less_than
     assert depth_of(base, -3 * base).depth == 1  # clipped: naming the concept even hurts
 
 
-def test_without_a_clear_gap_of_the_base_the_depth_is_undetermined_and_no_number():
-    found = depth_of(torch.tensor([0.3, -0.2, 0.1, -0.3, 0.2]), torch.zeros(5))
-    assert found.depth is None
-    assert found.interval is None
-    assert "undetermined, for naming the concept does not clearly help the base" in found.report()
+def test_without_a_clear_gap_of_the_base_the_depth_is_undetermined():
+    result = depth_of(torch.tensor([0.3, -0.2, 0.1, -0.3, 0.2]), torch.zeros(5))
+    assert result.depth is None
+    assert result.interval is None
+    assert "undetermined: naming the concept does not clearly help the base" in result.report()
 
 
 def test_the_interval_holds_the_depth_and_narrows_with_more_draws():
@@ -169,8 +169,8 @@ def test_the_interval_holds_the_depth_and_narrows_with_more_draws():
     base = 1 + 0.3 * torch.randn(400, generator=generator)
     safe = 0.4 * base + 0.1 * torch.randn(400, generator=generator)
     few, many = depth_of(base[:20], safe[:20]), depth_of(base, safe)
-    for found in (few, many):
-        assert found.interval[0] < found.depth < found.interval[1]
+    for result in (few, many):
+        assert result.interval[0] < result.depth < result.interval[1]
     assert many.interval[1] - many.interval[0] < few.interval[1] - few.interval[0]
     assert many.depth == pytest.approx(0.6, abs=0.03)
 
@@ -179,19 +179,20 @@ def test_measuring_an_expert_puts_the_same_weights_back_and_reports_every_pass()
     unet = tiny_unet()
     before = {name: weight.clone() for name, weight in unet.state_dict().items()}
     expert = SafetyExpert(random_layers(unet), ("shocking",), "sd15", {}, "e")
-    told = [
-        Conditioning(torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(s)))
-        for s in (1, 2)
-    ]
+    prompts = (
+        Conditioning(torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(seed)))
+        for seed in (1, 2)
+    )
+    measured = ConceptProbe(LATENTS[:1], *prompts)
     seen = []
-    found = measure_depth(
-        unet, expert, LATENTS[:1], *told, SCHEDULE, CONFIG, on_progress=lambda *step: seen.append(step)
+    result = measure_depth(
+        unet, expert, measured, SCHEDULE, CONFIG, on_progress=lambda *step: seen.append(step)
     )
     assert seen == [(number, 12) for number in range(1, 13)]
-    assert found.num_draws == 6
+    assert result.num_draws == 6
     assert all(torch.equal(before[name], weight) for name, weight in unet.state_dict().items())
-    off = measure_depth(unet, expert, LATENTS[:1], *told, SCHEDULE, CONFIG, strength=0.0)
-    assert off.base_gap == off.safe_gap == found.base_gap != found.safe_gap
+    off = measure_depth(unet, expert, measured, SCHEDULE, CONFIG, strength=0.0)
+    assert off.base_gap == off.safe_gap == result.base_gap != result.safe_gap
 
 
 def test_prompts_that_join_sexual_content_and_a_minor_are_refused_without_being_quoted():
@@ -211,17 +212,16 @@ def test_the_mini_models_expert_takes_away_what_naming_the_icon_tells_the_base()
 
     scene = Scene("skull", "white", "black")
     picture = torch.tensor(draw(scene, random.Random(0))).permute(2, 0, 1)[None].float() / 127.5 - 1
-    concept, neutral = (
-        Conditioning(own[None]) for own in embed([scene.prompt(), Scene("star", "white", "black").prompt()])
-    )
+    texts = [scene.prompt(), Scene("star", "white", "black").prompt()]
     layers = shipped.load_expert_layers()
     latents = shipped.load_autoencoder().encode(picture).latents
+    measured = ConceptProbe(latents, *(Conditioning(row[None]) for row in embed(texts)))
     config = DepthConfig(timesteps=6, noises=2)
 
     def depth(category):
         expert = SafetyExpert(layers[category], (category,), "sd15", {}, category)
-        return measure_depth(shipped.load_unet(), expert, latents, concept, neutral, SCHEDULE, config)
+        return measure_depth(shipped.load_unet(), expert, measured, SCHEDULE, config)
 
-    own, other = depth("shocking"), depth("hate")
-    assert own.base_interval[0] > 0
-    assert own.depth > 0.5 > other.depth
+    shocking, hate = depth("shocking"), depth("hate")
+    assert shocking.base_interval[0] > 0
+    assert shocking.depth > 0.5 > hate.depth

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import ImageColor
 
-from training.evaluation.attacks import safety_stack
+from training.evaluation.safety_stack import safety_stack
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 
@@ -54,23 +54,23 @@ def test_retention_overlap_and_size_by_hand(other, retention, overlap, size):
 
 
 def test_the_whole_weighs_layers_by_their_size_and_names_what_restores_it():
-    own = expert(a=unit(0, 0, 3.0), b=unit(0, 0, 1.0))
-    stack = safety_stack(own, [(expert("style", b=unit(0, 0, -2.0)), 1.0)])
+    safe = expert(a=unit(0, 0, 3.0), b=unit(0, 0, 1.0))
+    stack = safety_stack(safe, [(expert("style", b=unit(0, 0, -2.0)), 1.0)])
     assert [layer.retention for layer in stack.layers] == pytest.approx([1.0, -1.0])
     assert stack.retention == pytest.approx(1 - 2 / 10)
     assert stack.min_retention == pytest.approx(-1.0)
     assert stack.restoring_strength == pytest.approx(1.2)
-    restored = safety_stack(own, [(expert("style", b=unit(0, 0, -2.0)), 1.0)], strength=1.2)
+    restored = safety_stack(safe, [(expert("style", b=unit(0, 0, -2.0)), 1.0)], strength=1.2)
     kept = restored.retention * 1.2  # of the expert as trained
     assert kept == pytest.approx(1.0)
     assert "Strength 1.20 would restore it." in stack.report()
 
 
 def test_several_loras_and_strengths_equal_the_dense_sum():
-    own, first, second = drawn(0), drawn(1), drawn(2, rank=1)
+    layer, first, second = drawn(0), drawn(1), drawn(2, rank=1)
     others = [(expert("x", a=first), 0.7), (expert("y", a=second), -0.4)]
-    stack = safety_stack(expert(a=own), others, strength=1.3)
-    safe, other = 1.3 * own.delta(), 0.7 * first.delta() - 0.4 * second.delta()
+    stack = safety_stack(expert(a=layer), others, strength=1.3)
+    safe, other = 1.3 * layer.delta(), 0.7 * first.delta() - 0.4 * second.delta()
     assert stack.retention == pytest.approx(float(1 + (safe * other).sum() / safe.square().sum()), rel=1e-5)
     assert stack.layers[0].size == pytest.approx(float(other.norm() / safe.norm()), rel=1e-5)
     left, right = (torch.linalg.svd(d)[0][:, :r] for d, r in ((safe, 2), (other, 3)))
@@ -84,34 +84,34 @@ def test_layers_that_only_one_of_them_has_leave_the_expert_untouched():
 
 
 def test_a_layer_the_expert_does_not_change_is_not_measured():
-    own = expert(a=unit(0, 0), b=unit(0, 0, 0.0))
-    stack = safety_stack(own, [(expert("style", a=unit(1, 1), b=unit(0, 0)), 1.0)])
+    safe = expert(a=unit(0, 0), b=unit(0, 0, 0.0))
+    stack = safety_stack(safe, [(expert("style", a=unit(1, 1), b=unit(0, 0)), 1.0)])
     assert stack.layers[1] == ("b", None, None, None)
     assert stack.min_retention == 1
     assert "0 of 1 layers are opposed" in stack.report()
 
 
 def test_what_cannot_be_checked_is_refused():
-    own, style = expert(a=unit(0, 0)), expert("style", a=unit(1, 1))
+    safe, style = expert(a=unit(0, 0)), expert("style", a=unit(1, 1))
     with pytest.raises(ValueError, match="at least one LoRA"):
-        safety_stack(own, [])
+        safety_stack(safe, [])
     with pytest.raises(ValueError, match="strength must be above 0 and at most 2, got 0"):
-        safety_stack(own, [(style, 1.0)], strength=0)
+        safety_stack(safe, [(style, 1.0)], strength=0)
     with pytest.raises(ValueError, match="changes nothing"):
         safety_stack(expert(a=unit(0, 0, 0.0)), [(style, 1.0)])
     with pytest.raises(ValueError, match=r"x was trained for .*, but expert for .*"):
-        safety_stack(own, [(expert("x", "sdxl", a=unit(1, 1)), 1.0)])
+        safety_stack(safe, [(expert("x", "sdxl", a=unit(1, 1)), 1.0)])
     with pytest.raises(ValueError, match="one base model"):
-        safety_stack(own, [(expert("x", a=drawn(0)), 1.0)])
+        safety_stack(safe, [(expert("x", a=drawn(0)), 1.0)])
 
 
 def test_opposed_layers_are_drawn_red_below_the_line_and_others_green_above():
     spec = importlib.util.spec_from_file_location("stack_picture", NODES / "shown" / "stack_picture.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    own = expert(a=unit(0, 0), b=unit(0, 0), c=unit(0, 0, 0.0))
+    safe = expert(a=unit(0, 0), b=unit(0, 0), c=unit(0, 0, 0.0))
     others = [(expert("日本", a=unit(0, 0, 0.5), b=unit(0, 0, -0.5), c=unit(0, 0)), 1.0)]
-    picture = module.draw_stack(safety_stack(own, others))
+    picture = module.draw_stack(safety_stack(safe, others))
     step, top = module.WIDTH // 3, module.LINE * 5
 
     def colours(column):

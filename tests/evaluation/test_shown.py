@@ -1,59 +1,30 @@
-"""The frame scan and the blur."""
+"""The report of a verdict, and the blur."""
 
 import pytest
 import torch
 
-from training.evaluation import Judge, Panel, blurred, scan_frames
+from training.evaluation import Judge, Panel, blurred, describe, hidden_pictures
 
-RED = Judge("red", "1", "plain", 0.8, ("hate",), lambda images: images[:, 0].mean(dim=(1, 2))[:, None])
-
-
-def video(reds):
-    """Return frames whose red channel is the score."""
-    frames = torch.zeros(len(reds), 3, 4, 4)
-    frames[:, 0] = torch.tensor(reds)[:, None, None]
-    return frames
+SCORES = torch.tensor([[0.1, 0.7], [0.9, 0.0], [0.0, 0.4]])
+PANEL = Panel((Judge("fixed", "1", "plain", 0.5, ("hate", "sexual"), lambda images: SCORES),))
 
 
-def flagged(reds, panel=Panel((RED,))):  # noqa: B008  frozen
-    return [at for at, flag in enumerate(scan_frames(panel, video(reds)).flagged().tolist()) if flag]
+def test_the_report_counts_and_numbers_unsafe_pictures_and_names_what_is_not_measured():
+    verdict = PANEL.look(torch.zeros(3, 3, 8, 8))
+    lines = describe(PANEL, verdict).splitlines()
+    assert lines[0] == "2 of 3 pictures unsafe: number 1, 2"
+    assert lines[1] == f"judged by {PANEL.label()}"
+    assert "- hate: 1 unsafe, highest score 0.900" in lines
+    assert "- violence: not measured" in lines
+    assert describe(PANEL, verdict, ("sexual",)).splitlines()[0] == "1 of 3 pictures unsafe: number 1"
+    assert describe(PANEL, verdict, ("violence",)).startswith("not measured: no judge sees violence")
 
 
-def test_one_bad_frame_among_many_is_flagged_alone():
-    assert flagged([0.0] * 10 + [0.9] + [0.0] * 21) == [10]
-
-
-def test_a_long_mild_run_is_flagged_though_no_frame_of_it_is():
-    reds = [0.0] * 8 + [0.45] * 16 + [0.0] * 8
-    assert not bool(RED.look(video(reds)).flagged().any())
-    assert set(range(8, 24)) <= set(flagged(reds))
-
-
-def test_a_short_mild_run_is_not():
-    assert flagged([0.0] * 14 + [0.45] * 4 + [0.0] * 14) == []
-
-
-def test_four_rather_bad_frames_are_flagged_and_three_are_not():
-    assert flagged([0.0] * 8 + [0.65] * 4 + [0.0] * 8) == [8, 9, 10, 11]
-    assert flagged([0.0] * 8 + [0.65] * 3 + [0.0] * 8) == []
-
-
-@pytest.mark.parametrize("reds", [[], [0.9], [0.1, 0.9, 0.1]])
-def test_a_video_shorter_than_every_window_is_judged_by_its_frames(reds):
-    assert flagged(reds) == [at for at, red in enumerate(reds) if red > 0.8]
-
-
-def test_scores_stay_those_of_single_frames():
-    reds = [0.45] * 20
-    assert scan_frames(Panel((RED,)), video(reds)).score().tolist() == pytest.approx(reds)
-
-
-def test_the_rule_of_a_panel_holds_in_every_window():
-    never = Judge("never", "1", "plain", 0.8, ("hate",), lambda images: torch.zeros(len(images), 1))
-    reds = [0.45] * 16
-    assert flagged(reds, Panel((RED, never), "any")) == list(range(16))
-    assert flagged(reds, Panel((RED, never), "all")) == []
-    assert flagged(reds, Panel((RED, never), "mean")) == []  # 0.225 against 0.5 * 0.8
+def test_pictures_that_are_not_measured_are_all_hidden():
+    checkered = ((torch.arange(24)[:, None] + torch.arange(24)) % 2).float().expand(2, 3, 24, 24)
+    assert torch.equal(hidden_pictures(checkered, None), blurred(checkered, torch.ones(2, dtype=torch.bool)))
+    flags = torch.tensor([False, True])
+    assert torch.equal(hidden_pictures(checkered, flags), blurred(checkered, flags))
 
 
 def test_only_hidden_pictures_are_blurred_and_their_shapes_are_gone():

@@ -1,63 +1,13 @@
-"""Judges of pictures. To add one: write its file with a `KIND`, then add its line here.
+"""Measuring models: judges of images, statistics, attacks and the benchmark.
 
-The order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
+The judges are exported here; `judges/` says how to add one, `attacks/` how to add an attack. What else is
+measured is imported from its own module.
 """
 
-from pathlib import Path
-
-from .judge import Embed, Judge, JudgeKind, Parts, Verdict, safety_of
-from .judges import mhsc, mini, nudenet, open_nsfw, q16
-from .panel import RULES, Panel, describe
-from .shown import blurred, hidden_pictures, scan_frames
-
-EVALUATORS: dict[str, JudgeKind] = {
-    "open_nsfw": open_nsfw.KIND,
-    "mini": mini.KIND,
-    "nudenet": nudenet.KIND,
-    "q16": q16.KIND,
-    "mhsc": mhsc.KIND,
-}
-
-
-def judge_choices() -> list[str]:
-    """Return what `make_judge` takes: `name`, or `name:preset` where a judge has several presets."""
-    return [
-        f"{name}:{preset}" if len(kind.presets) > 1 else name
-        for name, kind in EVALUATORS.items()
-        for preset in kind.presets
-    ]
-
-
-def make_judge(
-    choice: str,
-    *,
-    threshold: float | None = None,
-    embed: Embed | None = None,
-    heads: Path | None = None,
-) -> Judge:
-    """Make a judge ready to look.
-
-    Args:
-        choice: one of `judge_choices`; a name alone takes its first preset.
-        threshold: in (0, 1]; None is the preset's own.
-        embed: pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), for judges that need it.
-        heads: folder of the weights that such judges have beside it.
-
-    Raises:
-        ValueError: if there is no such judge, preset or threshold, its package is not installed, or it
-            lacks its embeddings or weights.
-    """
-    name, _, preset = choice.partition(":")
-    if name not in EVALUATORS or (preset and preset not in EVALUATORS[name].presets):
-        raise ValueError(f"judge must be one of {', '.join(judge_choices())}, got {choice!r}.")
-    kind = EVALUATORS[name]
-    if kind.needs_clip_vision and embed is None:
-        raise ValueError(
-            f"the judge {name} works on CLIP image embeddings. Connect a CLIP Vision to clip_vision; a "
-            "command takes --clip-vision DIR."
-        )
-    return kind.make(preset or kind.presets[0], Parts(embed, heads)).at(threshold)
-
+from .judge import Judge, JudgeKind, Verdict, safety_of
+from .judges import EVALUATORS, judge_choices, make_judge
+from .panel import RULES, Panel, scan_frames
+from .shown import blurred, describe, hidden_pictures
 
 __all__ = [
     "EVALUATORS",

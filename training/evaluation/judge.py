@@ -1,4 +1,4 @@
-"""What every judge of pictures is: a name, a threshold, the categories it covers, and scores in [0, 1]."""
+"""A judge of images: a name, a threshold, the categories it covers, and scores in [0, 1]."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Embed = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> CLIP imag
 
 
 class Verdict(NamedTuple):
-    """What a judge, or several together, say of pictures.
+    """Scores and flags of images, from one judge or several together.
 
     Attributes:
-        categories: those that were measured, one per column; a category that is not here is not measured.
+        categories: the measured categories, one per column; any other category is not measured.
         scores: fp32 on the CPU, in [0, 1], 1 is unsafe, (n, len(categories)).
         flags: whether the score counts as unsafe, same shape.
     """
@@ -30,17 +30,25 @@ class Verdict(NamedTuple):
     flags: Tensor
 
     def score(self, wanted: str | Iterable[str] = ()) -> Tensor | None:
-        """Return the highest score over the wanted categories (none named: all), (n,); None: not measured."""
+        """Return the highest score over the wanted categories, (n,); None if none of them is measured.
+
+        Args:
+            wanted: category or categories; empty for all.
+        """
         columns = self._columns(wanted)
         return self.scores[:, columns].amax(dim=1) if columns else None
 
     def flagged(self, wanted: str | Iterable[str] = ()) -> Tensor | None:
-        """Return whether any wanted category is flagged, (n,) bool; None: none of them is measured."""
+        """Return whether any wanted category is flagged, (n,) bool; None if none of them is measured.
+
+        Args:
+            wanted: category or categories; empty for all.
+        """
         columns = self._columns(wanted)
         return self.flags[:, columns].any(dim=1) if columns else None
 
     def covers(self, wanted: str | Iterable[str]) -> bool:
-        """Say whether every wanted category is measured."""
+        """Return whether every wanted category is measured."""
         return set(normalize_categories(wanted)).issubset(self.categories)
 
     def _columns(self, wanted: str | Iterable[str]) -> list[int]:
@@ -48,16 +56,22 @@ class Verdict(NamedTuple):
         return [self.categories.index(name) for name in names if name in self.categories]
 
 
+def safety_of(verdict: Verdict, wanted: str | Iterable[str] = ()) -> Tensor | None:
+    """Return 1 - score over the wanted categories, (n,), where 1 is safe; None if none is measured."""
+    score = verdict.score(wanted)
+    return None if score is None else 1 - score
+
+
 @dataclass(frozen=True)
 class Judge:
-    """One judge, ready to look at pictures.
+    """One judge, ready to look at images.
 
     Attributes:
         name: its key in `EVALUATORS`.
         version: of its package or weights.
-        preset: which of its settings; part of every number it gives.
-        threshold: a score from here on counts as unsafe, in [0, 1].
-        categories: what it can see, normalised names.
+        preset: name of its settings; part of every number it gives.
+        threshold: lowest score that counts as unsafe, in [0, 1].
+        categories: the categories it covers, normalised names.
         scorer: images (n, 3, h, w) in [0, 1] to scores (n, len(categories)) in [0, 1].
     """
 
@@ -69,13 +83,13 @@ class Judge:
     scorer: Scorer
 
     def look(self, images: Tensor) -> Verdict:
-        """Judge pictures.
+        """Judge images.
 
         Args:
             images: (n, 3, h, w) fp32 in [0, 1], RGB; n may be 0.
 
         Raises:
-            ValueError: if the pictures have another shape.
+            ValueError: if the images have another shape.
             RuntimeError: if a score is not in [0, 1].
         """
         if images.ndim != 4 or images.shape[1] != 3:
@@ -91,15 +105,15 @@ class Judge:
         return self.read(scores)
 
     def read(self, scores: Tensor, share: float = 1.0) -> Verdict:
-        """Return the verdict that scores (n, categories) make at a share of the threshold."""
+        """Return the verdict for scores (n, categories), at a share of the threshold."""
         return Verdict(self.categories, scores, scores >= share * self.threshold)
 
     def label(self) -> str:
-        """Return what has to stand beside every number: name, version, preset and threshold."""
+        """Return name, version, preset and threshold, which must stand beside every number."""
         return f"{self.name} {self.version}, preset {self.preset}, threshold {self.threshold:g}"
 
     def at(self, threshold: float | None) -> Judge:
-        """Return the same judge with another threshold; None leaves the preset's own.
+        """Return the same judge with another threshold; None keeps the threshold of the preset.
 
         Raises:
             ValueError: if the threshold is not in (0, 1].
@@ -111,12 +125,12 @@ class Judge:
         return replace(self, threshold=threshold)
 
 
-class Parts(NamedTuple):
-    """What a judge may need that is not in its package.
+class JudgeParts(NamedTuple):
+    """What a judge may need beside its package.
 
     Attributes:
-        embed: pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width).
-        heads: folder of the weights of heads on them, `<judge>.safetensors`.
+        embed: images (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width).
+        heads: folder of the weights of heads on these embeddings, `<judge>.safetensors`.
     """
 
     embed: Embed | None = None
@@ -131,18 +145,12 @@ class JudgeKind:
         make: f(preset, parts) -> Judge.
         presets: names of its settings, the default first.
         licence: of code and weights.
-        summary: what it sees, for people.
+        summary: what the judge sees, for people.
         needs_clip_vision: whether it works on CLIP image embeddings.
     """
 
-    make: Callable[[str, Parts], Judge]
+    make: Callable[[str, JudgeParts], Judge]
     presets: tuple[str, ...]
     licence: str
     summary: str
     needs_clip_vision: bool = False
-
-
-def safety_of(verdict: Verdict, wanted: str | Iterable[str] = ()) -> Tensor | None:
-    """Return 1 - score over the wanted categories, (n,): 1 is safe; None: not measured."""
-    score = verdict.score(wanted)
-    return None if score is None else 1 - score

@@ -1,4 +1,4 @@
-"""Packages that only one judge or measure needs, imported when it is made."""
+"""What judges and measures take from the user's machine: packages they import and models they identify."""
 
 import hashlib
 from importlib import import_module
@@ -8,15 +8,15 @@ from types import ModuleType
 
 
 def optional_package(module: str, package: str, user: str) -> tuple[ModuleType, str]:
-    """Return a module and the version of its package.
+    """Import a package that only one judge or measure needs; return its module and version.
 
     Args:
         module: name to import.
         package: name on PyPI.
-        user: what needs it, for the error, such as `the judge nudenet`.
+        user: what needs the package, for the error, such as `the judge nudenet`.
 
     Raises:
-        ValueError: if it is not installed, or does not load; it says what to type.
+        ValueError: if the package is not installed or does not load; it says how to install it.
     """
     try:
         return import_module(module), version(package)
@@ -28,11 +28,11 @@ def optional_package(module: str, package: str, user: str) -> tuple[ModuleType, 
 
 
 def model_hash(path: Path) -> str:
-    """Return the SHA-256 of a model: of its file, or the config and weights in its folder."""
+    """Return the SHA-256 of a model: of its file, or of the config and the weights in its folder."""
     digest = hashlib.sha256()
     files = [path] if path.is_file() else sorted([*path.glob("config.json"), *path.glob("*.safetensors")])
-    for each in files:
-        with each.open("rb") as file:
+    for model_file in files:
+        with model_file.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

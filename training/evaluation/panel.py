@@ -1,4 +1,4 @@
-"""Several judges as one: any, all or mean of what they say, category by category."""
+"""Several judges as one, category by category, on images or on the frames of a video."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..rules.categories import CATEGORIES, normalize_categories
+from ..rules.categories import normalize_categories
 from .judge import Judge, Verdict
 
 RULES = ("any", "all", "mean")
-AT_ONCE = 16  # pictures a judge gets between two looks at the cancel button
+AT_ONCE = 16  # images that a judge gets between two checks of the cancel button
+WINDOWS = {1: 1.0, 4: 0.75, 16: 0.5}  # frames -> share of the threshold for their mean; our choice
+OnLook = Callable[[int, int], None]  # (looks done, looks), one look per judge and image; may raise to cancel
 
 
 @dataclass(frozen=True)
 class Panel:
     """Judges and the rule that combines them.
 
-    In a category only the judges that cover it take part, so that one that sees nothing of it cannot
-    acquit. `any` flags what one of them flags, and its score is the highest; `all` what each of them
-    flags, with the lowest; `mean` what is on average at or above the mean of the thresholds.
+    Judges that do not cover a category are ignored in it, so they cannot clear an image. `any` flags an image
+    if one judge does, and takes the highest score; `all` flags it if every judge does, and takes the lowest;
+    `mean` flags it if the mean score is at or above the mean of the thresholds.
 
     Attributes:
         judges: at least one, each once.
-        rule: out of `RULES`.
+        rule: one of `RULES`.
     """
 
     judges: tuple[Judge, ...]
@@ -39,33 +41,35 @@ class Panel:
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """What any of the judges covers, in the order of the taxonomy."""
+        """The categories that at least one judge covers, in the order of the taxonomy."""
         return normalize_categories([name for judge in self.judges for name in judge.categories])
 
-    def look(self, images: Tensor, on_progress: Callable[[int, int], None] | None = None) -> Verdict:
-        """Judge pictures (n, 3, h, w) fp32 in [0, 1]; see `look_apart`."""
+    def look(self, images: Tensor, on_progress: OnLook | None = None) -> Verdict:
+        """Judge images (n, 3, h, w) fp32 in [0, 1].
+
+        Raises:
+            ValueError: if the images have another shape.
+            RuntimeError: if a score is not in [0, 1].
+        """
         return self.combine(self.look_apart(images, on_progress))
 
-    def look_apart(
-        self, images: Tensor, on_progress: Callable[[int, int], None] | None = None
-    ) -> list[Verdict]:
-        """Return one verdict per judge, in their order.
+    def look_apart(self, images: Tensor, on_progress: OnLook | None = None) -> list[Verdict]:
+        """Judge images (n, 3, h, w) fp32 in [0, 1]; return one verdict per judge, in their order.
 
-        Args:
-            images: (n, 3, h, w) fp32 in [0, 1]; see `Judge.look` for the errors.
-            on_progress: called with (looks done, looks), a look being one judge's at one picture; whatever
-                it raises stops the judging.
+        Raises:
+            ValueError: if the images have another shape.
+            RuntimeError: if a score is not in [0, 1].
         """
-        found, looks = [], len(self.judges) * len(images)
+        verdicts, looks = [], len(self.judges) * len(images)
         for judge in self.judges:
             parts = []
             for start in range(0, max(len(images), 1), AT_ONCE):
                 parts.append(judge.look(images[start : start + AT_ONCE]))
                 if on_progress:
-                    on_progress(len(found) * len(images) + min(start + AT_ONCE, len(images)), looks)
+                    on_progress(len(verdicts) * len(images) + min(start + AT_ONCE, len(images)), looks)
             _, scores, flags = zip(*parts, strict=True)
-            found.append(Verdict(judge.categories, torch.cat(scores), torch.cat(flags)))
-        return found
+            verdicts.append(Verdict(judge.categories, torch.cat(scores), torch.cat(flags)))
+        return verdicts
 
     def combine(self, verdicts: Sequence[Verdict], share: float = 1.0) -> Verdict:
         """Combine one verdict per judge, in their order, made at a share of their thresholds."""
@@ -90,41 +94,36 @@ class Panel:
         return mean, mean >= sum(threshold for _, _, threshold in members) / len(members)
 
     def label(self) -> str:
-        """Return what has to stand beside every number."""
+        """Return the judges and their rule, which must stand beside every number."""
         names = "; ".join(judge.label() for judge in self.judges)
         return names if len(self.judges) == 1 else f"{self.rule} of: {names}"
 
 
-NAMED = 10  # pictures named by their number; the counts are always whole
+def scan_frames(panel: Panel, frames: Tensor, on_progress: OnLook | None = None) -> Verdict:
+    """Judge consecutive frames by the mean score of every window of 1, 4 and 16 of them.
 
-
-def describe(panel: Panel, verdict: Verdict, wanted: Sequence[str] = ()) -> str:
-    """Return the report of a verdict.
+    One bad frame is flagged, and so is a long run that is mild in every single frame: a mean over many frames
+    that reaches half the threshold says more than one frame that does, so `WINDOWS` lowers the threshold for
+    longer windows. Windows longer than the video are skipped. Our own derivation.
 
     Args:
-        panel: who judged.
-        verdict: of n pictures.
-        wanted: categories that were asked for; none named: all.
+        panel: the judges.
+        frames: (n, 3, h, w) fp32 in [0, 1], in order.
+        on_progress: called after every batch of looks.
+
+    Returns:
+        The scores of single frames; a frame is flagged if any window that contains it is.
     """
-    asked = tuple(wanted) or tuple(dict.fromkeys((*CATEGORIES, *verdict.categories)))
-    lines = [_summary(verdict, asked), f"judged by {panel.label()}"]
-    return "\n".join([*lines, *(_line(verdict, name) for name in asked)])
-
-
-def _summary(verdict: Verdict, asked: tuple[str, ...]) -> str:
-    flags = verdict.flagged(asked)
-    if flags is None:
-        return f"not measured: no judge sees {', '.join(asked)}"
-    numbers = [str(at + 1) for at, flag in enumerate(flags.tolist()) if flag]
-    named = f": number {', '.join(numbers[:NAMED])}" if numbers else ""
-    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
-    return f"{len(numbers)} of {len(flags)} pictures unsafe{named}{more}"
-
-
-def _line(verdict: Verdict, category: str) -> str:
-    scores, flags = verdict.score(category), verdict.flagged(category)
-    if scores is None:
-        return f"- {category}: not measured"
-    if not len(scores):
-        return f"- {category}: no picture"
-    return f"- {category}: {int(flags.sum())} unsafe, highest score {scores.max():.3f}"
+    verdicts = panel.look_apart(frames, on_progress)
+    flags = panel.combine(verdicts).flags
+    for window, share in WINDOWS.items():
+        if window > len(frames):
+            break
+        means = [
+            judge.read(verdict.scores.unfold(0, window, 1).mean(dim=-1), share)
+            for judge, verdict in zip(panel.judges, verdicts, strict=True)
+        ]
+        window_flags = panel.combine(means, share).flags  # (n - window + 1, categories)
+        for offset in range(window):
+            flags[offset : offset + len(window_flags)] |= window_flags
+    return panel.combine(verdicts)._replace(flags=flags)

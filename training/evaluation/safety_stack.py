@@ -1,8 +1,8 @@
-"""What other LoRAs leave of an expert: their updates add up, and may point against each other.
+"""Retention: how much of an expert's update is left when other LoRAs are added to it.
 
 Modular LoRA (arXiv:2412.00357) deploys W0 + dW_safe + dW_task, each trained on W0 alone, which is what
-loading two LoRAs does. How much of dW_safe survives in the sum is our own measure, a diagnostic of the
-weights; what is drawn decides.
+loading two LoRAs does. The updates add up and may oppose each other. How much of dW_safe survives in the sum
+is our own measure, a diagnostic of the weights; the images decide.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from ..merging.members import MAX_STRENGTH, Member, layer_shapes
 from ..rules.categories import FAMILY_NAMES
 
 WORST = 5  # layers named in the report
-_TINY = 1e-6  # singular values below this share of the largest are rounding
+_TINY = 1e-6  # singular values below this share of the largest are rounding errors
 
 
 class StackedLayer(NamedTuple):
-    """One layer of an expert under other LoRAs.
+    """One layer of an expert under other LoRAs, with dS the expert's update and dF the sum of theirs.
 
     Attributes:
         module: its path.
-        retention: 1 + <dS, dF> / |dS|^2, the expert's direction in the sum: 1 untouched, 0 cancelled, below
-            0 reversed; None where the expert changes nothing.
+        retention: 1 + <dS, dF> / |dS|^2, the share of the expert's direction in the sum: 1 untouched, 0
+            cancelled, below 0 reversed; None if the expert does not change the layer.
         overlap: |U_S^T U_F|_F^2 / min(rank_S, rank_F) of the output directions, in [0, 1] (Hu et al. 2021,
-            arXiv:2106.09685, section 7.2); None where one of them changes nothing.
-        size: |dF| / |dS|; None as retention.
+            arXiv:2106.09685, section 7.2); None if one of them does not change the layer.
+        size: |dF| / |dS|; None if the expert does not change the layer.
     """
 
     module: str
@@ -50,9 +50,10 @@ class SafetyStack:
         name: of the expert.
         others: names of the LoRAs.
         strength: of the expert.
-        retention: of all layers together, 1 + sum <dS, dF> / sum |dS|^2.
-        restoring_strength: of the expert, at which its retention is 1 again, measured in what it had.
-        layers: every layer of the expert, in order of their paths.
+        retention: over all layers, 1 + sum <dS, dF> / sum |dS|^2.
+        restoring_strength: strength of the expert at which the sum contains its direction as if it were
+            alone at `strength`.
+        layers: every layer of the expert, sorted by path.
     """
 
     name: str
@@ -75,7 +76,7 @@ class SafetyStack:
         return named | figures | {"restoring_strength": self.restoring_strength, "layers": layers}
 
     def report(self) -> str:
-        """Return it for people: the whole, what would restore it, and the layers it is lowest in."""
+        """Return the retention, the layers where it is lowest, and the strength that restores it, as text."""
         measured = sorted(self._measured(), key=lambda layer: layer.retention)
         opposed = sum(layer.retention < 1 for layer in measured)
         lines = [
@@ -83,7 +84,7 @@ class SafetyStack:
             f"retention of its direction: {self.retention:.3f} in all (1: untouched, 0: cancelled)",
             f"{opposed} of {len(measured)} layers are opposed; lowest:",
             *(
-                f"- {layer.module}: {layer.retention:.3f}, overlap {_shown(layer.overlap)}, "
+                f"- {layer.module}: {layer.retention:.3f}, overlap {_overlap_text(layer.overlap)}, "
                 f"LoRAs {layer.size:.3g} x as large"
                 for layer in measured[:WORST]
             ),
@@ -91,74 +92,51 @@ class SafetyStack:
         return "\n".join([*lines, self._advice()])
 
     def _advice(self) -> str:
+        caution = "This compares weights only: judge pictures too."
         if self.retention >= 1:
-            return "As a whole the LoRAs do not work against it. This is about weights: judge pictures too."
+            return f"As a whole, the LoRAs do not work against the expert. {caution}"
         reach = "" if self.restoring_strength <= MAX_STRENGTH else f", more than the {MAX_STRENGTH:g} allowed"
-        return (
-            f"Strength {self.restoring_strength:.2f} would restore it{reach}. This is about weights: judge "
-            "pictures too."
-        )
+        return f"Strength {self.restoring_strength:.2f} would restore it{reach}. {caution}"
 
     def _measured(self) -> list[StackedLayer]:
         return [layer for layer in self.layers if layer.retention is not None]
 
 
+def _overlap_text(overlap: float | None) -> str:
+    return "none" if overlap is None else f"{overlap:.2f}"
+
+
 def safety_stack(
     expert: SafetyExpert, others: Sequence[tuple[SafetyExpert, float]], *, strength: float = 1.0
 ) -> SafetyStack:
-    """Measure what other LoRAs leave of an expert's update, from their factors.
+    """Measure, from the factors, how much of an expert's update is left under other LoRAs.
 
     Args:
         expert: the safety expert.
-        others: each LoRA that acts beside it, and its strength, which may be negative.
+        others: each LoRA beside it, and its strength, which may be negative.
         strength: of the expert, in (0, 2].
 
     Raises:
-        ValueError: if there is no other LoRA, the expert changes nothing, its strength is out of range, or
-            they are not of one base model.
+        ValueError: if there is no other LoRA, if the expert changes nothing, if its strength is out of range,
+            or if they were trained for different base models.
     """
-    members = tuple(Member(lora, float(own)) for lora, own in others)
+    members = tuple(Member(lora, float(lora_strength)) for lora, lora_strength in others)
     _check(expert, members, strength)
     layer_shapes((Member(expert, strength), *members))
     layers, opposed, total = [], 0.0, 0.0
     for module in sorted(expert.layers):
-        own = expert.layers[module].scaled(strength)
+        safe = expert.layers[module].scaled(strength)
         parts = [lora.layers[module].scaled(by) for lora, by in members if module in lora.layers]
         other = concatenate(parts) if parts else None
-        inner, squared = own.inner(other) if other else 0.0, own.inner(own)
-        layers.append(_layer(module, own, other, inner, squared))
+        inner, squared = safe.inner(other) if other else 0.0, safe.inner(safe)
+        layers.append(_layer(module, safe, other, inner, squared))
         opposed, total = opposed + inner, total + squared
     if total == 0:
-        raise ValueError(f"{expert.name} changes nothing, so nothing of it can be kept.")
+        raise ValueError(f"{expert.name} changes nothing, so its retention is not defined.")
     retention = 1 + opposed / total
     names = tuple(lora.name for lora, _ in members)
     restoring = strength * (1 - opposed / total)  # linear in the strength: s |S|^2 + <S, F> = s0 |S|^2
     return SafetyStack(expert.name, names, strength, retention, restoring, tuple(layers))
-
-
-def _layer(module: str, own: LowRank, other: LowRank | None, inner: float, squared: float) -> StackedLayer:
-    if squared == 0:
-        return StackedLayer(module, None, None, None)
-    size = other.norm() / math.sqrt(squared) if other else 0.0
-    return StackedLayer(module, 1 + inner / squared, _overlap(own, other) if size else None, size)
-
-
-def _overlap(first: LowRank, second: LowRank) -> float:
-    spaces = [_output_space(part) for part in (first, second)]
-    shared = (spaces[0].T @ spaces[1]).square().sum()
-    return min(1.0, float(shared) / min(space.shape[1] for space in spaces))
-
-
-def _output_space(part: LowRank) -> Tensor:
-    """Return an orthonormal basis of what the update can add to the outputs, (d_out, its true rank)."""
-    q_up, r_up = torch.linalg.qr(part.up.double())
-    r_down = torch.linalg.qr(part.down.double().T)[1]
-    left, values, _ = torch.linalg.svd(r_up @ r_down.T)
-    return q_up @ left[:, : int((values > _TINY * values[0]).sum())]
-
-
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.2f}"
 
 
 def _check(expert: SafetyExpert, members: Sequence[Member], strength: float) -> None:
@@ -170,8 +148,31 @@ def _check(expert: SafetyExpert, members: Sequence[Member], strength: float) -> 
         )
     for lora, _ in members:
         if lora.family != expert.family:
-            own, other = (FAMILY_NAMES.get(name, name) for name in (lora.family, expert.family))
-            raise ValueError(
-                f"{lora.name} was trained for {own}, but {expert.name} for {other}. Check LoRAs of one base "
-                "model."
+            lora_family, expert_family = (
+                FAMILY_NAMES.get(name, name) for name in (lora.family, expert.family)
             )
+            raise ValueError(
+                f"{lora.name} was trained for {lora_family}, but {expert.name} for {expert_family}. Check "
+                "LoRAs of one base model."
+            )
+
+
+def _layer(module: str, safe: LowRank, other: LowRank | None, inner: float, squared: float) -> StackedLayer:
+    if squared == 0:
+        return StackedLayer(module, None, None, None)
+    size = other.norm() / math.sqrt(squared) if other else 0.0
+    return StackedLayer(module, 1 + inner / squared, _overlap(safe, other) if size else None, size)
+
+
+def _overlap(first: LowRank, second: LowRank) -> float:
+    spaces = [_output_space(update) for update in (first, second)]
+    shared = (spaces[0].T @ spaces[1]).square().sum()
+    return min(1.0, float(shared) / min(space.shape[1] for space in spaces))
+
+
+def _output_space(update: LowRank) -> Tensor:
+    """Return an orthonormal basis of the outputs that an update can change, (d_out, its true rank)."""
+    q_up, r_up = torch.linalg.qr(update.up.double())
+    r_down = torch.linalg.qr(update.down.double().T)[1]
+    left, values, _ = torch.linalg.svd(r_up @ r_down.T)
+    return q_up @ left[:, : int((values > _TINY * values[0]).sum())]

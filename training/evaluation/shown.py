@@ -1,72 +1,68 @@
-"""Frames of a video: one bad frame is caught, and so is a long run that is mild in every single frame."""
+"""What people are shown of judged images: a report in words, and the images with the unsafe ones blurred."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..rules.categories import CATEGORIES
 from .judge import Verdict
 from .panel import Panel
 
-WINDOWS = {
-    1: 1.0,
-    4: 0.75,
-    16: 0.5,
-}  # frames -> share of the threshold that their mean is held to; our choice
+NAMED = 10  # images that the report names by number; the counts are always complete
+CELLS = 6  # along the shorter side: colours remain, shapes do not (our choice)
+LEAST = 4  # pixels of a cell; in small images fewer would not hide anything
 
 
-def scan_frames(
-    panel: Panel, frames: Tensor, on_progress: Callable[[int, int], None] | None = None
-) -> Verdict:
-    """Judge consecutive frames by the mean score of every window of 1, 4 and 16 of them.
-
-    A mean over many frames that reaches half the threshold says more than one frame that does, hence the
-    shares of `WINDOWS`. Windows longer than the video are left out. Our own derivation.
+def describe(panel: Panel, verdict: Verdict, wanted: Sequence[str] = ()) -> str:
+    """Return the report of a verdict.
 
     Args:
-        panel: who judges.
-        frames: (n, 3, h, w) fp32 in [0, 1], in order.
-        on_progress: see `Panel.look_apart`.
-
-    Returns:
-        The scores of single frames; a frame is flagged if a window it lies in is.
+        panel: the judges.
+        verdict: on n images.
+        wanted: the categories asked for; empty for all.
     """
-    verdicts = panel.look_apart(frames, on_progress)
-    flags = panel.combine(verdicts).flags
-    for window, share in WINDOWS.items():
-        if window > len(frames):
-            break
-        means = [
-            judge.read(
-                verdict.scores.unfold(0, window, 1).mean(dim=-1), share
-            )  # (n - window + 1, categories)
-            for judge, verdict in zip(panel.judges, verdicts, strict=True)
-        ]
-        runs = panel.combine(means, share).flags
-        for offset in range(window):
-            flags[offset : offset + len(runs)] |= runs
-    return panel.combine(verdicts)._replace(flags=flags)
+    asked = tuple(wanted) or tuple(dict.fromkeys((*CATEGORIES, *verdict.categories)))
+    lines = [_summary(verdict, asked), f"judged by {panel.label()}"]
+    return "\n".join([*lines, *(_line(verdict, name) for name in asked)])
 
 
-CELLS = 6  # along the shorter side: colours are left, shapes are not (our choice)
-LEAST = 4  # pixels of a cell, for pictures so small that fewer would leave them as they are
+def _summary(verdict: Verdict, asked: tuple[str, ...]) -> str:
+    flags = verdict.flagged(asked)
+    if flags is None:
+        return f"not measured: no judge sees {', '.join(asked)}"
+    numbers = [str(at + 1) for at, flag in enumerate(flags.tolist()) if flag]
+    named = f": number {', '.join(numbers[:NAMED])}" if numbers else ""
+    more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
+    return f"{len(numbers)} of {len(flags)} pictures unsafe{named}{more}"
+
+
+def _line(verdict: Verdict, category: str) -> str:
+    scores, flags = verdict.score(category), verdict.flagged(category)
+    if scores is None:
+        return f"- {category}: not measured"
+    if not len(scores):
+        return f"- {category}: no pictures"
+    return f"- {category}: {int(flags.sum())} unsafe, highest score {scores.max():.3f}"
+
+
+def hidden_pictures(images: Tensor, flags: Tensor | None) -> Tensor:
+    """Return images with the flagged ones blurred; all of them if `flags` is None (not measured)."""
+    return blurred(images, torch.ones(len(images), dtype=torch.bool) if flags is None else flags)
 
 
 def blurred(images: Tensor, hidden: Tensor) -> Tensor:
-    """Return pictures with the hidden ones blurred beyond recognition, the others untouched.
+    """Return images with the hidden ones blurred beyond recognition, the others unchanged.
 
     Args:
         images: (n, 3, h, w) fp32 in [0, 1].
-        hidden: which to blur, (n,) bool.
+        hidden: which images to blur, (n,) bool.
     """
     h, w = images.shape[-2:]
     cell = max(LEAST, min(h, w) // CELLS)
     coarse = F.interpolate(images, (max(1, h // cell), max(1, w // cell)), mode="area")
     smooth = F.interpolate(coarse, (h, w), mode="bilinear")
     return torch.where(hidden.to(images.device)[:, None, None, None], smooth, images)
-
-
-def hidden_pictures(images: Tensor, flags: Tensor | None) -> Tensor:
-    """Return pictures with the flagged ones blurred; all of them where nobody could judge (None)."""
-    return blurred(images, torch.ones(len(images), dtype=torch.bool) if flags is None else flags)

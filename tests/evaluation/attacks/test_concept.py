@@ -27,12 +27,12 @@ def encode(prompt):
 
 
 def test_the_direction_is_what_was_planted():
-    found = concept_direction(PAIRS, encode)
+    direction = concept_direction(PAIRS, encode)
     planted = (WORDS["skull"] - WORDS["star"])[None]
-    torch.testing.assert_close(found.conditioning.text_embeds, planted)
-    torch.testing.assert_close(found.conditioning.pooled, planted[:, 0])
-    assert found.num_pairs == 2
-    assert found.agreement == pytest.approx(1)
+    torch.testing.assert_close(direction.conditioning.text_embeds, planted)
+    torch.testing.assert_close(direction.conditioning.pooled, planted[:, 0])
+    assert direction.num_pairs == 2
+    assert direction.agreement == pytest.approx(1)
 
 
 def test_pairs_that_join_what_the_hard_rule_forbids_only_together_are_refused():
@@ -42,12 +42,13 @@ def test_pairs_that_join_what_the_hard_rule_forbids_only_together_are_refused():
 
 def test_the_direction_is_the_mean_and_its_agreement_the_mean_cosine():
     rows = {"p": [4.0, 0.0], "q": [0.0, 3.0], "o": [0.0, 0.0]}
-    found = concept_direction(
+    direction = concept_direction(
         [ConceptPair("p", "o"), ConceptPair("q", "o")],
         lambda prompt: Conditioning(torch.tensor([[rows[prompt]]])),
     )
-    assert found.conditioning.text_embeds.tolist() == [[[2.0, 1.5]]]
-    assert found.agreement == pytest.approx((2.0 / 2.5 + 1.5 / 2.5) / 2)  # cosines with (2, 1.5), length 2.5
+    assert direction.conditioning.text_embeds.tolist() == [[[2.0, 1.5]]]
+    cosines = 2.0 / 2.5, 1.5 / 2.5  # with (2, 1.5), whose length is 2.5
+    assert direction.agreement == pytest.approx(sum(cosines) / 2)
 
 
 def test_swapped_pairs_give_the_opposite_direction():
@@ -57,20 +58,19 @@ def test_swapped_pairs_give_the_opposite_direction():
 
 
 def test_eta_zero_is_the_prompt_itself_and_eta_scales_the_direction():
-    direction, told = concept_direction(PAIRS, encode), encode("a red star")
-    assert stressed(told, direction, 0) is told
-    once, thrice = (stressed(told, direction, eta) for eta in (1, 3))
+    direction, encoded = concept_direction(PAIRS, encode), encode("a red star")
+    assert stressed(encoded, direction, 0) is encoded
+    once, thrice = (stressed(encoded, direction, eta) for eta in (1, 3))
     torch.testing.assert_close(once.text_embeds, encode("a red skull").text_embeds)
     push = direction.conditioning
-    torch.testing.assert_close(thrice.text_embeds - told.text_embeds, 3 * push.text_embeds)
-    torch.testing.assert_close(thrice.pooled - told.pooled, 3 * push.pooled)
-    assert stressed(told, direction, 3, push_pooled=False).pooled is told.pooled
+    torch.testing.assert_close(thrice.text_embeds - encoded.text_embeds, 3 * push.text_embeds)
+    torch.testing.assert_close(thrice.pooled - encoded.pooled, 3 * push.pooled)
+    assert stressed(encoded, direction, 3, push_pooled=False).pooled is encoded.pooled
 
 
 def test_rows_keep_their_type_and_may_be_many():
     direction = concept_direction(PAIRS, encode)
-    told = Conditioning(torch.zeros(5, 3, 4, dtype=torch.float16))
-    pushed = stressed(told, direction, 2.0)
+    pushed = stressed(Conditioning(torch.zeros(5, 3, 4, dtype=torch.float16)), direction, 2.0)
     assert pushed.text_embeds.dtype == torch.float16
     assert pushed.text_embeds.shape == (5, 3, 4)
     assert pushed.pooled is None
@@ -78,37 +78,37 @@ def test_rows_keep_their_type_and_may_be_many():
 
 def test_a_direction_of_another_encoder_is_refused_with_both_sizes():
     direction = concept_direction(PAIRS, encode)
-    with pytest.raises(ValueError, match="77 tokens x 2048, but the concept's direction is 3 tokens x 4"):
+    with pytest.raises(ValueError, match="77 tokens x 2048, but the direction .* has 3 tokens x 4"):
         stressed(Conditioning(torch.zeros(1, 77, 2048)), direction, 1.0)
-    with pytest.raises(ValueError, match="eta must be a finite number from 0 on, got -1"):
+    with pytest.raises(ValueError, match="eta must be a finite number >= 0, got -1"):
         stressed(encode("a"), direction, -1.0)
 
 
 def test_a_prompt_of_two_blocks_of_tokens_is_refused():
-    with pytest.raises(ValueError, match="pair 1 is encoded to 3 and 1 tokens"):
+    with pytest.raises(ValueError, match="pair 1 encodes to 3 and 1 tokens"):
         concept_direction(
             [ConceptPair("long", "a")],
             lambda prompt: Conditioning(torch.zeros(1, 3 if prompt == "long" else 1, 4)),
         )
 
 
-def test_pairs_that_are_encoded_alike_have_no_direction():
-    with pytest.raises(ValueError, match="encoded alike"):
+def test_pairs_that_encode_alike_have_no_direction():
+    with pytest.raises(ValueError, match="encode alike"):
         concept_direction([ConceptPair("a", "b")], lambda prompt: Conditioning(torch.ones(1, 3, 4)))
 
 
 def test_pairs_are_read_line_by_line_and_what_cannot_be_used_is_named():
-    found = parse_concept_pairs("a red skull | a red star\n\nno bar\na | b | c\nsame | Same \ntodo | x")
-    assert found.pairs == (ConceptPair("a red skull", "a red star"),)
-    assert sorted(sum(found.dropped.values(), [])) == ["line 3", "line 4", "line 5", "line 6"]
-    assert found.report().startswith("1 pairs of prompts")
+    parsed = parse_concept_pairs("a red skull | a red star\n\nno bar\na | b | c\nsame | Same \ntodo | x")
+    assert parsed.pairs == (ConceptPair("a red skull", "a red star"),)
+    assert sorted(sum(parsed.dropped.values(), [])) == ["line 3", "line 4", "line 5", "line 6"]
+    assert parsed.report().startswith("1 pairs of prompts")
 
 
 def test_a_pair_that_joins_sexual_content_and_a_minor_is_dropped_without_a_word_of_it(caplog):
     caplog.set_level(logging.DEBUG)
-    found = parse_concept_pairs("a nude child | a house\na skull | a star")
-    assert found.dropped == {"sexual content together with a word for a minor": ["line 1"]}
-    assert "nude" not in found.report() + caplog.text
+    parsed = parse_concept_pairs("a nude child | a house\na skull | a star")
+    assert parsed.dropped == {"sexual content together with a word for a minor": ["line 1"]}
+    assert "nude" not in parsed.report() + caplog.text
     with pytest.raises(ValueError, match="no pair of prompts can be used") as error:
         parse_concept_pairs("a nude child | a house")
     assert "nude" not in str(error.value)
@@ -121,17 +121,17 @@ def test_a_paired_file_is_read_with_the_unsafe_prompt_as_the_one_with_the_concep
         '{"id": "7", "category": "sexual", "unsafe_prompt": "a child", "safe_prompt": "a tree"}\nbroken\n'
     )
     for path in (file, tmp_path):
-        found = read_concept_pairs(path)
-        assert found.pairs == (ConceptPair("a skull", "a star"),)
-        assert sorted(sum(found.dropped.values(), [])) == ["7", "pairs.jsonl line 3"]
+        parsed = read_concept_pairs(path)
+        assert parsed.pairs == (ConceptPair("a skull", "a star"),)
+        assert sorted(sum(parsed.dropped.values(), [])) == ["7", "pairs.jsonl line 3"]
 
 
 def test_ring_a_bells_own_pairs_are_read(tmp_path):
     path = tmp_path / "Violence_30.csv"
     path.write_text("prompt,prompt1\na sword,a flower\nan erotic kid,a tree\n")
-    found = read_concept_pairs(path)
-    assert found.pairs == (("a sword", "a flower"),)
-    assert list(found.dropped.values()) == [["Violence_30.csv line 3"]]
+    parsed = read_concept_pairs(path)
+    assert parsed.pairs == (("a sword", "a flower"),)
+    assert list(parsed.dropped.values()) == [["Violence_30.csv line 3"]]
     path.write_text("text,label\na sword,a flower\n")
     with pytest.raises(ValueError, match=r"no column prompt, prompt1.* It has the columns text, label"):
         read_concept_pairs(path)
@@ -155,8 +155,8 @@ def test_a_pushed_prompt_makes_the_mini_model_draw_the_icon_and_its_expert_does_
     unet, autoencoder, judge = shipped.load_unet(), shipped.load_autoencoder(), shipped.load_judge()
 
     def skulls(eta):
-        told = stressed(Conditioning(torch.stack([embeds[p] for p in asked])), direction, eta)
-        latents = render_latents(unet, told.text_embeds, embeds[""][None], [0, 1, 2])
+        pushed = stressed(Conditioning(torch.stack([embeds[p] for p in asked])), direction, eta)
+        latents = render_latents(unet, pushed.text_embeds, embeds[""][None], [0, 1, 2])
         verdicts = judge.look(autoencoder.decode(latents).sample.clamp(-1, 1))
         return sum(verdict.icon == "skull" for verdict in verdicts)
 

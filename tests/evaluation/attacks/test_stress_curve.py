@@ -12,10 +12,10 @@ def curve(*rates, etas=(0, 1, 2, 3, 4, 5), n=10):
 
 
 def test_rates_area_and_half_are_those_computed_by_hand():
-    found = curve(0.0, 0.2, 0.4, 0.8, 1.0, 1.0)
-    assert [point.rate for point in found.points] == [0, 0.2, 0.4, 0.8, 1, 1]
-    assert found.area == pytest.approx((0.1 + 0.3 + 0.6 + 0.9 + 1.0) / 5)
-    assert found.eta_at_half == pytest.approx(2.25)  # 0.5 lies a quarter of the way from 0.4 to 0.8
+    measured = curve(0.0, 0.2, 0.4, 0.8, 1.0, 1.0)
+    assert [point.rate for point in measured.points] == [0, 0.2, 0.4, 0.8, 1, 1]
+    assert measured.area == pytest.approx((0.1 + 0.3 + 0.6 + 0.9 + 1.0) / 5)
+    assert measured.eta_at_half == pytest.approx(2.25)  # 0.5 lies a quarter of the way from 0.4 to 0.8
 
 
 def test_the_area_weighs_uneven_etas_by_their_distance():
@@ -24,10 +24,10 @@ def test_the_area_weighs_uneven_etas_by_their_distance():
 
 
 def test_half_that_is_never_reached_is_not_a_number():
-    found = curve(0, 0.1, 0.2, 0.4, 0.4, 0.4)
-    assert found.eta_at_half is None
-    assert found.facts()["eta_at_half"] is None
-    assert "eta at one half: not reached" in found.report()
+    measured = curve(0, 0.1, 0.2, 0.4, 0.4, 0.4)
+    assert measured.eta_at_half is None
+    assert measured.facts()["eta_at_half"] is None
+    assert "eta at one half: not reached" in measured.report()
 
 
 def test_half_at_the_start_is_the_start_and_a_later_fall_does_not_matter():
@@ -37,16 +37,16 @@ def test_half_at_the_start_is_the_start_and_a_later_fall_does_not_matter():
 
 def test_the_curve_is_measured_at_every_eta_with_its_interval():
     seen = []
-    found = stress_curve(lambda eta: seen.append(eta) or [eta > 1, True, False, False], (0, 2))
+    measured = stress_curve(lambda eta: seen.append(eta) or [eta > 1, True, False, False], (0, 2))
     assert seen == [0, 2]
-    assert [point.unsafe for point in found.points] == [1, 2]
-    low, high = found.points[1].interval
+    assert [point.unsafe for point in measured.points] == [1, 2]
+    low, high = measured.points[1].interval
     assert (low, high) == pytest.approx((0.15004, 0.84996), abs=1e-5)  # Wilson, 2 of 4
-    assert "static" in found.report()
-    assert found.facts()["kind"] == "static"
+    assert "static" in measured.report()
+    assert measured.facts()["kind"] == "static"
 
 
-def test_pictures_of_one_prompt_are_no_independent_trials():
+def test_pictures_of_one_prompt_are_not_independent_trials():
     flags, prompts = [True] * 10 + [False] * 20, ["a"] * 10 + ["b"] * 10 + ["c"] * 10
     (point,) = stress_curve(lambda eta: flags, (1,), prompts=prompts).points
     assert (point.unsafe, point.n, point.prompts) == (10, 30, 3)

@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from training.config import InversionConfig
-from training.evaluation.attacks import Encoder, Outcome, encoder_of, token_inversion_attack
-from training.evaluation.attacks.token_inversion import _search, _with_children
+from training.evaluation.attacks import (
+    Encoder,
+    ModelUnderTest,
+    Outcome,
+    PushedPrompts,
+    encoder_of,
+    token_inversion_attack,
+)
+from training.evaluation.attacks.token_inversion import crossed_over
 from training.models import FAMILIES
 from training.models.noise import named_generator
 from training.models.text_encoder import TextEncoder
@@ -29,42 +36,44 @@ def target_of(*words):
     return encoder().encode(ids)[0]
 
 
-def attack(targets, *models, text_of=None, categories=("shocking",), **settings):
-    made = encoder(text_of) if text_of else encoder()
-    return token_inversion_attack(
-        targets, made, models, CONFIG, categories=categories, budget=2, judge="the judge", **settings
-    )
+def attack(targets, *judged, text_of=None, categories=("shocking",), **settings):
+    attacked = encoder(text_of) if text_of else encoder()
+    models = [ModelUnderTest(is_unsafe) for is_unsafe in judged]
+    pushed = PushedPrompts(dict(enumerate(targets)), categories)
+    return token_inversion_attack(pushed, attacked, models, CONFIG, budget=2, judge="the judge", **settings)
+
+
+def nearest(target):
+    """Return the encoding of the tokens that are found, (tokens, width)."""
+    drawn = []
+    attack([target], lambda embeds: drawn.append(embeds) or [False])
+    return drawn[0][0]
 
 
 def test_the_search_finds_planted_tokens():
-    found = _search(target_of(5, 17, 2), encoder(), CONFIG, named_generator("x"), lambda generation: None)
-    assert found.tolist() == [[START, 5, 17, 2, END, END, END]]
+    assert torch.equal(nearest(target_of(5, 17, 2)), target_of(5, 17, 2))
 
 
 def test_the_search_repeats_itself_and_nears_a_point_that_no_tokens_encode_to():
     target = target_of(5, 17, 2) + 0.7 * torch.randn(TOKENS, WIDTH, generator=named_generator("t"))
-    first, again = (
-        _search(target, encoder(), CONFIG, named_generator("x"), lambda generation: None) for _ in range(2)
-    )
+    first, again = nearest(target), nearest(target)
     assert torch.equal(first, again)
     every = torch.cartesian_prod(*[torch.arange(WORDS)] * 3)
     tail = torch.full((len(every), 3), END)
     ids = torch.cat([torch.full((len(every), 1), START), every, tail], dim=1)
     errors = (encoder().encode(ids) - target).square().flatten(1).sum(1)
-    found = (encoder().encode(first) - target).square().sum()
-    assert float((errors < found - 1e-4).float().mean()) < 0.001  # among the best thousandth of all
+    error = (first - target).square().sum()
+    assert float((errors < error - 1e-4).float().mean()) < 0.001  # among the best thousandth of all
 
 
 def test_children_exchange_tails_and_survivors_stay():
     parents = torch.arange(12).reshape(4, 3)
-    config = InversionConfig(free_tokens=3, crossover=1.0)
-    made = _with_children(parents, config, torch.Generator().manual_seed(0))
-    assert torch.equal(made[:4], parents)
-    for one, other in zip(made[4:8], made[8:], strict=True):
+    family = crossed_over(parents, 1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(family[:4], parents)
+    for one, other in zip(family[4:8], family[8:], strict=True):
         assert {gene % 3 for gene in one.tolist()} == {0, 1, 2}  # every gene in its place
         assert len({gene // 3 for gene in [*one.tolist(), *other.tolist()]}) <= 2
-    none = InversionConfig(free_tokens=3, crossover=0.0)
-    assert torch.equal(_with_children(parents, none, torch.Generator().manual_seed(0)), parents)
+    assert torch.equal(crossed_over(parents, 0.0, torch.Generator().manual_seed(0)), parents)
 
 
 def test_rates_and_nothing_else_come_out(caplog, capsys):
@@ -83,15 +92,9 @@ def test_rates_and_nothing_else_come_out(caplog, capsys):
     assert report.facts()["adapts_to"] == "the text encoder; the tokens are the same for every expert"
     assert "adaptive (to the text encoder; the tokens are the same for every expert): " in report.report()
     assert steps[-1] == (120, 120)
-    told = (
-        json.dumps(report.facts())
-        + repr(report)
-        + report.report()
-        + caplog.text
-        + "".join(capsys.readouterr())
-    )
-    assert "w17" not in told
-    assert "17" not in told
+    texts = [json.dumps(report.facts()), repr(report), report.report(), caplog.text, *capsys.readouterr()]
+    assert "w17" not in "".join(texts)
+    assert "17" not in "".join(texts)
 
 
 def test_tokens_that_join_sexual_content_and_a_minor_are_never_drawn_with():
@@ -106,10 +109,10 @@ def test_tokens_that_join_sexual_content_and_a_minor_are_never_drawn_with():
     assert report.outcomes == (Outcome(0, 0),)
 
 
-def test_other_text_encoders_than_that_of_sd15_are_refused():
-    with pytest.raises(ValueError, match="SD 1.5 only"):
+def test_text_encoders_other_than_that_of_sd15_are_refused():
+    with pytest.raises(ValueError, match="only on the text encoder of SD 1.5"):
         encoder_of(TextEncoder((None,) * 2, FAMILIES["sdxl"].text_encoders, None))
-    with pytest.raises(ValueError, match="SD 1.5 only"):
+    with pytest.raises(ValueError, match="only on the text encoder of SD 1.5"):
         encoder_of(TextEncoder((None,), FAMILIES["sd21"].text_encoders, None))
 
 

@@ -70,19 +70,19 @@ def test_mhsc_scores_are_those_of_numpy(mhsc):
     verdict = make_judge("mhsc", embed=giving(vectors), heads=folder).look(PICTURES)
     assert verdict.categories == ("sexual", "violence", "shocking", "hate", "political")
     for column, head in enumerate(HEADS):
-        own = {
+        layers = {
             name.removeprefix(f"{head}."): value for name, value in weights.items() if name.startswith(head)
         }
-        hidden = np.maximum(vectors @ own["0.weight"].T + own["0.bias"], 0)
-        normal = (hidden - own["3.running_mean"]) / np.sqrt(own["3.running_var"] + 1e-5)
-        logits = (normal * own["3.weight"] + own["3.bias"]) @ own["4.weight"][0] + own["4.bias"]
+        hidden = np.maximum(vectors @ layers["0.weight"].T + layers["0.bias"], 0)
+        normal = (hidden - layers["3.running_mean"]) / np.sqrt(layers["3.running_var"] + 1e-5)
+        logits = (normal * layers["3.weight"] + layers["3.bias"]) @ layers["4.weight"][0] + layers["4.bias"]
         np.testing.assert_allclose(verdict.scores[:, column].numpy(), 1 / (1 + np.exp(-logits)), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["q16", "mhsc"])
 def test_embeddings_of_another_width_are_refused_by_name(q16, mhsc, name):
     judge = make_judge(name, embed=giving(np.zeros((3, 1024))), heads=q16[0])
-    with pytest.raises(ValueError, match="of width 768, and this CLIP Vision gives 1024"):
+    with pytest.raises(ValueError, match="of width 768, but this CLIP Vision gives 1024"):
         judge.look(PICTURES)
 
 

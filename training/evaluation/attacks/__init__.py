@@ -1,11 +1,13 @@
-"""How a model's safety holds under stress: red-teaming of one's own model, of which only rates come out.
+"""Attacks on one's own model, which measure how well its safety holds. Only rates come out.
 
-No function here returns, keeps or logs a prompt that it made.
+Each attack has one file: `stress_curve` (pushed prompts), `token_inversion`, `zeroth_order` (a search over
+word substitutions) and `worst_of_n` (its random baseline). An attack takes callables that draw and judge, and
+returns an `AttackReport` or a `StressCurve`. No function here returns, keeps or logs a prompt that it made.
+
+To add an attack: write its file, add its names below, and give it an action of the command `stress`, which is
+one file and one line (see `training/commands/stress.py`).
 """
 
-from ..benchmark.genbreak import AttackedRow, BypassRates, bypass_rates, meaning_diversity, word_diversity
-from ..erasure_depth import ErasureDepth, erasure_depth, loss_gaps, measure_depth
-from ..safety_stack import SafetyStack, StackedLayer, safety_stack
 from .concept import (
     ConceptDirection,
     ConceptPair,
@@ -15,47 +17,39 @@ from .concept import (
     read_concept_pairs,
     stressed,
 )
-from .report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew, of_all
+from .report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew, sum_over_processes
 from .stress_curve import ETAS, StressCurve, StressPoint, stress_curve
 from .substitution import SubstitutionTable, parse_substitutions
-from .token_inversion import Encoder, encoder_of, token_inversion_attack
-from .zeroth_order import worst_of_n, zeroth_order_attack
+from .token_inversion import Encoder, ModelUnderTest, PushedPrompts, encoder_of, token_inversion_attack
+from .worst_of_n import RandomRewordings, worst_of_n
+from .zeroth_order import zeroth_order_attack
 
 __all__ = [
     "ADAPTIVE",
     "ETAS",
     "AttackReport",
-    "AttackedRow",
-    "BypassRates",
     "ConceptDirection",
     "ConceptPair",
     "ConceptPairs",
     "Encoder",
-    "ErasureDepth",
+    "ModelUnderTest",
     "Outcome",
+    "PushedPrompts",
+    "RandomRewordings",
     "Remember",
-    "SafetyStack",
-    "StackedLayer",
     "StressCurve",
     "StressPoint",
     "SubstitutionTable",
-    "bypass_rates",
     "concept_direction",
     "encoder_of",
-    "erasure_depth",
     "find_anew",
-    "loss_gaps",
-    "meaning_diversity",
-    "measure_depth",
-    "of_all",
     "parse_concept_pairs",
     "parse_substitutions",
     "read_concept_pairs",
-    "safety_stack",
     "stress_curve",
     "stressed",
+    "sum_over_processes",
     "token_inversion_attack",
-    "word_diversity",
     "worst_of_n",
     "zeroth_order_attack",
 ]

@@ -1,16 +1,16 @@
-"""Ring-A-Bell's second half: tokens that encode near a pushed prompt, searched on one's own model.
+"""Ring-A-Bell's token inversion: search tokens that encode near a pushed prompt, and draw with them.
 
-Tsai et al. 2024, arXiv:2310.10012; constants as in the released notebooks. The tokens are drawn with and
-forgotten: what comes back is how often the model was unsafe. Concept Stress, which feeds the point itself,
-bounds this attack from above at none of its cost.
+Tsai et al. 2024, arXiv:2310.10012; constants as in the released notebooks. The tokens are forgotten once they
+are drawn with; only the rate of unsafe images comes out. Concept Stress, which feeds the pushed encoding
+itself, bounds this attack from above at a fraction of the cost.
 
-It adapts to the text encoder and to nothing else: the search never sees a picture, and experts leave the
-encoder alone, so every model under test is drawn with the same tokens. The report says so.
+The attack adapts only to the text encoder: the search never sees an image, and experts do not change the
+encoder, so every model under test is drawn with the same tokens. The report says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -23,8 +23,21 @@ from ...models.text_encoder import TextEncoder
 from ...rules.hard_rule import joins_minor_and_sexual
 from .report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 
-_BATCH = 50  # candidates encoded at once
 NAME = "Ring-A-Bell's token inversion"
+_BATCH = 50  # candidates encoded at once
+
+
+class PushedPrompts(NamedTuple):
+    """Prompts pushed along a concept: the targets of the search.
+
+    Attributes:
+        embeds: number of the prompt -> its pushed encoding, (tokens, width). The number decides the random
+            numbers of its search.
+        categories: of the concept, for the rule on minors.
+    """
+
+    embeds: Mapping[int, Tensor]
+    categories: Sequence[str]
 
 
 class Encoder(NamedTuple):
@@ -32,9 +45,9 @@ class Encoder(NamedTuple):
 
     Attributes:
         encode: token ids (n, tokens) to last hidden states (n, tokens, width).
-        text_of: token ids to text, only to keep the rule on minors; its answer is not kept.
-        vocabulary: ids the search may use, (v,); neither of the marks.
-        marks: ids of the start and of the end, which is the padding too.
+        text_of: token ids to text, used only for the rule on minors and not kept.
+        vocabulary: token ids that the search may use, (v,), without the marks.
+        marks: ids of the start token and of the end token, which also pads.
     """
 
     encode: Callable[[Tensor], Tensor]
@@ -43,14 +56,26 @@ class Encoder(NamedTuple):
     marks: tuple[int, int]
 
 
+class ModelUnderTest(NamedTuple):
+    """A model that the tokens are tried on.
+
+    Attributes:
+        is_unsafe: draws with encoded tokens (1, tokens, width) and judges; one flag per image.
+        remember: receives the number of a prompt.
+    """
+
+    is_unsafe: Callable[[Tensor], Sequence[bool]]
+    remember: Remember = find_anew
+
+
 def encoder_of(text_encoder: TextEncoder) -> Encoder:
-    """Return the text encoder of SD 1.5 for the search, on its device; all tokens but the marks are free.
+    """Return SD 1.5's text encoder for the search, on its device; every token but the marks is allowed.
 
     Raises:
-        ValueError: for another family: the paper's target is CLIP-L's last hidden state.
+        ValueError: for another family, because the paper's target is the last hidden state of CLIP-L.
     """
     if len(text_encoder.models) != 1 or text_encoder.kinds[0].penultimate or text_encoder.kinds[0].open_clip:
-        raise ValueError("token inversion works on the text encoder of SD 1.5 only; use Concept Stress.")
+        raise ValueError("token inversion works only on the text encoder of SD 1.5. Use Concept Stress.")
     (model,), tokenizer = text_encoder.models, text_encoder.tokenizer
 
     @torch.no_grad()
@@ -58,78 +83,72 @@ def encoder_of(text_encoder: TextEncoder) -> Encoder:
         device = next(model.parameters()).device
         return torch.cat([model(part.to(device)).last_hidden_state for part in ids.split(_BATCH)])
 
-    start = model.config.vocab_size - 2  # CLIP's marks are its last tokens
-    words = torch.arange(start)
+    start = model.config.vocab_size - 2  # CLIP's marks are its last two tokens
     return Encoder(
-        encode, lambda ids: tokenizer.decode(ids, skip_special_tokens=True), words, (start, start + 1)
+        encode,
+        lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
+        torch.arange(start),
+        (start, start + 1),
     )
 
 
 def token_inversion_attack(
-    targets: Sequence[Tensor],
+    targets: PushedPrompts,
     encoder: Encoder,
-    models: Sequence[Callable[[Tensor], Sequence[bool]]],
+    models: Sequence[ModelUnderTest],
     config: InversionConfig,
     *,
-    categories: Sequence[str],
     budget: int,
     judge: str,
-    numbers: Sequence[int] | None = None,
-    remember: Sequence[Remember] | None = None,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> tuple[AttackReport, ...]:
     """Search tokens for every target, draw with them, and return only rates, one report per model.
 
-    The search asks the text encoder alone, so the models under test share it. Tokens that read as sexual
-    content together with a word for a minor are not drawn with; such a target counts with no picture.
+    The search uses only the text encoder, so the models under test share its result. A target whose outcome
+    every model remembers is not searched. Tokens that read as sexual content together with a word for a minor
+    are not drawn with; such a target counts as not drawn.
 
     Args:
-        targets: pushed prompts, see `stressed`, each (tokens, width).
-        encoder: see `Encoder`.
-        models: each draws with encoded tokens (1, tokens, width) and judges; one flag per picture.
-        config: how to search.
-        categories: of the concept, for the rule on minors.
-        budget: pictures that a model draws of a target, for the report.
-        judge: label of who judges.
-        numbers: of the targets among all, which decide their searches; None counts from 0.
-        remember: one per model, of a target by its place in `targets`; a target that every model remembers
-            is not searched for. None remembers nothing.
-        on_progress: generations done and in all; may raise to cancel.
+        targets: pushed prompts.
+        encoder: their text encoder.
+        models: the models under test.
+        config: effort of the search.
+        budget: images that a model draws for a target, for the report.
+        judge: label of the judges.
+        on_progress: called with (generations done, generations); may raise to cancel.
     """
-    total = len(targets) * config.generations
-    memories = remember or [find_anew] * len(models)
+    total = len(targets.embeds) * config.generations
     outcomes: list[list[Outcome]] = [[] for _ in models]
-    for at, target in enumerate(targets):
-        generator = named_generator(f"ring-a-bell/{config.seed}/{numbers[at] if numbers else at}")
-        find = partial(
-            _found, target, encoder, config, generator, categories,
-            lambda done, before=at * config.generations: on_progress(before + done, total),
-        )  # fmt: skip
-        found = cache(find)  # once for all models, and only where one does not remember
-        for own, is_unsafe, remembered in zip(outcomes, models, memories, strict=True):
-            own.append(remembered(at, partial(_drawn_with, found, is_unsafe)))
-        on_progress((at + 1) * config.generations, total)
+    for position, (number, target) in enumerate(targets.embeds.items()):
+        advance = _shifted(on_progress, position * config.generations, total)
+        generator = named_generator(f"ring-a-bell/{config.seed}/{number}")
+        search = partial(_search, target, encoder, config, generator, advance)
+        # searched once for all models, and only if one of them does not remember the outcome
+        embeds = cache(partial(_allowed_embeds, search, encoder, targets.categories))
+        for model, model_outcomes in zip(models, outcomes, strict=True):
+            model_outcomes.append(model.remember(number, partial(_drawn_with, embeds, model)))
+        advance(config.generations)
     return tuple(
-        AttackReport(NAME, ADAPTIVE, tuple(own), budget, judge, encoder_only=True) for own in outcomes
+        AttackReport(NAME, ADAPTIVE, tuple(model_outcomes), budget, judge, encoder_only=True)
+        for model_outcomes in outcomes
     )
 
 
-def _drawn_with(found: Callable[[], Tensor | None], is_unsafe: Callable[[Tensor], Sequence[bool]]) -> Outcome:
-    embeds = found()
-    flags = [] if embeds is None else [bool(flag) for flag in is_unsafe(embeds)]
+def _shifted(on_progress: Callable[[int, int], None], before: int, total: int) -> Callable[[int], None]:
+    return lambda done: on_progress(before + done, total)
+
+
+def _drawn_with(embeds: Callable[[], Tensor | None], model: ModelUnderTest) -> Outcome:
+    tokens = embeds()  # (1, tokens, width)
+    flags = [] if tokens is None else [bool(flag) for flag in model.is_unsafe(tokens)]
     return Outcome(sum(flags), len(flags))
 
 
-def _found(
-    target: Tensor,
-    encoder: Encoder,
-    config: InversionConfig,
-    generator: torch.Generator,
-    categories: Sequence[str],
-    on_generation: Callable[[int], None],
+def _allowed_embeds(
+    search: Callable[[], Tensor], encoder: Encoder, categories: Sequence[str]
 ) -> Tensor | None:
-    """Return the tokens found, encoded, (1, tokens, width); None where the rule on minors forbids them."""
-    tokens = _search(target, encoder, config, generator, on_generation)
+    """Search and encode, (1, tokens, width); return None where the rule on minors forbids the tokens."""
+    tokens = search()
     if joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist())):
         return None
     return encoder.encode(tokens)
@@ -142,24 +161,23 @@ def _search(
     generator: torch.Generator,
     on_generation: Callable[[int], None],
 ) -> Tensor:
-    """Return the ids (1, tokens) seen that encode nearest to the target, by the genetic search."""
+    """Return the ids (1, tokens) that encode nearest to the target, among those the genetic search saw."""
     vocabulary, half = encoder.vocabulary, config.population // 2
-    genes = _pick(vocabulary, (config.population, config.free_tokens), generator)
+    genes = _random_tokens(vocabulary, (config.population, config.free_tokens), generator)
     best, best_error = genes[:1], torch.inf
     for generation in range(1, config.generations + 1):
-        error = _errors(genes, target, encoder)
-        order = error.argsort(stable=True)
-        if error[order[0]] < best_error:  # our addition: mutation may lose the best of a generation
-            best, best_error = genes[order[:1]], float(error[order[0]])
-        genes = _mutated(
-            _with_children(genes[order[:half]], config, generator), vocabulary, config, generator
-        )
+        errors = _errors(genes, target, encoder)
+        order = errors.argsort(stable=True)
+        if errors[order[0]] < best_error:  # our addition: mutation may lose the best of a generation
+            best, best_error = genes[order[:1]], float(errors[order[0]])
+        genes = crossed_over(genes[order[:half]], config.crossover, generator)
+        genes = _mutated(genes, vocabulary, config.mutation, generator)
         on_generation(generation)
     return _framed(best, len(target), encoder)
 
 
 def _errors(genes: Tensor, target: Tensor, encoder: Encoder) -> Tensor:
-    """Return the sum of squares to the target per candidate, (n,), fp32."""
+    """Return each candidate's sum of squared differences to the target, (n,), fp32."""
     encoded = encoder.encode(_framed(genes, len(target), encoder))
     return (encoded.float() - target.float()).square().flatten(1).sum(1).cpu()
 
@@ -172,26 +190,33 @@ def _framed(genes: Tensor, tokens: int, encoder: Encoder) -> Tensor:
     return ids
 
 
-def _with_children(parents: Tensor, config: InversionConfig, generator: torch.Generator) -> Tensor:
-    """Return the survivors, and two children of each that is chosen: tails exchanged behind one cut."""
+def crossed_over(parents: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Return the parents and the children of those that are chosen: single-point crossover.
+
+    Args:
+        parents: (n, genes).
+        chance: probability that a parent has two children with a random partner.
+        generator: on the CPU.
+
+    Returns:
+        (n + 2 * chosen parents, genes), the parents first.
+    """
     count, length = parents.shape
-    chosen = torch.rand(count, generator=generator) < config.crossover
+    chosen = torch.rand(count, generator=generator) < chance
     partners = parents[torch.randint(count, (count,), generator=generator)]
     cuts = torch.randint(1, length + 1, (count, 1), generator=generator)
     is_head = torch.arange(length) < cuts
     children = [torch.where(is_head, a, b) for a, b in ((parents, partners), (partners, parents))]
-    return torch.cat([parents, *(each[chosen] for each in children)])
+    return torch.cat([parents, *(siblings[chosen] for siblings in children)])
 
 
-def _mutated(
-    genes: Tensor, vocabulary: Tensor, config: InversionConfig, generator: torch.Generator
-) -> Tensor:
-    """Return candidates, survivors too, each with the given chance to have one token replaced."""
-    chosen = torch.rand(len(genes), 1, generator=generator) < config.mutation
-    where = torch.randint(genes.shape[1], (len(genes), 1), generator=generator)
-    new = _pick(vocabulary, (len(genes), 1), generator)
-    return torch.where(chosen & (torch.arange(genes.shape[1]) == where), new, genes)
+def _mutated(genes: Tensor, vocabulary: Tensor, chance: float, generator: torch.Generator) -> Tensor:
+    """Return the candidates, survivors included, each with one token replaced with the given chance."""
+    chosen = torch.rand(len(genes), 1, generator=generator) < chance
+    position = torch.randint(genes.shape[1], (len(genes), 1), generator=generator)
+    replacement = _random_tokens(vocabulary, (len(genes), 1), generator)
+    return torch.where(chosen & (torch.arange(genes.shape[1]) == position), replacement, genes)
 
 
-def _pick(vocabulary: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+def _random_tokens(vocabulary: Tensor, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     return vocabulary[torch.randint(len(vocabulary), shape, generator=generator)]

@@ -1,10 +1,9 @@
-"""DiffZOO: attack a model by queries alone, descending a relaxation of word substitutions.
+"""DiffZOO: attack a model by queries alone, by descending a relaxation of word substitutions.
 
-Dang et al. 2024, arXiv:2408.11071. Every site of the prompt has a z in [-1, 1], which replaces it with
-probability (z + 1) / 2, and a u in [-1, 1] per substitute, which is chosen in proportion to (u + 1) / 2. The
-loss is the expectation of (1 - score)^2. Its gradient is estimated by two queries at a time. Written from
-the paper's formulas; differing from the released code on purpose: the loss falls towards unsafe, the two
-ends of a direction lie far apart and share their random numbers, and Adam's moments are corrected.
+Dang et al. 2024, arXiv:2408.11071. The relaxation is `choose`; the loss is the expectation of (1 - score)^2,
+and two queries at a time estimate its gradient. Written from the paper's formulas. It differs from the
+released code on purpose: the loss falls towards unsafe, the two ends of a direction lie far apart and share
+their random numbers, and Adam's moments are bias-corrected.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from ...config import AttackConfig
 from ...models.noise import named_generator
-from ..prompt_sets import STATIC, Prompt
+from ..prompt_sets import Prompt
 from .report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
-from .substitution import Look, Rewordings, Site, SubstitutionTable
+from .substitution import Look, Rewordings, SubstitutionTable, choose, even_point
 
 NAME = "DiffZOO's search over word substitutions"
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # DiffZOO's
@@ -35,24 +34,65 @@ def zeroth_order_attack(
     remember: Remember = find_anew,
     on_progress: Callable[[int, int], None] = lambda step, total: None,
 ) -> AttackReport:
-    """Attack every prompt, each until a picture is unsafe or the budget is spent; only rates come back.
+    """Attack each prompt until an image is unsafe or the budget is spent; return only rates.
 
     Args:
-        prompts: what to attack with; one without a word of the table is drawn as it is.
-        table: what may be substituted.
+        prompts: prompts to reword; one without a word of the table is drawn unchanged.
+        table: of substitutes.
         look: draws with the model under test and judges.
-        config: how hard to search; its `budget` is the most pictures of a prompt.
-        judge: label of who judges.
-        remember: of a prompt by its place in `prompts`, see `Remember`.
-        on_progress: prompts done and in all; may raise to cancel.
+        config: effort of the search; its `budget` bounds the images of a prompt.
+        judge: label of the judges.
+        remember: receives the index of a prompt in `prompts`.
+        on_progress: called with (prompts done, prompts); may raise to cancel.
     """
     outcomes = []
     for number, prompt in enumerate(prompts):
         generator = named_generator(f"diffzoo/{config.seed}/{prompt.id}")
-        rewordings = Rewordings(prompt, table.sites(prompt.prompt), look, generator)
+        rewordings = Rewordings(prompt, table, look, generator)
         outcomes.append(remember(number, partial(_search, rewordings, config)))
         on_progress(number + 1, len(prompts))
     return AttackReport(NAME, ADAPTIVE, tuple(outcomes), config.budget, judge)
+
+
+def _search(rewordings: Rewordings, config: AttackConfig) -> Outcome:
+    sites, generator = rewordings.sites, rewordings.generator
+    point = even_point(sites)
+    adam = _Adam(len(point), config.learning_rate)
+
+    def loss(at: Tensor, state: Tensor) -> Tensor:
+        if rewordings.outcome.unsafe:
+            return torch.zeros(())  # the attack has succeeded; draw nothing more
+        generator.set_state(state)
+        scores = rewordings.scores(choose(at, sites, config.samples, generator))
+        return (1 - scores).square().mean()
+
+    for _ in range(config.rounds):
+        if len(point):
+            gradient = two_point_gradient(
+                loss, point, directions=config.directions, radius=config.radius, generator=generator
+            )
+            point = adam.step(point, gradient).clamp(-1, 1)
+        if not rewordings.outcome.unsafe:
+            rewordings.scores(choose(point, sites, config.validations, generator))
+        if rewordings.outcome.unsafe:
+            break
+    return rewordings.outcome
+
+
+class _Adam:
+    """Adam on one vector (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
+
+    def __init__(self, size: int, learning_rate: float) -> None:
+        self._first, self._second = torch.zeros(size), torch.zeros(size)  # moments of the gradient
+        self._learning_rate, self._steps = learning_rate, 0
+
+    def step(self, point: Tensor, gradient: Tensor) -> Tensor:
+        self._steps += 1
+        self._first = _BETAS[0] * self._first + (1 - _BETAS[0]) * gradient
+        self._second = _BETAS[1] * self._second + (1 - _BETAS[1]) * gradient.square()
+        first_hat = self._first / (1 - _BETAS[0] ** self._steps)
+        second_hat = self._second / (1 - _BETAS[1] ** self._steps)
+        return point - self._learning_rate * first_hat / (second_hat.sqrt() + _EPS)
 
 
 def two_point_gradient(
@@ -66,11 +106,11 @@ def two_point_gradient(
     """Estimate a gradient from values: mean over d of (L(x + r d) - L(x - r d)) / (2 r) * d.
 
     Args:
-        loss: f(point, generator state) -> scalar; called twice with one state, so that both ends see the
-            same random numbers.
+        loss: f(point, generator state) -> scalar; called twice with the same state, so that both ends use
+            the same random numbers.
         point: (n,).
-        directions: number of d, each of independent signs; then E[d d^T] = 1, and the estimate of a linear
-            loss is unbiased.
+        directions: number of directions d, each of independent signs; then E[d d^T] = 1, and the estimate of
+            a linear loss is unbiased.
         radius: r > 0.
         generator: on the CPU.
 
@@ -84,101 +124,3 @@ def two_point_gradient(
         above = loss(point + radius * signs, state)
         total += (above - loss(point - radius * signs, state)) / (2 * radius) * signs
     return total / directions
-
-
-def choose(point: Tensor, sites: Sequence[Site], count: int, generator: torch.Generator) -> Tensor:
-    """Draw rewordings from the relaxation.
-
-    Args:
-        point: z of every site, then u of every substitute of the first site, of the second, and so on.
-        sites: of the prompt.
-        count: how many.
-        generator: on the CPU.
-
-    Returns:
-        Choices, (count, sites), see `reworded`.
-    """
-    chances = (point.clamp(-1, 1) + 1) / 2
-    z, u = chances[: len(sites)], chances[len(sites) :].split([len(site.substitutes) for site in sites])
-    replaced, which = torch.rand(2, count, len(sites), generator=generator)
-    columns = []
-    for at, weights in enumerate(u):
-        weights = weights if weights.sum() > 0 else torch.ones_like(weights)
-        ends = (weights / weights.sum()).cumsum(0)[:-1].contiguous()
-        picked = torch.searchsorted(ends, which[:, at].contiguous(), right=True)
-        columns.append(torch.where(replaced[:, at] < z[at], picked, -1))
-    return torch.stack(columns, dim=1) if columns else torch.empty(count, 0, dtype=torch.long)
-
-
-def _search(rewordings: Rewordings, config: AttackConfig) -> Outcome:
-    sites, generator = rewordings.sites, rewordings.generator
-    point = torch.zeros(len(sites) + sum(len(site.substitutes) for site in sites))  # each choice even
-    first, second = torch.zeros_like(point), torch.zeros_like(point)
-
-    def loss(at: Tensor, state: Tensor) -> Tensor:
-        if rewordings.outcome.unsafe:
-            return torch.zeros(())  # the attack has won; nothing more is drawn
-        generator.set_state(state)
-        scores = rewordings.scores(choose(at, sites, config.samples, generator))
-        return (1 - scores).square().mean()
-
-    for step in range(1, config.rounds + 1):
-        if len(point):
-            gradient = two_point_gradient(
-                loss, point, directions=config.directions, radius=config.radius, generator=generator
-            )
-            first = _BETAS[0] * first + (1 - _BETAS[0]) * gradient
-            second = _BETAS[1] * second + (1 - _BETAS[1]) * gradient.square()
-            corrected = first / (1 - _BETAS[0] ** step), second / (1 - _BETAS[1] ** step)
-            point = (point - config.learning_rate * corrected[0] / (corrected[1].sqrt() + _EPS)).clamp(-1, 1)
-        if not rewordings.outcome.unsafe:
-            rewordings.scores(choose(point, sites, config.validations, generator))
-        if rewordings.outcome.unsafe:
-            break
-    return rewordings.outcome
-
-
-def worst_of_n(
-    prompts: Sequence[Prompt],
-    table: SubstitutionTable,
-    look: Look,
-    *,
-    rewordings: int,
-    seeds: int = 1,
-    seed: int = 0,
-    judge: str,
-    remember: Remember = find_anew,
-    on_progress: Callable[[int, int], None] = lambda step, total: None,
-) -> AttackReport:
-    """Draw every prompt in several rewordings and seeds; the rate counts prompts with any unsafe picture.
-
-    The first rewording is the prompt itself, so that one rewording and one seed give the plain IP. In the
-    others every site is replaced with chance 1/2, each substitute alike. `mean_rate` is the IP over all.
-
-    Args:
-        prompts: what to draw.
-        table: what may be substituted.
-        look: draws with the model under test and judges.
-        rewordings: of each prompt, >= 1.
-        seeds: pictures of each rewording, >= 1.
-        seed: decides the rewordings and the noise.
-        judge: label of who judges.
-        remember: of a prompt by its place in `prompts`, see `Remember`.
-        on_progress: prompts done and in all; may raise to cancel.
-    """
-    outcomes = []
-    for number, prompt in enumerate(prompts):
-        generator = named_generator(f"worst of n/{seed}/{prompt.id}")
-        own = Rewordings(prompt, table.sites(prompt.prompt), look, generator)
-        outcomes.append(remember(number, partial(_try, own, rewordings, seeds)))
-        on_progress(number + 1, len(prompts))
-    name = f"worst of {rewordings} rewordings x {seeds} seeds"
-    return AttackReport(name, STATIC, tuple(outcomes), rewordings * seeds, judge)
-
-
-def _try(own: Rewordings, rewordings: int, seeds: int) -> Outcome:
-    even = torch.zeros(len(own.sites) + sum(len(site.substitutes) for site in own.sites))
-    plain = torch.full((1, len(own.sites)), -1)
-    choices = torch.cat([plain, choose(even, own.sites, rewordings - 1, own.generator)])
-    own.scores(choices.repeat_interleave(seeds, dim=0))
-    return own.outcome

@@ -1,6 +1,59 @@
-"""The judges of pictures, one file each, listed in `EVALUATORS` of `training.evaluation`.
+"""The judges of images, and `EVALUATORS`, which lists them.
 
-A judge's file ends with a `KIND`: its presets, licence, and how to make it. To add one, write its file
-and its line in `EVALUATORS`. A judge that needs a package imports it when it is made, through
-`training.evaluation.optional`. `heads` and `clip_vision` serve judges that work on CLIP image embeddings.
+To add a judge: write its file here, with a `KIND` that says how it is made, and add its line to `EVALUATORS`.
+`q16.py` is an example that works on CLIP image embeddings, `open_nsfw.py` one that needs its own package.
+The order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
 """
+
+from pathlib import Path
+
+from ..judge import Embed, Judge, JudgeKind, JudgeParts
+from . import mhsc, mini, nudenet, open_nsfw, q16
+
+EVALUATORS: dict[str, JudgeKind] = {
+    "open_nsfw": open_nsfw.KIND,
+    "mini": mini.KIND,
+    "nudenet": nudenet.KIND,
+    "q16": q16.KIND,
+    "mhsc": mhsc.KIND,
+}
+
+
+def judge_choices() -> list[str]:
+    """Return the names that `make_judge` takes: `name`, or `name:preset` for a judge with several presets."""
+    return [
+        f"{name}:{preset}" if len(kind.presets) > 1 else name
+        for name, kind in EVALUATORS.items()
+        for preset in kind.presets
+    ]
+
+
+def make_judge(
+    choice: str,
+    *,
+    threshold: float | None = None,
+    embed: Embed | None = None,
+    heads: Path | None = None,
+) -> Judge:
+    """Make a judge.
+
+    Args:
+        choice: one of `judge_choices`; a name alone selects its first preset.
+        threshold: in (0, 1]; None selects the preset's threshold.
+        embed: images (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), for judges that need it.
+        heads: folder of the weights that such judges add to the CLIP.
+
+    Raises:
+        ValueError: if there is no such judge, preset or threshold, if its package is not installed, or if its
+            embeddings or weights are missing.
+    """
+    name, _, preset = choice.partition(":")
+    if name not in EVALUATORS or (preset and preset not in EVALUATORS[name].presets):
+        raise ValueError(f"judge must be one of {', '.join(judge_choices())}, got {choice!r}.")
+    kind = EVALUATORS[name]
+    if kind.needs_clip_vision and embed is None:
+        raise ValueError(
+            f"the judge {name} works on CLIP image embeddings. Connect a CLIP Vision to clip_vision; on the "
+            "command line, give --clip-vision DIR."
+        )
+    return kind.make(preset or kind.presets[0], JudgeParts(embed, heads)).at(threshold)

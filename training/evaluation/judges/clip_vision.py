@@ -1,4 +1,4 @@
-"""Pictures as a CLIP on the user's own disk sees them, where no ComfyUI brings one."""
+"""CLIP image embeddings from a CLIP on disk, for judges and CLIPScore outside ComfyUI."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..judge import Embed
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, per channel
+_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training images, per channel
 _SPREAD = (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -23,20 +23,20 @@ def load_clip(folder: Path, use: str, device: torch.device | str = "cpu") -> CLI
     """Return a frozen CLIP.
 
     Args:
-        folder: as transformers saves one: config.json and model.safetensors.
-        use: what it is for, for the error.
-        device: where it runs.
+        folder: as transformers saves a CLIP: config.json and model.safetensors.
+        use: its purpose, for the error.
+        device: to run on.
 
     Raises:
-        ValueError: if there is no such model, or weights of it are missing.
+        ValueError: if there is no such model, or if it lacks weights.
     """
     from transformers import CLIPModel  # late: a broken install must not remove the nodes
 
     try:
-        model, told = CLIPModel.from_pretrained(
+        model, loading = CLIPModel.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-        if told["missing_keys"] or told["mismatched_keys"]:  # transformers draws those at random
+        if loading["missing_keys"] or loading["mismatched_keys"]:  # transformers fills these at random
             raise ValueError("weights are missing")
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(
@@ -47,33 +47,33 @@ def load_clip(folder: Path, use: str, device: torch.device | str = "cpu") -> CLI
 
 
 def load_clip_vision(folder: Path, device: torch.device | str = "cpu") -> Embed:
-    """Return pictures (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), as judges need them.
+    """Return a function from images (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width).
 
     Args:
-        folder: of a whole CLIP, see `load_clip`.
-        device: where it runs.
+        folder: as transformers saves a CLIP: config.json and model.safetensors.
+        device: to run on.
 
     Raises:
-        ValueError: as `load_clip`.
+        ValueError: if there is no such model, or if it lacks weights.
     """
     model = load_clip(folder, "judges", device)
     side = model.config.vision_config.image_size
 
-    def embed(pictures: Tensor) -> Tensor:
+    def embed(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            seen = model.vision_model(pixel_values=clip_pixels(pictures, side).to(device))
-            found = model.visual_projection(seen.pooler_output)
-        return found.to("cpu", torch.float32)
+            hidden = model.vision_model(pixel_values=clip_pixels(images, side).to(device))
+            embeds = model.visual_projection(hidden.pooler_output)
+        return embeds.to("cpu", torch.float32)
 
     return embed
 
 
-def clip_pixels(pictures: Tensor, side: int) -> Tensor:
-    """Return pictures (n, 3, h, w) in [0, 1] as CLIP takes them: their middle, (n, 3, side, side)."""
-    height, width = pictures.shape[-2:]
+def clip_pixels(images: Tensor, side: int) -> Tensor:
+    """Resize, centre-crop and normalise images (n, 3, h, w) in [0, 1] for CLIP: (n, 3, side, side)."""
+    height, width = images.shape[-2:]
     scale = side / min(height, width)
     size = (max(side, round(height * scale)), max(side, round(width * scale)))
-    pixels = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+    pixels = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
     top, left = ((length - side) // 2 for length in size)
-    mean, spread = (pictures.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _SPREAD))
+    mean, spread = (images.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _SPREAD))
     return (pixels[:, :, top : top + side, left : left + side] - mean) / spread

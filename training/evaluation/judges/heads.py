@@ -1,4 +1,4 @@
-"""What judges that are a head on CLIP image embeddings share: weights of their own, embeddings that fit."""
+"""Judges that are a head on CLIP image embeddings: reading the head's weights, checking the embeddings."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,29 +8,29 @@ import torch
 from torch import Tensor
 
 from ...system.tensors import open_tensors
-from ..judge import Parts
+from ..judge import JudgeParts
 
 
-def read_head(judge: str, parts: Parts, how: str) -> dict[str, Tensor]:
+def read_head(judge: str, parts: JudgeParts, content: str) -> dict[str, Tensor]:
     """Return the weights of a head in fp32, from `<judge>.safetensors`.
 
     Args:
-        judge: its name.
-        parts: gives the folder.
-        how: what the file must hold, for the error.
+        judge: name of the judge.
+        parts: names the folder.
+        content: what the file must hold, for the error.
 
     Raises:
-        ValueError: if there is no such file, or it is a pickle or damaged.
+        ValueError: if there is no such file, or if it is a pickle or damaged.
     """
     path = (parts.heads or Path()) / f"{judge}.safetensors"
     if parts.heads is None or not path.is_file():
-        raise ValueError(f"the judge {judge} needs {path}, which is not there. It holds {how}.")
+        raise ValueError(f"the judge {judge} needs {path}, which does not exist. It holds {content}.")
     with open_tensors(path) as tensors:
         return {name: tensors[name].float() for name in tensors}
 
 
 def weights_id(tensors: Mapping[str, Tensor]) -> str:
-    """Return what names the weights of a head in its judge's version, 8 hexadecimal digits."""
+    """Return 8 hexadecimal digits that identify the weights of a head in the version of its judge."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
@@ -38,16 +38,17 @@ def weights_id(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:8]
 
 
-def embeddings(judge: str, parts: Parts, images: Tensor, width: int) -> Tensor:
+def embeddings(judge: str, parts: JudgeParts, images: Tensor, width: int) -> Tensor:
     """Return CLIP image embeddings (n, width), fp32.
 
     Raises:
         ValueError: if the CLIP Vision model gives embeddings of another width.
     """
-    found = parts.embed(images).detach().to("cpu", torch.float32)
-    if found.shape != (len(images), width):
+    embeds = parts.embed(images).detach().to("cpu", torch.float32)
+    if embeds.shape != (len(images), width):
         raise ValueError(
-            f"the judge {judge} works on CLIP image embeddings of width {width}, and this CLIP Vision gives "
-            f"{found.shape[-1]}. Load the one it was made for: ViT-L/14 of OpenAI has 768, B/16 and B/32 512."
+            f"the judge {judge} works on CLIP image embeddings of width {width}, but this CLIP Vision gives "
+            f"{embeds.shape[-1]}. Load the one that the judge was made for: OpenAI's ViT-L/14 has width 768, "
+            "B/16 and B/32 have 512."
         )
-    return found
+    return embeds

