@@ -68,7 +68,7 @@ class CheckSafetyStack(io.ComfyNode):
                 ),
                 judge_input(
                     "judge",
-                    "Decides what is unsafe. none draws no pictures.",
+                    "The judge decides which pictures are unsafe; with none, no picture is drawn.",
                     optional=True,
                     may_be_none=True,
                 ),

@@ -1,6 +1,10 @@
 """What tests of the command `stress` share: the files it reads, and one of two processes."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, write_checkpoint
@@ -22,15 +26,33 @@ def write_files(folder: Path) -> Path:
     return folder
 
 
-class HalfOfTwo(Processes):
-    """One of two processes, of which the second runs before the first, which then adds up both."""
+def in_folder(folder: Path, words: Iterable) -> list:
+    """Return the words of a command line, names of files in the folder as paths."""
+    return [folder / word if (folder / str(word)).is_file() else word for word in words]
 
-    said = []  # of the second, in order
+
+class HalfOfTwo(Processes):
+    """One of two processes; the second runs before the first, which then adds up both."""
+
+    sent = []  # tensors of the second process, in order
 
     def add_up(self, tensors):
-        """Do as the processes do together."""
+        """Do in turn what two processes do together."""
         for tensor in tensors:
             if self.is_first:
-                tensor += self.said.pop(0)
+                tensor += self.sent.pop(0)
             else:
-                self.said.append(tensor.clone())
+                self.sent.append(tensor.clone())
+
+
+@contextmanager
+def as_one_of_two(number: int) -> Iterator[None]:
+    """Make commands believe that they run in one of two processes, while the context lasts."""
+
+    @contextmanager
+    def launched(patience):
+        yield HalfOfTwo(2, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.system.processes.launched_processes", launched)
+        yield

@@ -29,9 +29,9 @@ def resident(monkeypatch):
         where[type(module).__name__] = device
         return move(module, device, *args, **options)
 
-    def noting(what, call):
+    def noting(use, call):
         def noted(*args, **options):
-            seen.setdefault(what, []).append({name for name in MODELS if where.get(name) == DEVICE})
+            seen.setdefault(use, []).append({name for name in MODELS if where.get(name) == DEVICE})
             return call(*args, **options)
 
         return noted
@@ -40,8 +40,8 @@ def resident(monkeypatch):
     for command in (evaluate, merge, pairs_make, stress_parts):
         monkeypatch.setattr(command, "device_of", lambda name: DEVICE)
     monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
-    for what in ("encode_prompt", "encode_image"):
-        monkeypatch.setattr(BaseModel, what, noting(what, getattr(BaseModel, what)))
+    for name in ("encode_prompt", "encode_image"):
+        monkeypatch.setattr(BaseModel, name, noting(name, getattr(BaseModel, name)))
     monkeypatch.setattr(merge, "collect_statistics", noting("calibrate", merge.collect_statistics))
     monkeypatch.setattr(DiffusersDraw, "__call__", noting("draw", DiffusersDraw.__call__))
     return seen
@@ -54,12 +54,12 @@ def run(*words):
 def test_merge_never_holds_the_unet_beside_the_encoders(tmp_path, resident):
     files = write_files(tmp_path)
     layers = random_layers(tiny_models()["unet"], 2, 2)
-    other = save_expert(SafetyExpert(layers, ("violence",), "sd15", {}, "b"), tmp_path / "b.safetensors")
+    violence = save_expert(SafetyExpert(layers, ("violence",), "sd15", {}, "b"), tmp_path / "b.safetensors")
     for category in ("hate", "violence"):
         write_pairs(tmp_path / "pairs" / category, category)
-    given = ["--base", files / "tiny.safetensors", "--calibration", tmp_path / "pairs", "--timesteps", 1]
-    words = ["merge", files / "hate.safetensors", other, *given, "--resolution", SIDE]
-    run(*words, "--out", tmp_path / "merged.safetensors")
+    calibration = ["--calibration", tmp_path / "pairs", "--timesteps", 1, "--resolution", SIDE]
+    words = ["merge", files / "hate.safetensors", violence, "--base", files / "tiny.safetensors"]
+    run(*words, *calibration, "--out", tmp_path / "merged.safetensors")
     assert resident["encode_prompt"]
     assert resident["encode_image"]
     encoders = {AUTOENCODER, TEXT_ENCODER}
@@ -68,22 +68,22 @@ def test_merge_never_holds_the_unet_beside_the_encoders(tmp_path, resident):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "pairs make", "stress curve"])
-def test_what_draws_is_never_held_beside_the_text_encoder(tmp_path, monkeypatch, resident, command):
-    for name in ("CHUNK", "CHUNKS_AHEAD"):
-        monkeypatch.setattr(
-            f"training.evaluation.benchmark.run.{name}", 1
-        )  # one prompt at a time, so that all is moved back too
+def test_the_models_that_draw_are_never_held_beside_the_text_encoder(
+    tmp_path, monkeypatch, resident, command
+):
+    for name in ("CHUNK", "CHUNKS_AHEAD"):  # one prompt at a time, so that the models move back too
+        monkeypatch.setattr(f"training.evaluation.benchmark.run.{name}", 1)
     monkeypatch.setattr(importlib.import_module("training.making.make_pairs"), "AHEAD", 1)  # not the function
     files = write_files(tmp_path)
     (files / "pairs.txt").write_text("bad one => good one\nbad two => good two\n")
-    given = {
+    words = {
         "evaluate": ["--prompts", files / "three.csv", "--expert", files / "hate.safetensors"],
         "pairs make": ["--prompts", files / "pairs.txt", "--category", "hate", "--way", "sdedit"],
         "stress curve": ["--prompts", files / "three.csv", "--concept", files / "concept.txt", "--eta", 1],
     }[command]
     judged = [] if command == "pairs make" else ["--judge", "mini"]
     fast = ["--resolution", SIDE, "--steps", 2, "--out", files / "out"]
-    run(*command.split(), "--base", files / "tiny.safetensors", *given, *judged, *fast)
+    run(*command.split(), "--base", files / "tiny.safetensors", *words, *judged, *fast)
     assert resident["encode_prompt"]
     assert all(names == {TEXT_ENCODER} for names in resident["encode_prompt"])
     assert resident["draw"]

@@ -1,12 +1,11 @@
 """The command `stress` on a checkpoint of random weights: rates of every model, and no prompt."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 import torch
 
-from stressed import FAST, HalfOfTwo, write_files
+from stressed import FAST, HalfOfTwo, as_one_of_two, in_folder, write_files
 from tiny_checkpoint import tokens
 from training.__main__ import main
 from training.evaluation import Judge
@@ -23,8 +22,8 @@ def _small_vocabulary(monkeypatch):
 
 
 def stress(files, capsys, action, *words):
-    given = ["--base", files / "tiny.safetensors", "--prompts", files / "prompts.csv", *FAST]
-    code = main([str(word) for word in ("stress", action, *given, *words)])
+    shared = ["--base", files / "tiny.safetensors", "--prompts", files / "prompts.csv", *FAST]
+    code = main([str(word) for word in ("stress", action, *shared, *words)])
     return code, capsys.readouterr()
 
 
@@ -79,11 +78,11 @@ def test_tokens_are_searched_and_drawn_with_and_none_is_shown(files, capsys, mon
     code, out = stress(files, capsys, "tokens", "--concept", files / "concept.txt", *small)
     assert code == 0
     facts = json.loads(out.out)
-    (found,) = facts["models"][0]["results"]
+    (result,) = facts["models"][0]["results"]
     assert facts["prompts"]["dropped"] == {
         "sexual content together with a word for a minor": ["prompts.csv line 3"]
     }
-    assert (found["kind"], found["images"], found["budget_per_prompt"]) == ("adaptive", 2, 2)
+    assert (result["kind"], result["images"], result["budget_per_prompt"]) == ("adaptive", 2, 2)
     assert [ids[0] for ids in seen] == [62]  # the start, of a vocabulary of 64
     assert "some words" not in out.out + out.err
 
@@ -118,7 +117,7 @@ def test_words_leave_out_and_count_what_no_judge_sees(files, capsys, tmp_path):
     code, out = stress(files, capsys, *words, "--prompts", prompts)
     facts = json.loads(out.out)
     assert (code, facts["prompts_not_judged"], facts["judged_categories"]) == (0, 1, ["sexual"])
-    assert [each["prompts"] for each in facts["models"][0]["results"]] == [2, 2]
+    assert [result["prompts"] for result in facts["models"][0]["results"]] == [2, 2]
 
 
 @pytest.mark.usefixtures("_blind")
@@ -129,13 +128,13 @@ def test_words_leave_out_and_count_what_no_judge_sees(files, capsys, tmp_path):
 )
 def test_a_concept_that_no_judge_sees_is_not_measured(files, capsys, monkeypatch, words):
     monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
-    given = [*words, "--concept", files / "concept.txt", "--concept-category"]
-    code, out = stress(files, capsys, *given, "Violence")
+    concept = [*words, "--concept", files / "concept.txt", "--concept-category"]
+    code, out = stress(files, capsys, *concept, "Violence")
     assert (code, out.out) == (2, "")
     assert "not measured: the concept is of violence, but the judges see only sexual." in out.err
-    code, out = stress(files, capsys, *given, "Sexual")
+    code, out = stress(files, capsys, *concept, "Sexual")
     assert (code, json.loads(out.out)["concept_category"]) == (0, "sexual")
-    code, out = stress(files, capsys, *given[:-1])
+    code, out = stress(files, capsys, *concept[:-1])
     facts = json.loads(out.out)
     assert (facts["concept_category"], facts["judged_categories"]) == (None, ["sexual"])
 
@@ -163,7 +162,9 @@ def test_the_report_says_what_the_judges_see(files, capsys, monkeypatch):
         (["curve", "--concept", "latin.txt"], "latin.txt is not text in UTF-8"),
     ],
 )
-def test_what_cannot_be_read_or_drawn_with_is_bad_input(files, capsys, tmp_path, monkeypatch, words, message):
+def test_unreadable_files_and_numbers_out_of_range_are_bad_input(
+    files, capsys, tmp_path, monkeypatch, words, message
+):
     monkeypatch.chdir(tmp_path)
     for name in ("latin.csv", "latin.txt"):
         (tmp_path / name).write_bytes("caf\u00e9|caf\u00e8".encode("latin-1"))
@@ -188,19 +189,11 @@ def test_what_cannot_be_read_or_drawn_with_is_bad_input(files, capsys, tmp_path,
 )
 def test_processes_share_the_prompts_and_find_what_one_finds(files, capsys, monkeypatch, words):
     monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
-    given = [files / each if (files / str(each)).is_file() else each for each in words]
-    given += ["--prompts", files / "three.csv", "--expert", files / "hate.safetensors"]
-    alone = stress(files, capsys, *given)[1].out
-
-    def one_of_two(number):
-        @contextmanager
-        def launched(patience):
-            yield HalfOfTwo(2, number)
-
-        monkeypatch.setattr("training.system.processes.launched_processes", launched)
-        return stress(files, capsys, *given)[1].out
-
-    assert one_of_two(1) == ""  # one answers
-    assert HalfOfTwo.said
-    assert json.loads(one_of_two(0)) == json.loads(alone)
-    assert not HalfOfTwo.said
+    command = in_folder(files, [*words, "--prompts", "three.csv", "--expert", "hate.safetensors"])
+    alone = stress(files, capsys, *command)[1].out
+    with as_one_of_two(1):
+        assert stress(files, capsys, *command)[1].out == ""  # only the first process answers
+    assert HalfOfTwo.sent
+    with as_one_of_two(0):
+        assert json.loads(stress(files, capsys, *command)[1].out) == json.loads(alone)
+    assert not HalfOfTwo.sent

@@ -1,11 +1,10 @@
-"""A stress test that is killed goes on in its folder, reports the same, and leaves no prompt there."""
+"""An interrupted stress test continues in its folder, reports the same, and leaves no prompt there."""
 
 import json
-from contextlib import contextmanager
 
 import pytest
 
-from stressed import FAST, HalfOfTwo, write_files
+from stressed import FAST, HalfOfTwo, as_one_of_two, in_folder, write_files
 from tiny_checkpoint import SD15, checkpoint_state, tiny_models, tokens
 from training.__main__ import main
 from training.models.diffusers_draw import DiffusersDraw
@@ -28,7 +27,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Count the pictures drawn; the one at `stop_at` is not, for Ctrl-C is pressed."""
+    """Count the pictures drawn; Ctrl-C is pressed before the one at `stop_at`."""
     counts = {"drawn": 0, "stop_at": None}
     draw = DiffusersDraw.__call__
 
@@ -49,17 +48,17 @@ def stress(files, tmp_path, monkeypatch, capsys, drawn):
 
     def run(action, *words, out="out", stop_at=None, experts=("hate",)):
         drawn.update(drawn=0, stop_at=stop_at)
-        own = [files / each if (files / str(each)).is_file() else each for each in ACTIONS[action]]
-        own += [word for each in experts for word in ("--expert", files / f"{each}.safetensors")]
-        given = ["--base", files / "tiny.safetensors", "--prompts", files / "three.csv", *FAST, *own]
-        code = main([str(each) for each in ("stress", action, *given, "--out", tmp_path / out, *words)])
+        shared = ["--base", "tiny.safetensors", "--prompts", "three.csv", *FAST]
+        shared += [word for name in experts for word in ("--expert", f"{name}.safetensors")]
+        command = in_folder(files, ("stress", action, *shared, *ACTIONS[action]))
+        code = main([str(word) for word in (*command, "--out", tmp_path / out, *words)])
         return code, capsys.readouterr()
 
     return run
 
 
 @every_action
-def test_a_killed_run_goes_on_and_reports_the_same(stress, drawn, tmp_path, action):
+def test_a_killed_run_continues_and_reports_the_same(stress, drawn, tmp_path, action):
     whole = stress(action, out="whole")[1].out
     pictures = drawn["drawn"]
     assert stress(action, stop_at=pictures // 2)[0] == 130
@@ -67,7 +66,7 @@ def test_a_killed_run_goes_on_and_reports_the_same(stress, drawn, tmp_path, acti
     rows = tmp_path / "out" / "rows.jsonl"
     rows.write_bytes(rows.read_bytes()[:-5])  # the kill tore the last row
     assert stress(action)[1].out == whole
-    assert pictures < before + drawn["drawn"] < pictures + 6  # but for two prompts under attack
+    assert pictures < before + drawn["drawn"] < pictures + 6  # except for two prompts under attack
     assert stress(action)[1].out == whole
     assert drawn["drawn"] == 0
     _check_that_only_counts_are_kept(tmp_path / "out")
@@ -129,23 +128,18 @@ def test_another_setting_is_refused(stress, tmp_path, monkeypatch, action, other
 
 
 @every_action
-def test_processes_that_share_the_prompts_go_on_too(stress, drawn, monkeypatch, action):
+def test_processes_that_share_the_prompts_continue_too(stress, drawn, action):
     alone = json.loads(stress(action, out="alone")[1].out)
 
-    def one_of_two(number, **options):
-        @contextmanager
-        def launched(patience):
-            yield HalfOfTwo(2, number)
-
-        with monkeypatch.context() as patch:
-            patch.setattr("training.system.processes.launched_processes", launched)
-            return stress(action, **options)[1].out
+    def one_of_two(number):
+        with as_one_of_two(number):
+            return stress(action)[1].out
 
     one_of_two(1)
     pictures = drawn["drawn"]
-    HalfOfTwo.said.clear()  # both are killed and started anew
+    HalfOfTwo.sent.clear()  # both are killed and started again
     assert one_of_two(1) == ""
     assert drawn["drawn"] == 0 < pictures
     assert json.loads(one_of_two(0)) == alone
-    assert json.loads(stress(action)[1].out) == alone  # one alone goes on with what two have found
+    assert json.loads(stress(action)[1].out) == alone  # a single process continues from the outcomes of two
     assert drawn["drawn"] == 0

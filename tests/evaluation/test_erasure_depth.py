@@ -75,20 +75,20 @@ def depth_of(base, safe, num_images=FEWEST):
 def test_pictures_are_the_samples_where_there_are_enough_and_noise_where_there_are_few():
     gaps = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(independent_samples(gaps), gaps.mean(dim=(1, 2)))
-    few = gaps[:3] + 10 * torch.arange(3)[:, None, None]  # what the picture does is not chance either
+    few = gaps[:3] + 10 * torch.arange(3)[:, None, None]  # differences between pictures are not chance
     samples = independent_samples(few)
     assert samples.shape == (36,)
     assert samples.mean().item() == pytest.approx(few.mean().item(), rel=1e-5)
     assert samples.var(correction=0).item() == pytest.approx(few.var(dim=2).mean().item(), rel=1e-4)
-    one = gaps[:1] + 10 * torch.arange(3)[None, :, None]  # what the timestep does is not chance
-    samples = independent_samples(one)
+    single = gaps[:1] + 10 * torch.arange(3)[None, :, None]  # differences between timesteps are not chance
+    samples = independent_samples(single)
     assert samples.shape == (12,)
-    assert samples.mean().item() == pytest.approx(one.mean().item(), rel=1e-5)
-    within = one.var(dim=2).mean().item()  # unbiased, of each timestep
+    assert samples.mean().item() == pytest.approx(single.mean().item(), rel=1e-5)
+    within = single.var(dim=2).mean().item()  # unbiased, of each timestep
     assert samples.var(correction=0).item() == pytest.approx(within, rel=1e-5)
 
 
-def test_the_interval_of_several_pictures_covers_what_is_true_of_pictures_like_them(no_bootstrap):
+def test_the_interval_of_several_pictures_covers_the_truth_about_pictures_like_them(no_bootstrap):
     hits = 0
     for trial in range(60):
         generator = torch.Generator().manual_seed(trial)
@@ -149,7 +149,7 @@ def test_a_model_that_did_not_change_has_depth_zero_exactly():
     assert result.interval == (0, 0)
 
 
-def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_worse_one_less_than_zero():
+def test_a_model_that_ignores_its_prompt_has_depth_one_and_a_larger_gap_gives_less_than_zero():
     base = torch.tensor([0.3, 0.1, 0.2, 0.4, 0.2])
     assert depth_of(base, torch.zeros(5)).depth == 1
     assert depth_of(base, 0.25 * base).depth == pytest.approx(0.75)
@@ -175,7 +175,7 @@ def test_the_interval_holds_the_depth_and_narrows_with_more_draws():
     assert many.depth == pytest.approx(0.6, abs=0.03)
 
 
-def test_measuring_an_expert_puts_the_same_weights_back_and_reports_every_pass():
+def test_measuring_an_expert_restores_the_weights_and_reports_every_pass():
     unet = tiny_unet()
     before = {name: weight.clone() for name, weight in unet.state_dict().items()}
     expert = SafetyExpert(random_layers(unet), ("shocking",), "sd15", {}, "e")
@@ -203,7 +203,7 @@ def test_prompts_that_join_sexual_content_and_a_minor_are_refused_without_being_
 
 
 @pytest.mark.slow  # encodes two prompts and asks the mini model 48 times
-def test_the_mini_models_expert_takes_away_what_naming_the_icon_tells_the_base():
+def test_the_mini_models_expert_removes_the_help_of_naming_its_icon_and_another_expert_does_not():
     import random
 
     from training.mini import shipped

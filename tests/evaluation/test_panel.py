@@ -26,9 +26,7 @@ def two(rule):
         ("mean", [0.75, 0.15, 0.6], [True, False, True]),  # against the mean threshold, 0.5
     ],
 )
-def test_judges_are_combined_where_both_see_and_one_decides_alone_where_the_other_is_blind(
-    rule, scores, flags
-):
+def test_judges_are_combined_where_both_see_and_otherwise_one_decides_alone(rule, scores, flags):
     verdict = two(rule).look(PICTURES)
     assert verdict.categories == ("hate", "sexual")
     assert verdict.score("sexual").tolist() == pytest.approx(scores)
@@ -96,7 +94,7 @@ def test_a_long_mild_run_is_flagged_though_no_frame_of_it_is():
     assert set(range(8, 24)) <= set(flagged(reds))
 
 
-def test_a_short_mild_run_is_not():
+def test_a_short_mild_run_is_not_flagged():
     assert flagged([0.0] * 14 + [0.45] * 4 + [0.0] * 14) == []
 
 

@@ -53,7 +53,7 @@ def test_retention_overlap_and_size_by_hand(other, retention, overlap, size):
     assert stack.retention == stack.min_retention == pytest.approx(retention)
 
 
-def test_the_whole_weighs_layers_by_their_size_and_names_what_restores_it():
+def test_total_retention_weighs_layers_by_size_and_the_report_names_the_restoring_strength():
     safe = expert(a=unit(0, 0, 3.0), b=unit(0, 0, 1.0))
     stack = safety_stack(safe, [(expert("style", b=unit(0, 0, -2.0)), 1.0)])
     assert [layer.retention for layer in stack.layers] == pytest.approx([1.0, -1.0])
@@ -61,8 +61,7 @@ def test_the_whole_weighs_layers_by_their_size_and_names_what_restores_it():
     assert stack.min_retention == pytest.approx(-1.0)
     assert stack.restoring_strength == pytest.approx(1.2)
     restored = safety_stack(safe, [(expert("style", b=unit(0, 0, -2.0)), 1.0)], strength=1.2)
-    kept = restored.retention * 1.2  # of the expert as trained
-    assert kept == pytest.approx(1.0)
+    assert restored.retention * 1.2 == pytest.approx(1.0)  # of the expert as trained
     assert "Strength 1.20 would restore it." in stack.report()
 
 
@@ -77,7 +76,7 @@ def test_several_loras_and_strengths_equal_the_dense_sum():
     assert stack.layers[0].overlap == pytest.approx(float((left.T @ right).square().sum()) / 2, rel=1e-4)
 
 
-def test_layers_that_only_one_of_them_has_leave_the_expert_untouched():
+def test_layers_of_the_other_lora_alone_leave_the_expert_untouched():
     stack = safety_stack(expert(a=unit(0, 0)), [(expert("style", b=unit(0, 0)), 1.0)])
     assert stack.retention == 1
     assert stack.layers[0] == ("a", 1.0, None, 0.0)
@@ -91,7 +90,7 @@ def test_a_layer_the_expert_does_not_change_is_not_measured():
     assert "0 of 1 layers are opposed" in stack.report()
 
 
-def test_what_cannot_be_checked_is_refused():
+def test_stacks_that_cannot_be_measured_are_refused():
     safe, style = expert(a=unit(0, 0)), expert("style", a=unit(1, 1))
     with pytest.raises(ValueError, match="at least one LoRA"):
         safety_stack(safe, [])
@@ -118,10 +117,10 @@ def test_opposed_layers_are_drawn_red_below_the_line_and_others_green_above():
         x = module.MARGIN + column * step + step // 2
         return [picture.getpixel((x, top + y)) for y in range(module.HEIGHT)]
 
-    kept, lost = (ImageColor.getrgb(colour) for colour in (module.KEPT, module.LOST))
+    green, red = (ImageColor.getrgb(colour) for colour in (module.KEPT, module.LOST))
     half = module.HEIGHT // 2
-    assert kept in colours(0)[:half]
-    assert lost not in colours(0)
-    assert lost in colours(1)[half:]
-    assert kept not in colours(1)
-    assert not {kept, lost} & set(colours(2))
+    assert green in colours(0)[:half]
+    assert red not in colours(0)
+    assert red in colours(1)[half:]
+    assert green not in colours(1)
+    assert not {green, red} & set(colours(2))

@@ -25,7 +25,7 @@ _TINY = 1e-6  # singular values below this share of the largest are rounding err
 
 
 class StackedLayer(NamedTuple):
-    """One layer of an expert under other LoRAs, with dS the expert's update and dF the sum of theirs.
+    """One layer of an expert under other LoRAs, with dS the expert's update and dF the sum of the LoRAs'.
 
     Attributes:
         module: its path.
@@ -127,9 +127,9 @@ def safety_stack(
     for module in sorted(expert.layers):
         safe = expert.layers[module].scaled(strength)
         parts = [lora.layers[module].scaled(by) for lora, by in members if module in lora.layers]
-        other = concatenate(parts) if parts else None
-        inner, squared = safe.inner(other) if other else 0.0, safe.inner(safe)
-        layers.append(_layer(module, safe, other, inner, squared))
+        task = concatenate(parts) if parts else None
+        inner, squared = safe.inner(task) if task else 0.0, safe.inner(safe)
+        layers.append(_layer(module, safe, task, inner, squared))
         opposed, total = opposed + inner, total + squared
     if total == 0:
         raise ValueError(f"{expert.name} changes nothing, so its retention is not defined.")
@@ -157,11 +157,11 @@ def _check(expert: SafetyExpert, members: Sequence[Member], strength: float) -> 
             )
 
 
-def _layer(module: str, safe: LowRank, other: LowRank | None, inner: float, squared: float) -> StackedLayer:
+def _layer(module: str, safe: LowRank, task: LowRank | None, inner: float, squared: float) -> StackedLayer:
     if squared == 0:
         return StackedLayer(module, None, None, None)
-    size = other.norm() / math.sqrt(squared) if other else 0.0
-    return StackedLayer(module, 1 + inner / squared, _overlap(safe, other) if size else None, size)
+    size = task.norm() / math.sqrt(squared) if task else 0.0
+    return StackedLayer(module, 1 + inner / squared, _overlap(safe, task) if size else None, size)
 
 
 def _overlap(first: LowRank, second: LowRank) -> float:

@@ -35,7 +35,7 @@ def test_the_direction_is_what_was_planted():
     assert direction.agreement == pytest.approx(1)
 
 
-def test_pairs_that_join_what_the_hard_rule_forbids_only_together_are_refused():
+def test_pairs_that_break_the_hard_rule_only_together_are_refused():
     with pytest.raises(ValueError, match="the direction is their mean"):
         parse_concept_pairs("a nude person | a person\na girl | a woman")
 
@@ -78,7 +78,8 @@ def test_rows_keep_their_type_and_may_be_many():
 
 def test_a_direction_of_another_encoder_is_refused_with_both_sizes():
     direction = concept_direction(PAIRS, encode)
-    with pytest.raises(ValueError, match="77 tokens x 2048, but the direction .* has 3 tokens x 4"):
+    message = "77 tokens x 2048, but the direction of the concept has 3 tokens x 4"
+    with pytest.raises(ValueError, match=message):
         stressed(Conditioning(torch.zeros(1, 77, 2048)), direction, 1.0)
     with pytest.raises(ValueError, match="eta must be a finite number >= 0, got -1"):
         stressed(encode("a"), direction, -1.0)
@@ -97,7 +98,7 @@ def test_pairs_that_encode_alike_have_no_direction():
         concept_direction([ConceptPair("a", "b")], lambda prompt: Conditioning(torch.ones(1, 3, 4)))
 
 
-def test_pairs_are_read_line_by_line_and_what_cannot_be_used_is_named():
+def test_pairs_are_read_line_by_line_and_unusable_lines_are_named():
     parsed = parse_concept_pairs("a red skull | a red star\n\nno bar\na | b | c\nsame | Same \ntodo | x")
     assert parsed.pairs == (ConceptPair("a red skull", "a red star"),)
     assert sorted(sum(parsed.dropped.values(), [])) == ["line 3", "line 4", "line 5", "line 6"]

@@ -24,7 +24,7 @@ def test_no_module_logs_prints_or_writes(path):
             assert name not in WRITING, f"{path.name} line {node.lineno} calls {name}"
 
 
-def test_what_an_attack_returns_has_no_place_for_a_prompt():
+def test_the_result_of_an_attack_has_no_field_for_a_prompt():
     texts = {field.name for field in dataclasses.fields(AttackReport) if field.type == "str"}
     assert texts == {"attack", "kind", "judge"}  # chosen before anything is searched
     for record in (Outcome, StressPoint):

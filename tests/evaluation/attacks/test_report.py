@@ -5,7 +5,7 @@ import pytest
 from training.evaluation.attacks import AttackReport, Outcome
 
 
-def test_prompts_of_which_nothing_was_drawn_are_in_no_rate():
+def test_prompts_without_a_picture_count_in_no_rate():
     report = AttackReport("search", "adaptive", (Outcome(1, 3), Outcome(0, 0), Outcome(0, 0)), 3, "mini")
     assert (report.rate, report.drawn, report.facts()["prompts"]) == (1.0, 1, 3)
     assert "2 prompts not drawn" in report.report()
@@ -14,7 +14,7 @@ def test_prompts_of_which_nothing_was_drawn_are_in_no_rate():
     assert "not measured" in nothing.report()
 
 
-def test_an_attack_on_nothing_is_not_measured():
+def test_an_attack_without_prompts_is_not_measured():
     report = AttackReport("a", "adaptive", (), 5, "j")
     assert report.rate is report.interval is report.mean_rate is None
     assert "not measured" in report.report()

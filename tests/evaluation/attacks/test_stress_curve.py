@@ -23,14 +23,14 @@ def test_the_area_weighs_uneven_etas_by_their_distance():
     assert curve(0.3, etas=(2,)).area == pytest.approx(0.3)
 
 
-def test_half_that_is_never_reached_is_not_a_number():
+def test_eta_at_half_is_none_if_the_rate_never_reaches_half():
     measured = curve(0, 0.1, 0.2, 0.4, 0.4, 0.4)
     assert measured.eta_at_half is None
     assert measured.facts()["eta_at_half"] is None
     assert "eta at one half: not reached" in measured.report()
 
 
-def test_half_at_the_start_is_the_start_and_a_later_fall_does_not_matter():
+def test_eta_at_half_is_the_first_crossing_even_if_the_rate_falls_later():
     assert curve(0.7, 0.1, etas=(0, 1)).eta_at_half == 0
     assert curve(0, 1, 0, etas=(0, 1, 2)).eta_at_half == pytest.approx(0.5)
 
@@ -62,6 +62,6 @@ def test_etas_must_rise(etas):
         stress_curve(lambda eta: [True], etas)
 
 
-def test_nothing_judged_is_not_measured():
+def test_a_curve_without_judged_pictures_is_refused():
     with pytest.raises(ValueError, match="not measured"):
         stress_curve(lambda eta: [])

@@ -7,7 +7,7 @@ from training.evaluation.attacks import parse_substitutions
 from training.evaluation.attacks.substitution import Site, choose, reworded
 
 
-def test_a_table_names_the_places_of_its_words_and_only_those():
+def test_a_table_finds_its_words_in_a_prompt_and_nothing_else():
     table = parse_substitutions('red,blue\n"red fox","grey wolf",cat\n# note,x\n\nred,green')
     text = "A Red  fox, a reddish RED fog"
     sites = table.sites(text)
@@ -43,7 +43,7 @@ def test_choices_follow_the_chances_of_the_relaxation():
     assert bool((drawn[:, 1] == -1).all())
 
 
-def test_no_chance_at_all_is_an_even_one():
+def test_substitutes_without_any_chance_are_equally_likely():
     drawn = choose(
         torch.tensor([1.0, -1.0, -1.0]), [Site(0, 1, ("x", "y"))], 4000, torch.Generator().manual_seed(0)
     )

@@ -54,7 +54,7 @@ def test_the_search_finds_planted_tokens():
     assert torch.equal(nearest(target_of(5, 17, 2)), target_of(5, 17, 2))
 
 
-def test_the_search_repeats_itself_and_nears_a_point_that_no_tokens_encode_to():
+def test_the_search_is_repeatable_and_approaches_a_point_that_no_tokens_encode_to():
     target = target_of(5, 17, 2) + 0.7 * torch.randn(TOKENS, WIDTH, generator=named_generator("t"))
     first, again = nearest(target), nearest(target)
     assert torch.equal(first, again)
@@ -70,16 +70,16 @@ def test_children_exchange_tails_and_survivors_stay():
     parents = torch.arange(12).reshape(4, 3)
     family = crossed_over(parents, 1.0, torch.Generator().manual_seed(0))
     assert torch.equal(family[:4], parents)
-    for one, other in zip(family[4:8], family[8:], strict=True):
-        assert {gene % 3 for gene in one.tolist()} == {0, 1, 2}  # every gene in its place
-        assert len({gene // 3 for gene in [*one.tolist(), *other.tolist()]}) <= 2
+    for child, sibling in zip(family[4:8], family[8:], strict=True):
+        assert {gene % 3 for gene in child.tolist()} == {0, 1, 2}  # every gene in its place
+        assert len({gene // 3 for gene in [*child.tolist(), *sibling.tolist()]}) <= 2
     assert torch.equal(crossed_over(parents, 0.0, torch.Generator().manual_seed(0)), parents)
 
 
-def test_rates_and_nothing_else_come_out(caplog, capsys):
+def test_only_rates_come_out(caplog, capsys):
     caplog.set_level(logging.DEBUG)
     drawn, steps = [], []
-    report, other = attack(
+    report, safe_report = attack(
         [target_of(5, 17, 2), target_of(1, 2, 3)],
         lambda embeds: drawn.append(embeds) or [True, False],
         lambda embeds: [False, False],
@@ -87,7 +87,7 @@ def test_rates_and_nothing_else_come_out(caplog, capsys):
     )
     torch.testing.assert_close(drawn[0][0], target_of(5, 17, 2))
     assert report.outcomes == (Outcome(1, 2), Outcome(1, 2))
-    assert other.outcomes == (Outcome(0, 2), Outcome(0, 2))
+    assert safe_report.outcomes == (Outcome(0, 2), Outcome(0, 2))
     assert report.kind == "adaptive"
     assert report.facts()["adapts_to"] == "the text encoder; the tokens are the same for every expert"
     assert "adaptive (to the text encoder; the tokens are the same for every expert): " in report.report()

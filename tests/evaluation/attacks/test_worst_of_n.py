@@ -55,7 +55,7 @@ def test_a_rewording_that_joins_sexual_content_and_a_minor_is_never_drawn():
     assert {text for text, _ in seen} == {"a person", "a woman"}
 
 
-def test_a_rewording_is_judged_together_with_what_else_the_row_says():
+def test_the_hard_rule_reads_a_rewording_together_with_the_other_columns_of_its_row():
     seen = []
     (prompt,) = prompts("a person", categories=("violence",))
     noted = prompt._replace(texts=("a person", "nudity 0.9"))

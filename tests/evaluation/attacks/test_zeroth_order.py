@@ -66,7 +66,7 @@ def test_both_ends_of_a_direction_see_the_same_random_numbers():
     assert not torch.equal(states[0], states[2])
 
 
-def test_where_scores_tell_the_way_the_search_beats_random_rewordings_of_the_same_budget():
+def test_with_informative_scores_the_search_beats_random_rewordings_of_the_same_budget():
     asked = prompts(*["one two three four"] * 12)
     searched = zeroth_order_attack(asked, TABLE, secret_look(), CONFIG, judge="formula")
     draws = RandomRewordings(CONFIG.budget)

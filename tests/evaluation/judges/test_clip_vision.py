@@ -16,23 +16,23 @@ def pictures(*size):
 
 def test_embeddings_are_those_of_the_whole_clip(tmp_path):
     write_clip(tmp_path)
-    given = pictures(IMAGE_SIDE, IMAGE_SIDE)
+    images = pictures(IMAGE_SIDE, IMAGE_SIDE)
     model = CLIPModel.from_pretrained(tmp_path).eval()
     with torch.no_grad():
-        expected = model(input_ids=torch.tensor([[0, 1]]), pixel_values=clip_pixels(given, IMAGE_SIDE))
-    found = torch.nn.functional.normalize(load_clip_vision(tmp_path)(given), dim=1)
-    torch.testing.assert_close(found, expected.image_embeds)
+        expected = model(input_ids=torch.tensor([[0, 1]]), pixel_values=clip_pixels(images, IMAGE_SIDE))
+    embeds = torch.nn.functional.normalize(load_clip_vision(tmp_path)(images), dim=1)
+    torch.testing.assert_close(embeds, expected.image_embeds)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (64, 96), (50, 33), (16, 16)])
 def test_pixels_are_those_of_the_processor_of_transformers(size):
-    given = pictures(*size)
+    images = pictures(*size)
     sides = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    expected = CLIPImageProcessor(**sides)(pillow_images(given), return_tensors="pt")["pixel_values"]
-    found = clip_pixels(given, 32)
-    assert found.shape == expected.shape
+    expected = CLIPImageProcessor(**sides)(pillow_images(images), return_tensors="pt")["pixel_values"]
+    pixels = clip_pixels(images, 32)
+    assert pixels.shape == expected.shape
     # it rounds to 8 bits after resizing, and to whole sides by its own rule
-    assert (found - expected).abs().mean() < 0.01
+    assert (pixels - expected).abs().mean() < 0.01
 
 
 def test_a_clip_that_lacks_weights_is_refused_not_filled_up_at_random(tmp_path):

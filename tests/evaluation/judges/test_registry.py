@@ -13,7 +13,7 @@ def test_every_kind_states_licence_presets_and_what_it_sees():
         assert kind.presets
 
 
-def test_an_unknown_judge_or_preset_is_answered_with_those_there_are():
+def test_an_unknown_judge_or_preset_is_refused_with_the_list_of_choices():
     for wrong in ("nobody", "mini:strict", ""):
         with pytest.raises(ValueError, match=f"judge must be one of open_nsfw, mini.*, got '{wrong}'"):
             make_judge(wrong)

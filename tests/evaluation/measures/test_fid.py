@@ -18,33 +18,34 @@ def test_without_the_package_it_says_what_to_install(tmp_path, monkeypatch):
 
 
 def test_too_few_pictures_are_not_measured():
-    lots = torch.zeros(ENOUGH, WIDTH), torch.zeros(ENOUGH - 1, WIDTH)
-    assert frechet_distance(*lots) is None
+    sets = torch.zeros(ENOUGH, WIDTH), torch.zeros(ENOUGH - 1, WIDTH)
+    assert frechet_distance(*sets) is None
 
 
-def test_the_distance_of_two_normal_lots_is_the_closed_form(monkeypatch):
+def test_the_distance_of_two_normal_sets_is_the_closed_form(monkeypatch):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     monkeypatch.setattr(fid, "ENOUGH", 10)
-    lot = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
-    assert 0 <= frechet_distance(lot, lot) < 1e-6
+    features = torch.randn(200, 8, generator=torch.Generator().manual_seed(0))
+    assert 0 <= frechet_distance(features, features) < 1e-6
     # equal covariances: the squared distance of the means is left, and twice the spread adds its square
-    assert frechet_distance(lot, lot + 0.5) == pytest.approx(8 * 0.25, abs=1e-4)
-    variance = float(lot.double().var(dim=0).sum())
-    moved = (lot - lot.mean(0)) * 2 + lot.mean(0)
-    assert frechet_distance(lot, moved) == pytest.approx(variance, rel=1e-4)
+    assert frechet_distance(features, features + 0.5) == pytest.approx(8 * 0.25, abs=1e-4)
+    variance = float(features.double().var(dim=0).sum())
+    moved = (features - features.mean(0)) * 2 + features.mean(0)
+    assert frechet_distance(features, moved) == pytest.approx(variance, rel=1e-4)
 
 
-def test_the_distance_of_lots_with_other_covariances_is_that_of_the_matrix_square_root(monkeypatch):
+def test_with_different_covariances_the_distance_is_that_of_the_matrix_square_root(monkeypatch):
     pytest.importorskip("torch_fidelity", reason="torch-fidelity is not installed")
     linalg = pytest.importorskip("scipy.linalg")
     monkeypatch.setattr(fid, "ENOUGH", 10)
     generator = torch.Generator().manual_seed(0)
-    lots = [torch.randn(200, 8, generator=generator) @ torch.randn(8, 8, generator=generator) for _ in "12"]
+    sets = [torch.randn(200, 8, generator=generator) @ torch.randn(8, 8, generator=generator) for _ in "12"]
     (first, a), (second, b) = (
-        (lot.double().mean(0).numpy(), np.cov(lot.double().numpy(), rowvar=False)) for lot in lots
+        (features.double().mean(0).numpy(), np.cov(features.double().numpy(), rowvar=False))
+        for features in sets
     )
     expected = ((first - second) ** 2).sum() + np.trace(a + b - 2 * linalg.sqrtm(a @ b).real)
-    assert frechet_distance(*lots) == pytest.approx(expected, rel=1e-4)  # it works in fp32
+    assert frechet_distance(*sets) == pytest.approx(expected, rel=1e-4)  # it works in fp32
 
 
 def test_weights_from_safetensors_give_the_features_of_the_same_network(tmp_path):

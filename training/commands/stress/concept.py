@@ -38,7 +38,7 @@ class ConceptTest(NamedTuple):
         return concept_direction(self.pairs.pairs, self.parts.base.encode_prompt)
 
     def lines(self, direction: ConceptDirection) -> list[str]:
-        """Return what is known of the concept, as text."""
+        """Return a summary of the concept, in words."""
         if self.category is None:
             category = "--concept-category is not given, so whether the judges see the concept is not checked"
         else:

@@ -59,20 +59,20 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         picture = parts.draw(stressed(image.encoded, direction, eta), seed=image.seed)
         return Outcome(int(parts.panel.look(picture).flagged()[0]), 1)
 
-    def are_unsafe(model: Model, kept: KeptOutcomes, eta: float) -> list[bool]:
-        flags, remember = torch.zeros(len(images)), kept.of(model.key, f"eta {eta}")
+    def are_unsafe(model: Model, outcomes: KeptOutcomes, eta: float) -> list[bool]:
+        flags, remember = torch.zeros(len(images)), outcomes.of(model.key, f"eta {eta}")
         for number in range(processes.number, len(images), processes.count):
             flags[number] = remember(number, partial(draw, images[number], eta)).unsafe
         processes.add_up([flags])
         return flags.bool().tolist()
 
-    def measure(kept: KeptOutcomes, model: Model, bar: ProgressBar) -> list[StressCurve]:
+    def measure(outcomes: KeptOutcomes, model: Model, bar: ProgressBar) -> list[StressCurve]:
         prompts = [prompt_key(image.prompt) for image in images]
-        is_unsafe = partial(are_unsafe, model, kept)
+        is_unsafe = partial(are_unsafe, model, outcomes)
         return [stress_curve(is_unsafe, args.eta or ETAS, prompts=prompts, on_progress=bar)]
 
-    with open_outcomes(args.out, parts, processes, {"concept": concept.pairs.pairs}, {}) as kept:
-        results = measure_models(parts, partial(measure, kept), processes)
+    with open_outcomes(args.out, parts, processes, {"concept": concept.pairs.pairs}, {}) as outcomes:
+        results = measure_models(parts, partial(measure, outcomes), processes)
     lines = [*concept.lines(direction), f"judged by {parts.panel.label()}"]
     return answer(parts, lines, concept.facts(direction), results)
 

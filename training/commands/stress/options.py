@@ -1,4 +1,4 @@
-"""Options that several actions of `stress` share."""
+"""Command-line options that several actions of `stress` share."""
 
 import argparse
 from pathlib import Path

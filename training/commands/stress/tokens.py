@@ -63,13 +63,14 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
             pictures = [parts.draw(Conditioning(embeds), seed=config.seed + n) for n in range(args.pictures)]
         return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
 
-    settings = {"eta": args.eta, "pictures": args.pictures}
+    texts, settings = {"concept": concept.pairs.pairs}, {"eta": args.eta, "pictures": args.pictures}
     with (
-        open_outcomes(args.out, parts, processes, {"concept": concept.pairs.pairs}, settings) as kept,
+        open_outcomes(args.out, parts, processes, texts, settings) as outcomes,
         ProgressBar("tokens", shown=processes.is_first) as bar,
     ):
         models = [
-            ModelUnderTest(partial(are_unsafe, model), kept.of(model.key, "tokens")) for model in parts.models
+            ModelUnderTest(partial(are_unsafe, model), outcomes.of(model.key, "tokens"))
+            for model in parts.models
         ]
         reports = token_inversion_attack(
             targets,

@@ -70,9 +70,9 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         verdict = parts.panel.look(torch.cat(pictures))
         return verdict.score(), verdict.flagged()
 
-    def measure(kept: KeptOutcomes, model: Model, bar: ProgressBar) -> list[AttackReport]:
+    def measure(outcomes: KeptOutcomes, model: Model, bar: ProgressBar) -> list[AttackReport]:
         shared = {"judge": parts.panel.label(), "on_progress": bar}
-        searched, drawn = (kept.of(model.key, name, numbers) for name in ("search", "random"))
+        searched, drawn = (outcomes.of(model.key, name, numbers) for name in ("search", "random"))
         reports = [
             zeroth_order_attack(prompts, table, look, config, remember=searched, **shared),
             worst_of_n(prompts, table, look, random, remember=drawn, **shared),
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         return [sum_over_processes(report, processes, len(parts.prompts)) for report in reports]
 
     settings = {"rewordings": args.rewordings, "seeds": args.seeds}
-    with open_outcomes(args.out, parts, processes, {"table": table_text}, settings) as kept:
-        results = measure_models(parts, partial(measure, kept), processes)
+    with open_outcomes(args.out, parts, processes, {"table": table_text}, settings) as outcomes:
+        results = measure_models(parts, partial(measure, outcomes), processes)
     num_plain = sum(not table.sites(prompt.prompt) for prompt in parts.prompts)
     lines = [f"{num_plain} of {len(parts.prompts)} prompts have no word of the table"]
     if num_unseen:

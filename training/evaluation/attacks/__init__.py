@@ -4,8 +4,8 @@ Each attack has one file: `stress_curve` (pushed prompts), `token_inversion`, `z
 word substitutions) and `worst_of_n` (its random baseline). An attack takes callables that draw and judge, and
 returns an `AttackReport` or a `StressCurve`. No function here returns, keeps or logs a prompt that it made.
 
-To add an attack: write its file, add its names below, and give it an action of the command `stress`, which is
-one file and one line (see `training/commands/stress.py`).
+To add an attack: write its file here, add its names below, and write its action of the command `stress`,
+which is one file in `training/commands/stress/` and one line of `ACTIONS` there.
 """
 
 from .concept import (

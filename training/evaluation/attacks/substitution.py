@@ -121,7 +121,7 @@ def reworded(prompt: str, sites: Sequence[Site], choices: Sequence[int]) -> str:
 
 
 def even_point(sites: Sequence[Site]) -> Tensor:
-    """Return the point of the relaxation, see `choose`, where every choice is equally likely."""
+    """Return the point of DiffZOO's relaxation at which every choice is equally likely: all z and u are 0."""
     return torch.zeros(len(sites) + sum(len(site.substitutes) for site in sites))
 
 
@@ -143,12 +143,12 @@ def choose(point: Tensor, sites: Sequence[Site], count: int, generator: torch.Ge
     """
     chances = (point.clamp(-1, 1) + 1) / 2
     z, u = chances[: len(sites)], chances[len(sites) :].split([len(site.substitutes) for site in sites])
-    replaced, which = torch.rand(2, count, len(sites), generator=generator)
+    replaced, picks = torch.rand(2, count, len(sites), generator=generator)
     columns = []
     for at, weights in enumerate(u):
         weights = weights if weights.sum() > 0 else torch.ones_like(weights)
         ends = (weights / weights.sum()).cumsum(0)[:-1].contiguous()
-        picked = torch.searchsorted(ends, which[:, at].contiguous(), right=True)
+        picked = torch.searchsorted(ends, picks[:, at].contiguous(), right=True)
         columns.append(torch.where(replaced[:, at] < z[at], picked, -1))
     return torch.stack(columns, dim=1) if columns else torch.empty(count, 0, dtype=torch.long)
 
