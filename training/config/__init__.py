@@ -1,7 +1,7 @@
-"""Options of every task: each default, range and tooltip once. To add a task: write its file, export it here.
+"""Options of every task: each default, range and tooltip once.
 
-Nodes and the command line make their widgets and flags from these classes. Fields are only appended, since
-saved graphs store widgets by position.
+Nodes and the command line make their widgets and flags from these classes. To add a task: write its file and
+export its class here.
 """
 
 from .make import MakeConfig, RewriteConfig

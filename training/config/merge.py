@@ -1,4 +1,4 @@
-"""Options of a merge."""
+"""Options of making one expert from others: merging experts, and extracting one from two models."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,14 @@ from .option import SEED_HELP, SEED_MAX, option, validate
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """How to merge safety experts. Fields are documented by their `help`, see `options`.
+    """How to merge safety experts; each field is documented by its `help`, see `options`.
 
-    The paper publishes no merge code, so its exact values are unknown (arXiv:2412.10493).
+    The fields stand in the order in which the node and the command line show them: method and size, options
+    of single methods, calibration, seed. The paper publishes no merge code, so its exact values are unknown
+    (arXiv:2412.10493).
 
     Raises:
-        ValueError: naming the field, the rule and the value, if a value is out of its range.
+        ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
     """
 
     method: str = option(
@@ -23,19 +25,61 @@ class MergeConfig:
     )
     output_rank: int = option(
         0,  # paper: not stated
-        "Lower makes a smaller file and drops the weakest parts. 0 keeps everything, the ranks add up; svd "
-        "then takes the rank of one expert. Paper: not stated.",
+        "Lower makes a smaller file and drops the weakest parts. 0 keeps everything, so that the ranks add "
+        "up; svd then takes the rank of one expert. Paper: not stated.",
         min=0,
         max=4096,
         step=1,
     )
+
+    # options of single methods
+    density: float = option(
+        0.5,  # our choice; PEFT has no default, TIES uses 0.2
+        "Only for magnitude_prune, ties, dare_linear and dare_ties: share of each expert's weights that is "
+        "kept. Lower makes experts collide less and loses more of each. Paper: not used.",
+        min=0.01,
+        max=1.0,
+        step=0.01,
+    )
+    level: str = option(
+        "output neuron",  # paper: "per weight"
+        "Only for co_merge: the unit taken from one expert. rank neuron and rowpick_AB (rows of A and of B "
+        "separately) give a LoRA as small as one expert, for experts trained from the same start. Paper: not "
+        "stated exactly.",
+        choices=("output neuron", "rank neuron", "rowpick_AB"),
+    )
     statistic: str = option(
         "win_count",  # paper: "highest activation across all inputs"
-        "What most active means. win_count: on "
-        "the most prompts; mean: on average; max: on a single prompt, which favours rare strong reactions. "
+        "Only for co_merge: how the most active expert is chosen. win_count takes the one that wins most "
+        "prompts; mean compares averages; max compares single prompts, which favours rare strong reactions. "
         "Paper: not stated exactly.",
         choices=("win_count", "mean", "max"),
     )
+    normalize: bool = option(
+        False,  # our choice
+        "Only for co_merge. On compares activations relative to the size of each expert's update, so that a "
+        "weakly trained expert can still win. Off lets the strongest update win more neurons. Paper: not "
+        "stated.",
+    )
+    neutral_weight: float = option(
+        1.0,  # our choice: as much as one category
+        "Only for regmean: how much neutral and safe prompts count, relative to one category. Higher keeps "
+        "the base model's images better and suppresses less. Paper: not used.",
+        min=0.0,
+        max=100.0,
+        step=0.1,
+    )
+    ridge: float = option(
+        0.3,  # our choice; relative to the mean size of an input's component
+        "Only for regmean: pull towards the base model where calibration says little; a tenth of it in "
+        "layers that read the image. Higher changes other images less and weakens every expert. Paper: not "
+        "used.",
+        min=0.0001,
+        max=100.0,
+        step=0.001,
+    )
+
+    # calibration
     timesteps: int = option(
         4,  # our choice
         "Noise levels at which each calibration prompt is run. More is steadier and proportionally slower. "
@@ -52,52 +96,16 @@ class MergeConfig:
         max=10_000,
         step=1,
     )
-    normalize: bool = option(
-        False,  # our choice
-        "Compare experts by their activation relative to the size of their own update, so that a weakly "
-        "trained one can still win. Off: the strongest update wins more neurons. Paper: not stated.",
-    )
-    seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)
-    density: float = option(
-        0.5,  # our choice; PEFT has no default, TIES uses 0.2
-        "Only for magnitude_prune, ties, dare_linear and dare_ties: share of each expert's weights that is "
-        "kept. Lower makes experts collide less and loses more of each. Paper: not used.",
-        min=0.01,
-        max=1.0,
-        step=0.01,
-    )
-    level: str = option(
-        "output neuron",  # paper: "per weight"
-        "Only for co_merge: what is taken whole from one expert. rank neuron and rowpick_AB (rows of A and "
-        "of B apart) give a LoRA as small as one expert, for experts that started alike. Paper: not stated "
-        "exactly.",
-        choices=("output neuron", "rank neuron", "rowpick_AB"),
-    )
     stop_agreement: float = option(
         0.99,  # our choice
-        "Calibration for co_merge ends early once its two halves choose alike to this share. Higher is "
-        "steadier and slower; 1 runs every prompt. Paper: not stated.",
+        "Only for co_merge: calibration ends early once two halves of the prompts agree on this share of the "
+        "winners. Higher is steadier and slower; 1 runs every prompt. Paper: not stated.",
         min=0.5,
         max=1.0,
         step=0.01,
     )
-    neutral_weight: float = option(
-        1.0,  # our choice: as much as one category
-        "Only for regmean: how much neutral and safe prompts count against one category. Higher "
-        "keeps the base model's pictures better and suppresses less. Paper: not used.",
-        min=0.0,
-        max=100.0,
-        step=0.1,
-    )
-    ridge: float = option(
-        0.3,  # our choice; relative to the mean size of an input's component
-        "Only for regmean: how firmly the base model is kept where calibration says little; a tenth of it "
-        "where layers read the picture. Higher is safer for other pictures and weakens every expert. Paper: "
-        "not used.",
-        min=0.0001,
-        max=100.0,
-        step=0.001,
-    )
+
+    seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)
 
     def __post_init__(self) -> None:
         validate(self)
@@ -105,24 +113,24 @@ class MergeConfig:
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """How to turn the difference of two models into an expert. Fields are documented by their `help`.
+    """How to extract an expert from the difference of two models; each field is documented by its `help`.
 
     Raises:
-        ValueError: naming the field, the rule and the value, if a value is out of its range.
+        ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
     """
 
     rank: int = option(
         32,  # our choice: seven experts of the paper's rank 4 need 28
-        "The most components kept of each layer's change. Higher is closer to the tuned model and makes a "
-        "larger file; a LoRA that was merged into it comes out at its own rank. Paper: not stated.",
+        "Most components kept of each layer's change. Higher is closer to the tuned model and makes a larger "
+        "file; a LoRA that was merged into the model comes out at its own rank. Paper: not stated.",
         min=1,
         max=512,
         step=1,
     )
     energy: float = option(
         1.0,  # our choice
-        "Share of each layer's squared change after which no further component is kept. Lower makes a "
-        "smaller file and drops the weakest parts; 1 keeps all up to rank. Paper: not stated.",
+        "Share of each layer's squared change that is kept. Lower makes a smaller file and drops the weakest "
+        "components; 1 keeps everything up to rank. Paper: not stated.",
         min=0.01,
         max=1.0,
         step=0.01,

@@ -1,4 +1,4 @@
-"""How an option is declared, listed and validated: default, range and tooltip stand in one place."""
+"""How an option is declared, listed and validated: its default, range and tooltip stand in one place."""
 
 import dataclasses
 import math
@@ -7,11 +7,18 @@ from typing import Any
 SEED_HELP = (
     "Another number gives another, equally valid result; the same number repeats it. Paper: not stated."
 )
-SEED_MAX = 2**63 - 1  # what torch.Generator.manual_seed and the host's widget both take
+SEED_MAX = 2**63 - 1  # the largest that both torch.Generator.manual_seed and the host's widget accept
 
 
 def option(default: Any, text: str, **rules: Any) -> Any:
-    """Declare an option: rules are min, max, step, choices, and positive (True: above 0)."""
+    """Declare an option of a config class.
+
+    Args:
+        default: value; its type is the type of the option.
+        text: tooltip and command-line help.
+        rules: any of `min`, `max` and `step` (numbers), `choices` (a tuple of texts) and `positive` (True:
+            must be above 0).
+    """
     return dataclasses.field(default=default, metadata={"help": text, **rules})
 
 
@@ -29,14 +36,20 @@ def option_help(cls: type, name: str) -> str:
     for field in options(cls):
         if field.name == name:
             return field.metadata["help"]
-    raise ValueError(f"{cls.__name__} has no option {name!r}. Use one of: {_names(cls)}.")
+    names = ", ".join(field.name for field in options(cls))
+    raise ValueError(f"{cls.__name__} has no option {name!r}. Use one of: {names}.")
 
 
 def validate(config: Any) -> None:
+    """Check every field of a config and turn whole numbers into floats where the field is a float.
+
+    Raises:
+        ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
+    """
     for field in options(type(config)):
         value = getattr(config, field.name)
         if field.type is float and type(value) is int:
-            value = float(value)  # JSON has one kind of number
+            value = float(value)  # JSON does not tell 1 from 1.0
             object.__setattr__(config, field.name, value)
         problem = _type_problem(field, value) or _range_problem(field, value)
         if problem:
@@ -45,7 +58,7 @@ def validate(config: Any) -> None:
 
 
 def _type_problem(field: dataclasses.Field, value: Any) -> str:
-    if type(value) is not field.type:  # exact: True must not pass for the whole number 1
+    if type(value) is not field.type:  # the exact type, because True must not pass for the whole number 1
         kinds = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
         return f"must be {kinds[field.type]}"
     if field.type is float and not math.isfinite(value):
@@ -68,7 +81,3 @@ def _range_problem(field: dataclasses.Field, value: Any) -> str:
 
 def _plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _names(cls: type) -> str:
-    return ", ".join(field.name for field in options(cls))

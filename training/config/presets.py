@@ -1,13 +1,13 @@
-"""Named sets of training options, for the node and the command line alike."""
+"""Presets: named sets of training options, for the node and the command line."""
 
 from collections.abc import Mapping
 from typing import Any
 
-_PAPER = {  # what AlignGuard's launchers share, code at 5f71f8d
+_PAPER = {  # what AlignGuard's launch scripts have in common, code at 5f71f8d
     "objective": "alignguard",
     "prompts": "pair",
     "steps": 2000,
-    "batch_size": 2,  # the launchers' 4 rows: a pair under its unsafe and its safe prompt is two
+    "batch_size": 2,  # the scripts' 4 rows: a pair is two rows, one for each prompt
     "grad_accumulation": 4,
     "beta": 5000.0,
     "rank": 4,
@@ -20,30 +20,30 @@ _PAPER = {  # what AlignGuard's launchers share, code at 5f71f8d
     "weight_decay": 1e-2,
     "precision": "fp16",
     "lr_schedule": "constant",
-    "flip": 0.5,  # deviation: both pictures of a pair together, where the launchers flip each by itself
+    "flip": 0.5,  # deviation: both images of a pair together; the scripts flip each separately
     "buckets": False,
     "bank": 0,
     "validation": 0.0,
     "patience": 0,
     "save_every": 500,
 }
-PRESETS: Mapping[str, Mapping[str, Any]] = {  # append, never rename: saved graphs store the name
+PRESETS: Mapping[str, Mapping[str, Any]] = {  # never rename one: saved graphs store the name
     "custom": {},
     "paper SD 1.5": {**_PAPER, "learning_rate": 1.6e-4, "warmup_steps": 500, "max_grad_norm": 1.0},
-    # deviation: the launcher takes Adafactor, which saves memory on larger adapters than this
+    # deviation: the script uses Adafactor, which saves memory only with larger adapters
     "paper SDXL": {**_PAPER, "learning_rate": 1e-5, "warmup_steps": 0, "max_grad_norm": 0.0},
     "quick": {"steps": 60, "batch_size": 4, "grad_accumulation": 1},
 }
 PRESET_HELP = (
-    "paper SD 1.5 and paper SDXL set the options as AlignGuard's launchers do, but for four things: AdamW "
-    "stands in for SDXL's Adafactor, the two pictures of a pair are mirrored together, its two prompts share "
-    "timestep and noise, and latents are the mean of what the VAE gives. Set resolution to 512 and 1024. "
-    "quick is 60 small steps, to see whether everything works; custom sets none."
+    "Sets several options at once. paper SD 1.5 and paper SDXL follow AlignGuard's launch scripts except in "
+    "four points: AdamW replaces SDXL's Adafactor, both images of a pair are flipped together, both prompts "
+    "share timestep and noise, and latents are the mean of the VAE's distribution. Set resolution to 512 or "
+    "1024 yourself. quick runs 60 small steps to see whether everything works. custom sets nothing."
 )
 
 
 def preset_values(preset: str) -> Mapping[str, Any]:
-    """Return the options that a preset sets.
+    """Return the options that a preset sets, by name.
 
     Raises:
         ValueError: if there is no such preset.
@@ -54,6 +54,6 @@ def preset_values(preset: str) -> Mapping[str, Any]:
 
 
 def preset_text(preset: str) -> str:
-    """Return what a preset sets as one line for people; none for `custom`."""
+    """Return what a preset sets as one line of a report; empty for `custom`."""
     values = ", ".join(f"{name} {value}" for name, value in PRESETS[preset].items())
     return f"preset {preset}: {values}" if values else ""
