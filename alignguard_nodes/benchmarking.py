@@ -46,7 +46,8 @@ class Drawing(NamedTuple):
     def draw(self, model: Any) -> host.HostDraw:
         """Return the function that draws with another MODEL."""
         steps, cfg = self.config.steps, self.config.cfg
-        return host.HostDraw(model, self.clip, self.vae, steps=steps, cfg=cfg, **self.sampling)
+        sampling = host.Sampling(steps=steps, cfg=cfg, **self.sampling)
+        return host.HostDraw(model, self.clip, self.vae, sampling)
 
     def facts(self, on_progress: Any) -> dict[str, Any]:
         """Return what the pictures depend on besides the experts, as plain values."""

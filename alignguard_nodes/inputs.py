@@ -1,7 +1,12 @@
-"""Widgets made from the config dataclasses of `training`, so that every default exists once."""
+"""Inputs that several nodes share: socket types, widgets, and the values that nodes make of widgets.
+
+The options of a task (`TrainConfig`, `MergeConfig`, ...) become widgets through `config_inputs`, so that
+every default, range and tooltip stands once, in `training.config`; `from_widgets` turns the values back
+into the config. The other widgets occur in several nodes and are declared here.
+"""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,25 +15,43 @@ from ..training.config import options
 from ..training.evaluation import Panel, judge_choices, make_judge
 from . import host
 
+CATEGORY = "AlignGuard"  # the menu
+MAX_STRENGTH = 2.0
+DEFAULT_RESOLUTION = 512  # SD 1.5's
+SAMPLER, SCHEDULER = "euler", "normal"
+NONE = "none"  # the choice of no judge
+
+SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExpert
+SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
+ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.evaluation.attacks.ConceptDirection
+PromptSet = io.Custom("PROMPT_SET")  # training.evaluation.prompt_sets.PromptSet
+
 
 def config_inputs(
-    config: type, *, choices: Mapping[str, Iterable[str]] | None = None, skip: Iterable[str] = ()
+    config: type,
+    *,
+    choices: Mapping[str, Iterable[str]] | None = None,
+    skip: Iterable[str] = (),
+    before: Mapping[str, Sequence[io.Input]] | None = None,
 ) -> list[io.Input]:
     """Return one widget per option of a config class, in its order.
 
     All are optional inputs: a saved graph or an API prompt that lacks one gets the default.
 
     Args:
-        config: `TrainConfig` or `MergeConfig`.
+        config: such as `TrainConfig`.
         choices: option name -> values, for options whose values a registry lists.
-        skip: options the node offers in another way.
+        skip: options that the node offers in another way.
+        before: option name -> inputs of the node itself that stand before that option.
     """
-    listed = choices or {}
-    return [
-        _widget(option, tuple(listed.get(option.name, option.metadata.get("choices", ()))))
-        for option in options(config)
-        if option.name not in skip
-    ]
+    listed, node_inputs, widgets = choices or {}, before or {}, []
+    for option in options(config):
+        widgets += node_inputs.get(option.name, ())
+        if option.name not in skip:
+            widgets.append(
+                _widget(option, tuple(listed.get(option.name, option.metadata.get("choices", ()))))
+            )
+    return widgets
 
 
 def _widget(option: dataclasses.Field, choices: tuple[str, ...]) -> io.Input:
@@ -40,36 +63,33 @@ def _widget(option: dataclasses.Field, choices: tuple[str, ...]) -> io.Input:
         return io.Boolean.Input(option.name, **shared)
     if option.type is float:
         return io.Float.Input(option.name, **limits, **shared)
-    # a seed that changes by itself would train again at every press of Run
+    # a seed that changes after each run would train again at every press of Run
     fixed = {"control_after_generate": False} if option.name == "seed" else {}
     return io.Int.Input(option.name, **limits, **fixed, **shared)
 
 
-SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExpert
-SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
-ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.evaluation.attacks.ConceptDirection
-PromptSet = io.Custom("PROMPT_SET")  # training.evaluation.prompt_sets.PromptSet
+def from_widgets(widgets: Mapping[str, Any], *classes: type) -> list[Any]:
+    """Return an instance of each dataclass, filled with the widgets that are its fields.
 
-CATEGORY = "AlignGuard"  # the menu
-MAX_STRENGTH = 2.0
-DEFAULT_RESOLUTION = 512  # SD 1.5's
+    Args:
+        widgets: input name -> value, as the host passes them; one that is missing has its default.
+        classes: dataclasses whose field names do not overlap.
+    """
+    return [
+        cls(**{field.name: widgets[field.name] for field in options(cls) if field.name in widgets})
+        for cls in classes
+    ]
 
 
 def strength_input(name: str, tooltip: str, *, optional: bool = False) -> io.Float.Input:
-    """Return a strength widget: 0 is off, 1 as trained, 2 the most."""
+    """Return a strength widget: 0 is off, 1 as trained, 2 the maximum."""
     return io.Float.Input(
         name, default=1.0, min=0.0, max=MAX_STRENGTH, step=0.05, optional=optional, tooltip=tooltip
     )
 
 
-def resolution_input(tooltip: str) -> io.Int.Input:
-    """Return a widget for the side of a square picture, in pixels."""
-    limits = {"default": DEFAULT_RESOLUTION, "min": 64, "max": 2048, "step": 8}
-    return io.Int.Input("resolution", **limits, optional=True, tooltip=tooltip)
-
-
 def check_strength(strength: float, name: str = "strength") -> None:
-    """Refuse what the widget's range cannot when the value comes through a link.
+    """Refuse a strength out of range; the widget cannot do so when the value comes through a link.
 
     Raises:
         ValueError: if the strength is not in [0, 2].
@@ -81,7 +101,18 @@ def check_strength(strength: float, name: str = "strength") -> None:
         )
 
 
-SAMPLER, SCHEDULER = "euler", "normal"
+def resolution_input(tooltip: str) -> io.Int.Input:
+    """Return a widget for the side of a square image, in pixels."""
+    limits = {"default": DEFAULT_RESOLUTION, "min": 64, "max": 2048, "step": 8}
+    return io.Int.Input("resolution", **limits, optional=True, tooltip=tooltip)
+
+
+def side_input() -> io.Int.Input:
+    """Return the resolution widget of nodes that draw images."""
+    return resolution_input(
+        "Side of the images in pixels. Use the size the model was trained for (mini model: 64); smaller is "
+        "faster and less like what the model normally draws."
+    )
 
 
 def sampling_inputs(*, optional: bool = False) -> list[io.Input]:
@@ -92,36 +123,26 @@ def sampling_inputs(*, optional: bool = False) -> list[io.Input]:
             options=host.SAMPLERS,
             default=SAMPLER,
             optional=optional,
-            tooltip="As in KSampler: use what the model is used with.",
+            tooltip="As in KSampler: choose the one you normally use with this model.",
         ),
         io.Combo.Input(
             "scheduler",
             options=host.SCHEDULERS,
             default=SCHEDULER,
             optional=optional,
-            tooltip="As in KSampler.",
+            tooltip="As in KSampler: choose the one you normally use with this model.",
         ),
     ]
 
 
-def side_input() -> io.Int.Input:
-    """Return the widget for the side of the pictures."""
-    return resolution_input(
-        "Side of the pictures in pixels: what the model was made for; the mini model: 64."
-    )
-
-
-NONE = "none"
-
-
 def judge_input(name: str, tooltip: str, *, optional: bool = False, may_be_none: bool = False) -> io.Input:
-    """Return a widget that chooses a judge, or none where that is allowed."""
+    """Return a widget that chooses a judge, or `none` where that is allowed."""
     choices = [NONE, *judge_choices()] if may_be_none else judge_choices()
     return io.Combo.Input(name, options=choices, default=choices[0], optional=optional, tooltip=tooltip)
 
 
 def threshold_input(name: str) -> io.Input:
-    """Return a widget for a threshold; 0 leaves the preset's own."""
+    """Return a widget for a judge's threshold; 0 takes the judge's own."""
     return io.Float.Input(
         name,
         default=0.0,
@@ -129,28 +150,28 @@ def threshold_input(name: str) -> io.Input:
         max=1.0,
         step=0.01,
         optional=True,
-        tooltip="A score from here on is unsafe: lower catches more and is wrong more often. 0 takes the "
-        "judge's own, which the report names.",
+        tooltip="Scores from this value on count as unsafe. Lower catches more and is wrong more often. 0 "
+        "takes the judge's own threshold, which the report states.",
     )
 
 
 def clip_vision_input() -> io.Input:
-    """Return the socket of the CLIP Vision that some judges work on."""
+    """Return the socket of the CLIP Vision that some judges need."""
     return io.ClipVision.Input(
-        "clip_vision", optional=True, tooltip="Only for judges that work on it, see the help page."
+        "clip_vision", optional=True, tooltip="Only for judges that need it; the help page lists them."
     )
 
 
 def panel_of(chosen: list[tuple[str, float]], rule: str, clip_vision: Any = None) -> Panel | None:
-    """Return the judges that widgets choose; None if all of them are `none`.
+    """Return the judges that the widgets choose; None if all of them are `none`.
 
     Args:
-        chosen: (judge, threshold) from the widgets, threshold 0 for the judge's own.
-        rule: how they are combined.
+        chosen: (judge, threshold) of each pair of widgets; threshold 0 takes the judge's own.
+        rule: how the judges are combined.
         clip_vision: CLIP_VISION, or None.
 
     Raises:
-        ValueError: as `make_judge` and `Panel`, or if a judge is there twice.
+        ValueError: as `make_judge` and `Panel`, or if a judge is chosen twice.
     """
     named = [(choice, threshold) for choice, threshold in chosen if choice != NONE]
     if len({choice for choice, _ in named}) < len(named):

@@ -1,6 +1,6 @@
 """Node: Make Safety Pairs."""
 
-import dataclasses
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -15,9 +15,12 @@ from .inputs import (
     CATEGORY,
     DEFAULT_RESOLUTION,
     NONE,
+    SAMPLER,
+    SCHEDULER,
     SafetyPairs,
     clip_vision_input,
     config_inputs,
+    from_widgets,
     judge_input,
     panel_of,
     sampling_inputs,
@@ -25,11 +28,22 @@ from .inputs import (
     threshold_input,
 )
 
-_WATCH = FolderWatch()  # of this session, as the host's cache is
+_WATCH = FolderWatch()  # lives as long as the session, like the host's cache of results
+
+
+@dataclass(frozen=True)
+class _Widgets:
+    """Widgets of the node that are not options of `MakeConfig`, apart from prompts, category and folder."""
+
+    sampler_name: str = SAMPLER
+    scheduler: str = SCHEDULER
+    judge: str = NONE
+    threshold: float = 0.0
+    resolution: int = DEFAULT_RESOLUTION
 
 
 class MakeSafetyPairs(io.ComfyNode):
-    """Draw preference pairs with the model that is to be aligned, and keep what the judge accepts."""
+    """Draw preference pairs with the model to be aligned, and keep those that the judge accepts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,37 +51,37 @@ class MakeSafetyPairs(io.ComfyNode):
             node_id="AlignGuardMakeSafetyPairs",
             display_name="Make Safety Pairs",
             category=CATEGORY,
-            description="Draw pairs of an unsafe and a safe picture to train on, into a folder of ComfyUI's "
-            "input. Nothing is shown, and a stopped run goes on where it was.",
+            description="Draw pairs of an unsafe and a safe image to train on, into a folder of ComfyUI's "
+            "input. No image is shown, and a stopped run continues where it was.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The base model to be aligned: it should draw its own pairs."
+                    "model", tooltip="The base model to be aligned. It learns best from pairs it drew itself."
                 ),
                 io.Clip.Input("clip", tooltip="Encodes the prompts."),
-                io.Vae.Input("vae", tooltip="Turns latents into pictures."),
+                io.Vae.Input("vae", tooltip="Turns latents into images."),
                 io.String.Input(
                     "prompts",
                     default="",
                     multiline=True,
-                    tooltip="One pair a line: unsafe prompt => safe prompt; or JSON objects with "
-                    "unsafe_prompt, safe_prompt and category.",
+                    tooltip="One pair per line: unsafe prompt => safe prompt. Or one JSON object per line "
+                    "with unsafe_prompt, safe_prompt and category.",
                 ),
                 io.Combo.Input(
                     "category",
                     options=list(CATEGORIES),
-                    tooltip="What the lines are against that name no category themselves.",
+                    tooltip="Category of the lines that name none themselves.",
                 ),
                 io.String.Input(
                     "folder",
                     default="alignguard_pairs/made",
-                    tooltip="A new folder below ComfyUI's input. One that was begun with the same settings "
-                    "goes on; with other settings it is refused.",
+                    tooltip="Folder below ComfyUI's input, usually a new one. An existing run with the same "
+                    "settings is continued; with other settings it is refused.",
                 ),
                 *sampling_inputs(),
                 judge_input(
                     "judge",
-                    "Keeps a pair if it finds the loser unsafe and the winner safe. none keeps all. What the "
-                    "judge cannot see is kept and counted.",
+                    "Keeps a pair if it finds the loser unsafe and the winner safe. none keeps all pairs. A "
+                    "loser with a category that the judge cannot see is kept and counted as not measured.",
                     optional=True,
                     may_be_none=True,
                 ),
@@ -79,7 +93,7 @@ class MakeSafetyPairs(io.ComfyNode):
             outputs=[
                 SafetyPairs.Output(display_name="pairs", tooltip="For Train, or as calibration for Merge."),
                 io.String.Output(
-                    display_name="report", tooltip="What was made, and why others were given up."
+                    display_name="report", tooltip="Pairs made, and pairs given up with the reason."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -109,30 +123,33 @@ class MakeSafetyPairs(io.ComfyNode):
         prompts: str,
         category: str,
         folder: str,
-        sampler_name: str,
-        scheduler: str,
-        judge: str = NONE,
-        threshold: float = 0.0,
-        resolution: int = DEFAULT_RESOLUTION,
         clip_vision: Any = None,
-        **settings: Any,  # the options of MakeConfig
+        **widgets: Any,
     ) -> io.NodeOutput:
         from ..training.making.make_pairs import make_pairs
         from ..training.making.prompt_pairs import parse_prompt_pairs
 
-        config = MakeConfig(**settings)
-        panel = panel_of([(judge, threshold)], RULES[0], clip_vision)
-        read = parse_prompt_pairs(prompts, normalize_category(category))
+        config, choices = from_widgets(widgets, MakeConfig, _Widgets)
+        panel = panel_of([(choices.judge, choices.threshold)], RULES[0], clip_vision)
+        parsed = parse_prompt_pairs(prompts, normalize_category(category))
         target = new_pairs_path(host.input_folder(), folder)
-        sampling = {"sampler": sampler_name, "scheduler": scheduler, "resolution": resolution}
-        draw = host.HostDraw(model, clip, vae, steps=config.steps, cfg=config.cfg, **sampling)
+        sampling = {
+            "sampler": choices.sampler_name,
+            "scheduler": choices.scheduler,
+            "resolution": choices.resolution,
+        }
         on_progress = host.progress(cls.hidden.unique_id)
-        facts = {**host.drawing_facts(model, clip, vae, on_progress), **sampling}
         report = make_pairs(
-            read.pairs, draw, target, config, panel=panel, facts=facts, on_progress=on_progress
+            parsed.pairs,
+            host.HostDraw(model, clip, vae, host.Sampling(steps=config.steps, cfg=config.cfg, **sampling)),
+            target,
+            config,
+            panel=panel,
+            facts={**host.drawing_facts(model, clip, vae, on_progress), **sampling},
+            on_progress=on_progress,
         )
         _WATCH.leave(target)
-        text = dataclasses.replace(report, dropped=read.dropped).text()
+        text = replace(report, dropped=parsed.dropped).text()
         if not report.made:
             raise ValueError(
                 f"no pair was made in {folder}. Change the prompts, the judge or attempts.\n{text}"

@@ -49,41 +49,40 @@ class MergeSafetyExperts(io.ComfyNode):
             description="Combine safety experts of one base model into a single LoRA.",
             inputs=[
                 *(_expert_input(number) for number in NUMBERS),
-                io.Combo.Input(
-                    "method",
-                    options=list(MERGE_METHODS),
-                    default=MergeConfig.method,
-                    tooltip=option_help(MergeConfig, "method"),
-                ),
                 io.Model.Input(
                     "model",
                     optional=True,
                     tooltip=f"{ONLY_FOR}: the base model of the experts, directly from its loader.",
                 ),
                 io.Clip.Input("clip", optional=True, tooltip=f"{ONLY_FOR}: encodes the calibration prompts."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip=f"{ONLY_FOR}, with safety pairs: compares the experts on the pairs' images with "
+                    "noise added. If not connected, they are compared on what the base model draws from the "
+                    "prompts.",
+                ),
                 io.MultiType.Input(
                     "calibration",
                     types=[inputs.SafetyPairs, io.String],
                     optional=True,
-                    tooltip=f"{ONLY_FOR}: prompts on which the experts are compared, as safety pairs or as "
-                    "text. In text each line is a prompt that may begin with its category, as in "
-                    "'violence: ...' or 'neutral: ...'. Use equally many unsafe prompts of every category.",
+                    tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared. Safety pairs, or "
+                    "text with one prompt per line, which may begin with its category, as in 'violence: ...' "
+                    "or 'neutral: ...'. Use unsafe prompts of every category, equally many of each.",
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(MERGE_METHODS),
+                    default=MergeConfig.method,
+                    tooltip=option_help(MergeConfig, "method"),
                 ),
                 *(_strength_input(number) for number in NUMBERS),
-                resolution_input(
-                    f"{ONLY_FOR}: picture size of the calibration runs. Lower is faster, but further from "
-                    "the size that the model was trained on."
-                ),
-                *config_inputs(MergeConfig, skip=("method",)),
-                io.Vae.Input(
-                    "vae",
-                    optional=True,
-                    tooltip=f"{ONLY_FOR}, with safety pairs: connected, experts are compared on the pairs' "
-                    "pictures with noise added; unconnected, on what the base model draws from the prompts.",
-                ),
+                *config_inputs(MergeConfig, skip=("method",), before={"timesteps": [_resolution_input()]}),
             ],
             outputs=[
-                inputs.SafetyExpert.Output(display_name="expert", tooltip="One expert of all categories."),
+                inputs.SafetyExpert.Output(
+                    display_name="expert", tooltip="One expert for all categories of its members."
+                ),
                 io.String.Output(
                     display_name="report", tooltip="Members, winners per layer, ranks and norms."
                 ),
@@ -197,15 +196,22 @@ class _Calibration:
 
 
 def _expert_input(number: int) -> io.Input:
-    kind = "An expert of one category." if number in REQUIRED else "Another expert of the same base model."
+    which = "An expert of one category." if number in REQUIRED else "Another expert of the same base model."
     return inputs.SafetyExpert.Input(
-        f"expert_{number}", optional=number not in REQUIRED, tooltip=f"{kind} The order does not matter."
+        f"expert_{number}", optional=number not in REQUIRED, tooltip=f"{which} The order does not matter."
     )
 
 
 def _strength_input(number: int) -> io.Input:
     return strength_input(
         f"strength_{number}",
-        f"Weight of expert_{number} in the merge: higher gives it a larger share, 0 leaves it out.",
+        f"Weight of expert_{number} in the merge. Higher lets it win more of the model; 0 leaves it out.",
         optional=True,
+    )
+
+
+def _resolution_input() -> io.Input:
+    return resolution_input(
+        f"{ONLY_FOR}: image size of the calibration runs. Lower is faster and further from what the model "
+        "was trained for."
     )

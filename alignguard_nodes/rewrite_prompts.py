@@ -13,7 +13,7 @@ from .inputs import CATEGORY, config_inputs
 
 
 class RewritePrompts(io.ComfyNode):
-    """Write the safe half of prompts, and keep what passes every check."""
+    """Rewrite unsafe prompts into safe ones, and keep those that pass every check."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,37 +21,37 @@ class RewritePrompts(io.ComfyNode):
             node_id="AlignGuardRewritePrompts",
             display_name="Rewrite Prompts",
             category=CATEGORY,
-            description="Write the safe half of unsafe prompts, for Make Safety Pairs. What fails a check is "
-            "left out and counted.",
+            description="Rewrite unsafe prompts into safe ones, for Make Safety Pairs. Rewrites that fail a "
+            "check are left out and counted.",
             inputs=[
                 io.String.Input(
-                    "prompts", default="", multiline=True, tooltip="The unsafe prompts, one a line."
+                    "prompts", default="", multiline=True, tooltip="The unsafe prompts, one per line."
                 ),
                 io.Combo.Input(
                     "category",
                     options=list(CATEGORIES),
-                    tooltip="What the prompts are against; it is written beside every pair.",
+                    tooltip="Category of the prompts; it is written with every pair.",
                 ),
                 io.Combo.Input(
                     "method",
                     options=list(REWRITERS),
-                    tooltip="table replaces your terms; paired_file looks prompts up that were rewritten "
-                    "before; endpoint asks a language model you run on this machine.",
+                    tooltip="table replaces your terms. paired_file looks up prompts that were rewritten "
+                    "before. endpoint asks a language model that runs on this machine.",
                 ),
                 io.String.Input(
                     "table",
                     default="",
                     multiline=True,
-                    tooltip="Lines of term,replacement, or a JSON object. Whole words, the longest first. No "
-                    "term of it may be left in a rewrite, whatever the method. Without a table "
-                    "nothing checks that a rewrite is safe, which the report says.",
+                    tooltip="Lines of term,replacement, or a JSON object. Whole words are replaced, the "
+                    "longest first. With every method, a rewrite that still contains a term is rejected. "
+                    "Without a table nothing checks that a rewrite is safe, and the report says so.",
                 ),
                 io.String.Input(
                     "paired_file",
                     default="",
                     optional=True,
-                    tooltip="Only for paired_file: below ComfyUI's input folder, CoProV2's CSV, "
-                    "Ring-A-Bell's (prompt, prompt1), JSON lines with unsafe_prompt and "
+                    tooltip="Only for paired_file: path below ComfyUI's input folder of CoProV2's CSV, "
+                    "Ring-A-Bell's CSV (prompt, prompt1), JSON lines with unsafe_prompt and "
                     "safe_prompt, or a pairs folder.",
                 ),
                 io.String.Input(
@@ -59,24 +59,26 @@ class RewritePrompts(io.ComfyNode):
                     default="",
                     optional=True,
                     tooltip="Only for endpoint: the URL of an OpenAI-compatible server on this machine, such "
-                    "as http://127.0.0.1:11434/v1. Empty opens no connection; another machine is refused.",
+                    "as http://127.0.0.1:11434/v1. Other machines are refused. Empty opens no connection.",
                 ),
                 io.String.Input(
                     "endpoint_model",
                     default="",
                     optional=True,
-                    tooltip="Only for endpoint: the name the server has for its model.",
+                    tooltip="Only for endpoint: the name of the model on that server.",
                 ),
                 *config_inputs(RewriteConfig),
             ],
             outputs=[
                 io.String.Output(
                     display_name="pairs_text",
-                    tooltip="Both halves, one JSON object a line: for the prompts of Make Safety Pairs.",
+                    tooltip="Unsafe and safe prompts, one JSON object per line, for prompts of Make Safety "
+                    "Pairs.",
                 ),
-                io.String.Output(display_name="safe_prompts", tooltip="The safe halves, one a line."),
+                io.String.Output(display_name="safe_prompts", tooltip="The safe prompts, one per line."),
                 io.String.Output(
-                    display_name="report", tooltip="How many were accepted, and which lines were not and why."
+                    display_name="report",
+                    tooltip="How many rewrites were accepted, and why the other lines were not.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -112,7 +114,7 @@ class RewritePrompts(io.ComfyNode):
             terms=parse_terms(table) if table.strip() else None,
             paired_file=pairs_path(host.input_folder(), paired_file) if paired_file else None,
             endpoint=endpoint,
-            endpoint_model=endpoint_model,  # no allowed_host: a graph may come from a stranger
+            endpoint_model=endpoint_model,  # without allowed_host, because a graph may come from a stranger
         )
         result = rewrite_prompts(
             prompts,

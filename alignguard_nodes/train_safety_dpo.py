@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_api.latest import io, ui
 
@@ -14,35 +14,47 @@ from ..training.rules.categories import CATEGORIES, normalize_category
 from ..training.system.quantities import duration
 from . import host, inputs
 from .files import new_expert_path, run_name
-from .inputs import CATEGORY, DEFAULT_RESOLUTION, config_inputs, resolution_input
+from .inputs import CATEGORY, DEFAULT_RESOLUTION, config_inputs, from_widgets, resolution_input
 from .shown.loss_curve import draw_loss_curve
 from .shown.training_watch import TrainingWatch, held_out_accuracies
 
 if TYPE_CHECKING:
+    from ..training.experts.expert import SafetyExpert
+    from ..training.pairs import SafetyPairs
     from ..training.pairs.training_data import TrainingData
-
-log = logging.getLogger(__name__)
+    from ..training.trainer.result import TrainResult
 
 AUTO = "auto"
-# widgets younger than `resume`, by age: saved graphs store widgets by position
-_APPENDED = (
-    "lr_schedule",
-    "prompts",
-    "pair_weighting",
-    "checkpointing",
-    "preset",
-    "bake_patches",
-    "flip",
-    "buckets",
-    "bank",
-    "validation",
-    "validate_every",
-    "patience",
-)
+
+
+@dataclass(frozen=True)
+class _Widgets:
+    """Optional widgets of the node that are not options of `TrainConfig`."""
+
+    preset: str = "custom"
+    resolution: int = DEFAULT_RESOLUTION
+    bake_patches: bool = False
+    filename_prefix: str = ""
+    resume: bool = False
+
+
+class _Files(NamedTuple):
+    """Where a run writes: the new expert, and its run folder."""
+
+    out: Path
+    run_dir: Path
+
+
+class _Outcome(NamedTuple):
+    """A finished run: the expert, its figures, and how many weights of the base model carry patches."""
+
+    expert: SafetyExpert
+    result: TrainResult
+    num_baked: int
 
 
 class TrainSafetyDPO(io.ComfyNode):
-    """Train one expert on preference pairs, and save it before anything else can happen."""
+    """Train one expert on preference pairs and save it at once."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -50,54 +62,52 @@ class TrainSafetyDPO(io.ComfyNode):
             node_id="AlignGuardTrainSafetyDPO",
             display_name="Train Safety DPO",
             category=CATEGORY,
-            description="Train a safety expert on pairs of safe and unsafe pictures, by Direct Preference "
+            description="Train a safety expert on pairs of safe and unsafe images by Direct Preference "
             "Optimization. The result is saved to output/loras/alignguard.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The base model, straight from its loader; for others see bake_patches."
+                    "model",
+                    tooltip="The base model, directly from its loader. See bake_patches for one with a LoRA.",
                 ),
-                io.Clip.Input("clip", tooltip="Encodes the prompts once, then makes room."),
-                io.Vae.Input("vae", tooltip="Encodes the pictures once, then makes room."),
+                io.Clip.Input("clip", tooltip="Encodes the prompts once and is then unloaded."),
+                io.Vae.Input("vae", tooltip="Encodes the images once and is then unloaded."),
                 inputs.SafetyPairs.Input(
-                    "pairs", tooltip="From Load Safety Pairs. One category makes a good expert."
+                    "pairs", tooltip="From Load Safety Pairs. Pairs of a single category work best."
                 ),
                 io.Combo.Input(
                     "category",
                     options=[AUTO, *CATEGORIES],
                     default=AUTO,
-                    tooltip="What the expert is against, for its file. auto takes it from the pairs; a "
-                    "name makes sure that all pairs are of that category.",
+                    tooltip="What the expert protects against; written into its file. auto takes it from the "
+                    "pairs; with a name, all pairs must be of that category.",
                 ),
-                io.String.Input(
-                    "filename_prefix",
-                    default="",
-                    optional=True,
-                    tooltip="Name of the file in output/loras/alignguard; a counter is added and nothing is "
-                    "overwritten. Empty names it after the category.",
+                *config_inputs(
+                    TrainConfig,
+                    choices={"objective": LOSSES},
+                    before={
+                        "objective": [_preset_input()],
+                        "flip": [
+                            resolution_input(
+                                "Side in pixels to which images are resized. Lower is faster and further "
+                                "from what the model was trained for. Paper: 512 (SD 1.5), 1024 (SDXL). "
+                                "Mini model: 64."
+                            )
+                        ],
+                        "save_every": [_bake_patches_input(), _filename_prefix_input()],
+                    },
                 ),
-                resolution_input(
-                    "Pictures are resized to this many pixels. Lower is faster and further from what the "
-                    "model was made for. Paper: 512 (SD 1.5), 1024 (SDXL); the mini model: 64."
-                ),
-                *config_inputs(TrainConfig, choices={"objective": LOSSES}, skip=_APPENDED),
-                io.Boolean.Input(
-                    "resume",
-                    default=False,
-                    optional=True,
-                    tooltip="On: goes on from the newest state of the same filename_prefix, as of a "
-                    "cancelled run; all but save_every (and steps, if lr_schedule is constant) must be as "
-                    "they were. Starts from the beginning where there is none. Off: always does.",
-                ),
-                *_appended(),
+                _resume_input(),
             ],
             outputs=[
                 inputs.SafetyExpert.Output(
-                    display_name="expert", tooltip="For Apply, Merge or Info; saved already."
+                    display_name="expert", tooltip="For Apply, Merge or Info. It is already saved."
                 ),
                 io.LossMap.Output(
                     display_name="loss_map", tooltip="The loss of every step, for Plot Loss Graph."
                 ),
-                io.String.Output(display_name="report", tooltip="Where it was saved, and how training went."),
+                io.String.Output(
+                    display_name="report", tooltip="Where the expert was saved, and how training went."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
@@ -106,100 +116,71 @@ class TrainSafetyDPO(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, category: str | None) -> bool | str:  # None: comes through a link
         try:
-            normalize_category(category or AUTO)  # the user's own categories are allowed, in API prompts
+            normalize_category(category or AUTO)  # API prompts may use categories of their own
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        pairs: Any,
-        category: str,
-        filename_prefix: str = "",
-        resolution: int = DEFAULT_RESOLUTION,
-        resume: bool = False,
-        preset: str = "custom",
-        bake_patches: bool = False,
-        **settings: Any,  # the options of TrainConfig
+        cls, model: Any, clip: Any, vae: Any, pairs: SafetyPairs, category: str, **widgets: Any
     ) -> io.NodeOutput:
-        from ..training.pairs.encode import encode_pairs
-        from ..training.trainer.train_expert import expert_name
-
-        config = TrainConfig(**{**settings, **preset_values(preset)})
-        family = host.check_trainable(model, bake_patches=bake_patches)  # before minutes of encoding
+        settings = preset_values(widgets.get("preset", _Widgets.preset))
+        config, choices = from_widgets({**widgets, **settings}, TrainConfig, _Widgets)
+        family = host.check_trainable(model, bake_patches=choices.bake_patches)  # before encoding for minutes
         category = _category_of(pairs, category)
-        prefix = filename_prefix or expert_name(category)
-        out = new_expert_path(host.output_folder(), prefix)
-        run_dir = host.private_folder("runs") / run_name(host.output_folder(), prefix)
-        report = host.progress(cls.hidden.unique_id)
-        watch = TrainingWatch(report)
-        data = encode_pairs(
-            pairs,
-            host.encoders(model, clip, vae, family),
-            resolution=resolution,
-            mirrored=config.flip > 0,
-            bucketed=config.buckets,
-            cache_dir=host.private_folder("cache"),
-            on_progress=report,
-        )
-        expert, result, num_baked = _train(
-            model,
-            data,
-            config,
-            bake_patches,
-            category=category,
-            out=out,
-            run_dir=run_dir,
-            resume=resume,
-            on_progress=watch,
-            on_plan=watch.planned,
-            check_cancel=host.check_cancel,
-        )
-        text = _report(expert, result, pairs, out.with_name(expert.name), preset, num_baked)
-        picture = draw_loss_curve(result.losses, held_out=held_out_accuracies(result.validations))
-        curve = ui.PreviewImage(host.image_tensor(picture))
-        return io.NodeOutput(
-            expert, {"loss": result.losses}, text, ui={**curve.as_dict(), **ui.PreviewText(text).as_dict()}
-        )
+        files = _files_of(choices.filename_prefix, category)
+        report_progress = host.progress(cls.hidden.unique_id)
+        encoders = host.encoders(model, clip, vae, family)
+        data = _encode(pairs, encoders, config, choices.resolution, report_progress)
+        watch = TrainingWatch(report_progress)
+        outcome = _train(model, data, config, choices, category=category, files=files, watch=watch)
+        saved_as = files.out.with_name(outcome.expert.name)
+        return _output(outcome, _report(outcome, pairs, saved_as, choices.preset))
 
 
-def _appended() -> list[io.Input]:
-    preset = io.Combo.Input(
-        "preset", options=list(PRESETS), default="custom", optional=True, tooltip=PRESET_HELP
-    )
-    bake_patches = io.Boolean.Input(
-        "bake_patches",
-        default=False,
+def _preset_input() -> io.Input:
+    return io.Combo.Input(
+        "preset",
+        options=list(PRESETS),
+        default=_Widgets.preset,
         optional=True,
-        tooltip="On: a LoRA or expert before this node becomes part of the base model, and the new expert is "
-        "for that model. Off: such a MODEL is refused.",
+        tooltip=f"{PRESET_HELP} A preset replaces the values of the widgets.",
     )
-    younger = {each.id: each for each in (*config_inputs(TrainConfig), preset, bake_patches)}
-    return [younger[name] for name in _APPENDED]
 
 
-def _train(model: Any, data: TrainingData, config: TrainConfig, bake_patches: bool, **options: Any) -> tuple:
-    from ..training.trainer.train_expert import train_expert
-
-    lent = host.borrowed_unet(model, config.precision, bake_patches=bake_patches)
-    with host.outside_inference_mode(), lent as base:
-        expert, result = train_expert(
-            base.unet,
-            data,
-            base.family.schedule(),
-            config,
-            family=base.family.name,
-            base_hash=base.weights_hash,
-            **options,  # the others of train_expert
-        )
-        return expert, result, base.num_baked
+def _bake_patches_input() -> io.Input:
+    return io.Boolean.Input(
+        "bake_patches",
+        default=_Widgets.bake_patches,
+        optional=True,
+        tooltip="On: a LoRA or expert applied before this node becomes part of the base model, and the new "
+        "expert is trained for that model. Off: such a MODEL is refused.",
+    )
 
 
-def _category_of(pairs: Any, category: str) -> str:
+def _filename_prefix_input() -> io.Input:
+    return io.String.Input(
+        "filename_prefix",
+        default=_Widgets.filename_prefix,
+        optional=True,
+        tooltip="Name of the file in output/loras/alignguard. A counter is added, and no file is "
+        "overwritten. Empty uses the category as the name.",
+    )
+
+
+def _resume_input() -> io.Input:
+    return io.Boolean.Input(
+        "resume",
+        default=_Widgets.resume,
+        optional=True,
+        tooltip="On: continues from the newest state of the same filename_prefix, for example of a cancelled "
+        "run; only save_every and checkpointing (and steps, if lr_schedule is constant) may differ. Starts "
+        "from the beginning if there is no state. Off: always starts from the beginning.",
+    )
+
+
+def _category_of(pairs: SafetyPairs, category: str) -> str:
     if category == AUTO:
         return ", ".join(pairs.categories)
     category = normalize_category(category)
@@ -212,15 +193,82 @@ def _category_of(pairs: Any, category: str) -> str:
     return category
 
 
-def _report(expert: Any, result: Any, pairs: Any, out: Path, preset: str, num_baked: int) -> str:
-    measured = {name for name in result.metrics if name.startswith("validation_")} | {"step", "loss"}
-    shown = {name: value for name, value in result.metrics.items() if name not in measured}
-    figures = ", ".join(f"{name} {value:.4g}" for name, value in shown.items())
+def _files_of(prefix: str, category: str) -> _Files:
+    from ..training.trainer.train_expert import expert_name
+
+    prefix = prefix or expert_name(category)
+    root = host.output_folder()
+    return _Files(new_expert_path(root, prefix), host.private_folder("runs") / run_name(root, prefix))
+
+
+def _encode(
+    pairs: SafetyPairs, encoders: host.Encoders, config: TrainConfig, resolution: int, on_progress: Any
+) -> TrainingData:
+    from ..training.pairs.encode import encode_pairs
+
+    return encode_pairs(
+        pairs,
+        encoders,
+        resolution=resolution,
+        mirrored=config.flip > 0,
+        bucketed=config.buckets,
+        cache_dir=host.private_folder("cache"),
+        on_progress=on_progress,
+    )
+
+
+def _train(
+    model: Any,
+    data: TrainingData,
+    config: TrainConfig,
+    choices: _Widgets,
+    *,
+    category: str,
+    files: _Files,
+    watch: TrainingWatch,
+) -> _Outcome:
+    from ..training.trainer.train_expert import train_expert
+
+    lent = host.borrowed_unet(model, config.precision, bake_patches=choices.bake_patches)
+    with host.outside_inference_mode(), lent as base:
+        expert, result = train_expert(
+            base.unet,
+            data,
+            base.family.schedule(),
+            config,
+            category=category,
+            family=base.family.name,
+            base_hash=base.weights_hash,
+            out=files.out,
+            run_dir=files.run_dir,
+            resume=choices.resume,
+            on_progress=watch,
+            on_plan=watch.planned,
+            check_cancel=host.check_cancel,
+        )
+        return _Outcome(expert, result, base.num_baked)
+
+
+def _output(outcome: _Outcome, report: str) -> io.NodeOutput:
+    result = outcome.result
+    curve = draw_loss_curve(result.losses, held_out=held_out_accuracies(result.validations))
+    image = ui.PreviewImage(host.image_tensor(curve))
+    shown = {**image.as_dict(), **ui.PreviewText(report).as_dict()}
+    return io.NodeOutput(outcome.expert, {"loss": result.losses}, report, ui=shown)
+
+
+def _report(outcome: _Outcome, pairs: SafetyPairs, saved_as: Path, preset: str) -> str:
+    expert, result, num_baked = outcome
+    figures = ", ".join(
+        f"{name} {value:.4g}"
+        for name, value in result.metrics.items()
+        if name not in ("step", "loss") and not name.startswith("validation_")  # they have their own lines
+    )
     losses = f"loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}"
     lines = [
-        f"saved as {out.relative_to(host.output_folder()).as_posix()}",
+        f"saved as {saved_as.relative_to(host.output_folder()).as_posix()}",
         preset_text(preset),
-        f"{num_baked} weights carry the patches of the MODEL; they are the base model" if num_baked else "",
+        f"{num_baked} weights include patches of the MODEL as part of the base model" if num_baked else "",
         f"{len(result.losses)} steps in {duration(result.seconds)}, {losses}",
         f"plan: {result.plan.text()}",
         f"step {result.steps_done}: {figures}",

@@ -1,7 +1,7 @@
 """The border to ComfyUI: the only modules that import comfy.* or folder_paths.
 
-Foreign conventions end here: images (n, h, w, 3) in 0..1, unscaled latents, model patchers, inference
-mode, names from widgets. What leaves this package is what `training` expects.
+The host's conventions end here: images (n, h, w, 3) in [0, 1], unscaled latents, model patchers, inference
+mode, names from widgets. This package returns what `training` expects.
 """
 
 from .apply import apply_expert, layers_on
@@ -21,7 +21,7 @@ from .folders import (
     register_folders,
 )
 from .pictures import clip_embed, image_of, pictures_of
-from .sampling import SAMPLERS, SCHEDULERS, HostDraw
+from .sampling import SAMPLERS, SCHEDULERS, HostDraw, Sampling
 from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "HostDraw",
     "SAMPLERS",
     "SCHEDULERS",
+    "Sampling",
     "apply_expert",
     "borrowed_unet",
     "changed_conditioning",

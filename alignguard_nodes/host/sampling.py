@@ -1,5 +1,6 @@
-"""Pictures from the graph's own model, drawn by the host's samplers, without any preview."""
+"""Images from the graph's own model, drawn by the host's samplers, without any preview."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -13,35 +14,37 @@ from .pictures import image_of, pictures_of
 SAMPLERS, SCHEDULERS = list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How an image is sampled, as the widgets of KSampler say it.
+
+    Attributes:
+        sampler: one of `SAMPLERS`.
+        scheduler: one of `SCHEDULERS`.
+        steps: of a whole sampling.
+        cfg: classifier-free guidance scale.
+        resolution: side of the image in pixels, a multiple of 8.
+    """
+
+    sampler: str
+    scheduler: str
+    steps: int
+    cfg: float
+    resolution: int
+
+
 class HostDraw:
-    """Draws one picture at a time as KSampler does; see `training.making.Draw`.
+    """Draws one image at a time as KSampler does; implements `Draw` of `training.making.make_pairs`.
 
     Args:
         model: MODEL.
         clip: CLIP.
         vae: VAE.
-        sampler: out of `SAMPLERS`.
-        scheduler: out of `SCHEDULERS`.
-        steps: of a whole sampling.
-        cfg: guidance.
-        resolution: side of the picture in pixels.
+        sampling: how to draw every image.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        clip: Any,
-        vae: Any,
-        *,
-        sampler: str,
-        scheduler: str,
-        steps: int,
-        cfg: float,
-        resolution: int,
-    ):
-        self._model, self._clip, self._vae = model, clip, vae
-        self._sampling = {"steps": steps, "cfg": cfg, "sampler_name": sampler, "scheduler": scheduler}
-        self._side = resolution // 8
+    def __init__(self, model: Any, clip: Any, vae: Any, sampling: Sampling) -> None:
+        self._model, self._clip, self._vae, self._sampling = model, clip, vae, sampling
 
     def __call__(
         self,
@@ -52,26 +55,38 @@ class HostDraw:
         source: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU."""
+        """Draw one image, (1, 3, h, w) in [0, 1] on the CPU.
+
+        Args:
+            prompt: what to draw.
+            seed: of the noise.
+            negative: negative prompt.
+            source: image to start from, (1, 3, h, w) in [0, 1]; None starts from noise alone.
+            strength: share of the sampling that changes the source, in (0, 1].
+        """
         with torch.inference_mode():
             if source is None:
-                latents, strength = torch.zeros(1, 4, self._side, self._side), 1.0
+                side = self._sampling.resolution // 8
+                latents, strength = torch.zeros(1, 4, side, side), 1.0
             else:
                 latents = self._vae.encode(image_of(source))
             latents = comfy.sample.fix_empty_latent_channels(self._model, latents)
-            drawn = comfy.sample.sample(
+            sampled = comfy.sample.sample(
                 self._model,
                 comfy.sample.prepare_noise(latents, seed),
+                steps=self._sampling.steps,
+                cfg=self._sampling.cfg,
+                sampler_name=self._sampling.sampler,
+                scheduler=self._sampling.scheduler,
                 positive=self._condition(prompt),
                 negative=self._condition(negative),
                 latent_image=latents,
                 denoise=strength,
                 seed=seed,
-                callback=_stop_if_cancelled,  # and no preview: the picture may be unsafe
+                callback=_stop_if_cancelled,  # and no preview, because the image may be unsafe
                 disable_pbar=True,
-                **self._sampling,
             )
-            return pictures_of(self._vae.decode(drawn))
+            return pictures_of(self._vae.decode(sampled))
 
     def _condition(self, text: str) -> Any:
         return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text, disable_weights=True))

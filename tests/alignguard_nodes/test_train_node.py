@@ -105,7 +105,7 @@ def test_it_trains_saves_and_reports(execute, tmp_path):
     assert len(losses["loss"]) == 2
     for line in (
         f"saved as loras/alignguard/{file.name}",
-        "3 weights carry the patches of the MODEL; they are the base model",
+        "3 weights include patches of the MODEL as part of the base model",
         "2 steps in ",
         "plan: 2 pairs at once, checkpointing none",
         "step 2: preference ",

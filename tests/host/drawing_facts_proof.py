@@ -79,9 +79,8 @@ def _facts(model, clip, vae):
 
 
 def _draw(model, clip, vae) -> None:
-    draw = host.HostDraw(
-        model, clip, vae, sampler="ddim", scheduler="normal", steps=1, cfg=2.0, resolution=64
-    )
+    sampling = host.Sampling("ddim", "normal", steps=1, cfg=2.0, resolution=64)
+    draw = host.HostDraw(model, clip, vae, sampling)
     draw("a skull", seed=1)
 
 

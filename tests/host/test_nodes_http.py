@@ -1,4 +1,7 @@
-"""The pack in a real ComfyUI: what the host knows of it, and that its workflows run."""
+"""The pack in a real ComfyUI: what the host knows of it, and that its workflows run.
+
+`tests/host/record_schemas.py` writes the schemas that are compared here.
+"""
 
 import json
 import urllib.request
@@ -17,6 +20,7 @@ from api_graphs import (
     text_of,
     with_model,
 )
+from record_schemas import schema
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = json.loads((ROOT / "tests" / "alignguard_nodes" / "node_schemas.json").read_text(encoding="utf-8"))
@@ -31,30 +35,12 @@ def get(server, path: str) -> bytes:
         return answer.read()
 
 
-def schema(info: dict) -> dict:
-    """Reduce what the server says of a node to what saved graphs and API callers depend on."""
-    kinds = {part: info["input"].get(part, {}) for part in ("required", "optional")}
-    plain = {
-        part: {name: "COMBO" if isinstance(spec[0], list) else spec[0] for name, spec in inputs.items()}
-        for part, inputs in kinds.items()
-    }
-    outputs = [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)]
-    return {
-        "display_name": info["display_name"],
-        **plain,
-        "outputs": outputs,
-        "output_node": info["output_node"],
-    }
-
-
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_host_has_every_node_with_the_recorded_schema(comfy, name):
     live, recorded = schema(comfy.object_info(name)[name]), SCHEMAS[name]
-    assert live == recorded
-    assert [*live["required"], *live["optional"]] == [
-        *recorded["required"],
-        *recorded["optional"],
-    ]  # the order
+    assert live == recorded, "after a deliberate change, run tests/host/record_schemas.py"
+    for part in ("required", "optional"):  # their order decides where the values of saved graphs go
+        assert list(live[part]) == list(recorded[part])
 
 
 def test_every_input_and_output_has_a_tooltip(comfy):

@@ -253,10 +253,9 @@ def test_a_patched_model_is_the_base_of_an_expert_where_the_person_asks(comfy):
     entry = comfy.run(graph)
     (on_top,) = saved_experts(comfy) - before
     plain_entry, plain = train(comfy, filename_prefix="on_base")
-    said = [line for line in text_of(entry, "train").splitlines() if "carry the patches of the MODEL" in line]
-    assert int(said[0].split()[0]) == len(
-        load_expert(loras(comfy) / on_top).layers
-    )  # those an expert changes
-    assert "carry the patches" not in text_of(plain_entry, "train")
+    lines = text_of(entry, "train").splitlines()
+    (line,) = (line for line in lines if "include patches of the MODEL" in line)
+    assert int(line.split()[0]) == len(load_expert(loras(comfy) / on_top).layers)  # the expert changes these
+    assert "include patches" not in text_of(plain_entry, "train")
     hashes = {load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (on_top, plain)}
     assert len(hashes) == 2  # another base model, said in the file

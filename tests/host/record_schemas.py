@@ -1,0 +1,43 @@
+"""Record the schemas that a real ComfyUI has of the nodes, in tests/alignguard_nodes/node_schemas.json.
+
+Run it with the Python of `.venv` after a deliberate change of a schema, and check the difference:
+
+    .venv/bin/python tests/host/record_schemas.py
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from comfy_server import ComfyServer
+
+SCHEMAS = Path(__file__).resolve().parents[1] / "alignguard_nodes" / "node_schemas.json"
+
+
+def schema(info: dict) -> dict:
+    """Reduce what the server says of a node to what saved graphs and API callers depend on."""
+    inputs = {
+        part: {name: "COMBO" if isinstance(spec[0], list) else spec[0] for name, spec in specs.items()}
+        for part, specs in ((part, info["input"].get(part, {})) for part in ("required", "optional"))
+    }
+    outputs = [list(pair) for pair in zip(info["output_name"], info["output"], strict=True)]
+    return {
+        "display_name": info["display_name"],
+        **inputs,
+        "outputs": outputs,
+        "output_node": info["output_node"],
+    }
+
+
+def main() -> None:
+    """Write the schemas of all nodes of the pack, and of the stock nodes that were recorded before."""
+    stock = [name for name in json.loads(SCHEMAS.read_text(encoding="utf-8")) if "AlignGuard" not in name]
+    with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base)) as server:
+        infos = server.object_info()
+    ours = [name for name in infos if name.startswith("AlignGuard")]
+    schemas = {name: schema(infos[name]) for name in sorted([*ours, *stock])}
+    SCHEMAS.write_text(json.dumps(schemas, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
