@@ -1,4 +1,4 @@
-"""Presets are named after what they set, and set nothing that is not an option in its range."""
+"""Presets: what they set is valid and, for the paper's, what the paper's launch scripts set."""
 
 import pytest
 
@@ -8,10 +8,10 @@ from training.losses import resolved
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_made_of_valid_options(preset):
-    assert isinstance(TrainConfig(**preset_values(preset)), TrainConfig)  # it refuses what is out of range
+    assert isinstance(TrainConfig(**preset_values(preset)), TrainConfig)  # raises for a value out of range
 
 
-def test_the_papers_presets_are_the_launchers_values():
+def test_the_papers_presets_have_the_values_of_the_launch_scripts():
     sd15, sdxl = (TrainConfig(**preset_values(f"paper {name}")) for name in ("SD 1.5", "SDXL"))
     for config in (sd15, sdxl):
         assert (config.objective, config.steps, config.beta, config.rank) == ("alignguard", 2000, 5000.0, 4)
@@ -22,7 +22,7 @@ def test_the_papers_presets_are_the_launchers_values():
 
 
 @pytest.mark.parametrize("preset", ["paper SD 1.5", "paper SDXL"])
-def test_a_papers_preset_leaves_nothing_that_is_not_the_papers(preset):
+def test_a_papers_preset_switches_off_what_the_paper_does_not_have(preset):
     others = {"bank": 8, "validation": 0.2, "patience": 2, "buckets": True, "anchor_weight": 0.5}
     config = TrainConfig(**{**others, **preset_values(preset)})
     assert (config.bank, config.validation, config.patience, config.buckets) == (0, 0.0, 0, False)

@@ -1,15 +1,13 @@
-"""What Train Safety DPO does when it is executed, with tiny inputs; a real host does the same in tests/host.
+"""Train Safety DPO when it is executed, with tiny inputs; tests/host does the same in a real host.
 
-The host's modules cannot be here, so its border (`alignguard_nodes.host`) and the classes its API gives nodes
-are stand-ins; the training itself is real.
+The border to the host (`alignguard_nodes.host`) is a stand-in, because its modules cannot be imported here;
+the training itself is real.
 """
 
-import importlib
 import json
 import sys
 import types
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
@@ -18,39 +16,11 @@ import torch
 
 from tiny_checkpoint import SD15, SIDE, tiny_models, write_pairs
 
-ROOT = Path(__file__).resolve().parents[2]
 BRIEF = {"steps": 2, "batch_size": 2, "rank": 2, "resolution": SIDE, "category": "auto"}
 
 
-class Output(SimpleNamespace):
-    """What a node hands back."""
-
-    def __init__(self, *values, ui):
-        super().__init__(values=values, ui=ui)
-
-
-@pytest.fixture
-def pack(monkeypatch):
-    """Return the importer of the pack's modules, without running the `__init__.py` that needs the host."""
-    for name, path in (("pack", ROOT), ("pack.alignguard_nodes", ROOT / "alignguard_nodes")):
-        package = types.ModuleType(name)
-        package.__path__ = [str(path)]
-        monkeypatch.setitem(sys.modules, name, package)
-    io = MagicMock(
-        ComfyNode=type("ComfyNode", (), {"hidden": SimpleNamespace(unique_id="7")}), NodeOutput=Output
-    )
-    api = SimpleNamespace(io=io, ui=MagicMock())
-    api.ui.PreviewText = lambda text: SimpleNamespace(as_dict=lambda: {"text": (text,)})
-    api.ui.PreviewImage = lambda picture: SimpleNamespace(as_dict=lambda: {"images": picture})
-    monkeypatch.setitem(sys.modules, "comfy_api", SimpleNamespace(latest=api))
-    monkeypatch.setitem(sys.modules, "comfy_api.latest", api)
-    yield lambda name: importlib.import_module(f"pack.{name}")
-    for name in [name for name in sys.modules if name.startswith("pack.")]:
-        del sys.modules[name]  # each test has modules of its own, bound to its own border
-
-
 def stand_in(pack, folder, num_baked=0):
-    """Return the border to a host whose MODEL is the tiny UNet, and what it showed."""
+    """Return the border to a host whose MODEL is the tiny UNet, and the list of what it shows."""
     family = pack("training.models").FAMILIES["sd15"]
     conditioning = pack("training.models.conditioning").Conditioning
     unet = tiny_models()["unet"].requires_grad_(False)
@@ -70,16 +40,16 @@ def stand_in(pack, folder, num_baked=0):
     )
     host.output_folder = lambda: folder / "output"
     host.private_folder = lambda name: folder / "user" / name
-    host.progress = lambda node_id: lambda *what: shown.append(what)
+    host.progress = lambda node_id: lambda *report: shown.append(report)
     host.check_cancel = lambda: None
     host.outside_inference_mode = nullcontext
-    host.image_tensor = lambda picture: picture
+    host.image_tensor = lambda image: image
     return host, shown
 
 
 @pytest.fixture
 def execute(pack, monkeypatch, tmp_path):
-    """Return `execute` of the node, and its host's border to change things on."""
+    """Return a function that executes the node; `change` gets the border to the host first."""
 
     def run(num_baked=0, change=lambda host: None, **settings):
         host, shown = stand_in(pack, tmp_path, num_baked)
@@ -91,13 +61,13 @@ def execute(pack, monkeypatch, tmp_path):
             folder if folder.exists() else write_pairs(folder, "hate", 4)
         )
         node = pack("alignguard_nodes.train_safety_dpo")
-        node.host = host  # of this call; the module is that of the first
+        node.host = host  # the module may be that of an earlier call, with its host
         return node.TrainSafetyDPO.execute(None, None, None, pairs, **{**BRIEF, **settings}), shown
 
     return run
 
 
-def test_it_trains_saves_and_reports(execute, tmp_path):
+def test_a_run_trains_saves_and_reports(execute, tmp_path):
     done, shown = execute(num_baked=3, bake_patches=True, validation=0.25, validate_every=1)
     expert, losses, report = done.values
     (file,) = (tmp_path / "output" / "loras" / "alignguard").iterdir()
@@ -122,7 +92,7 @@ def test_it_trains_saves_and_reports(execute, tmp_path):
     assert [line["loss"] for line in figures] == losses["loss"]
 
 
-def test_a_cancelled_run_goes_on_though_no_state_was_asked_for(execute, tmp_path):
+def test_a_cancelled_run_can_be_resumed_without_save_every(execute, tmp_path):
     def cancel(host):
         host.check_cancel = MagicMock(side_effect=[None, None, KeyboardInterrupt])
 
@@ -134,7 +104,7 @@ def test_a_cancelled_run_goes_on_though_no_state_was_asked_for(execute, tmp_path
     assert resumed[1] == whole[1]
 
 
-def test_it_says_what_a_preset_set_and_nothing_of_patches_that_are_not_there(execute, pack, monkeypatch):
+def test_the_report_lists_what_a_preset_set_and_no_patches_if_there_are_none(execute, pack, monkeypatch):
     monkeypatch.setitem(pack("training.config").PRESETS, "quick", {"steps": 1, "batch_size": 3})
     report = execute(preset="quick")[0].values[2]
     assert "preset quick: steps 1, batch_size 3" in report

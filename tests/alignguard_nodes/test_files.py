@@ -1,0 +1,132 @@
+"""Names from widgets and API prompts, resolved inside one folder, and fingerprints of files."""
+
+import pytest
+
+
+@pytest.fixture
+def files(pack):
+    return pack("alignguard_nodes.files")
+
+
+def test_folders_and_files_with_pairs_are_found_up_to_two_deep(files, tmp_path):
+    for name in ("a", "b/c", "b/c/d", "e"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    for name in ("a", "b/c", "b/c/d"):
+        (tmp_path / name / "pairs.jsonl").touch()
+    for name in ("top.csv", "a/in.csv", "b/c/deep.csv", "a/other.txt"):
+        (tmp_path / name).touch()
+
+    def is_source(path):
+        return (path / "pairs.jsonl").is_file() or path.suffix == ".csv"
+
+    assert files.pair_sources(tmp_path, is_source) == ["a", "a/in.csv", "b/c", "top.csv"]
+    assert files.pair_sources(tmp_path / "nowhere", is_source) == []
+
+
+def test_files_are_found_up_to_two_folders_deep(files, tmp_path):
+    for name in ("top.csv", "a/in.csv", "a/b/deep.csv", "a/b/c/deeper.csv", "a/other.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = files.input_files(tmp_path, lambda path: path.suffix == ".csv")
+    assert found == ["a/b/deep.csv", "a/in.csv", "top.csv"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../..", "/etc", "\\\\server\\x", "..\\x", "C:\\x", "C:x", "a\0b"]
+)
+def test_a_name_that_leads_out_of_its_folder_is_refused(files, tmp_path, name):
+    (tmp_path / "a").mkdir()
+    for resolve in (files.pairs_path, files.new_pairs_path):
+        with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
+            resolve(tmp_path, name)
+    with pytest.raises(ValueError, match=f"must be inside output/{files.BENCHMARKS}"):
+        files.benchmark_path(tmp_path, name)
+    with pytest.raises(ValueError, match="must name a file inside output/loras/alignguard"):
+        files.new_expert_path(tmp_path, name)
+
+
+def test_a_link_out_of_the_input_folder_is_refused(files, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "input").mkdir()
+    try:
+        (tmp_path / "input" / "link").symlink_to(tmp_path / "outside", target_is_directory=True)
+    except OSError:
+        pytest.skip("no right to make links here")
+    with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
+        files.pairs_path(tmp_path / "input", "link")
+    with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
+        files.new_pairs_path(tmp_path / "input", "link/new")
+
+
+def test_new_pairs_go_where_they_will_be_listed(files, tmp_path):
+    assert files.new_pairs_path(tmp_path, "a\\b") == tmp_path / "a" / "b"
+    with pytest.raises(ValueError, match="at most two deep"):
+        files.new_pairs_path(tmp_path, "a/b/c")
+
+
+def test_a_missing_folder_is_named(files, tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder or file 'gone'"):
+        files.pairs_path(tmp_path, "gone")
+
+
+def test_file_names_count_up_past_partial_ones_and_never_repeat(files, tmp_path):
+    first = files.new_expert_path(tmp_path, "mine/hate")
+    assert first.relative_to(tmp_path).as_posix() == "loras/alignguard/mine/hate_00001_.safetensors"
+    first.parent.mkdir(parents=True)
+    (first.parent / "hate_00007__partial.safetensors").touch()
+    (first.parent / "hate_speech_00099_.safetensors").touch()
+    assert files.new_expert_path(tmp_path, "mine/hate").name == "hate_00008_.safetensors"
+
+
+def test_each_prefix_has_its_own_run_folder_whatever_number_its_files_have(files, tmp_path):
+    prefixes = ["mine/hate", "mine%2Fhate", "mine_hate", "mine"]
+    names = [files.run_name(tmp_path, prefix) for prefix in prefixes]
+    assert names == ["mine%2Fhate", "mine%252Fhate", "mine_hate", "mine"]
+    assert files.run_name(tmp_path, "./mine\\hate ") == "mine%2Fhate"
+    with pytest.raises(ValueError, match="must name a file inside"):
+        files.run_name(tmp_path, "../mine")
+
+
+def test_a_fingerprint_changes_with_any_file_and_only_then(files, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a").write_text("one")
+    first = files.folder_fingerprint(tmp_path)
+    assert files.folder_fingerprint(tmp_path) == first
+    (tmp_path / "deep" / "a").write_text("other")
+    assert files.folder_fingerprint(tmp_path) != first
+
+
+def test_the_fingerprint_of_a_csv_changes_with_it_and_with_its_images(files, tmp_path):
+    csv, images = tmp_path / "a.csv", tmp_path / "a"
+    csv.write_text("one")
+    images.mkdir()
+    fingerprints = {files.source_fingerprint(csv, images)}
+    csv.write_text("another")
+    fingerprints.add(files.source_fingerprint(csv, images))
+    (images / "u.jpg").touch()
+    fingerprints.add(files.source_fingerprint(csv, images))
+    assert len(fingerprints) == 3
+    assert files.source_fingerprint(images, None) == files.folder_fingerprint(images)
+
+
+def test_a_watch_counts_only_changes_made_by_others(files, tmp_path):
+    watch, folder = files.FolderWatch(), tmp_path / "pairs"
+    assert watch.changes(folder) == 0  # there is no folder before the first run
+    folder.mkdir()
+    (folder / "pairs.jsonl").write_text("one")
+    watch.leave(folder)
+    assert watch.changes(folder) == watch.changes(folder) == 0  # the node's own work
+    (folder / "pairs.jsonl").write_text("edited")
+    assert watch.changes(folder) == 1
+    watch.leave(folder)  # the run that followed
+    assert watch.changes(folder) == 1
+    (folder / "pairs.jsonl").unlink()
+    folder.rmdir()
+    assert watch.changes(folder) == 2
+    watch.leave(folder)
+    assert watch.changes(tmp_path / "another") == 0
+
+
+def test_files_that_were_there_at_first_sight_are_no_change(files, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("of an earlier session")
+    assert files.FolderWatch().changes(tmp_path) == 0
