@@ -1,4 +1,4 @@
-"""What a node shows while it runs and after: progress, pictures, outputs that say why they are empty."""
+"""What a node shows: progress, images, and outputs that say why they are empty."""
 
 import logging
 from collections.abc import Callable
@@ -16,12 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class Blocked(ExecutionBlocker):
-    """An output that stops whoever uses it; the log says why, which the host tells an open browser only."""
+    """An output that stops the nodes connected to it.
+
+    The reason is also logged, because the host shows it only in an open browser.
+    """
 
     def __init__(self, reason: str):
         self._reason = reason
 
-    @cached_property  # the host reads it when the output is used, and twice then
+    @cached_property  # the host reads it when the output is used, and then twice
     def message(self) -> str:
         log.warning(self._reason)
         return self._reason
@@ -33,9 +36,10 @@ def check_cancel() -> None:
 
 
 def progress(node_id: str) -> Callable[..., None]:
-    """Return `report(step, total, ...)`: it first raises if the user cancelled, then moves the node's bar.
+    """Return `report(step, total, picture, text)`, which moves the progress bar of a node.
 
-    Further it takes a picture or None, shown below the node, and a text, shown in it.
+    It raises if the user cancelled. `picture` (a PIL image or None) is shown below the node, and `text` in
+    the node.
     """
     bar = comfy.utils.ProgressBar(1, node_id)
 
@@ -43,7 +47,7 @@ def progress(node_id: str) -> Callable[..., None]:
         check_cancel()
         bar.update_absolute(step, total, picture and ("JPEG", picture, max(picture.size)))
         if text:
-            from server import PromptServer  # late: without a running server there is nobody to tell
+            from server import PromptServer  # late, because it exists only while a server runs
 
             PromptServer.instance.send_progress_text(text, node_id)
 
@@ -51,5 +55,5 @@ def progress(node_id: str) -> Callable[..., None]:
 
 
 def image_tensor(picture: Image.Image) -> Tensor:
-    """Return a picture as the host's IMAGE, (1, h, w, 3) fp32 in [0, 1]."""
+    """Return a PIL image as the host's IMAGE, (1, h, w, 3) fp32 in [0, 1]."""
     return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]

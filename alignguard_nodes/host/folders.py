@@ -1,4 +1,4 @@
-"""ComfyUI's folders, and names from widgets resolved inside them."""
+"""ComfyUI's folders, and the files in them that widgets name."""
 
 import os
 from contextlib import suppress
@@ -12,69 +12,69 @@ _MODEL_KINDS = ("checkpoints", "diffusion_models")
 
 
 def register_folders() -> None:
-    """Make models/safety_experts known to the host; other packs and users may add folders to it."""
+    """Register models/safety_experts with the host; other packs and users may add folders to it."""
     folder_paths.add_model_folder_path(EXPERTS, os.path.join(folder_paths.models_dir, EXPERTS))
     paths, _ = folder_paths.folder_names_and_paths[EXPERTS]
     folder_paths.folder_names_and_paths[EXPERTS] = (paths, {".safetensors"})
 
 
 def expert_files() -> list[str]:
-    """Return the names of all files that may be experts, as the Load node lists them."""
+    """Return the names of all files that may be experts, sorted."""
     names = {name for folder in _EXPERT_FOLDERS for name in folder_paths.get_filename_list(folder)}
     return sorted(name for name in names if name.lower().endswith(".safetensors"))
 
 
 def expert_path(name: str) -> Path:
-    """Return the file of a name in the list; names that lead out of the folders find nothing.
+    """Return the file of a name as `expert_files` lists it.
 
     Raises:
-        FileNotFoundError: if no folder has it.
+        FileNotFoundError: if no folder has it, also if the name leads out of the folders.
     """
     for folder in _EXPERT_FOLDERS:
         with suppress(ValueError):  # Windows: a name on another drive
-            if found := folder_paths.get_full_path(folder, name):
-                return Path(found)
+            if path := folder_paths.get_full_path(folder, name):
+                return Path(path)
     raise FileNotFoundError(
-        f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder, and press R."
+        f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder and press R."
     )
 
 
 def model_files() -> list[str]:
-    """Return the names of all whole models and UNets: .safetensors files, and folders of diffusers."""
+    """Return the names of all checkpoints and UNets: .safetensors files and diffusers folders, sorted."""
     names = {name for kind in _MODEL_KINDS for name in folder_paths.get_filename_list(kind)}
     files = (name for name in names if name.lower().endswith(".safetensors"))
     return sorted({*files, *_diffusers_folders()})
 
 
 def model_path(name: str) -> Path:
-    """Return the file or folder of a name in the list; names that lead out of the folders find nothing.
+    """Return the file or folder of a name as `model_files` lists it.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if no folder has it, also if the name leads out of the folders.
     """
     for kind in _MODEL_KINDS:
         with suppress(ValueError):  # Windows: a name on another drive
-            if found := folder_paths.get_full_path(kind, name):
-                return Path(found)
+            if path := folder_paths.get_full_path(kind, name):
+                return Path(path)
     if folder := _diffusers_folders().get(name):
         return folder
     raise FileNotFoundError(
         f"there is no model {name!r}. Put it into models/checkpoints, models/diffusion_models or, as a "
-        "folder, models/diffusers, and press R."
+        "diffusers folder, into models/diffusers and press R."
     )
 
 
 def _diffusers_folders() -> dict[str, Path]:
-    """Return the folders of diffusers with a UNet, up to two deep, by name."""
-    found = {}
+    """Return the diffusers folders that have a UNet, up to two deep, by name."""
+    folders = {}
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
         for unet in (*root.glob("*/unet"), *root.glob("*/*/unet")):
-            found.setdefault(unet.parent.relative_to(root).as_posix(), unet.parent)
-    return found
+            folders.setdefault(unet.parent.relative_to(root).as_posix(), unet.parent)
+    return folders
 
 
 def judges_folder() -> Path:
-    """Return the folder of judges' weights that the user brings, models/safety_judges."""
+    """Return models/safety_judges, where users put the weights of judges."""
     return Path(folder_paths.models_dir, "safety_judges")
 
 
@@ -89,5 +89,5 @@ def output_folder() -> Path:
 
 
 def private_folder(name: str) -> Path:
-    """Return a folder of ours below user/ that the web server does not hand out, such as the cache."""
+    """Return a folder of this pack below user/, such as the cache, which the web server does not serve."""
     return Path(folder_paths.get_system_user_directory("alignguard"), name)

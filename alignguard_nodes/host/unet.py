@@ -1,4 +1,4 @@
-"""The UNet of a MODEL: what it is, and a copy of it to train or calibrate with."""
+"""The UNet of a MODEL: whether it can be trained, and a copy to train or calibrate with."""
 
 import gc
 from collections.abc import Iterator
@@ -18,24 +18,24 @@ from ...training.models.native_unet import check_native, unet_from_native
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
-_CHANGING_CALLS = (  # by what the host calls them; others act before, between or after predictions
+_CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,
     WrappersMP.DIFFUSION_MODEL,
     CallbacksMP.ON_LOAD,
     CallbacksMP.ON_PRE_RUN,
     CallbacksMP.ON_INJECT_MODEL,
 )
-_COMPILED = "torch.compile"  # the host's key of a wrapper that predicts the same, only faster
+_COMPILED = "torch.compile"  # the host's key of a wrapper that only makes predictions faster
 
 
 class BorrowedUnet(NamedTuple):
-    """The UNet of a MODEL as diffusers' UNet, on the host's device, with what is known about it.
+    """A copy of a MODEL's UNet as a diffusers UNet, on the host's device.
 
     Attributes:
-        unet: a copy, frozen.
-        family: as the MODEL predicts.
-        weights_hash: name of the weights as they are lent.
-        num_baked: weights that differ from the checkpoint's, because patches are in them.
+        unet: the copy, frozen.
+        family: of the MODEL, with its prediction type.
+        weights_hash: of the copied weights, patches included.
+        num_baked: number of weights that include patches of the MODEL.
     """
 
     unet: nn.Module
@@ -45,7 +45,7 @@ class BorrowedUnet(NamedTuple):
 
 
 def family_of(model: Any) -> tuple[str, int]:
-    """Return the family's name and the text width of a MODEL; an unknown one has the host's name for it."""
+    """Return the family and the text width of a MODEL; an unknown family has the host's name."""
     config = model.model.model_config
     names = [cls.__name__ for cls in type(config).__mro__]
     family = next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0])
@@ -54,14 +54,19 @@ def family_of(model: Any) -> tuple[str, int]:
 
 @contextmanager
 def outside_inference_mode() -> Iterator[None]:
-    """Leave the inference mode that the host runs nodes in; tensors made inside can be trained on."""
+    """Leave the host's inference mode, so that tensors made inside the context can be trained on."""
     with torch.inference_mode(False):
         yield
 
 
 @contextmanager
 def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> Iterator[BorrowedUnet]:
-    """Lend a copy of a MODEL's UNet in a precision of `TrainConfig`, all host models unloaded; freed after.
+    """Lend a copy of a MODEL's UNet; the host's models are unloaded first, and the copy is freed afterwards.
+
+    Args:
+        model: MODEL.
+        precision: as in `TrainConfig`.
+        bake_patches: see `check_trainable`.
 
     Raises:
         ValueError: as `check_trainable`, or if weights are quantised.
@@ -71,54 +76,55 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
 
     family = check_trainable(model, bake_patches=bake_patches)
     with torch.inference_mode():
-        comfy.model_management.unload_all_models()  # also takes LoRAs of other branches off the weights
+        comfy.model_management.unload_all_models()  # also removes LoRAs of other branches from the weights
         baked = _baked(model)
         unet = unet_from_native(model.model.diffusion_model.state_dict() | baked, family)
-        name = weights_hash(unet)  # before they are rounded
+        name = weights_hash(unet)  # before the weights are rounded
     device = comfy.model_management.get_torch_device()
     dtype = autocast_dtype(precision, device) or torch.float32
     try:
         yield BorrowedUnet(place_unet(unet, device, dtype), family, name, len(baked))
     finally:
-        unet.to("meta")  # the frames of a traceback may still hold the module, but no longer its weights
+        unet.to("meta")  # a traceback may still hold the module, so free its weights
         gc.collect()
         comfy.model_management.soft_empty_cache()
 
 
 def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
-    """Return the family of a MODEL whose UNet can be lent; nothing is loaded.
+    """Return the family of a MODEL if its UNet can be lent; nothing is loaded.
 
     Args:
         model: MODEL.
-        bake_patches: whether patches of its weights may become part of the copy that is lent.
+        bake_patches: whether patches of its weights may become part of the copy.
 
     Raises:
-        ValueError: if it carries patches that are not to be baked or cannot be, its UNet computes something
-            else than its weights say, its prediction cannot be trained, it is of another family, or its
-            UNet is not a plain one of its family.
+        ValueError: if the MODEL carries patches that must not or cannot be baked, its UNet is changed besides
+            its weights, its prediction type or family is not supported, or its UNet is not a plain one of
+            its family.
     """
     if model.hook_patches or model.weight_wrapper_patches:
         raise ValueError(
-            "this MODEL carries scheduled patches, which have no single set of weights to train on. Connect "
-            "a MODEL whose LoRAs and experts act during all of the sampling."
+            "this MODEL carries scheduled patches, so there is no single set of weights to train on. Connect "
+            "a MODEL whose LoRAs and experts act during the whole sampling."
         )
     if changes := _changes_beside_weights(model):
         raise ValueError(
-            f"the UNet of this MODEL is changed beside its weights ({', '.join(changes)}). A copy of the "
-            "weights lacks that, and bake_patches cannot put it in. Connect the MODEL without the node that "
-            "adds it (such as FreeU, ToMe or an adapter of attention); it can follow the expert when drawing."
+            f"the UNet of this MODEL is changed besides its weights ({', '.join(changes)}). A copy of the "
+            "weights lacks this change, and bake_patches cannot add it. Connect the MODEL without the node "
+            "that makes the change (such as FreeU, ToMe or an attention adapter); when drawing, that node "
+            "can follow the expert."
         )
     if model.patches and not bake_patches:
         raise ValueError(
-            f"this MODEL carries a LoRA or an expert already ({len(model.patches)} patches), which would "
-            "become part of the base model. Connect the MODEL of the checkpoint loader itself, or switch on "
-            "bake_patches of Train Safety DPO to train on top of them."
+            f"this MODEL already carries a LoRA or an expert ({len(model.patches)} patches), which would "
+            "become part of the base model. Connect the MODEL directly from its checkpoint loader, or switch "
+            "on bake_patches of Train Safety DPO to train on top of it."
         )
     kind = model.model.model_type
     if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
         raise ValueError(
-            f"this MODEL predicts {kind.name} or has its sampling changed; this version works with EPS and "
-            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL of such a loader itself."
+            f"this MODEL predicts {kind.name} or has its sampling changed. Supported are EPS and "
+            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL directly from its checkpoint loader."
         )
     settings = model.model.model_config.sampling_settings
     weights = model.model.diffusion_model.state_dict()
@@ -129,7 +135,7 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
 
 
 def _changes_beside_weights(model: Any) -> list[str]:
-    """Name what changes predictions and is no weight; guidance (`sampler_*`) only combines predictions."""
+    """Name what changes predictions besides weights; guidance (`sampler_*`) only combines them."""
     options = model.model_options.get("transformer_options", {})
     changes = [name for name in model.object_patches if name.partition(".")[0] == "diffusion_model"]
     for option in ("patches", "patches_replace"):
@@ -142,11 +148,11 @@ def _changes_beside_weights(model: Any) -> list[str]:
 
 
 def _baked(model: Any) -> dict[str, Tensor]:
-    """Return the weights that patches change, with the patches in them; the host's own stay as they are."""
+    """Return copies of the patched weights with their patches applied; the host's weights stay unchanged."""
     baked = {}
     for key, patches in model.patches.items():
         weight = comfy.utils.get_attr(model.model, key)
-        # as the host patches them, so that the lent UNet is the one the host samples with
+        # computed as the host does, so that the copy equals the UNet that the host samples with
         patched = comfy.lora.calculate_weight(patches, weight.to(torch.float32, copy=True), key)
         baked[key.removeprefix("diffusion_model.")] = patched.to(weight.dtype)
     return baked

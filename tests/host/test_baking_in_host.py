@@ -38,7 +38,7 @@ def test_the_weights_that_other_branches_share_stay_as_they_are(told):
 
 def test_patches_are_refused_unless_they_may_be_baked(told):
     assert told["untouched"] == ""
-    assert "carries a LoRA or an expert already" in told["plain"]
+    assert "already carries a LoRA or an expert" in told["plain"]
     assert "bake_patches" in told["plain"]
 
 
@@ -51,7 +51,7 @@ def test_what_cannot_be_baked_is_refused_by_name(told):
 def test_a_unet_that_is_changed_beside_its_weights_is_refused_by_the_name_of_the_change(told):
     assert len(told["changed"]) == 9
     for name, refusal in told["changed"].items():
-        assert "changed beside its weights" in refusal
+        assert "changed besides its weights" in refusal
         assert name in refusal
         assert "Connect the MODEL without" in refusal
 

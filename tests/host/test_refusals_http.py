@@ -140,7 +140,7 @@ def test_a_model_that_carries_a_lora_is_not_trained(comfy, no_new_files):
     graph = add_training(with_model())
     graph["lora"] = node("AlignGuardLoadSafetyExpert", model=("ckpt", 0), expert_name=SHOCKING, strength=1.0)
     graph["train"]["inputs"]["model"] = ["lora", 0]
-    with pytest.raises(ComfyError, match="carries a LoRA or an expert already"):
+    with pytest.raises(ComfyError, match="already carries a LoRA or an expert"):
         comfy.run(graph)
 
 

@@ -35,7 +35,7 @@ def test_a_merge_is_drawn_with_each_members_colour_in_its_share(merge_picture, n
     assert abs(column.count(first) - height / 2) <= 2
     assert abs(column.count(second) - height / 4) <= 2
     assert third not in column
-    assert abs(column.count(ImageColor.getrgb(merge_picture.NOBODY)) - height / 4) <= 2
+    assert abs(column.count(ImageColor.getrgb(merge_picture.UNWON)) - height / 4) <= 2
 
 
 def test_a_merge_without_winners_and_norms_is_drawn_too(merge_picture):
