@@ -1,8 +1,8 @@
-"""The nodes: sockets and widgets in, `training` called, sockets out. One file per node.
+"""The nodes: each takes sockets and widgets, calls `training`, and returns sockets. One file per node.
 
-To add a node: write its file, then add its line to `NODES`. ComfyUI imports every node when it starts, for
-their schemas: what a schema is made of is imported at the top, and of `training` nothing else but by the
-function that needs it, as in `training.commands`. `tests/test_architecture.py` says what that leaves.
+To add a node: write its file, then add its line to `NODES`. ComfyUI imports every node when it starts, to
+read its schema. Modules import at the top only what the schemas need, and everything else of `training`
+inside the function that needs it, as `training.commands` does; `tests/test_architecture.py` checks this.
 """
 
 from comfy_api.latest import ComfyExtension, io
@@ -48,9 +48,9 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class AlignGuardExtension(ComfyExtension):
-    """What the host registers."""
+    """The extension that the host loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return the nodes; the model folder of the experts is made known on the way."""
+        """Register the model folder of the experts and return the nodes."""
         host.register_folders()
         return NODES

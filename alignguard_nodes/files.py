@@ -1,6 +1,7 @@
-"""Names from widgets and API prompts, which are not trusted, turned into files inside one folder.
+"""File names from widgets and API prompts, resolved inside one folder, and fingerprints of files.
 
-Nothing here knows the host: its folders come in as arguments.
+Names are not trusted: one that leads out of its folder is refused. No function here knows the host; its
+folders come in as arguments.
 """
 
 import hashlib
@@ -15,11 +16,11 @@ SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look
 
 
 def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
-    """Return what holds preference pairs below root, up to two deep, as `folder/folder` or `folder/file.csv`.
+    """Return sources of preference pairs below root, up to two deep, such as `a/b` or `a/pairs.csv`.
 
     Args:
         root: ComfyUI's input folder.
-        is_source: asked for every folder and every CSV.
+        is_source: called with every folder and every CSV.
     """
     folders = [folder for folder in root.glob("*") if folder.is_dir()]
     entries = [*folders, *(entry for folder in (root, *folders) for entry in folder.glob("*.csv"))]
@@ -28,84 +29,84 @@ def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
 
 
 def input_files(root: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
-    """Return files below root, up to two folders deep, as `folder/file.csv`.
+    """Return files below root, up to two folders deep, such as `folder/file.csv`.
 
     Args:
         root: ComfyUI's input folder.
-        is_wanted: asked for every file, by its name alone.
+        is_wanted: called with every path; it decides by the name alone.
     """
-    found = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if is_wanted(path))
-    return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+    paths = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if is_wanted(path))
+    return sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
 def pairs_path(root: Path, name: str) -> Path:
-    """Return a folder or file of pairs below root; see `_input_path`."""
-    return _input_path(root, name, "folder", "pairs")
+    """Return an existing folder or file of pairs below root; see `_input_path`."""
+    return _input_path(root, name, widget="folder", content="pairs")
 
 
 def prompt_set_path(root: Path, name: str) -> Path:
-    """Return a file of prompts below root; see `_input_path`."""
-    return _input_path(root, name, "file", "prompts")
+    """Return an existing file of prompts below root; see `_input_path`."""
+    return _input_path(root, name, widget="file", content="prompts")
 
 
 def blocked_words_path(root: Path, name: str) -> Path:
-    """Return a file of blocked words below root; see `_input_path`."""
-    return _input_path(root, name, "blocked_words", "file")
+    """Return an existing file of blocked words below root; see `_input_path`."""
+    return _input_path(root, name, widget="blocked_words", content="file")
 
 
-def _input_path(root: Path, name: str, widget: str, what: str) -> Path:
-    """Return a folder or file below root.
+def _input_path(root: Path, name: str, *, widget: str, content: str) -> Path:
+    """Return an existing folder or file below root.
 
     Args:
         root: ComfyUI's input folder.
         name: as the widget lists it.
-        widget: its name, for the error.
-        what: what it holds, for the error.
+        widget: name of the widget, for the error.
+        content: what the file or folder holds, for the error.
 
     Raises:
         ValueError: if the name leads out of root, also through a link.
-        FileNotFoundError: if there is nothing of that name.
+        FileNotFoundError: if there is no such file or folder.
     """
-    path = _inside(root, name)
-    if path is None or not path.resolve().is_relative_to(root.resolve()):
+    path = _resolved_inside(root, name)
+    if path is None:
         raise ValueError(
-            f"{widget} must be inside ComfyUI's input folder, got {name!r}. Copy the {what} there."
+            f"{widget} must be inside ComfyUI's input folder, got {name!r}. Copy the {content} there."
         )
     if not path.exists():
         raise FileNotFoundError(
-            f"there is no folder or file {name!r} in ComfyUI's input folder. Copy it there, and press R."
+            f"there is no folder or file {name!r} in ComfyUI's input folder. Copy it there and press R."
         )
     return path
 
 
 def benchmark_path(root: Path, name: str) -> Path:
-    """Return the folder of a benchmark below `BENCHMARKS`; it may be there already.
+    """Return the folder of a benchmark below `BENCHMARKS`; it may exist already.
 
     Args:
         root: ComfyUI's output folder.
-        name: of the folder, folders allowed.
+        name: of the folder; subfolders are allowed.
 
     Raises:
-        ValueError: if the name is empty or leads out of it, also through a link.
+        ValueError: if the name is empty or leads out of `BENCHMARKS`, also through a link.
     """
-    path = _inside(root / BENCHMARKS, name)
-    if path is None or not path.resolve().is_relative_to((root / BENCHMARKS).resolve()):
+    path = _resolved_inside(root / BENCHMARKS, name)
+    if path is None:
         raise ValueError(f"folder must be inside output/{BENCHMARKS}, got {name!r}. Name a new one there.")
     return path
 
 
 def new_pairs_path(root: Path, name: str) -> Path:
-    """Return the folder below root that pairs are made in; it may be there already.
+    """Return the folder below root in which pairs are made; it may exist already.
 
     Args:
         root: ComfyUI's input folder.
         name: of the folder, at most two deep, so that Load Safety Pairs lists it.
 
     Raises:
-        ValueError: if the name is empty, leads out of root, also through a link, or lies deeper.
+        ValueError: if the name is empty, leads out of root, also through a link, or is deeper.
     """
-    path = _inside(root, name)
-    if path is None or not path.resolve().is_relative_to(root.resolve()):
+    path = _resolved_inside(root, name)
+    if path is None:
         raise ValueError(f"folder must be inside ComfyUI's input folder, got {name!r}. Name a new one there.")
     if len(path.relative_to(os.path.abspath(root)).parts) > 2:
         raise ValueError(f"folder must be at most two deep, as in alignguard_pairs/made, got {name!r}.")
@@ -117,64 +118,21 @@ def new_expert_path(root: Path, prefix: str) -> Path:
 
     Args:
         root: ComfyUI's output folder.
-        prefix: start of the name, folders allowed.
+        prefix: start of the file name; subfolders are allowed.
 
     Raises:
         ValueError: if the prefix is empty or leads out of the folder.
     """
     target = _unnumbered(root, prefix)
-    counted = re.compile(rf"{re.escape(target.name)}_(\d+)_.*", re.IGNORECASE)
+    numbered = re.compile(rf"{re.escape(target.name)}_(\d+)_.*", re.IGNORECASE)
     names = os.listdir(target.parent) if target.parent.is_dir() else []
-    taken = [int(match[1]) for match in map(counted.fullmatch, names) if match]
+    taken = [int(match[1]) for match in map(numbered.fullmatch, names) if match]
     return target.with_name(f"{target.name}_{max(taken, default=0) + 1:05}_.safetensors")
 
 
 def run_name(root: Path, prefix: str) -> str:
-    """Return a folder name of its own for the runs of a prefix, `mine%2Fhate`; see `new_expert_path`."""
+    """Return the name of the run folder of a prefix, such as `mine%2Fhate`; see `new_expert_path`."""
     return quote(os.path.relpath(_unnumbered(root, prefix), root / SAVED).replace(os.sep, "/"), safe="")
-
-
-def file_fingerprint(path: Path) -> str:
-    """Return what changes when the file does: its time and size."""
-    status = path.stat()
-    return f"{status.st_mtime_ns} {status.st_size}"
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """Return what changes when any file of the folder does; no file is read."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    lines = [f"{file.relative_to(folder).as_posix()} {file_fingerprint(file)}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def entry_fingerprint(path: Path) -> str:
-    """Return what changes when a file does, or any file of a folder."""
-    return folder_fingerprint(path) if path.is_dir() else file_fingerprint(path)
-
-
-def source_fingerprint(path: Path, images: Path | None) -> str:
-    """Return what changes when a folder of pairs does, or a file of pairs or the folder of its images."""
-    if images is None:
-        return folder_fingerprint(path)
-    return f"{file_fingerprint(path)} {folder_fingerprint(images)}"
-
-
-class FolderWatch:
-    """Counts the changes of folders that a node writes, but for its own, which must not make it run again."""
-
-    def __init__(self) -> None:
-        self._left: dict[Path, tuple[str, int]] = {}  # fingerprint as last seen or left, changes since
-
-    def changes(self, folder: Path) -> int:
-        """Return how often others were seen to change a folder; for a folder that is new here, 0."""
-        now = folder_fingerprint(folder)
-        left, count = self._left.get(folder, (now, 0))
-        self._left[folder] = now, count + (now != left)
-        return self._left[folder][1]
-
-    def leave(self, folder: Path) -> None:
-        """Take a folder as it is now for the node's own work."""
-        self._left[folder] = folder_fingerprint(folder), self._left.get(folder, ("", 0))[1]
 
 
 def _unnumbered(root: Path, prefix: str) -> Path:
@@ -187,10 +145,62 @@ def _unnumbered(root: Path, prefix: str) -> Path:
     return target
 
 
+def _resolved_inside(root: Path, name: str) -> Path | None:
+    """Return root/name as `_inside`, or None also if a link leads out of root."""
+    path = _inside(root, name)
+    return path if path and path.resolve().is_relative_to(root.resolve()) else None
+
+
 def _inside(root: Path, name: str) -> Path | None:
-    """Return root/name, or None if the name is empty or leads elsewhere, on any system."""
+    """Return root/name, or None if the name is empty or leads out of root on any operating system."""
     if ":" in name or "\0" in name:  # a drive or a stream on Windows
         return None
     base = os.path.abspath(root)
     path = os.path.normpath(os.path.join(base, name.strip().replace("\\", "/")))
     return Path(path) if path.startswith(base + os.sep) else None
+
+
+def file_fingerprint(path: Path) -> str:
+    """Return a text that changes with the file: its modification time and size."""
+    status = path.stat()
+    return f"{status.st_mtime_ns} {status.st_size}"
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Return a text that changes with any file of the folder; no file is read."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(folder).as_posix()} {file_fingerprint(file)}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def entry_fingerprint(path: Path) -> str:
+    """Return the fingerprint of a file or a folder."""
+    return folder_fingerprint(path) if path.is_dir() else file_fingerprint(path)
+
+
+def source_fingerprint(path: Path, images: Path | None) -> str:
+    """Return the fingerprint of a folder of pairs, or of a file of pairs and the folder of its images."""
+    if images is None:
+        return folder_fingerprint(path)
+    return f"{file_fingerprint(path)} {folder_fingerprint(images)}"
+
+
+class FolderWatch:
+    """Counts how often others changed a folder that a node writes to.
+
+    The node's own changes do not count, because they must not make the node run again.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[Path, tuple[str, int]] = {}  # folder -> (last fingerprint, changes so far)
+
+    def changes(self, folder: Path) -> int:
+        """Return how often a folder was changed by others; 0 when it is first seen."""
+        now = folder_fingerprint(folder)
+        last, count = self._last.get(folder, (now, 0))
+        self._last[folder] = now, count + (now != last)
+        return self._last[folder][1]
+
+    def leave(self, folder: Path) -> None:
+        """Record the present state of a folder as the node's own work."""
+        self._last[folder] = folder_fingerprint(folder), self._last.get(folder, ("", 0))[1]

@@ -117,14 +117,14 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
     if model.patches and not bake_patches:
         raise ValueError(
             f"this MODEL already carries a LoRA or an expert ({len(model.patches)} patches), which would "
-            "become part of the base model. Connect the MODEL directly from its checkpoint loader, or switch "
-            "on bake_patches of Train Safety DPO to train on top of it."
+            "become part of the base model. Connect the MODEL directly from its loader, or switch on "
+            "bake_patches of Train Safety DPO to train on top of it."
         )
     kind = model.model.model_type
     if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
         raise ValueError(
             f"this MODEL predicts {kind.name} or has its sampling changed. Supported are EPS and "
-            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL directly from its checkpoint loader."
+            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL directly from its loader."
         )
     settings = model.model.model_config.sampling_settings
     weights = model.model.diffusion_model.state_dict()

@@ -1,1 +1,1 @@
-"""What nodes show: pictures, curves and texts."""
+"""Images and texts that nodes show below themselves."""

@@ -1,4 +1,4 @@
-"""What a person sees while an expert is trained: its curve, how sure it is by now, and the time left."""
+"""What a node shows during training: the plan, the loss curve and the time left."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .loss_curve import draw_loss_curve
 if TYPE_CHECKING:
     from ...training.trainer.plan import Plan
 
-HELD_OUT = "validation_implicit_accuracy"  # among the figures of a step that was followed by a measurement
-INTERVAL_S = 1.0  # between two pictures; a browser needs no more, and drawing one costs milliseconds
+HELD_OUT = "validation_implicit_accuracy"  # in the figures of a step after which held-out pairs were measured
+INTERVAL_S = 1.0  # between two images; drawing one takes milliseconds
 
 
 class TrainingWatch:
-    """Takes the figures of every step and shows them now and then; handed to training as its `on_progress`.
+    """Collects the figures of every step and shows them about once a second; the `on_progress` of training.
 
     Args:
-        show: called after every step with (step, total, picture or None, text or "").
-        clock: gives seconds.
+        show: called after every step with (step, total), and at each interval also with (image, text).
+        clock: returns seconds.
     """
 
     def __init__(self, show: Callable[..., None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,12 +32,12 @@ class TrainingWatch:
         self._start = self._shown = clock()
 
     def planned(self, plan: Plan) -> None:
-        """Show how the run is done and how long it may take; from now on the time is measured."""
+        """Show the plan of the run, and measure the time from now on."""
         self._start = self._clock()
         self._show(0, 1, None, f"plan: {plan.text()}")
 
     def __call__(self, step: int, total: int, figures: Mapping[str, Any]) -> None:
-        """Show a step that was done."""
+        """Record a finished step, and show the curve if it is time for it."""
         self._losses.append(figures["loss"])
         self._accuracies.append(figures["implicit_accuracy"])
         if HELD_OUT in figures:
@@ -53,5 +53,5 @@ class TrainingWatch:
 
 
 def held_out_accuracies(validations: Iterable[Mapping[str, float]]) -> dict[int, float]:
-    """Return step -> accuracy on held-out pairs, out of the measurements of a `TrainResult`."""
+    """Return step -> accuracy on held-out pairs, from the measurements of a `TrainResult`."""
     return {int(figures["step"]): figures["implicit_accuracy"] for figures in validations}
