@@ -1,4 +1,7 @@
-"""The shipped graphs: they name what exists, graphs and API prompts say the same, and all nodes occur."""
+"""The shipped graphs: they name existing nodes and inputs, agree with their API prompts, and use every node.
+
+The schemas come from `tests/alignguard_nodes/node_schemas.json`, see `test_nodes.py` there.
+"""
 
 import json
 import re
@@ -11,7 +14,7 @@ SCHEMAS = json.loads((ROOT / "tests" / "alignguard_nodes" / "node_schemas.json")
 NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 FRONTEND_ONLY = ("MarkdownNote",)
-CONTROLLED = {"KSampler": "seed"}  # the frontend adds "what to do after a run" behind these widgets
+CONTROLLED = {"KSampler": "seed"}  # the frontend adds a widget, control after generate, behind these
 
 
 def graph(name: str) -> dict:
@@ -42,36 +45,35 @@ def links_of(node: dict, sources: dict) -> dict:
 
 def widgets_of(node: dict) -> dict:
     values = iter(node["widgets_values"])
-    found = {}
+    widgets = {}
     for name in (name for name, kind in inputs_of(node["type"]).items() if kind in WIDGETS):
-        found[name] = next(values)
+        widgets[name] = next(values)
         if CONTROLLED.get(node["type"]) == name:
             assert next(values) in ("fixed", "increment", "decrement", "randomize")
     assert list(values) == []
-    return found
+    return widgets
 
 
-def test_every_graph_has_an_api_prompt_and_the_other_way_round():
+def test_graphs_and_api_prompts_come_in_pairs():
     assert NAMES == sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
     assert all(name.startswith("alignguard_") for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_prompt_names_existing_nodes_and_inputs_and_leaves_no_required_one_open(name):
-    for each in prompt(name).values():
-        known = inputs_of(each["class_type"])
-        assert each["inputs"].keys() <= known.keys()
-        assert SCHEMAS[each["class_type"]]["required"].keys() <= each["inputs"].keys()
+def test_a_prompt_names_existing_nodes_and_inputs_and_sets_every_required_one(name):
+    for node in prompt(name).values():
+        assert node["inputs"].keys() <= inputs_of(node["class_type"]).keys()
+        assert SCHEMAS[node["class_type"]]["required"].keys() <= node["inputs"].keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_link_joins_an_output_and_an_input_of_one_type(name):
     nodes = prompt(name)
-    for each in nodes.values():
-        for key, value in each["inputs"].items():
+    for node in nodes.values():
+        for key, value in node["inputs"].items():
             if isinstance(value, list):
                 outputs = SCHEMAS[nodes[value[0]]["class_type"]]["outputs"]
-                accepted = inputs_of(each["class_type"])[key].split(",")
+                accepted = inputs_of(node["class_type"])[key].split(",")
                 assert outputs[value[1]][1] in accepted or accepted == ["*"]
 
 
@@ -81,7 +83,7 @@ def test_a_graph_says_the_same_as_its_prompt(name):
     assert from_graph.keys() == api.keys()
     for key, node in api.items():
         assert from_graph[key]["class_type"] == node["class_type"]
-        # what the prompt leaves out is at its default in the graph
+        # inputs that the prompt leaves out have their default in the graph
         assert {k: v for k, v in from_graph[key]["inputs"].items() if k in node["inputs"]} == node["inputs"]
         left_out = from_graph[key]["inputs"].keys() - node["inputs"].keys()
         assert left_out <= SCHEMAS[node["class_type"]]["optional"].keys()

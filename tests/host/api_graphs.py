@@ -64,7 +64,7 @@ def add_training(graph: dict, *, folder: str = PAIRS, max_pairs: int = 2, **sett
 
 
 def shipped_prompt(name: str, **train_settings) -> dict:
-    """Return a workflow of the pack, made short: few steps, few pairs, small batches."""
+    """Return a shipped API prompt with few steps, few pairs and small batches, so that it runs quickly."""
     graph = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
     short = {
         "AlignGuardTrainSafetyDPO": {"steps": 1, "batch_size": 1, **train_settings},
@@ -76,8 +76,8 @@ def shipped_prompt(name: str, **train_settings) -> dict:
         "EmptyLatentImage": {"batch_size": 1},
         "AlignGuardErasureDepth": {"timesteps": 2, "noises": 1},
     }
-    for each in graph.values():
-        each["inputs"] |= short.get(each["class_type"], {})
+    for entry in graph.values():
+        entry["inputs"] |= short.get(entry["class_type"], {})
     return graph
 
 
