@@ -46,4 +46,4 @@ def test_everything_that_changes_the_pictures_has_a_name_of_its_own(told):
 
 
 def test_what_cannot_be_named_is_refused_by_name(told):
-    assert "model_options.lock cannot be seen: it holds a lock" in told["hidden"]
+    assert "model_options.lock cannot be read: it holds a lock" in told["hidden"]

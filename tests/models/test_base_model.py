@@ -1,4 +1,4 @@
-"""A base model is read from a checkpoint or a folder of diffusers, offline, or refused with a reason."""
+"""A base model is read offline from a checkpoint or a diffusers folder, or refused with a reason."""
 
 import json
 
@@ -7,7 +7,7 @@ import torch
 
 from tiny_checkpoint import checkpoint_state as state_of
 from tiny_checkpoint import tiny_models, tokens
-from training.models import FAMILIES, text_encoder
+from training.models import FAMILIES
 from training.models.base_model import load_base
 from training.models.conditioning import Conditioning
 from training.models.conditioning import predict as predict_with
@@ -15,10 +15,12 @@ from training.models.tokenizer import token_ids
 from training.system.tensors import write_tensors
 
 
-@pytest.fixture(autouse=True)
-def _small_vocabulary(monkeypatch):
-    monkeypatch.setattr(text_encoder, "load_tokenizer", lambda: tokens)
-    monkeypatch.setattr("training.models.diffusers_folder.load_tokenizer", lambda: tokens)
+@pytest.fixture(autouse=True, scope="module")
+def _small_vocabulary():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
+        patched.setattr("training.models.diffusers_folder.load_tokenizer", lambda: tokens)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,11 @@ def checkpoint(checkpoint_state, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def base(checkpoint):
+    return load_base(checkpoint)
+
+
+@pytest.fixture(scope="module")
 def folder(models, tmp_path_factory):
     root = tmp_path_factory.mktemp("diffusers") / "tiny"
     for part, model in models.items():
@@ -49,8 +56,7 @@ def predict(unet, embeds):
         return unet(torch.ones(1, 4, 4, 4), torch.tensor([500]), embeds).sample
 
 
-def test_a_checkpoint_gives_the_models_it_was_made_of(checkpoint, models):
-    base = load_base(checkpoint)
+def test_a_checkpoint_gives_the_models_it_was_made_of(base, models):
     assert (base.name, base.family.name) == ("tiny", "sd15")
     picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     with torch.no_grad():
@@ -71,32 +77,32 @@ def test_every_family_is_read_from_a_file_and_from_a_folder(name, tmp_path):
     scheduler = {"prediction_type": family.prediction_type}
     (tmp_path / "folder" / "scheduler").mkdir()
     (tmp_path / "folder" / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    told = expected_conditioning(models, family, "a red kite")
+    conditioning = Conditioning(*expected_tensors(models, family, "a red kite"))
     picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
     with torch.no_grad():
         latents = models["vae"].encode(picture).latents
     for base in (load_base(tmp_path / "xl.safetensors"), load_base(tmp_path / "folder")):
         assert base.family is family
-        for ours, theirs in zip(base.encode_prompt("a red kite").tensors, told, strict=True):
+        for ours, theirs in zip(base.encode_prompt("a red kite").tensors, conditioning.tensors, strict=True):
             assert torch.allclose(ours, theirs, atol=1e-5)
         assert torch.allclose(base.encode_image(picture), latents, atol=1e-5)
-        noisy, steps, told_again = torch.ones(1, 4, 8, 8), torch.tensor([500]), Conditioning(*told)
+        noisy, timesteps = torch.ones(1, 4, 8, 8), torch.tensor([500])
         with torch.no_grad():
             ours, theirs = (
-                predict_with(unet, noisy, steps, told_again) for unet in (base.unet, models["unet"])
+                predict_with(unet, noisy, timesteps, conditioning) for unet in (base.unet, models["unet"])
             )
         assert torch.allclose(ours, theirs, atol=1e-5)  # sums in another order
 
 
-def expected_conditioning(models, family, prompt):
-    """Encode by transformers' own models: the last states, or those before the last layer, side by side."""
+def expected_tensors(models, family, prompt):
+    """Encode with transformers' models: the last states, or those before the last layer, concatenated."""
     states, pooled = [], []
     for kind in family.text_encoders:
         ids = token_ids([prompt], tokens_of_batch, zero_padded=kind.open_clip)
         with torch.no_grad():
-            found = models[kind.folder](ids, output_hidden_states=True)
-        states.append(found.hidden_states[1] if kind.penultimate else found.last_hidden_state)
-        pooled += [found.text_embeds] if kind.pooled else []
+            encoded = models[kind.folder](ids, output_hidden_states=True)
+        states.append(encoded.hidden_states[1] if kind.penultimate else encoded.last_hidden_state)
+        pooled += [encoded.text_embeds] if kind.pooled else []
     return torch.cat(states, dim=-1), *pooled
 
 
@@ -104,13 +110,13 @@ def tokens_of_batch(prompts, **_):
     return tokens(prompts, truncation=True)
 
 
-def test_a_folder_of_diffusers_gives_the_same_model_with_the_same_names(folder, checkpoint):
-    of_folder, of_file = load_base(folder), load_base(checkpoint)
-    assert of_folder.content_hash == of_file.content_hash
+def test_a_diffusers_folder_gives_the_same_model_with_the_same_hash(folder, base):
+    of_folder = load_base(folder)
+    assert of_folder.content_hash == base.content_hash
     picture = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
-    assert torch.allclose(of_folder.encode_image(picture), of_file.encode_image(picture), atol=1e-6)
+    assert torch.allclose(of_folder.encode_image(picture), base.encode_image(picture), atol=1e-6)
     assert torch.equal(
-        of_folder.encode_prompt("a kite").text_embeds, of_file.encode_prompt("a kite").text_embeds
+        of_folder.encode_prompt("a kite").text_embeds, base.encode_prompt("a kite").text_embeds
     )
 
 
@@ -122,19 +128,18 @@ def test_the_base_hash_is_that_of_the_values_not_of_their_type(checkpoint_state,
     assert as_stored.content_hash == as_fp32.content_hash
 
 
-def test_other_encoder_weights_give_another_encoder_id_but_the_same_base(
-    checkpoint, checkpoint_state, tmp_path
+def test_other_encoder_weights_give_another_encoder_id_but_the_same_base_hash(
+    base, checkpoint, checkpoint_state, tmp_path
 ):
     other = dict(checkpoint_state)
     other["first_stage_model.vae_scale"] = torch.tensor(0.2)
     changed = load_base(write_tensors(tmp_path / "other.safetensors", other, {}))
-    base = load_base(checkpoint)
     assert changed.content_hash == base.content_hash
     assert changed.encoder_id != base.encoder_id == load_base(checkpoint).encoder_id
 
 
-def test_the_schedule_is_the_familys(checkpoint):
-    assert load_base(checkpoint).schedule.prediction_type == "epsilon"
+def test_the_schedule_is_the_familys(base):
+    assert base.schedule.prediction_type == "epsilon"
 
 
 def without(state, prefix):
@@ -142,7 +147,7 @@ def without(state, prefix):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "said"),
+    ("prefix", "message"),
     [
         ("model.diffusion_model.", "is not a checkpoint.*not a LoRA, VAE or text encoder"),
         ("first_stage_model.", "cannot be the base model.*with its VAE inside"),
@@ -153,13 +158,13 @@ def without(state, prefix):
         ),
     ],
 )
-def test_an_incomplete_checkpoint_says_what_is_missing(checkpoint_state, tmp_path, prefix, said):
+def test_an_incomplete_checkpoint_says_what_is_missing(checkpoint_state, tmp_path, prefix, message):
     path = write_tensors(tmp_path / "part.safetensors", without(checkpoint_state, prefix), {})
-    with pytest.raises(ValueError, match=rf"part\.safetensors {said}"):
+    with pytest.raises(ValueError, match=rf"part\.safetensors {message}"):
         load_base(path)
 
 
-def test_a_checkpoint_of_another_family_is_named(checkpoint_state, tmp_path):
+def test_a_checkpoint_of_another_family_is_refused_by_name(checkpoint_state, tmp_path):
     wide = dict(checkpoint_state)
     for name in wide:
         if ".attn2.to_k." in name and name.startswith("model."):
@@ -182,19 +187,24 @@ def test_pickles_are_refused_by_name_in_files_and_folders(tmp_path, folder):
         load_base(copy)
 
 
-def test_a_folder_that_is_no_model_says_what_it_must_hold(tmp_path):
+def test_a_folder_without_a_model_is_refused_with_what_it_must_hold(tmp_path):
     with pytest.raises(ValueError, match=r"unet/config\.json is missing.*unet, vae, text_encoder"):
         load_base(tmp_path)
 
 
-def test_a_folder_says_what_its_model_predicts(tmp_path, folder):
-    copy = tmp_path / "copy"
+def with_scheduler(folder, copy, config):
+    """Link a folder's models into a copy that has a scheduler configuration, and return the copy."""
     for part in ("unet", "vae", "text_encoder"):
         (copy / part).mkdir(parents=True)
         for file in (folder / part).iterdir():
             (copy / part / file.name).symlink_to(file)
     (copy / "scheduler").mkdir()
-    (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "v_prediction"}))
+    (copy / "scheduler" / "scheduler_config.json").write_text(config)
+    return copy
+
+
+def test_the_scheduler_configuration_of_a_folder_gives_the_prediction_type(tmp_path, folder):
+    copy = with_scheduler(folder, tmp_path / "copy", json.dumps({"prediction_type": "v_prediction"}))
     assert load_base(copy).schedule.prediction_type == "v_prediction"
     (copy / "scheduler" / "scheduler_config.json").write_text(json.dumps({"prediction_type": "sample"}))
     with pytest.raises(ValueError, match=r"prediction type sample.*this version trains SD 1\.5"):
@@ -203,24 +213,17 @@ def test_a_folder_says_what_its_model_predicts(tmp_path, folder):
 
 @pytest.mark.parametrize("content", ["{broken", "[1]"])
 def test_a_damaged_configuration_is_named(tmp_path, folder, content):
-    copy = tmp_path / "copy"
-    for part in ("unet", "vae", "text_encoder"):
-        (copy / part).mkdir(parents=True)
-        for file in (folder / part).iterdir():
-            (copy / part / file.name).symlink_to(file)
-    (copy / "scheduler").mkdir()
-    (copy / "scheduler" / "scheduler_config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"copy/scheduler/scheduler_config\.json (is damaged|holds no JSON)"):
+    copy = with_scheduler(folder, tmp_path / "copy", content)
+    with pytest.raises(ValueError, match=r"copy/scheduler/scheduler_config\.json (is damaged|does not hold)"):
         load_base(copy)
 
 
-def test_prompts_longer_than_clip_reads_are_counted_in_one_warning(checkpoint, caplog):
-    base = load_base(checkpoint)
+def test_prompts_longer_than_clip_reads_are_counted_in_one_warning(base, caplog):
     base.warn_of_long(["a kite", "x" * 77])
     assert not caplog.text
     base.warn_of_long(["x" * 78, "a kite", "x" * 99])
     assert [record.message for record in caplog.records] == [
-        "2 prompts are longer than 77 tokens; their end is not used."
+        "2 prompts are longer than 77 tokens; the rest of each is ignored."
     ]
 
 

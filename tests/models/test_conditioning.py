@@ -1,4 +1,4 @@
-"""What the UNet is told beside the latents: rows stay together, and SDXL gets sizes of the right batch."""
+"""Conditioning: the rows of all tensors stay together, and SDXL gets one size row per latent."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_a_dropped_caption_loses_its_pooled_embedding_too():
     assert equal(mixed[2:3], three[2:3])
 
 
-def test_sizes_are_those_of_the_picture_behind_the_latents_without_a_crop():
+def test_size_ids_are_the_picture_size_without_a_crop():
     assert size_ids(torch.zeros(3, 4, 128, 128)).tolist() == [[1024, 1024, 0, 0, 1024, 1024]] * 3
     assert size_ids(torch.zeros(1, 4, 96, 160)).tolist() == [[768, 1280, 0, 0, 768, 1280]]
 
@@ -62,17 +62,17 @@ def test_sizes_are_those_of_the_picture_behind_the_latents_without_a_crop():
 @pytest.mark.parametrize("batch", [1, 2, 6])
 def test_every_row_of_a_batch_gets_its_own_pooled_embedding_and_the_sizes(unet, batch):
     noisy = torch.randn(batch, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    timesteps, told = torch.arange(batch) * 100, rows(batch)
-    whole = predict(unet, noisy, timesteps, told)
+    timesteps, conditioning = torch.arange(batch) * 100, rows(batch)
+    whole = predict(unet, noisy, timesteps, conditioning)
     for row in range(batch):
         added = {
-            "text_embeds": told.pooled[row : row + 1],
+            "text_embeds": conditioning.pooled[row : row + 1],
             "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]]),
         }
         alone = unet(
             noisy[row : row + 1],
             timesteps[row],
-            encoder_hidden_states=told.text_embeds[row : row + 1],
+            encoder_hidden_states=conditioning.text_embeds[row : row + 1],
             added_cond_kwargs=added,
         ).sample
         torch.testing.assert_close(whole[row : row + 1], alone)

@@ -21,7 +21,7 @@ EMBEDS = {
 
 @pytest.fixture(scope="module")
 def base():
-    """Return the mini model with random text embeddings, which say nothing but tell prompts apart."""
+    """Return the mini model with random text embeddings, which only make prompts differ."""
     autoencoder, no_models = Autoencoder(shipped.load_autoencoder(), 1.0), SimpleNamespace(models=())
     model = BaseModel("mini", FAMILIES["sd15"], shipped.load_unet(), autoencoder, no_models)
     model.encode_prompt = lambda text: Conditioning(EMBEDS[text])
@@ -79,6 +79,6 @@ def test_image_to_image_stays_closer_to_its_source_the_lower_the_strength(base, 
     assert distances[0] < distances[1]
 
 
-def test_an_unknown_scheduler_is_answered_with_those_there_are(base):
+def test_an_unknown_scheduler_is_refused_with_the_available_ones(base):
     with pytest.raises(ValueError, match="ddim, euler, dpmpp_2m, got 'best'"):
         drawer(base, "best")

@@ -185,7 +185,7 @@ def test_another_arrangement_of_blocks_is_refused():
         unet_from_native(state, SD15)
 
 
-def fake(width, channels=4):
+def identifying_tensors(width, channels=4):
     return {
         "input_blocks.0.0.weight": torch.zeros(320, channels, 3, 3),
         "middle_block.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(8, width),
@@ -194,23 +194,23 @@ def fake(width, channels=4):
 
 def test_the_family_is_read_off_the_text_width(tiny):
     assert identify(tiny[1]) is SD15
-    assert identify(fake(768)) is SD15
-    assert identify(fake(2048)) is FAMILIES["sdxl"]
+    assert identify(identifying_tensors(768)) is SD15
+    assert identify(identifying_tensors(2048)) is FAMILIES["sdxl"]
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "message"),
     [
-        (fake(1280), "SDXL Refiner"),
-        (fake(555), r"unknown family \(text width 555\)"),
-        (fake(2048, channels=9), r"inpainting model \(9 input channels instead of 4\)"),
-        (fake(768, channels=9), r"inpainting model \(9 input channels instead of 4\)"),
+        (identifying_tensors(1280), "SDXL Refiner"),
+        (identifying_tensors(555), r"unknown family \(text width 555\)"),
+        (identifying_tensors(2048, channels=9), r"inpainting model \(9 input channels instead of 4\)"),
+        (identifying_tensors(768, channels=9), r"inpainting model \(9 input channels instead of 4\)"),
         ({"double_blocks.0.img_attn.qkv.weight": torch.zeros(1)}, "Flux"),
         ({"joint_blocks.0.x_block.attn.qkv.weight": torch.zeros(1)}, "SD 3"),
-        ({"some.other": torch.zeros(1)}, "no UNet known here"),
+        ({"some.other": torch.zeros(1)}, "not a known UNet"),
         ({}, "0 tensors"),
     ],
 )
-def test_a_model_that_cannot_be_trained_is_named_with_what_can(state, said):
-    with pytest.raises(ValueError, match=rf"{said}.*this version trains SD 1\.5"):
+def test_a_model_that_cannot_be_trained_is_refused_with_the_families_that_can(state, message):
+    with pytest.raises(ValueError, match=rf"{message}.*this version trains SD 1\.5"):
         identify(state)

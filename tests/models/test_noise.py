@@ -82,21 +82,21 @@ def test_pair_errors_split_winners_from_losers():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_equal_predictions_give_a_logit_of_exactly_zero(dtype):
     prediction, target = latents_and_noise(6)
-    own = prediction.to(dtype)
-    errors = pair_errors(squared_error(own, target), squared_error(own.clone(), target))
+    policy = prediction.to(dtype)
+    errors = pair_errors(squared_error(policy, target), squared_error(policy.clone(), target))
     margin = (errors.winner - errors.loser) - (errors.ref_winner - errors.ref_loser)
     assert margin.count_nonzero() == 0
 
 
 def test_gradients_flow_to_the_policy():
     policy = torch.zeros(2, 1, 1, 1, requires_grad=True)
-    own = squared_error(policy, torch.ones(2, 1, 1, 1))
-    pair_errors(own, torch.zeros(2)).winner.sum().backward()
+    errors = squared_error(policy, torch.ones(2, 1, 1, 1))
+    pair_errors(errors, torch.zeros(2)).winner.sum().backward()
     assert policy.grad.flatten().tolist() == [-2.0, 0.0]
 
 
 def test_mismatching_shapes_are_refused():
-    with pytest.raises(ValueError, match="must have one shape"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         squared_error(torch.zeros(2, 4, 8, 8), torch.zeros(1, 4, 8, 8))
     with pytest.raises(ValueError, match="stacked in equal number, and alike for the reference, got 3"):
         pair_errors(torch.zeros(3), torch.zeros(3))
@@ -109,7 +109,7 @@ def test_mismatching_shapes_are_refused():
         (torch.ones(10), "epsilon", r"\(1000,\), got \(10,\)"),
         (torch.full((1000,), 1.5), "epsilon", r"\[0, 1\]"),
         (torch.full((1000,), float("nan")), "epsilon", r"\[0, 1\]"),
-        (torch.linspace(0, 1, 1000), "epsilon", "never rise"),
+        (torch.linspace(0, 1, 1000), "epsilon", "must not increase"),
     ],
 )
 def test_impossible_schedules_are_refused(alphas, prediction_type, message):

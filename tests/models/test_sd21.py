@@ -70,7 +70,7 @@ def test_prompts_are_padded_by_zero_behind_the_first_end_mark():
     assert token_ids(["x"], Tokenizer()).tolist() == [[49406, 5, END_MARK, END_MARK, END_MARK]]
 
 
-def test_a_model_known_to_predict_otherwise_gets_its_schedule():
+def test_a_model_with_another_prediction_type_gets_its_schedule():
     assert SD21.schedule().prediction_type == "v_prediction"
     assert SD21.predicting("epsilon").schedule().prediction_type == "epsilon"
     assert SD21.predicting("v_prediction") is SD21
@@ -79,7 +79,7 @@ def test_a_model_known_to_predict_otherwise_gets_its_schedule():
     assert torch.isclose(pure[0], SD21.schedule().alphas_cumprod[0])
 
 
-def test_a_checkpoint_predicts_v_where_a_bias_has_the_spread_of_those_models():
+def test_a_wide_spread_of_one_bias_means_v_prediction():
     name = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
     sign = torch.tensor([1.0, -1.0])
     assert SD21.of_checkpoint({name: 0.08 * sign}).prediction_type == "epsilon"

@@ -40,6 +40,13 @@ PUBLISHED = {  # stable-diffusion-xl-base-1.0, unet/config.json
 REAL = Layout((320, 640, 1280), (False, True, True), 2, 4, 4, depth=(0, 2, 10))
 
 
+@pytest.fixture(scope="module")
+def published():
+    """Return the published UNet on the meta device."""
+    with torch.device("meta"):
+        return UNet2DConditionModel(**PUBLISHED)
+
+
 def native_names(unet, layout):
     table = module_names(layout)
     return {native_name(name, table): tensor for name, tensor in unet.state_dict().items()}
@@ -64,15 +71,13 @@ def test_the_unet_is_the_one_diffusers_makes_of_the_same_file():
     config = {**theirs.config, "class_embed_type": None}
     file = {f"model.diffusion_model.{name}": tensor for name, tensor in native.items()}
     theirs.load_state_dict(convert_ldm_unet_checkpoint(file, config))
-    told = Conditioning(torch.randn(2, 77, 2048), torch.randn(2, 1280))
-    inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), told
+    conditioning = Conditioning(torch.randn(2, 77, 2048), torch.randn(2, 1280))
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), conditioning
     with torch.no_grad():
         assert torch.equal(predict(unet_from_native(native, SDXL), *inputs), predict(theirs, *inputs))
 
 
-def test_sdxl_itself_gets_the_shapes_diffusers_publishes():
-    with torch.device("meta"):
-        published = UNet2DConditionModel(**PUBLISHED)
+def test_sdxl_itself_gets_the_shapes_diffusers_publishes(published):
     native = native_names(published, REAL)
     assert len(native) == 1680  # tensors of a UNet in every SDXL checkpoint
     rebuilt = unet_from_native(native, SDXL)
@@ -84,14 +89,11 @@ def test_sdxl_itself_gets_the_shapes_diffusers_publishes():
     }
 
 
-def test_a_pruned_sdxl_such_as_ssd_1b_is_told_apart_by_its_names_alone():
-    with torch.device("meta"):
-        native = native_names(UNet2DConditionModel(**unet_config(REAL, SDXL)), REAL)
+def test_a_pruned_sdxl_such_as_ssd_1b_is_refused_by_its_tensor_names(published):
+    native = native_names(published, REAL)
     check_native(native, SDXL)
-    gone = "output_blocks.1.1.transformer_blocks."  # depths that differ within a level, as SSD-1B has them
-    pruned = {
-        name: tensor for name, tensor in native.items() if not name.startswith((f"{gone}8.", f"{gone}9."))
-    }
+    removed = tuple(f"output_blocks.1.1.transformer_blocks.{depth}." for depth in (8, 9))
+    pruned = {name: tensor for name, tensor in native.items() if not name.startswith(removed)}  # as in SSD-1B
     assert identify(pruned) is SDXL
     with pytest.raises(
         ValueError, match=r"not a plain SDXL one: 40 tensors are missing, such as output_blocks.1"
@@ -107,36 +109,34 @@ def test_a_pruned_sdxl_such_as_ssd_1b_is_told_apart_by_its_names_alone():
         (["v_pred", "ztsnr"], "v_prediction", True),
     ],
 )
-def test_the_markers_in_a_checkpoint_say_what_it_predicts(markers, prediction_type, zero_snr):
-    found = SDXL.of_checkpoint({marker: torch.zeros(0) for marker in markers})
-    assert (found.prediction_type, found.zero_terminal_snr) == (prediction_type, zero_snr)
-    assert (found.schedule().alphas_cumprod[-1] == 0) == zero_snr
+def test_marker_tensors_of_a_checkpoint_give_its_prediction_type(markers, prediction_type, zero_snr):
+    family = SDXL.of_checkpoint({marker: torch.zeros(0) for marker in markers})
+    assert (family.prediction_type, family.zero_terminal_snr) == (prediction_type, zero_snr)
+    assert (family.schedule().alphas_cumprod[-1] == 0) == zero_snr
 
 
 @pytest.mark.parametrize("marker", ["edm_mean", "edm_vpred.sigma_max"])
-def test_a_model_with_noise_that_has_no_timesteps_is_refused_by_name(marker):
-    with pytest.raises(ValueError, match=rf"SDXL of the EDM kind \({marker}\)"):
+def test_a_model_whose_noise_has_no_timesteps_is_refused_by_name(marker):
+    with pytest.raises(ValueError, match=rf"SDXL model of the EDM kind \({marker}\)"):
         SDXL.of_checkpoint({marker: torch.ones(1)})
 
 
 @pytest.fixture(scope="module")
-def sdxl_layers():
+def sdxl_layers(published):
     """Return a LoRA of rank 1 of all attention projections of the published UNet."""
-    with torch.device("meta"):
-        modules = dict(UNet2DConditionModel(**PUBLISHED).named_modules())
-    chosen = {name: own for name, own in modules.items() if name.endswith(tuple(ATTENTION))}
     return {
-        name: LowRank(torch.ones(own.out_features, 1), torch.ones(1, own.in_features))
-        for name, own in chosen.items()
+        name: LowRank(torch.ones(module.out_features, 1), torch.ones(1, module.in_features))
+        for name, module in published.named_modules()
+        if name.endswith(tuple(ATTENTION))
     }
 
 
 def test_a_lora_of_sdxl_is_read_in_every_dialect(sdxl_layers):
     assert len(sdxl_layers) == 560
     for write in (to_kohya, to_diffusers, to_peft):
-        found = parse_lora(write(sdxl_layers))
-        assert found.keys() == sdxl_layers.keys()
-        assert all(found[name].up.shape == layer.up.shape for name, layer in sdxl_layers.items())
+        layers = parse_lora(write(sdxl_layers))
+        assert layers.keys() == sdxl_layers.keys()
+        assert all(layers[name].up.shape == layer.up.shape for name, layer in sdxl_layers.items())
 
 
 def test_the_native_names_that_loras_of_sdxl_carry_lead_to_the_same_layers(sdxl_layers):
@@ -146,7 +146,7 @@ def test_the_native_names_that_loras_of_sdxl_carry_lead_to_the_same_layers(sdxl_
         assert module_of_kohya("lora_unet_" + native.replace(".", "_")) == module
 
 
-def test_diffusers_reads_a_saved_expert_of_sdxl(sdxl_layers, tmp_path):
+def test_diffusers_reads_a_saved_expert_of_sdxl(published, sdxl_layers, tmp_path):
     from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 
     expert = SafetyExpert(sdxl_layers, ("violence",), "sdxl", {}, "violence")
@@ -155,8 +155,6 @@ def test_diffusers_reads_a_saved_expert_of_sdxl(sdxl_layers, tmp_path):
     with safe_open(file, "pt") as opened:
         assert opened.metadata()["modelspec.architecture"] == "stable-diffusion-xl-v1-base/lora"
         assert opened.metadata()["ss_base_model_version"] == "sdxl_base_v1-0"
-    with torch.device("meta"):
-        config = UNet2DConditionModel(**PUBLISHED).config
-    state, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(str(file), unet_config=config)
+    state, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(str(file), unet_config=published.config)
     assert parse_lora(state).keys() == sdxl_layers.keys()
     assert len(alphas) == 560

@@ -1,4 +1,4 @@
-"""What is read of a UNet on disk, and which files are taken for one."""
+"""Reading the UNet of a model on disk, and which files are used for it."""
 
 import json
 import pickle
@@ -24,7 +24,7 @@ def test_tensors_come_under_diffusers_names_as_they_are_stored(state, tmp_path):
     assert all(torch.equal(unet.tensor(name), tensor) for name, tensor in state.items())
 
 
-def test_what_else_is_in_a_checkpoint_is_not_looked_at(state, tmp_path):
+def test_a_checkpoint_without_a_unet_is_refused(state, tmp_path):
     save_file(
         {"first_stage_model.x": torch.zeros(1), "model_ema.y": torch.zeros(1)}, tmp_path / "a.safetensors"
     )
@@ -38,7 +38,7 @@ def test_the_plain_weights_are_taken_before_a_variant(state, tmp_path):
     assert UnetFile(folder).shapes.keys() == state.keys()
     (folder / "unet" / WEIGHTS).rename(folder / "unet" / "other.safetensors")
     with pytest.raises(
-        ValueError, match="unet holds 2 .safetensors files and none is diffusion_pytorch_model"
+        ValueError, match="unet holds 2 .safetensors files, and none is diffusion_pytorch_model"
     ):
         UnetFile(folder)
 
@@ -51,7 +51,7 @@ def test_a_folder_with_pickles_only_names_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("index", "said"),
+    ("index", "message"),
     [
         ("{", "index.json is damaged"),
         ("[]", "index.json is damaged"),
@@ -59,10 +59,10 @@ def test_a_folder_with_pickles_only_names_them(tmp_path):
         (json.dumps({"weight_map": {"a": "../other.safetensors"}}), "names files outside its folder"),
     ],
 )
-def test_an_index_that_is_damaged_or_leads_elsewhere_is_refused(tmp_path, index, said):
+def test_an_index_that_is_damaged_or_points_outside_is_refused(tmp_path, index, message):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         UnetFile(tmp_path)
 
 
@@ -73,12 +73,12 @@ def test_a_missing_shard_is_named(state, tmp_path):
         UnetFile(folder)
 
 
-def test_a_lora_and_an_unknown_line_are_named(state, tmp_path):
+def test_a_lora_and_an_unknown_family_are_refused_by_name(state, tmp_path):
     lora = SafetyExpert(lora_of_all_layers(state), (), "sd15", {}, "e")
-    with pytest.raises(ValueError, match="e.safetensors cannot be used: it is a LoRA already"):
+    with pytest.raises(ValueError, match="e.safetensors cannot be used: it is already a LoRA"):
         UnetFile(save_expert(lora, tmp_path / "e.safetensors"))
     odd = {name: tensor[:, :5].clone() if ".attn2.to_k" in name else tensor for name, tensor in state.items()}
-    with pytest.raises(ValueError, match="its text width is 5, which is that of none of SD 1.5"):
+    with pytest.raises(ValueError, match="its text width is 5, which belongs to none of SD 1.5"):
         UnetFile(write_folder(tmp_path / "odd", odd))
 
 

@@ -1,4 +1,4 @@
-"""The autoencoder of a checkpoint, KL or tiny (TAESD): pictures to the UNet's latents, and back."""
+"""The autoencoder of a checkpoint, KL or tiny (TAESD): from pictures to the UNet's latents and back."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ from .family import Family
 
 CHECKPOINT_PREFIX = "first_stage_model."
 
-_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+_KL_PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv")  # training checkpoints hold a loss too
+_KL_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 
 
 @dataclass(frozen=True, eq=False)
 class Autoencoder:
-    """An autoencoder together with what lies between its latents and the UNet's.
+    """An autoencoder, and the scale and shift from its latents to those of the UNet.
+
+    UNet latents = multiply * model latents + add.
 
     Args:
         model: AutoencoderKL or AutoencoderTiny of diffusers, frozen.
-        multiply: UNet latents = multiply * model latents + add.
-        add: see `multiply`.
+        multiply: the scale.
+        add: the shift.
     """
 
     model: nn.Module
@@ -33,7 +36,7 @@ class Autoencoder:
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return latents as the UNet sees them; the same for the same image, since KL's mean is taken.
+        """Return latents as the UNet sees them; deterministic, because KL's mean is taken.
 
         Args:
             images: (batch, 3, height, width), fp32 in [-1, 1], on any device.
@@ -56,21 +59,21 @@ def autoencoder_from_native(state: Mapping[str, Tensor], family: Family) -> Auto
     """Build the autoencoder from tensors under the names of a checkpoint, without `first_stage_model.`.
 
     Args:
-        state: the KL layout (`encoder.*`, `decoder.*`, `quant_conv.*`) or the tiny one of hosts
-            (`taesd_encoder.*`, `taesd_decoder.*`, `vae_scale`, `vae_shift`). Its size is read off the shapes.
-        family: gives the latent scale.
+        state: tensors in the KL layout (`encoder.*`, `decoder.*`, `quant_conv.*`) or the tiny layout of hosts
+            (`taesd_encoder.*`, `taesd_decoder.*`, `vae_scale`, `vae_shift`). The size is read off the shapes.
+        family: family of the model, for the latent scale.
 
     Raises:
-        ValueError: if it is neither, or a tensor is missing or misshapen.
+        ValueError: if the layout is neither of the two, or a tensor is missing or misshapen.
     """
     if "taesd_encoder.0.weight" in state:
         return _tiny(state, family)
     if "encoder.down.0.block.0.conv1.weight" in state:
         return _kl(state, family)
-    found = f"such as {next(iter(state))}" if state else "none at all"
+    example = f", such as {next(iter(state))}" if state else ""
     raise ValueError(
-        f"the checkpoint has no autoencoder known here: of {CHECKPOINT_PREFIX}* it holds {len(state)} "
-        f"tensors, {found}. Load a complete {family.label} checkpoint with its VAE inside."
+        f"the checkpoint has no autoencoder of a supported layout: it holds {len(state)} tensors under "
+        f"{CHECKPOINT_PREFIX}{example}. Load a complete {family.label} checkpoint with its VAE inside."
     )
 
 
@@ -79,7 +82,7 @@ def kl_name(native: str, num_levels: int) -> str:
 
     Args:
         native: name in a checkpoint, such as `decoder.up.0.block.2.conv1.weight`.
-        num_levels: number of resolutions; the decoder's levels are numbered from the other end.
+        num_levels: number of resolutions; diffusers numbers the decoder's levels from the other end.
     """
     name = re.sub(r"^encoder\.down\.(\d+)\.block", r"encoder.down_blocks.\1.resnets", native)
     name = re.sub(r"^encoder\.down\.(\d+)\.downsample", r"encoder.down_blocks.\1.downsamplers.0", name)
@@ -87,42 +90,45 @@ def kl_name(native: str, num_levels: int) -> str:
     if up:
         part = {"block": "resnets", "upsample": "upsamplers.0"}[up[2]]
         name = f"decoder.up_blocks.{num_levels - 1 - int(up[1])}.{part}{name[up.end() :]}"
-    name = re.sub(r"\.mid\.block_(\d)", lambda found: f".mid_block.resnets.{int(found[1]) - 1}", name)
+    name = re.sub(r"\.mid\.block_(\d)", lambda match: f".mid_block.resnets.{int(match[1]) - 1}", name)
     name = re.sub(
         r"\.mid\.attn_1\.(\w+)",
-        lambda found: f".mid_block.attentions.0.{_ATTENTION.get(found[1], found[1])}",
+        lambda match: f".mid_block.attentions.0.{_KL_ATTENTION.get(match[1], match[1])}",
         name,
     )
     name = re.sub(r"^(encoder|decoder)\.norm_out", r"\1.conv_norm_out", name)
     return name.replace("nin_shortcut", "conv_shortcut")
 
 
-def load_frozen(model: nn.Module, state: Mapping[str, Tensor], what: str) -> nn.Module:
-    """Give a model made on the meta device its weights, in fp32, and freeze it.
+def load_frozen(model: nn.Module, state: Mapping[str, Tensor], label: str) -> nn.Module:
+    """Load the weights of a model that was made on the meta device, in fp32, and freeze it.
 
     Args:
         model: any module; its tensors are replaced, not copied into.
         state: all of its tensors by name.
-        what: name of the model in an error.
+        label: name of the model in errors.
 
     Raises:
-        ValueError: if a tensor is missing, left over or misshapen; the first few are named.
+        ValueError: naming the first tensor that is missing, left over or misshapen.
     """
-    own = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
-    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    wrong = sorted(own.keys() ^ wanted.keys())
-    wrong += sorted(name for name in own.keys() & wanted.keys() if own[name].shape != wanted[name])
+    weights = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    wrong = sorted(weights.keys() ^ shapes.keys())
+    wrong += sorted(name for name in weights.keys() & shapes.keys() if weights[name].shape != shapes[name])
     if wrong:
         raise ValueError(
-            f"the {what} does not fit: {len(wrong)} tensors are missing, left over or misshapen, such as "
+            f"the {label} does not fit: {len(wrong)} tensors are missing, left over or misshapen, such as "
             f"{wrong[0]}. Load a complete, unmodified checkpoint."
         )
-    model.load_state_dict(own, assign=True)
+    model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 
 
 def _tiny(state: Mapping[str, Tensor], family: Family) -> Autoencoder:
-    """Host: latent = encoder(x) / vae_scale + vae_shift, then times the family's scale for the UNet."""
+    """Build the tiny autoencoder.
+
+    The host's latent is encoder(x) / vae_scale + vae_shift, multiplied by the family's scale for the UNet.
+    """
     from diffusers import AutoencoderTiny  # imported late: a broken install must not remove the nodes
 
     width = state["taesd_encoder.0.weight"].shape[0]
@@ -139,7 +145,7 @@ def _tiny(state: Mapping[str, Tensor], family: Family) -> Autoencoder:
 
 def _tiny_name(native: str) -> str:
     part, number, rest = native.removeprefix("taesd_").split(".", 2)
-    # the host's decoder has its clamp as layer 0; diffusers clamps outside the numbered layers
+    # the clamp is layer 0 of the host's decoder; diffusers clamps outside the numbered layers
     return f"{part}.layers.{int(number) - (part == 'decoder')}.{rest}"
 
 
@@ -154,9 +160,6 @@ def _kl(state: Mapping[str, Tensor], family: Family) -> Autoencoder:
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     renamed = {name: _as_linear(state[native], shapes.get(name)) for native, name in names.items()}
     return Autoencoder(load_frozen(model, renamed, "autoencoder"), family.latent_scale)
-
-
-_KL_PARTS = ("encoder", "decoder", "quant_conv", "post_quant_conv")  # a training checkpoint also has its loss
 
 
 def _kl_config(state: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
@@ -176,6 +179,6 @@ def _kl_config(state: Mapping[str, Tensor], family: Family) -> dict[str, Any]:
 
 
 def _as_linear(tensor: Tensor, shape: torch.Size | None) -> Tensor:
-    """Return a 1x1 convolution of the original attention as the linear layer diffusers has."""
+    """Return a 1x1 convolution of the original attention as the linear layer of diffusers."""
     is_pointwise = shape is not None and tensor.ndim == 4 and len(shape) == 2
     return tensor.flatten(1) if is_pointwise else tensor

@@ -1,4 +1,4 @@
-"""What a UNet is told beside the noisy latents, and the one place that calls a UNet with it."""
+"""The conditioning of a UNet beside the noisy latents, and the single call of a UNet with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LATENT_STEP = 8  # pixels per latent
+LATENT_STEP = 8  # pixels per latent, in height and width
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
@@ -17,7 +17,7 @@ class Conditioning:
     """Encoded prompts, one row each.
 
     Args:
-        text_embeds: what the UNet attends to, (rows, tokens, width).
+        text_embeds: embeddings the UNet attends to, (rows, tokens, width).
         pooled: one vector per prompt, (rows, pooled width); None in families whose UNet takes none.
     """
 
@@ -28,23 +28,23 @@ class Conditioning:
         return len(self.text_embeds)
 
     def __getitem__(self, rows: Tensor | slice | list[int]) -> Conditioning:
-        """Return the chosen rows, by numbers or as a slice."""
-        return self._each(lambda own: own[rows])
+        """Return the chosen rows, by indices or as a slice."""
+        return self._map(lambda tensor: tensor[rows])
 
     def to(self, *args: Any, **kwargs: Any) -> Conditioning:
         """Move and convert as `Tensor.to` does."""
-        return self._each(lambda own: own.to(*args, **kwargs))
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
     def replaced(self, rows: Tensor, other: Conditioning) -> Conditioning:
-        """Return this with some rows taken from elsewhere.
+        """Return this conditioning with some rows replaced by rows of another.
 
         Args:
             rows: whether to replace a row, (rows,) bool.
-            other: of one row, which stands in for all, or of as many as here.
+            other: one row that replaces each of them, or as many rows as this conditioning.
         """
         both = zip(self.tensors, other.tensors, strict=True)
         return Conditioning(
-            *(torch.where(rows.reshape(-1, *[1] * (own.ndim - 1)), new, own) for own, new in both)
+            *(torch.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old) for old, new in both)
         )
 
     @classmethod
@@ -54,10 +54,10 @@ class Conditioning:
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """Its tensors, `text_embeds` first."""
+        """The tensors, `text_embeds` first."""
         return (self.text_embeds,) if self.pooled is None else (self.text_embeds, self.pooled)
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
         return Conditioning(*map(change, self.tensors))
 
 
@@ -65,8 +65,8 @@ def predict(unet: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Con
     """Run a UNet of any family.
 
     Args:
-        unet: of diffusers.
-        noisy: latents, (batch, c, h, w), of the type the UNet takes.
+        unet: UNet of diffusers.
+        noisy: latents, (batch, c, h, w), of the UNet's type.
         timesteps: indices in [0, 1000), (batch,).
         conditioning: batch rows, of the same type.
 
@@ -83,8 +83,8 @@ def predict(unet: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Con
 def size_ids(latents: Tensor) -> Tensor:
     """Return SDXL's size conditioning for uncropped pictures at full size, (batch, 6), fp32.
 
-    Height and width of the original in pixels, top and left of the crop, height and width wanted
-    (Podell et al. 2023, arXiv:2307.01952, section 2.2); AlignGuard's launcher gives the same.
+    Height and width of the original in pixels, top and left of the crop, height and width of the target
+    (Podell et al. 2023, arXiv:2307.01952, section 2.2); AlignGuard's launcher passes the same numbers.
     """
     batch, _, height, width = latents.shape
     size = [LATENT_STEP * height, LATENT_STEP * width]

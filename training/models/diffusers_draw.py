@@ -1,4 +1,4 @@
-"""Drawing without a host: a base model from disk, sampled by diffusers' own schedulers."""
+"""Drawing without a host: a base model from disk, sampled with the schedulers of diffusers."""
 
 from __future__ import annotations
 
@@ -16,38 +16,41 @@ SCHEDULERS = {
     "euler": "EulerDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
-_REMEMBERED = 32  # encoded prompts: the empty one comes with every picture, others again with another seed
+_CACHED_PROMPTS = 32  # the empty prompt is used for every picture, other prompts with several seeds
 
 
 class DiffusersDraw:
-    """Draws pictures with classifier-free guidance; see `Draw`.
+    """Draws pictures with classifier-free guidance; a `Draw` for making pairs.
 
     Args:
-        base: the model, on its device if `encode_ahead` is not to bring it there.
+        base: the model, on its device unless `encode_ahead` is called.
         scheduler: a key of `SCHEDULERS`.
-        steps: of a whole sampling.
-        cfg: guidance; predicted = plain + cfg * (guided - plain).
+        steps: number of steps of a whole sampling.
+        cfg: guidance scale; predicted = plain + cfg * (guided - plain).
         resolution: side of the picture in pixels, a multiple of 8.
+
+    Raises:
+        ValueError: if the scheduler is unknown.
     """
 
     def __init__(self, base: BaseModel, *, scheduler: str, steps: int, cfg: float, resolution: int) -> None:
         self._base, self._steps, self._cfg = base, steps, cfg
         self._side = resolution // LATENT_STEP
         self._scheduler = _make_scheduler(base, scheduler)
-        self._encode = lru_cache(_REMEMBERED)(base.encode_prompt)
-        self._ahead: dict[str, Conditioning] = {}
+        self._encode = lru_cache(_CACHED_PROMPTS)(base.encode_prompt)
+        self._encoded_ahead: dict[str, Conditioning] = {}
 
     def encode_ahead(self, prompts: Sequence[str], device: torch.device | str) -> None:
-        """Encode what is drawn next, so that a device never holds the text encoder beside what draws.
+        """Encode the next prompts, so that the device never holds text encoder and UNet at the same time.
 
         Args:
-            prompts: the only ones to be drawn until this is called again; the empty one is always there.
-            device: where everything is done. The UNet passes through the CPU: call this while no expert is
-                on it.
+            prompts: the only prompts that are drawn until the next call, besides the empty one.
+            device: device for encoding and drawing. The UNet is moved over the CPU, so call this while no
+                expert is attached to it.
         """
         self._base.text_encoder_alone_to(device)
         unique = dict.fromkeys(["", *prompts])
-        self._ahead = {prompt: self._base.encode_prompt(prompt).to("cpu") for prompt in unique}
+        self._encoded_ahead = {prompt: self._base.encode_prompt(prompt).to("cpu") for prompt in unique}
         self._base.all_but_text_encoder_to(device)
 
     @torch.no_grad()
@@ -60,10 +63,18 @@ class DiffusersDraw:
         source: Tensor | None = None,
         strength: float = 1.0,
     ) -> Tensor:
-        """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU; a prompt may come encoded, as one row."""
+        """Draw one picture, (1, 3, h, w) in [0, 1] on the CPU.
+
+        Args:
+            prompt: text, or one row of an encoded prompt.
+            seed: seed of the starting noise.
+            negative: prompt that guidance moves away from.
+            source: picture to start from, (1, 3, h, w) in [0, 1]; None starts from noise.
+            strength: share of the sampling that changes the source, in (0, 1].
+        """
         timesteps = self._timesteps(strength if source is not None else 1.0)
         latents = self._start(source, timesteps, seed)
-        context = Conditioning.concatenate([self._condition(each) for each in (negative, prompt)])
+        context = Conditioning.concatenate([self._condition(negative), self._condition(prompt)])
         for timestep in timesteps:
             scaled = self._scheduler.scale_model_input(latents, timestep)
             plain, guided = self._predict(torch.cat([scaled, scaled]), timestep, context).chunk(2)
@@ -73,11 +84,11 @@ class DiffusersDraw:
 
     def _condition(self, prompt: str | Conditioning) -> Conditioning:
         if isinstance(prompt, str):
-            prompt = self._ahead[prompt] if prompt in self._ahead else self._encode(prompt)
+            prompt = self._encoded_ahead[prompt] if prompt in self._encoded_ahead else self._encode(prompt)
         return prompt.to(self._base.unet.conv_in.weight)
 
     def _timesteps(self, strength: float) -> Tensor:
-        """Return the timesteps of the last part of the sampling, at least one."""
+        """Return the timesteps of the last `strength` of the sampling, at least one."""
         self._scheduler.set_timesteps(self._steps, device=self._base.unet.device)
         start = self._steps - max(1, round(self._steps * strength))
         if hasattr(self._scheduler, "set_begin_index"):
@@ -112,6 +123,6 @@ def _make_scheduler(base: BaseModel, name: str):
 
 
 def _betas(alphas_cumprod: Tensor) -> list[float]:
-    """Return the variance added at each timestep, the form in which diffusers takes a schedule."""
+    """Return the variance added at each timestep, because diffusers takes a schedule in this form."""
     alphas = alphas_cumprod.double()
     return (1 - alphas / torch.cat([alphas.new_ones(1), alphas[:-1]])).tolist()

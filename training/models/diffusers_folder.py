@@ -1,4 +1,4 @@
-"""A base model in a folder of diffusers: `unet`, `vae`, the text encoders and their configurations."""
+"""A base model in a diffusers folder: `unet`, `vae`, the text encoders and their configurations."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 def read_folder(
     folder: Path, dtype: torch.dtype | None
 ) -> tuple[Family, UNet2DConditionModel, Autoencoder, TextEncoder]:
-    """Read a base model from a folder of diffusers; the encoders come in fp32.
+    """Read a base model from a diffusers folder.
 
     Args:
-        folder: holds `unet`, `vae`, `text_encoder` and, for SDXL, `text_encoder_2`, each with config.json
-            and .safetensors weights.
-        dtype: type of the UNet; None keeps the file's own.
+        folder: folder that holds `unet`, `vae`, `text_encoder` and, for SDXL, `text_encoder_2`, each with
+            config.json and .safetensors weights.
+        dtype: type of the UNet; None keeps the type it is stored in.
+
+    Returns:
+        The family, the UNet, and autoencoder and text encoders in fp32.
 
     Raises:
-        ValueError: if a part is missing, there as a pickle only, or of a family that cannot be trained.
+        ValueError: if a part is missing or stored as a pickle only, or the family cannot be trained.
     """
     # imported late: a broken install must not remove the nodes
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -43,7 +46,7 @@ def read_folder(
     family = _family(folder, _config(folder, "unet"))
     vae_name = _config(folder, "vae").get("_class_name")
     for kind in family.text_encoders:
-        _config(folder, kind.folder)  # a missing part is found before gigabytes are read
+        _config(folder, kind.folder)  # find a missing part before gigabytes are read
     vae_class = AutoencoderTiny if vae_name == "AutoencoderTiny" else AutoencoderKL
     unet = _load(UNet2DConditionModel, folder, "unet", "auto" if dtype is None else dtype)
     vae = _load(vae_class, folder, "vae", torch.float32)
@@ -78,52 +81,52 @@ def _config(folder: Path, part: str) -> dict[str, Any]:
     file = folder / part / "config.json"
     if not file.is_file():
         raise ValueError(
-            f"{folder.name} is not a base model of diffusers: {part}/config.json is missing. It must hold "
-            f"{', '.join(_PARTS)}; or name a .safetensors checkpoint instead of a folder."
+            f"{folder.name} is not a diffusers base model: {part}/config.json is missing. It must hold "
+            f"{', '.join(_PARTS)}. Or choose a .safetensors checkpoint instead of a folder."
         )
     check_weights(folder / part, f"{folder.name}/{part}")
     return _read_json(folder, file)
 
 
 def check_weights(folder: Path, name: str) -> None:
-    """Refuse a folder without weights, or with pickles only.
+    """Check that a folder holds .safetensors weights.
 
     Args:
-        folder: of one part, such as the UNet.
-        name: of the folder for people.
+        folder: folder of one part, such as the UNet.
+        name: name of the folder in errors.
 
     Raises:
-        ValueError: naming the folder and the pickle.
+        ValueError: naming the folder and, if there is one, the pickle in it.
     """
     if not any(folder.glob("*.safetensors")):
-        pickles = sorted(found.name for pattern in _PICKLES for found in folder.glob(pattern))
-        what = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
-        raise ValueError(f"{name} holds {what}. Use the .safetensors version of the model.")
+        pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
+        content = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
+        raise ValueError(f"{name} holds {content}. Use the .safetensors version of the model.")
 
 
 def _family(folder: Path, unet: dict[str, Any]) -> Family:
     predicted, zero_snr = _prediction(folder)
-    found = unet.get("cross_attention_dim"), unet.get("in_channels"), predicted
+    width, channels = unet.get("cross_attention_dim"), unet.get("in_channels")
     for family in FAMILIES.values():
-        if found[:2] == (family.text_width, family.latent_channels) and predicted in PREDICTION_TYPES:
+        if (width, channels) == (family.text_width, family.latent_channels) and predicted in PREDICTION_TYPES:
             return family.predicting(predicted, zero_terminal_snr=zero_snr)
-    known = ", ".join(family.label for family in FAMILIES.values())
+    trainable = ", ".join(family.label for family in FAMILIES.values())
     raise ValueError(
-        f"{folder.name} has text width {found[0]}, {found[1]} input channels and prediction type {found[2]}, "
-        f"which is not {known}; this version trains {known}. Choose such a model."
+        f"{folder.name} has text width {width}, {channels} input channels and prediction type {predicted}; "
+        f"this version trains {trainable}. Choose such a model."
     )
 
 
 def _prediction(folder: Path) -> tuple[str, bool]:
-    """Return what the model predicts, and whether its schedule ends in pure noise."""
+    """Return the prediction type, and whether the schedule ends in pure noise."""
     file = folder / "scheduler" / "scheduler_config.json"
     config = _read_json(folder, file) if file.is_file() else {}
     predicted = config.get("prediction_type", "epsilon")
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if zero_snr and predicted == "epsilon":
         raise ValueError(
-            f"{folder.name} states a schedule ending in pure noise, but a model that predicts epsilon, which "
-            "contradict each other. Use the folder as its makers published it."
+            f"the scheduler configuration of {folder.name} contradicts itself: a schedule that ends in pure "
+            "noise needs a model that predicts v, but it says epsilon. Use the folder as it was published."
         )
     return predicted, zero_snr
 
@@ -135,5 +138,5 @@ def _read_json(folder: Path, file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name} is damaged. Download it again.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{name} holds no JSON object. Download it again.")
+        raise ValueError(f"{name} does not hold a JSON object. Download it again.")
     return content

@@ -1,4 +1,4 @@
-"""What the rest of the library must know about a line of models."""
+"""Facts about a model family: its text encoders, latent space, prediction type and noise schedule."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,16 +11,16 @@ from .noise import NoiseSchedule
 
 @dataclass(frozen=True)
 class ClipKind:
-    """One text encoder of a family.
+    """One CLIP text encoder of a family.
 
     Args:
-        width: of its states.
-        prefixes: before its tensors in a checkpoint, one of them.
-        folder: its name in a folder of diffusers.
-        open_clip: whether it is OpenCLIP's: exact GELU, prompts padded by token 0, names of its own.
+        width: size of its hidden states.
+        prefixes: prefixes its tensors may have in a checkpoint; a checkpoint uses one of them.
+        folder: its name in a diffusers folder.
+        open_clip: True for OpenCLIP: exact GELU, prompts padded with token 0, its own tensor names.
         spare_layer: whether a checkpoint holds one layer more than is used (diffusers leaves it out).
-        penultimate: whether the UNet sees the states before the last layer, without the final norm.
-        pooled: whether the UNet takes the projected embedding of the whole prompt too.
+        penultimate: whether the UNet sees the hidden states before the last layer, without the final norm.
+        pooled: whether the UNet also takes the projected embedding of the whole prompt.
     """
 
     width: int
@@ -34,21 +34,21 @@ class ClipKind:
 
 @dataclass(frozen=True)
 class Family:
-    """A line of models that share text encoders, latent space and UNet names, whatever their size.
+    """Models of any size that share text encoders, latent space and UNet tensor names.
 
     Args:
         name: key in `FAMILIES` and in the metadata of experts.
-        label: name for people.
-        text_encoders: their states stand side by side, in this order.
-        latent_channels: channels of a latent.
-        latent_scale: what the VAE's latents are multiplied by before the UNet sees them.
-        prediction_type: `epsilon` or `v_prediction`; a model known to differ gets it by `predicting`.
-        head_channels: width of an attention head, the number of heads growing with the level; 0 where
-            `unet_config` gives a fixed number instead.
+        label: name shown to people.
+        text_encoders: encoders whose hidden states are concatenated in this order.
+        latent_channels: number of channels of a latent.
+        latent_scale: factor between the VAE's latents and those the UNet sees.
+        prediction_type: `epsilon` or `v_prediction`; `predicting` changes it for a model known to differ.
+        head_channels: width of an attention head where the number of heads grows with the level; 0 where
+            `unet_config` fixes the number of heads.
         zero_terminal_snr: whether the last timestep is pure noise, see `rescaled`.
-        unet_config: settings of diffusers' UNet2DConditionModel that tensor shapes do not tell.
-        read_prediction: reads off the tensors of a checkpoint what it predicts and whether its last
-            timestep is pure noise; None where all are alike.
+        unet_config: settings of diffusers' UNet2DConditionModel that tensor shapes do not determine.
+        read_prediction: returns prediction type and zero terminal SNR from the tensors of a checkpoint; None
+            if all models of the family agree.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Family:
 
     @property
     def text_width(self) -> int:
-        """Width of the text embeddings the UNet attends to."""
+        """Width of the text embeddings that the UNet attends to."""
         return sum(kind.width for kind in self.text_encoders)
 
     @property
     def pooled_width(self) -> int:
-        """Width of the prompt's pooled embedding that the UNet takes beside its size; 0 for none."""
+        """Width of the pooled prompt embedding that the UNet takes; 0 if it takes none."""
         return sum(kind.width for kind in self.text_encoders if kind.pooled)
 
     def schedule(self) -> NoiseSchedule:
@@ -78,16 +78,16 @@ class Family:
         return rescaled(schedule) if self.zero_terminal_snr else schedule
 
     def predicting(self, prediction_type: str, *, zero_terminal_snr: bool = False) -> "Family":
-        """Return the family as a model of it that is known to predict this; itself where nothing differs."""
+        """Return the family with another prediction type; the family itself if nothing differs."""
         if (prediction_type, zero_terminal_snr) == (self.prediction_type, self.zero_terminal_snr):
             return self
         return replace(self, prediction_type=prediction_type, zero_terminal_snr=zero_terminal_snr)
 
     def of_checkpoint(self, tensors: Mapping[str, Tensor]) -> "Family":
-        """Return the family as the model in a checkpoint predicts.
+        """Return the family with the prediction type of the model in a checkpoint.
 
         Raises:
-            ValueError: if it predicts what cannot be trained here.
+            ValueError: if the model predicts a quantity that cannot be trained.
         """
         if self.read_prediction is None:
             return self
@@ -96,16 +96,16 @@ class Family:
 
 
 def rescaled(schedule: NoiseSchedule) -> NoiseSchedule:
-    """Return a schedule whose last timestep holds no signal at all, the first one's being kept.
+    """Return a schedule with zero signal at the last timestep and the same first timestep.
 
     sqrt(a_t) is shifted and scaled linearly (Lin et al. 2023, arXiv:2305.08891, algorithm 1).
 
     Raises:
-        ValueError: if the model predicts epsilon, which says nothing about the picture at pure noise.
+        ValueError: if the model predicts epsilon, which at pure noise holds no information about the image.
     """
     if schedule.prediction_type == "epsilon":
         raise ValueError(
-            "a schedule ending in pure noise needs a model that predicts v, got one that predicts epsilon. "
+            "a schedule ending in pure noise needs a model that predicts v, but this one predicts epsilon. "
             "Use the checkpoint with its own sampling settings."
         )
     roots = schedule.alphas_cumprod.double().sqrt()

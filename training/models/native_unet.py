@@ -1,16 +1,18 @@
-"""Names of a UNet's tensors: diffusers' and those of the original code, which hosts and checkpoints use.
+"""A UNet under the tensor names of the original code, which hosts and checkpoints use, and in diffusers.
 
-The original code numbers all blocks in one row; diffusers groups them by level. With L layers a level:
-down level i, layer j is `input_blocks[1 + i (L + 1) + j]` (`.0` resnet, `.1` attention), the downsampler
-after it `input_blocks[(i + 1)(L + 1)].0.op`; up block i, layer j is `output_blocks[i (L + 1) + j]`, and
-its upsampler the last part of the block's last entry.
+The size of the UNet is read off its tensors, its tensors are renamed, and diffusers' UNet is built from them.
+
+The original code numbers all blocks in one sequence; diffusers groups them by level. With L layers per level,
+layer j of down level i is `input_blocks[1 + i (L + 1) + j]` (`.0` resnet, `.1` attention), followed by the
+downsampler `input_blocks[(i + 1)(L + 1)].0.op`. Layer j of up block i is `output_blocks[i (L + 1) + j]`; the
+upsampler is the last part of the block's last entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,8 +22,10 @@ from .family import Family
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
+CHECKPOINT_PREFIX = "model.diffusion_model."
+PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
-_ENDS = {
+_ENDS = {  # diffusers' name -> original name, outside the levels
     "conv_in": "input_blocks.0.0",
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -43,16 +47,16 @@ _RESNET = {
 
 @dataclass(frozen=True)
 class Layout:
-    """The size of a UNet, read off its tensors.
+    """The size of a UNet.
 
     Args:
-        channels: width per level, from the finest to the coarsest.
-        attention: whether the level has transformers, per level.
-        layers: resnets per level on the way down, one less than on the way up.
-        in_channels: of the noisy latents.
-        out_channels: of the prediction.
-        depth: layers of each transformer, per level, 0 where there is none; the last one's, or 1, is the
-            middle's. Empty where every transformer has one.
+        channels: width of each level, from the finest to the coarsest.
+        attention: whether each level has transformers.
+        layers: resnets per level on the way down; the way up has one more.
+        in_channels: channels of the noisy latents.
+        out_channels: channels of the prediction.
+        depth: layers of each transformer per level, 0 for a level without transformers; the middle block has
+            the depth of the last level, or 1. Empty if every transformer has one layer.
     """
 
     channels: tuple[int, ...]
@@ -67,7 +71,7 @@ def read_layout(state: Mapping[str, Tensor]) -> Layout:
     """Read the size of a UNet off its tensors.
 
     Args:
-        state: tensors by the original names, without a prefix.
+        state: tensors by their original names, without a prefix; only shapes are read.
 
     Raises:
         ValueError: if the blocks are not arranged in levels of equal depth, as in Stable Diffusion.
@@ -83,7 +87,8 @@ def read_layout(state: Mapping[str, Tensor]) -> Layout:
     if period < 2 or not regular or missing:
         raise ValueError(
             f"this is not the UNet of a Stable Diffusion model: {len(blocks)} input blocks with downsamplers "
-            f"at {samplers}{f', and no {missing[0]}' if missing else ''}. Load a checkpoint of that kind."
+            f"at {samplers}{f', and {missing[0]} is missing' if missing else ''}. Load a Stable Diffusion "
+            "checkpoint."
         )
     return Layout(
         channels=tuple(state[name].shape[0] for name in widths),
@@ -103,26 +108,39 @@ def _depth(state: Mapping[str, Tensor], transformer: str) -> int:
 
 
 def module_names(layout: Layout) -> dict[str, str]:
-    """Return the original name of each module, by diffusers' name: whole transformers, single layers else."""
+    """Return the original name of each module by its diffusers name.
+
+    A transformer is one entry; every other entry is a single layer.
+    """
     table = dict(_ENDS)
     for index, native in enumerate(("middle_block.0", "middle_block.2")):
-        table |= _resnet(f"mid_block.resnets.{index}", native)
+        table |= _resnet_names(f"mid_block.resnets.{index}", native)
     period, last = layout.layers + 1, len(layout.channels) - 1
     for level, attention in enumerate(layout.attention):
         for layer in range(layout.layers):
             native = f"input_blocks.{1 + level * period + layer}"
-            table |= _layer(f"down_blocks.{level}", layer, native, attention=attention)
+            table |= _layer_names(f"down_blocks.{level}", layer, native, attention=attention)
         if level < last:
             table[f"down_blocks.{level}.downsamplers.0.conv"] = f"input_blocks.{(level + 1) * period}.0.op"
     for index, attention in enumerate(reversed(layout.attention)):
         for layer in range(period):
-            table |= _layer(
-                f"up_blocks.{index}", layer, f"output_blocks.{index * period + layer}", attention=attention
-            )
+            native = f"output_blocks.{index * period + layer}"
+            table |= _layer_names(f"up_blocks.{index}", layer, native, attention=attention)
         if index < last:
             native = f"output_blocks.{index * period + layout.layers}.{2 if attention else 1}.conv"
             table[f"up_blocks.{index}.upsamplers.0.conv"] = native
     return table
+
+
+def _layer_names(block: str, layer: int, native: str, *, attention: bool) -> dict[str, str]:
+    table = _resnet_names(f"{block}.resnets.{layer}", f"{native}.0")
+    if attention:
+        table[f"{block}.attentions.{layer}"] = f"{native}.1"
+    return table
+
+
+def _resnet_names(name: str, native: str) -> dict[str, str]:
+    return {f"{name}.{part}": f"{native}.{original}" for part, original in _RESNET.items()}
 
 
 def native_name(name: str, table: Mapping[str, str]) -> str:
@@ -130,10 +148,10 @@ def native_name(name: str, table: Mapping[str, str]) -> str:
 
     Args:
         name: diffusers' name, such as `conv_in.weight`.
-        table: see `module_names`.
+        table: original names of modules, see `module_names`.
 
     Raises:
-        ValueError: if no module of the table holds it.
+        ValueError: if the tensor belongs to no module of the table.
     """
     module = name
     while module:
@@ -144,31 +162,16 @@ def native_name(name: str, table: Mapping[str, str]) -> str:
 
 
 def diffusers_names(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return diffusers' name of each tensor of a UNet, by its original name.
+    """Return the diffusers name of each tensor of a UNet by its original name.
 
     Args:
-        state: tensors by the original names, without a prefix; only shapes are looked at.
+        state: tensors by their original names, without a prefix; only shapes are read.
 
     Raises:
-        ValueError: if it is not the UNet of a Stable Diffusion model, see `read_layout`.
+        ValueError: if this is not the UNet of a Stable Diffusion model, see `read_layout`.
     """
     modules = {native: name for name, native in module_names(read_layout(state)).items()}
     return {native: native_name(native, modules) for native in state}
-
-
-def _layer(block: str, layer: int, native: str, *, attention: bool) -> dict[str, str]:
-    table = _resnet(f"{block}.resnets.{layer}", f"{native}.0")
-    if attention:
-        table[f"{block}.attentions.{layer}"] = f"{native}.1"
-    return table
-
-
-def _resnet(name: str, native: str) -> dict[str, str]:
-    return {f"{name}.{part}": f"{native}.{original}" for part, original in _RESNET.items()}
-
-
-CHECKPOINT_PREFIX = "model.diffusion_model."
-PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def unet_from_native(
@@ -176,23 +179,23 @@ def unet_from_native(
 ) -> UNet2DConditionModel:
     """Build diffusers' UNet from tensors under the names of the original code.
 
-    Number of levels, layers and channels are read off the shapes, so every size of the family works.
-    The result shares no memory with `state`, and is made of normal tensors also inside a host's
-    inference mode; train it outside.
+    The numbers of levels, layers and channels are read off the shapes, so every size of the family works. The
+    result shares no memory with `state` and consists of normal tensors even inside a host's inference mode;
+    train it outside that mode.
 
     Args:
         state: tensors by name without a prefix, such as `input_blocks.0.0.weight`.
-        family: see `identify`.
-        dtype: type of the result; None keeps the tensors' own.
+        family: family of the UNet, see `identify`.
+        dtype: type of the result; None keeps the types of the tensors.
 
     Returns:
         The UNet, frozen, in eval mode, on the device of the tensors.
 
     Raises:
-        ValueError: if a tensor is missing, left over, quantised or of an unexpected shape; it is named.
+        ValueError: naming a tensor that is missing, left over, quantised or of an unexpected shape.
     """
     with torch.inference_mode(False):
-        unet, natives = _matched(state, family)
+        unet, natives = _match(state, family)
         renamed = {
             name: state[native].detach().to(dtype or state[native].dtype, copy=True)
             for name, native in natives.items()
@@ -202,18 +205,18 @@ def unet_from_native(
 
 
 def check_native(state: Mapping[str, Tensor], family: Family) -> None:
-    """Refuse what `unet_from_native` would, without copying a tensor.
+    """Check that `unet_from_native` can build this UNet, without copying a tensor.
 
     Raises:
-        ValueError: as there.
+        ValueError: as `unet_from_native`.
     """
-    _matched(state, family)
+    _match(state, family)
 
 
-def unet_config(layout: Layout, family: Family) -> dict:
+def unet_config(layout: Layout, family: Family) -> dict[str, Any]:
     """Return the settings of diffusers' UNet2DConditionModel for a size of the family."""
-    down = ["CrossAttnDownBlock2D" if has else "DownBlock2D" for has in layout.attention]
-    up = ["CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(layout.attention)]
+    down = ["CrossAttnDownBlock2D" if has_attention else "DownBlock2D" for has_attention in layout.attention]
+    up = ["CrossAttnUpBlock2D" if has_attention else "UpBlock2D" for has_attention in layout.attention[::-1]]
     heads = (
         {"attention_head_dim": tuple(max(1, width // family.head_channels) for width in layout.channels)}
         if family.head_channels  # diffusers' name for the number of heads
@@ -233,28 +236,28 @@ def unet_config(layout: Layout, family: Family) -> dict:
     }
 
 
-def _matched(state: Mapping[str, Tensor], family: Family) -> tuple[UNet2DConditionModel, dict[str, str]]:
-    """Return diffusers' UNet of this size without memory, and the original name of each of its tensors."""
+def _match(state: Mapping[str, Tensor], family: Family) -> tuple[UNet2DConditionModel, dict[str, str]]:
+    """Return diffusers' UNet on the meta device, and the original name of each of its tensors."""
     from diffusers import UNet2DConditionModel  # imported late: a broken install must not remove the nodes
 
     layout = read_layout(state)
     with torch.device("meta"):
         unet = UNet2DConditionModel(**unet_config(layout, family))
     table = module_names(layout)
-    wanted = {name: (native_name(name, table), tensor.shape) for name, tensor in unet.state_dict().items()}
-    _check_names(state, {native for native, _ in wanted.values()}, family)
-    for native, shape in wanted.values():
+    expected = {name: (native_name(name, table), tensor.shape) for name, tensor in unet.state_dict().items()}
+    _check_names(state, {native for native, _ in expected.values()}, family)
+    for native, shape in expected.values():
         _check_tensor(native, state[native], shape, family)
-    return unet, {name: native for name, (native, _) in wanted.items()}
+    return unet, {name: native for name, (native, _) in expected.items()}
 
 
-def _check_names(state: Mapping[str, Tensor], wanted: set[str], family: Family) -> None:
-    missing, left_over = sorted(wanted - state.keys()), sorted(state.keys() - wanted)
+def _check_names(state: Mapping[str, Tensor], expected: set[str], family: Family) -> None:
+    missing, left_over = sorted(expected - state.keys()), sorted(state.keys() - expected)
     if missing or left_over:
-        parts = [f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []
-        parts += [f"{len(left_over)} are not part of it, such as {left_over[0]}"] if left_over else []
+        problems = [f"{len(missing)} tensors are missing, such as {missing[0]}"] if missing else []
+        problems += [f"{len(left_over)} are not part of it, such as {left_over[0]}"] if left_over else []
         raise ValueError(
-            f"the UNet is not a plain {family.label} one: {'; '.join(parts)}. "
+            f"the UNet is not a plain {family.label} one: {'; '.join(problems)}. "
             f"Load an unmodified {family.label} checkpoint."
         )
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x (Rombach et al. 2022), and the mini model, which has its names and widths."""
+"""Stable Diffusion 1.x (Rombach et al. 2022); the mini model has its tensor names and widths too."""
 
 from .family import ClipKind, Family
 

@@ -1,6 +1,6 @@
-"""Stable Diffusion 2.0 and 2.1 (Stability AI 2022): OpenCLIP-H encodes text; the 768-pixel models predict v.
+"""Stable Diffusion 2.0 and 2.1 (Stability AI 2022): OpenCLIP-H text encoder; the 768-pixel models predict v.
 
-The original code stops before the encoder's last layer and applies the final norm there.
+The original code skips the last layer of the encoder and applies the final norm to the layer before it.
 """
 
 from collections.abc import Mapping
@@ -10,16 +10,17 @@ from torch import Tensor
 from .family import ClipKind, Family
 from .native_unet import CHECKPOINT_PREFIX
 
-_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # the original, and in sgm's way
-_TELLTALE = CHECKPOINT_PREFIX + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # of the original code and of sgm
+_V_MARKER = CHECKPOINT_PREFIX + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
 def _read_prediction(tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
-    """Tell by the spread of one bias, which the models that predict v have wider; so do hosts.
+    """Infer the prediction type from the spread of one bias, as hosts do.
 
-    Nothing in a checkpoint says it, and the shapes are the same.
+    A checkpoint does not record the type, and the shapes are equal. The bias has a wider spread in models
+    that predict v.
     """
-    bias = tensors.get(_TELLTALE)
+    bias = tensors.get(_V_MARKER)
     narrow = bias is not None and float(bias.float().std(correction=0)) <= 0.09
     return ("epsilon" if narrow else "v_prediction"), False
 

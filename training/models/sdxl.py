@@ -1,4 +1,4 @@
-"""SDXL (Podell et al. 2023, arXiv:2307.01952): CLIP-L and OpenCLIP-bigG encode text; sizes are told too."""
+"""SDXL (Podell et al. 2023, arXiv:2307.01952): CLIP-L and OpenCLIP-bigG text encoders, size conditioning."""
 
 from collections.abc import Mapping
 
@@ -6,18 +6,18 @@ from torch import Tensor
 
 from .family import ClipKind, Family
 
-_POOLED = 1280  # of OpenCLIP-bigG
-_SIZES, _SIZE_WIDTH = 6, 256  # numbers of `size_ids`, and the width of each one's embedding
+_POOLED = 1280  # width of OpenCLIP-bigG
+_SIZES, _SIZE_WIDTH = 6, 256  # how many numbers `size_ids` holds, and the embedding width of a number
 _FOREIGN_SAMPLING = ("edm_mean", "edm_vpred.sigma_max")  # Playground 2.5 and CosXL
 
 
 def _read_prediction(tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
-    """Read the markers that models other than the published ones carry, as hosts do."""
+    """Read the marker tensors that fine-tuned models carry, as hosts do."""
     marker = next((name for name in _FOREIGN_SAMPLING if name in tensors), None)
     if marker:
         raise ValueError(
-            f"it is an SDXL of the EDM kind ({marker}), such as Playground 2.5 or CosXL, whose noise has no "
-            "timesteps. Load an SDXL that predicts epsilon or v."
+            f"it is an SDXL model of the EDM kind ({marker}), such as Playground 2.5 or CosXL, whose noise "
+            "has no timesteps. Load an SDXL model that predicts epsilon or v."
         )
     predicts_v = "v_pred" in tensors
     return ("v_prediction" if predicts_v else "epsilon"), predicts_v and "ztsnr" in tensors

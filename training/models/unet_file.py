@@ -1,4 +1,4 @@
-"""The UNet of a model on disk, under diffusers' names however it is stored, read tensor by tensor."""
+"""The UNet of a model on disk, read tensor by tensor under diffusers' names, whatever its file layout."""
 
 import json
 from collections.abc import Mapping
@@ -14,45 +14,47 @@ from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES, diffusers_names
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
-_WIDTH_FROM = ".attn2.to_k.weight"
+_TEXT_KEYS = ".attn2.to_k.weight"  # (channels, text width)
 
 
 class UnetFile:
-    """The tensors of a UNet by diffusers' names; nothing but names and shapes stays in memory.
+    """The tensors of a UNet by diffusers' names; only names and shapes stay in memory.
 
     Attributes:
-        name: of the file or folder, for people.
-        shapes: of all tensors, by name.
-        family: base model line, a key of `FAMILY_NAMES`.
+        name: name of the file or folder, for people.
+        shapes: shapes of all tensors by name.
+        family: model family, a key of `FAMILY_NAMES`.
     """
 
     def __init__(self, path: Path) -> None:
-        """Find the UNet in a checkpoint, a file of its own, or a folder of diffusers, sharded or not.
+        """Find the UNet in a checkpoint, a separate file, or a diffusers folder, sharded or not.
 
         Raises:
-            FileNotFoundError: if there is nothing at the path, or a shard is missing.
-            ValueError: naming the file, if it is a pickle, damaged, a LoRA, or no UNet of a known line.
+            FileNotFoundError: if the path does not exist, or a shard is missing.
+            ValueError: naming the file, if it is a pickle, damaged, a LoRA or of an unknown family.
         """
         self.name = path.name
-        found = {}
+        files, shapes = {}, {}
         for file in _files(path):
             with open_tensors(file) as tensors:
-                found |= {key: (file, tensors.shape(key)) for key in tensors}
+                for key in tensors:
+                    files[key], shapes[key] = file, tensors.shape(key)
         try:
-            keys = _unet_keys({key: shape for key, (_, shape) in found.items()})
-            self.shapes = {name: found[key][1] for name, key in keys.items()}
+            keys = _unet_keys(shapes)
+            self.shapes = {name: shapes[key] for name, key in keys.items()}
             self.family = _family(self.shapes)
         except ValueError as error:
             raise ValueError(f"{path.name} cannot be used: {error}") from error
-        self._places = {name: (found[key][0], key) for name, key in keys.items()}
+        self._places = {name: (files[key], key) for name, key in keys.items()}
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor on the CPU as it is stored.
 
-        The file is opened anew for each: a mapping that stays open keeps all it ever read in memory.
+        The file is opened for every tensor, because a mapping that stays open keeps everything it has read in
+        memory.
 
         Raises:
-            ValueError: if it is quantised.
+            ValueError: if the tensor is quantised.
         """
         file, key = self._places[name]
         with open_tensors(file) as tensors:
@@ -69,12 +71,12 @@ def _files(path: Path) -> list[Path]:
         return [path]
     folder = path / "unet" if (path / "unet").is_dir() else path
     indices = sorted(folder.glob(f"*{_INDEX_SUFFIX}"), key=lambda file: (len(file.name), file.name))
-    if (folder / WEIGHTS).is_file() or not indices:  # the plain name before variants such as fp16
+    if (folder / WEIGHTS).is_file() or not indices:  # the plain name before variants like fp16
         check_weights(folder, folder.name if folder == path else f"{path.name}/unet")
         return [_single(folder)]
     try:
-        named = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"].values()
-        shards = sorted(set(named))
+        weight_map = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
         plain = all(Path(shard).name == shard for shard in shards)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{indices[0].name} is damaged ({error!r}). Download it again.") from error
@@ -87,8 +89,8 @@ def _single(folder: Path) -> Path:
     files = sorted(folder.glob("*.safetensors"), key=lambda file: (file.name != WEIGHTS, file.name))
     if len(files) > 1 and files[0].name != WEIGHTS:
         raise ValueError(
-            f"{folder.name} holds {len(files)} .safetensors files and none is {WEIGHTS}: "
-            f"{', '.join(file.name for file in files[:3])}. Name the one to use."
+            f"{folder.name} holds {len(files)} .safetensors files, and none is {WEIGHTS}: "
+            f"{', '.join(file.name for file in files[:3])}. Choose one of the files."
         )
     return files[0]
 
@@ -103,17 +105,20 @@ def _unet_keys(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     if "conv_in.weight" in names and any(name.startswith("down_blocks.") for name in names):
         return names
     if any("lora" in name for name in names):
-        raise ValueError("it is a LoRA already. Choose the full model, or load the LoRA as an expert.")
+        raise ValueError("it is already a LoRA. Choose the full model, or load the LoRA as an expert.")
     example = f", such as {next(iter(names))}" if names else ""
     raise ValueError(
         f"it holds no UNet of Stable Diffusion ({len(names)} tensors{example}). Choose a checkpoint, or a "
-        "folder of diffusers with its unet inside."
+        "diffusers folder with its unet inside."
     )
 
 
 def _family(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    width = next((shapes[name][1] for name in sorted(shapes) if name.endswith(_WIDTH_FROM)), None)
+    width = next((shapes[name][1] for name in sorted(shapes) if name.endswith(_TEXT_KEYS)), None)
     if width not in TEXT_WIDTHS:
-        known = ", ".join(FAMILY_NAMES[name] for name in TEXT_WIDTHS.values())
-        raise ValueError(f"its text width is {width or 'none'}, which is that of none of {known}.")
+        families = ", ".join(FAMILY_NAMES[name] for name in TEXT_WIDTHS.values())
+        raise ValueError(
+            f"its text width is {width or 'missing'}, which belongs to none of {families}. Choose a model of "
+            "these families."
+        )
     return TEXT_WIDTHS[width]
