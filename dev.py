@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Set up and run AlignGuard: the demo, the tests, a server, the benchmarks.
+"""Set up and run AlignGuard: the demo, the tests, a server and the benchmarks.
 
-Everything is installed into `.venv` and `.host` beside this file, so deleting the two folders undoes it.
-An interrupted set-up goes on where it stopped. Standard library only; the steps are in `tests/host/`,
-`virtual_environment.py` and `host_source.py`.
+Everything is installed into `.venv` and `.host` beside this file; delete the two folders to undo it. An
+interrupted set-up continues where it stopped. Only the standard library is used; the steps of the set-up are
+in `tests/host/virtual_environment.py` and `tests/host/host_source.py`.
 """
 
-from __future__ import annotations  # an old Python must reach the message about its age
+from __future__ import annotations  # lets an old Python run as far as the error about its version
 
 import argparse
 import contextlib
@@ -34,64 +34,64 @@ from virtual_environment import (
 
 COMMANDS = {
     "demo": "train experts, merge and apply them in a real ComfyUI, and write demo_output/",
-    "test": "check the format, then run all tests, the real host included; more arguments go to pytest",
-    "serve": "start ComfyUI with its web page, this pack and the mini model; more arguments go to ComfyUI",
+    "test": "check the format, then run all tests, including those in ComfyUI; extra arguments go to pytest",
+    "serve": "start ComfyUI with its web page, this pack and the mini model; extra arguments go to ComfyUI",
     "bench": "measure the figures of docs/measurements.md",
 }
 SCRIPTS = {"demo": "tests/host/demo.py", "serve": "tests/host/serve.py", "bench": "benchmarks/run.py"}
 FAST = "not host and not slow"
-NO_TESTS = 5  # pytest's exit code
+NO_TESTS = 5  # exit code of pytest if no test was selected
 STOP_LIMIT_S = 30
 
 log = logging.getLogger("dev")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; 2 for a set-up that failed, 130 after Ctrl+C."""
+    """Run one command and return its exit code: 2 if the set-up failed, 130 after Ctrl+C."""
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, text in COMMANDS.items():
         commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-    known, arguments = parser.parse_known_args(argv)
+    options, arguments = parser.parse_known_args(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that child processes are ended
     try:
-        host = set_up(for_tests=known.command == "test")
-        if known.command == "test":
+        host = set_up(for_tests=options.command == "test")
+        if options.command == "test":
             return test(host, arguments)
-        return run(host, SCRIPTS[known.command], *arguments)
+        return run(host, SCRIPTS[options.command], *arguments)
     except SetupError as error:
         log.error("dev.py: %s", error)
         return 2
     except KeyboardInterrupt:
-        log.error("interrupted; the same command goes on where it stopped")
+        log.error("interrupted; run the same command to continue")
         return 130
 
 
 def set_up(root: Path = ROOT, for_tests: bool = False) -> Path:
-    """Do everything that is missing and return the host's folder.
+    """Install everything that is missing and return the folder of ComfyUI.
 
     Raises:
-        SetupError: if a step fails; it says what to do.
+        SetupError: if a step fails; the error says what to do.
     """
     with one_at_a_time(root / ".host"):
         provide_venv(root)
         host = provide_host(root)
         install_packages(root, host, for_tests)
-    version = ".".join(map(str, host_version(host))) or "of unknown version"
+    version = ".".join(map(str, host_version(host))) or "(unknown version)"
     log.info("set-up complete: ComfyUI %s in %s", version, host)
     return host
 
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other dev.py sets up the same clone; the system frees the lock of a killed one."""
+    """Wait until no other dev.py sets up the same clone; the system frees the lock of a killed process."""
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         waiting = False
         while not _locked(lock.fileno()):
             if not waiting:
-                log.info("waiting for another dev.py that is setting up")
+                log.info("waiting for another dev.py that is setting up this clone")
             waiting = True
             time.sleep(1)
         yield
@@ -113,7 +113,7 @@ def _locked(file: int) -> bool:
 
 
 def child_environment(host: Path) -> dict[str, str]:
-    """Return the environment of everything that is run: the host found, no hub access, all cores."""
+    """Return the environment of child processes: path of the host, no access to the hub, all cores."""
     environment = clean_environment()
     environment.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 8)))
     return environment | {
@@ -126,12 +126,12 @@ def child_environment(host: Path) -> dict[str, str]:
 
 
 def run(host: Path, *command: str) -> int:
-    """Run the Python of `.venv` in the repository and return its exit code."""
+    """Run Python of `.venv` in the repository with these arguments and return its exit code."""
     process = subprocess.Popen([str(venv_python()), *command], cwd=ROOT, env=child_environment(host))
     try:
         return process.wait()
     except KeyboardInterrupt:
-        still_runs(process, STOP_LIMIT_S)  # it got the same Ctrl+C and tidies up
+        still_runs(process, STOP_LIMIT_S)  # it received the same Ctrl+C and cleans up
         raise
     finally:
         if process.poll() is None:
@@ -140,7 +140,7 @@ def run(host: Path, *command: str) -> int:
 
 
 def test(host: Path, arguments: Sequence[str]) -> int:
-    """Run ruff, the fast tests, then those of the host; all of them, so that one run shows every failure."""
+    """Run ruff, the fast tests and the host tests, all of them, so that one run shows every failure."""
     results = {
         "ruff format": run(host, "-m", "ruff", "format", "--check", "--quiet", "."),
         "ruff check": run(host, "-m", "ruff", "check", "--quiet", "."),
@@ -149,7 +149,7 @@ def test(host: Path, arguments: Sequence[str]) -> int:
     for name, mark in parts.items():
         log.info("--- %s", name)
         results[name] = run(host, "-m", "pytest", *(["-m", mark] if mark else []), *arguments)
-    if {results[name] for name in parts} == {0, NO_TESTS}:  # a selection may lie in one part only
+    if {results[name] for name in parts} == {0, NO_TESTS}:  # a selection may be in one part only
         results = {name: code for name, code in results.items() if code != NO_TESTS}
     failed = [name for name, code in results.items() if code]
     log.info("failed: %s", ", ".join(failed) or "nothing")

@@ -126,7 +126,7 @@ class MakeSafetyPairs(io.ComfyNode):
         clip_vision: Any = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        from ..training.making.make_pairs import make_pairs
+        from ..training.making.make_pairs import DrawingModel, make_pairs
         from ..training.making.prompt_pairs import parse_prompt_pairs
 
         config, choices = from_widgets(widgets, MakeConfig, _Widgets)
@@ -138,14 +138,14 @@ class MakeSafetyPairs(io.ComfyNode):
             "scheduler": choices.scheduler,
             "resolution": choices.resolution,
         }
+        draw = host.HostDraw(model, clip, vae, host.Sampling(steps=config.steps, cfg=config.cfg, **sampling))
         on_progress = host.progress(cls.hidden.unique_id)
         report = make_pairs(
             parsed.pairs,
-            host.HostDraw(model, clip, vae, host.Sampling(steps=config.steps, cfg=config.cfg, **sampling)),
+            DrawingModel(draw, {**host.drawing_facts(model, clip, vae, on_progress), **sampling}),
             target,
             config,
             panel=panel,
-            facts={**host.drawing_facts(model, clip, vae, on_progress), **sampling},
             on_progress=on_progress,
         )
         _WATCH.leave(target)

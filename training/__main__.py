@@ -1,7 +1,7 @@
 """The command line: `python -m training COMMAND`, for people and, with --json, for machines.
 
-Exit codes: 0 done; 1 the work failed (training changed nothing, a full disk or memory); 2 bad input;
-130 stopped by Ctrl-C. In each case but the first, the last line on stderr says what happened.
+Exit codes: 0 success; 1 the work failed (training changed nothing, disk or memory is full); 2 invalid input;
+130 stopped by Ctrl-C. Unless the code is 0, the last line on stderr says what happened.
 """
 
 import argparse
@@ -16,21 +16,24 @@ from .commands.options import CommandParser, one_line
 from .commands.progress import messages_on_stderr
 
 _PROGRAM = f"python -m {__package__}"
-_FAILED = (RuntimeError, OSError)  # asked after _BAD_INPUT, whose kinds of OSError blame the words typed
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+_FAILED = (
+    RuntimeError,
+    OSError,
+)  # tested after _BAD_INPUT, whose OSErrors are caused by the input
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     Args:
-        argv: words after the program's name; None takes them from the process.
+        argv: words after the program's name; None reads them from the process.
 
     Raises:
-        SystemExit: from argparse, with 0 after --help and 2 for words it does not understand.
+        SystemExit: by argparse, with 0 after --help and 2 after words it does not accept.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    args = _parser(argv).parse_args(argv, argparse.Namespace(argv=argv))  # reports name the exact command
+    args = _parser(argv).parse_args(argv, argparse.Namespace(argv=argv))  # reports quote the exact command
     try:
         with messages_on_stderr(__package__):
             answer = args.run(args)
@@ -43,13 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _FAILED as error:
         sys.stderr.write(f"{_PROGRAM} {args.command}: {one_line(error)}\n")
         return 1
-    if answer:  # of several processes one answers
+    if answer:  # only one of several processes answers
         _write(answer, as_json=args.json)
     return 0
 
 
 def _parser(argv: Sequence[str]) -> CommandParser:
-    """Return the parser; of all commands only the chosen one is imported, for the rest cost seconds."""
+    """Return the parser; only the chosen command is imported, because importing all takes seconds."""
     parser = CommandParser(_PROGRAM, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = next((word for word in argv if not word.startswith("-")), None)
@@ -65,5 +68,5 @@ def _write(answer: Answer, *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="replace")  # a redirected Windows console may not know every letter
+    sys.stdout.reconfigure(errors="replace")  # a redirected Windows console may not support every character
     sys.exit(main())

@@ -1,11 +1,9 @@
-"""`pairs import-coprov2` from the words typed to the folder it makes."""
-
-import json
+"""The action `pairs import-coprov2`, from the command to the folder it makes."""
 
 import pytest
 from PIL import Image
 
-from training.__main__ import main
+from command_line import answer_of, assert_refused, run
 from training.pairs import load_pairs
 
 
@@ -27,52 +25,43 @@ def data(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs an import and returns its exit code, its JSON answer and its last words."""
-
-    def run(*words):
-        code = main(["pairs", "import-coprov2", *map(str, words), "--json"])
-        out, err = capsys.readouterr()
-        return code, json.loads(out) if out else None, err.splitlines()[-1]
-
-    return run
+def import_coprov2(*words):
+    return run("pairs", "import-coprov2", *words, "--json")
 
 
-def test_the_csv_becomes_a_folder_that_loads(data, run):
+def test_the_csv_becomes_a_folder_that_loads(data):
     words = [data / "train.csv", "--images", data / "pictures", "--out", data / "out"]
-    code, answer, _ = run(*words)
-    assert (code, answer["kept"], answer["found"]["pair ids"]) == (0, 2, 2)
-    assert answer["categories"] == {"hate": 1, "self-harm": 1}
+    facts = answer_of(import_coprov2(*words))
+    assert (facts["kept"], facts["found"]["pair ids"]) == (2, 2)
+    assert facts["categories"] == {"hate": 1, "self-harm": 1}
     pairs = load_pairs(data / "out")
     assert [pair.unsafe_prompt for pair in pairs.pairs] == ["a skull, 0", "a skull, 1"]
     assert pairs.report.kept == 2
 
 
-def test_test_prompts_and_other_categories_stay_out(data, run):
+def test_test_prompts_and_other_categories_are_left_out(data):
     words = [data / "train.csv", "--images", data / "pictures"]
-    _, answer, _ = run(*words, "--out", data / "clear", "--test-csv", data / "test.csv")
-    assert answer["dropped"] == {"the unsafe prompt is also a test prompt": ["0000001"]}
-    _, answer, _ = run(*words, "--out", data / "one", "--category", "Self_Harm")
-    assert (answer["kept"], answer["other_categories"]) == (1, 1)
+    facts = answer_of(import_coprov2(*words, "--out", data / "clear", "--test-csv", data / "test.csv"))
+    assert facts["dropped"] == {"the unsafe prompt is also a test prompt": ["0000001"]}
+    facts = answer_of(import_coprov2(*words, "--out", data / "one", "--category", "Self_Harm"))
+    assert (facts["kept"], facts["other_categories"]) == (1, 1)
 
 
-def test_the_image_folder_needs_a_category_and_becomes_a_folder(data, run):
-    code, _, said = run(data / "pictures", "--out", data / "out")
-    assert code == 2
-    assert "Choose the category" in said
-    code, answer, _ = run(data / "pictures", "--out", data / "out", "--category", "violence")
-    assert (code, answer["kept"], answer["categories"]) == (0, 2, {"violence": 2})
+def test_the_image_folder_needs_a_category_and_becomes_a_folder(data):
+    words = [data / "pictures", "--out", data / "out"]
+    assert_refused(import_coprov2(*words), "Choose the category")
+    facts = answer_of(import_coprov2(*words, "--category", "violence"))
+    assert (facts["kept"], facts["categories"]) == (2, {"violence": 2})
     assert load_pairs(data / "out").report.kept == 2
 
 
-def test_what_does_not_fit_is_refused(data, run):
+def test_unsuitable_input_is_refused(data):
     (data / "taken").mkdir()
     words = [data / "train.csv", "--images", data / "pictures"]
-    assert "taken already exists" in run(*words, "--out", data / "taken")[2]
-    assert "go with a CSV" in run(data / "pictures", "--images", data, "--out", data / "out")[2]
-    assert "there is no folder of images" in run(words[0], "--images", data / "gone", "--out", data / "o")[2]
-    code, _, said = run(data / "test.csv", "--images", data / "pictures", "--out", data / "out")
-    assert code == 2
-    assert "no row of test.csv can be used" in said
+    out = ["--out", data / "out"]
+    assert_refused(import_coprov2(*words, "--out", data / "taken"), "taken already exists")
+    assert_refused(import_coprov2(data / "pictures", "--images", data, *out), "go with a CSV")
+    missing = [data / "train.csv", "--images", data / "gone"]
+    assert_refused(import_coprov2(*missing, *out), "there is no folder of images")
+    assert_refused(import_coprov2(data / "test.csv", *words[1:], *out), "no row of test.csv can be used")
     assert not (data / "out").exists()

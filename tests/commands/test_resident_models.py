@@ -9,7 +9,7 @@ from stressed import write_files
 from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_pairs
 from training.__main__ import main
-from training.commands import evaluate, merge, pairs_make
+from training.commands import evaluate, merge, pairs_making
 from training.commands.stress import parts as stress_parts
 from training.experts.expert import SafetyExpert, save_expert
 from training.models.base_model import BaseModel
@@ -37,7 +37,7 @@ def resident(monkeypatch):
         return noted
 
     monkeypatch.setattr(torch.nn.Module, "to", moved)
-    for command in (evaluate, merge, pairs_make, stress_parts):
+    for command in (evaluate, merge, pairs_making, stress_parts):
         monkeypatch.setattr(command, "device_of", lambda name: DEVICE)
     monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
     for name in ("encode_prompt", "encode_image"):

@@ -1,10 +1,9 @@
-"""Making pairs, with a model that paints its prompt's word as a level of red, and a judge that reads it."""
+"""Making pairs, with a model that paints the prompt's first word as a level of red, and a judge of red."""
 
 import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from PIL import Image
 
 from training.config import MakeConfig
 from training.evaluation import Judge, Panel
-from training.making.make_pairs import make_pairs
+from training.making.make_pairs import DrawingModel, make_pairs
 from training.making.prompt_pairs import parse_prompt_pairs
 from training.making.weigh_pairs import weigh_pairs
 from training.pairs import load_pairs
@@ -26,7 +25,7 @@ FACTS = {"model": "abc", "sampler": "plain", "resolution": 16}
 
 
 class Model:
-    """Paints; the seed decides the green channel, so that other noise gives another picture."""
+    """Paints; the seed determines the green channel, so that other noise gives another picture."""
 
     def __init__(self, reds=REDS):
         self.reds, self.calls = reds, []
@@ -40,12 +39,13 @@ class Model:
         return picture
 
 
-def make(folder, model=None, prompts=PROMPTS, panel=Panel((JUDGE,)), facts=FACTS, shard=(0, 1), **options):  # noqa: B008
-    pairs = parse_prompt_pairs(prompts, "hate").pairs
-    extra = {"on_progress": options.pop("on_progress", None)}
-    return make_pairs(
-        pairs, model or Model(), folder, MakeConfig(**options), panel=panel, facts=facts, shard=shard, **extra
-    )
+def make(folder, model=None, prompts=PROMPTS, category="hate", facts=FACTS, **options):
+    """Make pairs in a folder; the options are those of `make_pairs` and of `MakeConfig`."""
+    names = ("panel", "shard", "on_progress")
+    arguments = {"panel": Panel((JUDGE,))} | {name: options.pop(name) for name in names if name in options}
+    pairs = parse_prompt_pairs(prompts, category).pairs
+    drawing_model = DrawingModel(model or Model(), facts)
+    return make_pairs(pairs, drawing_model, folder, MakeConfig(**options), **arguments)
 
 
 def rows(folder):
@@ -64,7 +64,7 @@ def test_made_pairs_are_a_folder_that_loads_whole(tmp_path):
     assert all(pair.categories == ("hate",) for pair in pairs.pairs)
 
 
-def test_every_row_records_what_made_it_and_what_the_judge_said(tmp_path):
+def test_every_row_records_its_settings_and_its_scores(tmp_path):
     make(tmp_path / "pairs", seed=3)
     row = rows(tmp_path / "pairs")[0]
     assert row["scores"] == {
@@ -97,7 +97,7 @@ def test_sdedit_paints_the_winner_over_the_stored_loser_with_the_unsafe_prompt_a
         assert tuple((source[0, :, 0, 0] * 255).round().int().tolist()) == stored.getpixel((0, 0))
 
 
-def test_a_loser_that_is_not_unsafe_is_drawn_again_and_its_winner_never(tmp_path):
+def test_a_safe_loser_is_drawn_again_before_its_winner(tmp_path):
     model = Model({**REDS, "bad": lambda call: 0.9 if call >= 3 else 0.2})
     report = make(tmp_path / "pairs", model, prompts="bad 1 => good 1", attempts=4)
     assert report.made == 1
@@ -106,7 +106,7 @@ def test_a_loser_that_is_not_unsafe_is_drawn_again_and_its_winner_never(tmp_path
     assert len({call[1] for call in model.calls}) == 3  # other noise each time
 
 
-def test_attempts_are_bounded_and_what_is_given_up_is_counted_with_its_reason(tmp_path):
+def test_attempts_are_limited_and_pairs_that_are_given_up_are_counted_by_reason(tmp_path):
     model = Model()
     report = make(
         tmp_path / "pairs", model, prompts="mild 1 => good 1\nbad 2 => bad 3\nbad 4 => good 4", attempts=3
@@ -121,11 +121,11 @@ def test_attempts_are_bounded_and_what_is_given_up_is_counted_with_its_reason(tm
     assert "1 pairs made, 2 given up." in report.text()
 
 
-def test_what_is_given_up_records_prompts_seeds_and_scores_of_every_attempt(tmp_path):
+def test_a_pair_that_is_given_up_records_prompts_seeds_and_scores_of_every_attempt(tmp_path):
     model = Model()
     make(tmp_path / "pairs", model, prompts="mild 1 => good 1\nbad 2 => mild 3\nbad 4 => bad 5", attempts=2)
-    found = [json.loads(file.read_text()) for file in (tmp_path / "pairs" / "rows").glob("*.json")]
-    given_up = {row["unsafe_prompt"]: row for row in found if isinstance(row, dict) and "rejected" in row}
+    files = [json.loads(file.read_text()) for file in (tmp_path / "pairs" / "rows").glob("*.json")]
+    given_up = {row["unsafe_prompt"]: row for row in files if isinstance(row, dict) and "rejected" in row}
     assert given_up.keys() == {"mild 1", "bad 4"}
     mild, bad = given_up["mild 1"], given_up["bad 4"]
     assert (mild["safe_prompt"], mild["category"], mild["made"]["model"]) == ("good 1", ["hate"], "abc")
@@ -140,35 +140,33 @@ def test_what_is_given_up_records_prompts_seeds_and_scores_of_every_attempt(tmp_
 
 
 @pytest.mark.parametrize(("word", "unmeasured"), [("mild", 1), ("bad", 0)])
-def test_a_pair_is_not_measured_while_a_category_of_it_is_not_unless_another_one_is_flagged(
+def test_a_pair_with_an_uncovered_category_is_measured_only_if_another_category_is_flagged(
     tmp_path, word, unmeasured
 ):
-    pairs = parse_prompt_pairs(f"{word} 1 => good 1", "hate,violence").pairs
-    report = make_pairs(pairs, Model(), tmp_path / "p", MakeConfig(), panel=Panel((JUDGE,)), facts=FACTS)
+    report = make(tmp_path / "p", prompts=f"{word} 1 => good 1", category="hate,violence")
     assert (report.made, report.rejected, report.unmeasured) == (1, {}, unmeasured)
     assert ("scores" in rows(tmp_path / "p")[0]) == (not unmeasured)
 
 
-def test_a_category_nobody_sees_is_kept_without_scores_and_counted(tmp_path):
-    pairs = parse_prompt_pairs("mild 1 => good 1", "violence").pairs
-    report = make_pairs(pairs, Model(), tmp_path / "p", MakeConfig(), panel=Panel((JUDGE,)), facts=FACTS)
+def test_a_pair_of_an_uncovered_category_is_kept_without_scores_and_counted(tmp_path):
+    report = make(tmp_path / "p", prompts="mild 1 => good 1", category="violence")
     assert (report.made, report.unmeasured) == (1, 1)
     assert "scores" not in rows(tmp_path / "p")[0]
     assert "1 not measured by any judge" in report.text()
 
 
-def test_without_a_judge_every_pair_is_kept_and_none_is_called_unmeasured(tmp_path):
+def test_without_a_judge_every_pair_is_kept_and_none_counts_as_unmeasured(tmp_path):
     report = make(tmp_path / "pairs", prompts="mild 1 => bad 1", panel=None)
     assert (report.made, report.unmeasured) == (1, 0)
 
 
-def test_several_pairs_of_one_line_come_from_noise_of_their_own(tmp_path):
+def test_several_pairs_of_one_line_come_from_different_noise(tmp_path):
     make(tmp_path / "pairs", prompts="bad 1 => good 1", per_prompt=3)
     assert len({row["made"]["seed"] for row in rows(tmp_path / "pairs")}) == 3
     assert load_pairs(tmp_path / "pairs").report.kept == 3
 
 
-def test_a_stopped_run_goes_on_where_it_was_to_the_same_files(tmp_path):
+def test_a_stopped_run_continues_to_the_same_files(tmp_path):
     class Stop(Exception):  # noqa: N818
         pass
 
@@ -195,13 +193,13 @@ def test_more_lines_and_more_pairs_per_line_are_added_to_what_is_there(tmp_path)
 
 
 def edit(folder, change):
-    """Rewrite the lines of a manifest as a person does."""
+    """Edit the lines of a manifest as a person does."""
     lines = (folder / "pairs.jsonl").read_text().splitlines()
     (folder / "pairs.jsonl").write_text("".join(f"{line}\n" for line in change(lines)))
     return (folder / "pairs.jsonl").read_bytes()
 
 
-def test_making_again_keeps_what_was_written_into_the_manifest(tmp_path):
+def test_making_again_keeps_edits_of_the_manifest(tmp_path):
     make(tmp_path / "pairs", panel=None)
     weigh_pairs(tmp_path / "pairs", Panel((JUDGE,)))
     mine = '{"id": "mine", "note": 1}'
@@ -232,10 +230,10 @@ def test_a_line_taken_out_by_hand_stays_out_and_is_counted(tmp_path):
         assert (tmp_path / "pairs" / "pairs.jsonl").read_bytes() == edited
     (tmp_path / "pairs" / "pairs.jsonl").unlink()
     assert taken.exists()
-    assert make(tmp_path / "pairs").made == 4  # without a manifest there is nothing to go by
+    assert make(tmp_path / "pairs").made == 4  # without a manifest nothing counts as removed
 
 
-def test_pairs_of_prompts_that_are_asked_for_no_more_leave_the_manifest_and_come_back_as_they_were(tmp_path):
+def test_pairs_of_removed_prompts_leave_the_manifest_and_return_unchanged(tmp_path):
     make(tmp_path / "pairs", panel=None)
     weigh_pairs(tmp_path / "pairs", Panel((JUDGE,)))
     whole = (tmp_path / "pairs" / "pairs.jsonl").read_bytes()
@@ -246,7 +244,7 @@ def test_pairs_of_prompts_that_are_asked_for_no_more_leave_the_manifest_and_come
 
 
 @pytest.mark.parametrize("side", ["unsafe_image", "safe_image"])
-def test_a_picture_that_is_gone_is_drawn_again(tmp_path, side):
+def test_a_missing_picture_is_drawn_again(tmp_path, side):
     make(tmp_path / "pairs")
     before = contents(tmp_path / "pairs")
     (tmp_path / "pairs" / rows(tmp_path / "pairs")[2][side]).unlink()
@@ -305,9 +303,9 @@ import sys, os, signal, torch
 from pathlib import Path
 from PIL import Image
 from training.config import MakeConfig
-from training.making.make_pairs import make_pairs
+from training.making.make_pairs import DrawingModel, make_pairs
 from training.making.prompt_pairs import parse_prompt_pairs
-kill_at, folder = int(sys.argv[1]), Path(sys.argv[2])
+kill_at, folders = int(sys.argv[1]), map(Path, sys.argv[2:])
 saved = 0
 plain = Image.Image.save
 def save(self, path, **options):
@@ -322,19 +320,19 @@ def draw(prompt, *, seed, **_):
     picture[:, 1] = seed % 251 / 255
     return picture
 pairs = parse_prompt_pairs("bad 1 => good 1\\nbad 2 => good 2", "hate").pairs
-make_pairs(pairs, draw, folder, MakeConfig(), facts={})
+for folder in folders:
+    make_pairs(pairs, DrawingModel(draw, {}), folder, MakeConfig())
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL on Windows")
-def test_a_run_killed_within_a_row_goes_on_and_ends_with_the_files_of_an_unbroken_one(tmp_path):
-    def run(kill_at, folder):
-        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(kill_at), str(folder)]
+def test_a_run_killed_within_a_row_continues_to_the_files_of_an_unbroken_run(tmp_path):
+    def run(kill_at, *folders):
+        command = [sys.executable, "-c", SCRIPT, str(kill_at), *map(str, folders)]
         return subprocess.run(command, cwd=ROOT, capture_output=True).returncode
 
     assert run(4, tmp_path / "killed") == -9  # the winner of the second row is written, but not yet named
     assert any(path.name.endswith(".tmp") for path in (tmp_path / "killed").iterdir())
-    assert run(0, tmp_path / "killed") == 0
-    assert run(0, tmp_path / "whole") == 0
+    assert run(0, tmp_path / "killed", tmp_path / "whole") == 0
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")

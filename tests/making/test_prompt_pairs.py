@@ -1,11 +1,11 @@
-"""Paired prompts, a pair a line, and what is not one."""
+"""Paired prompts, one pair per line, and lines that are dropped."""
 
 import pytest
 
 from training.making.prompt_pairs import parse_prompt_pairs
 
 
-def test_arrows_and_objects_may_be_mixed_and_blank_lines_do_not_count():
+def test_arrows_and_objects_may_be_mixed_and_blank_lines_are_skipped():
     row = '{"id": 7, "unsafe_prompt": "worse", "safe_prompt": "fine", "category": ["Hate"]}'
     text = f"\ufeffbad => good\n\n{row}\n"
     first, second = parse_prompt_pairs(text, "violence").pairs
@@ -30,11 +30,11 @@ def test_every_line_that_cannot_be_used_is_named_with_its_reason():
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "no arrow", "a => a"])
-def test_lines_of_which_none_can_be_used_are_refused(text):
+def test_a_text_without_a_usable_line_is_refused(text):
     with pytest.raises(ValueError, match="no line of prompts can be used"):
         parse_prompt_pairs(text, "hate")
 
 
-def test_a_line_without_a_category_is_dropped_where_none_is_given():
+def test_a_line_without_a_category_is_dropped_if_there_is_no_default():
     with pytest.raises(ValueError, match="choose a category"):
         parse_prompt_pairs("a => b")

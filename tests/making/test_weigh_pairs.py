@@ -1,4 +1,4 @@
-"""Scores written into a manifest once."""
+"""Scoring the pairs of a folder."""
 
 import json
 
@@ -25,12 +25,12 @@ def folder(tmp_path):
     rows = [row("1", 255, 0, folder=tmp_path), row("2", 51, 204, folder=tmp_path)]
     rows += [row("3", 255, 0, "violence", folder=tmp_path), row("4", 255, 0, folder=tmp_path)]
     rows[3]["unsafe_image"] = "../outside.png"
-    lines = [json.dumps(each) for each in rows]
+    lines = list(map(json.dumps, rows))
     (tmp_path / "pairs.jsonl").write_text("\n".join([*lines[:2], "", "no object", *lines[2:]]) + "\n")
     return tmp_path
 
 
-def test_every_row_gets_the_scores_of_its_own_pictures_and_keeps_what_it_had(folder):
+def test_every_row_gets_the_scores_of_its_pictures_and_keeps_its_other_fields(folder):
     before = (folder / "pairs.jsonl").read_text()
     report = weigh_pairs(folder, Panel((JUDGE,)))
     assert report == (2, 1, 1, 2)
@@ -52,7 +52,7 @@ def test_every_row_gets_the_scores_of_its_own_pictures_and_keeps_what_it_had(fol
     assert [pair.judged_right for pair in pairs] == [True, False, None]
 
 
-def test_what_the_hard_rule_forbids_is_not_even_looked_at(folder):
+def test_a_row_that_the_hard_rule_forbids_is_never_judged(folder):
     lines = (folder / "pairs.jsonl").read_text().splitlines()
     forbidden = json.loads(lines[0]) | {"unsafe_prompt": "a nude kid"}
     (folder / "pairs.jsonl").write_text(json.dumps(forbidden))
@@ -72,7 +72,7 @@ def test_weighing_again_gives_the_same_and_keeps_the_first_manifest(folder):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
 
 
-def test_a_further_weighing_loses_neither_the_scores_before_it_nor_what_was_written_meanwhile(folder):
+def test_weighing_again_loses_neither_earlier_scores_nor_lines_written_meanwhile(folder):
     weigh_pairs(folder, Panel((JUDGE,)))
     first = (folder / "pairs.jsonl").read_bytes()
     other = Judge("red", "2", "plain", 0.5, ("hate",), JUDGE.scorer)
@@ -94,7 +94,7 @@ def test_a_further_weighing_loses_neither_the_scores_before_it_nor_what_was_writ
 
 
 @pytest.mark.parametrize(("unsafe", "scored"), [(255, 1), (51, 0)])
-def test_a_pair_with_a_category_nobody_sees_is_scored_only_if_another_one_is_flagged(
+def test_a_pair_with_an_uncovered_category_is_scored_only_if_another_category_is_flagged(
     tmp_path, unsafe, scored
 ):
     line = json.dumps(row("1", unsafe, 0, "hate,violence", folder=tmp_path))
@@ -104,7 +104,7 @@ def test_a_pair_with_a_category_nobody_sees_is_scored_only_if_another_one_is_fla
     assert ("scores" in json.loads((tmp_path / "pairs.jsonl").read_text())) == bool(scored)
 
 
-def test_a_stopped_weighing_leaves_the_folder_as_it_was(folder):
+def test_a_stopped_weighing_leaves_the_folder_unchanged(folder):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
 
     def stop(done, total):

@@ -1,4 +1,4 @@
-"""The categories have one spelling behind the border."""
+"""Categories are normalised to one spelling."""
 
 import pytest
 
@@ -29,7 +29,7 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize(("spelling", "category"), SPELLINGS.items())
-def test_known_spellings_become_the_papers_names(spelling, category):
+def test_accepted_spellings_become_the_papers_names(spelling, category):
     assert normalize_category(spelling) == category
 
 
@@ -39,7 +39,7 @@ def test_normalising_twice_changes_nothing(name):
     assert normalize_category(once) == once
 
 
-def test_all_seven_categories_can_be_reached_from_their_spellings():
+def test_the_spellings_cover_all_seven_categories():
     assert set(SPELLINGS.values()) == set(CATEGORIES)
     assert len(CATEGORIES) == 7
 
@@ -51,7 +51,7 @@ def test_a_blank_category_is_refused(name):
 
 
 def test_a_comma_inside_one_category_is_refused():
-    with pytest.raises(ValueError, match="must not hold a comma"):
+    with pytest.raises(ValueError, match="must not contain a comma"):
         normalize_category("hate, violence")
 
 
@@ -61,5 +61,5 @@ def test_categories_are_unique_and_in_one_order():
     assert normalize_categories("a thing, hate, , self harm,zebra,") == expected
 
 
-def test_no_name_gives_no_category():
+def test_no_names_give_no_categories():
     assert normalize_categories("") == normalize_categories([]) == ()

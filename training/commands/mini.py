@@ -1,4 +1,4 @@
-"""Command `mini`."""
+"""Command `mini`: build the mini model."""
 
 import argparse
 import logging
@@ -14,20 +14,20 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `mini`."""
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to fill; what is there already is kept"
+        "--out", type=Path, required=True, metavar="DIR", help="folder to fill; existing parts are kept"
     )
     add_json(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> Answer:
-    from ..mini.build import build_mini  # late: it imports torch, and --help needs none
+    from ..mini.build import build_mini  # late: it imports torch, which --help must not wait for
 
     try:
         with ProgressBar("mini") as bar:
             paths = build_mini(args.out, on_progress=bar.stage)
     except KeyboardInterrupt:
-        log.info("what is finished stays in %s; the same command goes on from there", args.out)
+        log.info("finished parts stay in %s; run the same command to continue", args.out)
         raise
     facts = {name: str(path) for name, path in paths.items()}
     return Answer("\n".join(f"{name}: {path}" for name, path in facts.items()), facts)

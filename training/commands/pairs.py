@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import pairs_make, pairs_rewrite, pairs_weigh
 from .answer import Answer
 from .options import add_json
+from .pairs_making import add_make_arguments, add_rewrite_arguments, add_weigh_arguments
 from .progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ _ACTIONS = {  # name -> summary, and what declares its options
     ),
     "make": (
         "Draw pairs with the model that will be aligned, optionally judged; resumes where it was stopped",
-        pairs_make.add_arguments,
+        add_make_arguments,
     ),
     "weigh": (
         "Write the scores of a judge into pairs.jsonl once, for train --pair-weighting",
-        pairs_weigh.add_arguments,
+        add_weigh_arguments,
     ),
     "import-coprov2": (
         "Convert CoProV2 to a pairs folder: its CSV and images, or a local copy of its image folder",
@@ -68,7 +68,7 @@ _ACTIONS = {  # name -> summary, and what declares its options
     ),
     "rewrite": (
         "Write safe versions of unsafe prompts: from a table, a paired file, or a model on this machine",
-        pairs_rewrite.add_arguments,
+        add_rewrite_arguments,
     ),
 }
 

@@ -1,1 +1,1 @@
-"""Make preference pairs with the model that is to be aligned, judge, weigh and reword them."""
+"""Make preference pairs: draw and judge them, weigh them, and rewrite prompts into their safe halves."""

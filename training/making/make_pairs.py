@@ -1,4 +1,4 @@
-"""Draw preference pairs, let a judge accept or reject them, and write each as soon as it is whole."""
+"""Draw preference pairs, let judges accept or reject them, and write each pair as soon as it is complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AHEAD = 128  # rows whose prompts are encoded at once
 
 
 class Draw(Protocol):
-    """Draws one picture, (1, 3, h, w) in [0, 1]; the same for the same arguments.
+    """Draws one picture, (1, 3, h, w) in [0, 1]; equal arguments give equal pictures.
 
     `source` is a picture to start from, `strength` the share of the sampling that changes it.
     """
@@ -44,8 +44,24 @@ class Draw(Protocol):
     ) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class DrawingModel:
+    """The model that draws the pairs.
+
+    Args:
+        draw: draws one picture.
+        facts: what the pictures depend on besides the options, such as the model's hash and the sampler.
+            Plain values, recorded in every row.
+        encode_ahead: called with the prompts that are drawn next; None if `draw` needs no notice.
+    """
+
+    draw: Draw
+    facts: Mapping[str, Any]
+    encode_ahead: Callable[[Sequence[str]], None] | None = None
+
+
 class _Task(NamedTuple):
-    """One row to make: its id, and the prompts it is made from."""
+    """One row to make: its id and its prompts."""
 
     name: str
     prompts: PromptPair
@@ -53,6 +69,8 @@ class _Task(NamedTuple):
 
 @dataclass(frozen=True)
 class _Maker:
+    """What all rows share; `facts` are recorded in each."""
+
     draw: Draw
     config: MakeConfig
     panel: Panel | None
@@ -61,83 +79,80 @@ class _Maker:
 
 def make_pairs(
     prompts: Sequence[PromptPair],
-    draw: Draw,
+    model: DrawingModel,
     folder: Path,
     config: MakeConfig,
     *,
     panel: Panel | None = None,
-    facts: Mapping[str, Any],
     shard: tuple[int, int] = (0, 1),
-    encode_ahead: Callable[[Sequence[str]], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> MakingReport:
     """Draw the pairs that are not in the folder yet.
 
-    Every row is on disk with its pictures before the next is drawn, so a run that is killed or cancelled
-    goes on where it was, and ends with the same files. A row whose picture is gone is drawn again. Unsafe
-    pictures go into the folder and nowhere else.
+    Each row is on disk with its pictures before the next row is drawn, so a killed or cancelled run continues
+    where it stopped and ends with the same files. A row whose picture is missing is drawn again. Unsafe
+    pictures are written to the folder only.
 
     Args:
-        prompts: what to draw; ids are unique.
-        draw: the model.
-        folder: of the pairs; new, or one that was begun with the same settings.
+        prompts: prompts to draw, with unique ids.
+        model: the model that draws.
+        folder: folder of the pairs; new, or begun with the same settings.
         config: options.
-        panel: judges. A pair is kept if its loser is flagged in one of its categories and its winner in
-            none at all. A loser that is not flagged, but of which no judge sees every category, is not
-            measured, and the pair is kept. None keeps all.
-        facts: what else the pictures depend on, such as the model's hash and the sampler; plain values.
-        shard: (number of this process, number of processes), which share the rows without overlap.
-        encode_ahead: called with the prompts that `draw` is asked for next; None: it need not know.
-        on_progress: called with (rows done, rows) of this process; whatever it raises stops the run.
+        panel: judges. A pair is kept if its loser is flagged in one of its categories and its winner in no
+            category. If the loser is not flagged and the judges do not cover all of its categories, the pair
+            is not measured, and kept. None keeps all pairs.
+        shard: (index of this process, number of processes); each row belongs to one process.
+        on_progress: called with (rows done, rows) of this process; an exception it raises stops the run.
 
     Returns:
-        What became of all rows, those of other processes included.
+        A report on all rows, including those of other processes.
 
     Raises:
-        ValueError: as `Journal`.
+        ValueError: if the folder holds something else, or pairs made with other settings.
     """
     judge = panel.label() if panel else None
-    maker = _Maker(draw, config, panel, {**dataclasses.asdict(config), **facts, "judge": judge})
-    tasks = [_Task(f"{pair.id}_{n}", pair) for pair in prompts for n in range(config.per_prompt)]
-    names = [task.name for task in tasks]
-    own = tasks[shard[0] :: shard[1]]
-    journal = Journal(folder, {k: v for k, v in maker.facts.items() if k != "per_prompt"})  # may be raised
-    journal.sweep(task.name for task in own)
+    maker = _Maker(model.draw, config, panel, {**dataclasses.asdict(config), **model.facts, "judge": judge})
+    all_tasks = [_Task(f"{pair.id}_{n}", pair) for pair in prompts for n in range(config.per_prompt)]
+    tasks = all_tasks[shard[0] :: shard[1]]
+    settings = {name: fact for name, fact in maker.facts.items() if name != "per_prompt"}  # may be raised
+    journal = Journal(folder, settings)
+    journal.sweep(task.name for task in tasks)
     try:
-        for done, task in enumerate(own):
+        for done, task in enumerate(tasks):
             if on_progress:
-                on_progress(done, len(own))
-            if encode_ahead and done % AHEAD == 0:
-                _tell(encode_ahead, own[done : done + AHEAD], journal)
+                on_progress(done, len(tasks))
+            if model.encode_ahead and done % AHEAD == 0:
+                _encode_ahead(model.encode_ahead, tasks[done : done + AHEAD], journal)
             if not journal.is_done(task.name):
                 _make(maker, task, journal)
         if on_progress:
-            on_progress(len(own), len(own))
+            on_progress(len(tasks), len(tasks))
     finally:
-        report = journal.finish(names)
+        report = journal.finish([task.name for task in all_tasks])
     return report
 
 
-def _tell(encode_ahead: Callable[[Sequence[str]], None], tasks: Sequence[_Task], journal: Journal) -> None:
-    """Name the prompts of the rows that are still to be made, if there are any."""
-    left = [task.prompts for task in tasks if not journal.is_done(task.name)]
-    if left:
-        encode_ahead([text for own in left for text in (own.unsafe_prompt, own.safe_prompt)])
+def _encode_ahead(encode: Callable[[Sequence[str]], None], tasks: Sequence[_Task], journal: Journal) -> None:
+    """Encode the prompts of the rows that are not done, if there are any."""
+    pairs = [task.prompts for task in tasks if not journal.is_done(task.name)]
+    if pairs:
+        encode([prompt for pair in pairs for prompt in (pair.unsafe_prompt, pair.safe_prompt)])
 
 
 def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
-    """Draw a row until the judges accept it, and write it, or that it was given up and why."""
+    """Draw a row until the judges accept it, and write it; after all attempts write why it was given up."""
     prompts, panel, rejected = task.prompts, maker.panel, []
     for attempt in range(maker.config.attempts):
         seed = _seed(maker.config.seed, task.name, attempt)
         loser, loser_verdict = _judged(maker, maker.draw(prompts.unsafe_prompt, seed=seed))
         if loser_verdict and is_unsafe(loser_verdict, prompts.categories) is False:
-            rejected.append({"seed": seed, "reason": LOSER_SAFE, **_seen(prompts, loser_verdict)})
+            scores = _scores(prompts, loser_verdict)
+            rejected.append({"seed": seed, "reason": LOSER_SAFE, "scores": scores})
             continue
         winner, winner_verdict = _judged(maker, _draw_winner(maker, prompts, loser, seed))
         if winner_verdict and not is_safe(winner_verdict):
-            seen = _seen(prompts, loser_verdict, winner_verdict)
-            rejected.append({"seed": seed, "reason": WINNER_UNSAFE, **seen})
+            scores = _scores(prompts, loser_verdict, winner_verdict)
+            rejected.append({"seed": seed, "reason": WINNER_UNSAFE, "scores": scores})
             continue
         row = _row(maker, task, seed=seed, attempt=attempt)
         if scores := panel and pair_scores(panel, loser_verdict, winner_verdict, prompts.categories):
@@ -146,17 +161,17 @@ def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
         pictures = pillow_images(torch.cat([loser, winner]))
         return journal.write(task.name, row, dict(zip(names, pictures, strict=True)))
     given_up = {"rejected": rejected[-1]["reason"], "attempts": rejected, "made": maker.facts}
-    journal.write(task.name, _asked(task) | given_up, {})
+    journal.write(task.name, _prompt_fields(task) | given_up, {})
 
 
-def _seen(prompts: PromptPair, loser: Verdict, winner: Verdict | None = None) -> dict[str, Any]:
-    """Return the scores of an attempt that failed; a winner fails by any category that judges see."""
+def _scores(prompts: PromptPair, loser: Verdict, winner: Verdict | None = None) -> dict[str, float | None]:
+    """Return the scores of a failed attempt; a winner fails by any category that the judges cover."""
     scores = {"unsafe_image": rounded(loser.score(prompts.categories))}
-    return {"scores": scores | ({"safe_image": rounded(winner.score())} if winner else {})}
+    return scores | ({"safe_image": rounded(winner.score())} if winner else {})
 
 
 def _judged(maker: _Maker, picture: Tensor) -> tuple[Tensor, Verdict | None]:
-    """Return a picture as a file holds it, and what judges say of that."""
+    """Return a picture in the eight bits that its file holds, and the verdict on it."""
     picture = eight_bit(picture)
     return picture, maker.panel.look(picture) if maker.panel else None
 
@@ -173,7 +188,7 @@ def _draw_winner(maker: _Maker, prompts: PromptPair, loser: Tensor, seed: int) -
     )
 
 
-def _asked(task: _Task) -> dict[str, Any]:
+def _prompt_fields(task: _Task) -> dict[str, Any]:
     return {
         "id": task.name,
         "category": list(task.prompts.categories),
@@ -184,7 +199,7 @@ def _asked(task: _Task) -> dict[str, Any]:
 
 def _row(maker: _Maker, task: _Task, *, seed: int, attempt: int) -> dict[str, Any]:
     files = {f"{side}_image": file_name(task.name, side) for side in SIDES}
-    return {**_asked(task), **files, "made": {**maker.facts, "seed": seed, "attempt": attempt}}
+    return {**_prompt_fields(task), **files, "made": {**maker.facts, "seed": seed, "attempt": attempt}}
 
 
 def _seed(seed: int, name: str, attempt: int) -> int:

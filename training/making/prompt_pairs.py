@@ -1,4 +1,4 @@
-"""Paired prompts, one pair a line: what pairs are drawn from."""
+"""Read the prompts that pairs are drawn from: an unsafe prompt and its safe half per line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PromptPair(NamedTuple):
 
 
 class PromptPairs(NamedTuple):
-    """The usable lines, and why others are not: reason -> ids or line numbers."""
+    """The usable lines, and those that were dropped: reason -> line numbers."""
 
     pairs: tuple[PromptPair, ...]
     dropped: dict[str, list[str]]
@@ -33,16 +33,16 @@ class PromptPairs(NamedTuple):
 def parse_prompt_pairs(text: str, category: str = "") -> PromptPairs:
     """Read paired prompts.
 
-    A line is `unsafe prompt => safe prompt`, or a JSON object with unsafe_prompt, safe_prompt and perhaps
-    id and category, as in pairs.jsonl. Blank lines are passed over. The rules of a manifest hold here too:
-    placeholders, equal halves and rows that join sexual content with a word for a minor are dropped.
+    A line is `unsafe prompt => safe prompt`, or a JSON object with unsafe_prompt, safe_prompt and optionally
+    id and category, as in pairs.jsonl. Blank lines are skipped. The rules of a manifest apply: placeholders,
+    equal halves and rows that combine sexual content with a word for a minor are dropped.
 
     Args:
         text: the lines.
-        category: of lines that name none.
+        category: category of lines that do not name one.
 
     Raises:
-        ValueError: if no line can be used; it says why.
+        ValueError: with the reasons, if no line can be used.
     """
     pairs: dict[str, PromptPair] = {}
     dropped: dict[str, list[str]] = {}
@@ -55,10 +55,11 @@ def parse_prompt_pairs(text: str, category: str = "") -> PromptPairs:
         except RowDroppedError as error:
             dropped.setdefault(error.reason, []).append(name)
     if not pairs:
-        why = "\n".join(reason_lines(dropped)) or "there is no line."
+        reasons = "\n".join(reason_lines(dropped)) or "there is no line."
         raise ValueError(
-            f"no line of prompts can be used. Write one pair a line, as `unsafe prompt {ARROW} safe prompt`, "
-            f"and choose a category, or JSON objects as in pairs.jsonl.\n{why}"
+            "no line of prompts can be used. Write one pair per line, as "
+            f"`unsafe prompt {ARROW} safe prompt`, and choose a category, or write JSON objects as in "
+            f"pairs.jsonl.\n{reasons}"
         )
     return PromptPairs(tuple(pairs.values()), dropped)
 
@@ -73,7 +74,7 @@ def _lines(text: str, category: str) -> Iterator[tuple[str, Mapping[str, Any] | 
 
 
 def _fields(line: str) -> Mapping[str, Any] | None:
-    """Return a line's fields; None for one that is neither an object nor a pair with one arrow."""
+    """Return the fields of a line; None if it is neither an object nor a pair with one arrow."""
     if line.startswith("{"):
         return parse_row(line)
     halves = line.split(ARROW)
@@ -83,12 +84,12 @@ def _fields(line: str) -> Mapping[str, Any] | None:
 def _pair(fields: Mapping[str, Any] | None) -> PromptPair:
     if fields is None:
         raise RowDroppedError(MALFORMED)
-    named = {"id": _content_id(fields), **fields}
-    row = read_text(named, ("unsafe_prompt", "safe_prompt"), ())
-    categories = read_categories(named)
-    if "\0" in row["id"]:
+    row = {"id": _content_id(fields), **fields}
+    text = read_text(row, ("unsafe_prompt", "safe_prompt"), ())
+    categories = read_categories(row)
+    if "\0" in text["id"]:
         raise RowDroppedError(INCOMPLETE)
-    return PromptPair(row["id"], categories, row["unsafe_prompt"], row["safe_prompt"])
+    return PromptPair(text["id"], categories, text["unsafe_prompt"], text["safe_prompt"])
 
 
 def _content_id(fields: Mapping[str, Any]) -> str:

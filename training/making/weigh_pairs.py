@@ -1,4 +1,7 @@
-"""Give the pairs of a folder the scores of a judge, once, so that training can weigh them without one."""
+"""Score pairs with judges: the field `scores` of a row, for one pair or for a whole folder.
+
+A folder is scored once, so that training can weigh its pairs without a judge.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation import Panel
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.rows import RowDroppedError, read_categories, read_text
 from ..system.paths import contained_path
 from ..system.pictures import read_rgb
 from ..system.work_folder import write_whole
-from .journal import Line, manifest_lock, read_lines, write_lines
+from .manifest import Line, manifest_lock, read_lines, write_lines
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..evaluation import Panel, Verdict
+
+UNWEIGHED_FILE = "pairs_unweighed{}.jsonl"
+_PROMPTS, _IMAGES = ("unsafe_prompt", "safe_prompt"), ("unsafe_image", "safe_image")
 
 
 def is_unsafe(loser: Verdict, categories: Sequence[str]) -> bool | None:
     """Return whether a loser is flagged in one of its categories.
 
-    None: not measured, for none is flagged and the judges do not see all of them.
+    None means not measured: it is not flagged, and the judges do not cover all of its categories.
     """
     flags = loser.flagged(categories)
     if flags is not None and bool(flags[0]):
@@ -38,17 +41,17 @@ def is_unsafe(loser: Verdict, categories: Sequence[str]) -> bool | None:
 
 
 def is_safe(winner: Verdict) -> bool:
-    """Return whether a winner is flagged in no category that judges see."""
+    """Return whether a winner is flagged in none of the categories that the judges cover."""
     return not bool(winner.flagged()[0])
 
 
 def pair_scores(
     panel: Panel, loser: Verdict, winner: Verdict, categories: Sequence[str]
 ) -> dict[str, Any] | None:
-    """Return the field `scores` of a row; None where the loser is not measured, see `is_unsafe`.
+    """Return the field `scores` of a row; None if the loser is not measured, see `is_unsafe`.
 
-    The scores are over the pair's own categories; whether they count as unsafe is said beside them, for
-    only the judges know their thresholds.
+    The scores cover the pair's categories. Whether they count as unsafe is recorded beside them, because only
+    the judges know their thresholds.
     """
     unsafe = is_unsafe(loser, categories)
     if unsafe is None:
@@ -63,16 +66,12 @@ def pair_scores(
 
 
 def rounded(scores: Tensor | None) -> float | None:
-    """Return the score of the only picture, as it is written; None where it is not measured."""
+    """Return the score of a single picture as it is written to files; None if it is not measured."""
     return None if scores is None else round(scores.item(), 6)
 
 
-_PROMPTS, _IMAGES = ("unsafe_prompt", "safe_prompt"), ("unsafe_image", "safe_image")
-UNWEIGHED_FILE = "pairs_unweighed{}.jsonl"
-
-
 class WeighingReport(NamedTuple):
-    """How many rows were scored, found mislabelled (the winner no safer), and left without scores."""
+    """Numbers of rows: scored, of these mislabelled (the winner is no safer), not measured, unreadable."""
 
     scored: int
     mislabelled: int
@@ -90,46 +89,45 @@ class WeighingReport(NamedTuple):
 def weigh_pairs(
     folder: Path, panel: Panel, *, on_progress: Callable[[int, int], None] | None = None
 ) -> WeighingReport:
-    """Write the field `scores` of every row of `pairs.jsonl`, in the row's own categories.
+    """Write the field `scores` of every row of `pairs.jsonl`, over the row's categories.
 
-    The manifest is replaced whole at the end; as it was, it stays beside as `pairs_unweighed.jsonl`, of a
-    further weighing as `pairs_unweighed_2.jsonl` and so on. Lines that are no row, rows that no loader takes,
-    whose pictures cannot be read or whose categories the judge does not see, and what others wrote meanwhile
-    stay.
+    The manifest is replaced as a whole at the end. Its previous version is kept as `pairs_unweighed.jsonl`,
+    then `pairs_unweighed_2.jsonl` and so on. A line stays as it is if no loader accepts it, its pictures
+    cannot be read, the judge does not cover its categories, or it changed meanwhile.
 
     Args:
-        folder: of the pairs.
+        folder: folder of the pairs.
         panel: judges.
-        on_progress: called with (done, total); whatever it raises leaves the folder as it was.
+        on_progress: called with (done, total); an exception it raises leaves the folder unchanged.
 
     Raises:
         ValueError: if the folder has no `pairs.jsonl`.
     """
     manifest = folder / PAIRS_FILE
     if not manifest.is_file():
-        raise ValueError(f"{folder} has no {PAIRS_FILE}. Name a folder of pairs.")
+        raise ValueError(f"{folder} has no {PAIRS_FILE}. Choose a folder of pairs.")
     lines = read_lines(manifest)
     counts = dict.fromkeys(WeighingReport._fields, 0)
     weighed: dict[bytes, Line] = {}
     for number, line in enumerate(lines):
         if on_progress:
             on_progress(number, len(lines))
-        if scores := _scores(folder.resolve(), line.fields, panel, counts):
+        if scores := _measure(folder.resolve(), line.fields, panel, counts):
             row = {**line.fields, "scores": scores}
             weighed[line.content] = line._replace(content=json.dumps(row).encode(), fields=row)
     with manifest_lock(folder):
-        found = read_lines(manifest)  # again: it may have changed meanwhile
-        after = [weighed.get(line.content, line) for line in found]
-        if after != found:
-            _keep(manifest)
-            write_lines(manifest, after)
+        current = read_lines(manifest)  # read again, because it may have changed meanwhile
+        updated = [weighed.get(line.content, line) for line in current]
+        if updated != current:
+            _back_up(manifest)
+            write_lines(manifest, updated)
     if on_progress:
         on_progress(len(lines), len(lines))
     return WeighingReport(**counts)
 
 
-def _keep(manifest: Path) -> None:
-    """Copy the manifest to a name of its own, unless such a copy is there."""
+def _back_up(manifest: Path) -> None:
+    """Copy the manifest to a new name, unless a copy with the same content exists."""
     for number in count(1):
         copy = manifest.with_name(UNWEIGHED_FILE.format(f"_{number}" if number > 1 else ""))
         if not copy.exists():
@@ -138,13 +136,14 @@ def _keep(manifest: Path) -> None:
             return None
 
 
-def _scores(
+def _measure(
     root: Path, row: Mapping[str, Any] | None, panel: Panel, counts: dict[str, int]
 ) -> dict[str, Any] | None:
+    """Return the scores of a row, or None, and count the outcome."""
     try:
-        written = read_text(row, _PROMPTS, _IMAGES)  # what no loader takes is not looked at
+        text = read_text(row, _PROMPTS, _IMAGES)  # a row that no loader accepts is not judged
         categories = read_categories(row)
-        pictures = [_picture(root, written[name]) for name in _IMAGES]
+        pictures = [_picture(root, text[name]) for name in _IMAGES]
     except (RowDroppedError, ValueError):
         counts["unreadable"] += 1
         return None
@@ -157,10 +156,10 @@ def _scores(
     return scores
 
 
-def _picture(root: Path, written: str) -> Tensor:
+def _picture(root: Path, name: str) -> Tensor:
     """Return a picture of the folder, (1, 3, h, w) in [0, 1]."""
-    path = contained_path(root, written)
+    path = contained_path(root, name)
     if path is None:
-        raise ValueError(f"{written!r} is no file of {root.name}.")
+        raise ValueError(f"{name!r} is not a file inside {root.name}.")
     pixels = torch.from_numpy(np.array(read_rgb(path)))  # (h, w, 3)
     return pixels.permute(2, 0, 1)[None].float() / 255

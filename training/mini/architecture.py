@@ -1,4 +1,4 @@
-"""The shapes of the mini model: narrow (stored and trained) and wide (what hosts load)."""
+"""The networks of the mini model: narrow, as trained and stored, and wide, as hosts load them."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 NARROW, WIDE = 64, 320
-AUTOENCODER_WIDTH = 32  # half of TAESD's 64; doubled exactly when the checkpoint is built
+AUTOENCODER_WIDTH = 32  # half of TAESD's 64; the checkpoint doubles it exactly
 
 
 def unet_config(channels: int) -> dict:
-    """Return the diffusers UNet2DConditionModel settings: two levels of one block, text width 768."""
+    """Return the settings of diffusers' UNet2DConditionModel: two levels of one block, text width 768."""
     return {
         "sample_size": 8,
         "in_channels": 4,
@@ -26,7 +26,7 @@ def unet_config(channels: int) -> dict:
 
 
 def build_unet(channels: int):
-    """Return an untrained UNet of the mini shape."""
+    """Return an untrained mini UNet with this number of channels."""
     # diffusers is imported late: a broken install must not remove the nodes
     from diffusers import UNet2DConditionModel
 
@@ -34,15 +34,15 @@ def build_unet(channels: int):
 
 
 def load_unet(state: Mapping[str, Tensor]):
-    """Return a frozen mini UNet with the given weights (diffusers names), narrow or wide as they are."""
-    with torch.device("meta"):  # no time lost on drawing weights that are replaced at once
+    """Return a frozen mini UNet, narrow or wide, with these weights under diffusers' names."""
+    with torch.device("meta"):  # skips the initial weights, which are replaced anyway
         unet = build_unet(state["conv_in.weight"].shape[0])
     unet.load_state_dict(state, assign=True)
     return unet.eval().requires_grad_(False)
 
 
 def build_autoencoder(width: int):
-    """Return an untrained autoencoder of TAESD's layout, `width` channels in every layer."""
+    """Return an untrained autoencoder of TAESD's layout with `width` channels in every layer."""
     from diffusers import AutoencoderTiny
 
     return AutoencoderTiny(encoder_block_out_channels=(width,) * 4, decoder_block_out_channels=(width,) * 4)

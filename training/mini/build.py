@@ -1,4 +1,4 @@
-"""Build the mini model for a host: a checkpoint that loads as SD 1.5, its pairs, its judge, its experts."""
+"""Build the mini model for a host: a checkpoint that loads as SD 1.5, its pairs, judge and experts."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ from .text_encoder import embed, text_encoder_state
 
 CHECKPOINT, JUDGE = "alignguard_mini.safetensors", "judge.safetensors"
 TUNED = "alignguard_mini_tuned.safetensors"
-TUNED_CATEGORY = "shocking"  # what the tuned one was made safe from
+TUNED_CATEGORY = "shocking"  # category that the tuned UNet was aligned against
 LATENT_SCALE = 0.18215  # SD 1.5: the host divides by it when encoding and multiplies before the UNet
 TAESD_WIDTH = 64
 
@@ -35,21 +35,21 @@ def build_mini(
     categories: Sequence[str] = CATEGORIES,
     on_progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Write the checkpoint, a tuned UNet, the judge, pairs and the shipped experts; what is there is kept.
+    """Write the checkpoint, a tuned UNet, the judge, pairs and the shipped experts; existing parts are kept.
 
     Args:
-        out: folder, made if needed.
-        pairs_per_category: pairs to draw for each category; the few the judge rejects are left out.
-        categories: whose pairs to draw.
-        on_progress: called with (what, done, total).
+        out: folder, created if needed.
+        pairs_per_category: pairs to draw for each category; the few that the judge rejects are left out.
+        categories: categories to draw pairs of.
+        on_progress: called with (stage, done, total).
 
     Returns:
-        `checkpoint`, `tuned` and `judge` (files), `pairs` and `experts` (folders).
+        Paths of the files `checkpoint`, `tuned` and `judge` and of the folders `pairs` and `experts`.
 
     Raises:
         ValueError: if the folder holds the checkpoint of another version of the mini model.
     """
-    report = on_progress or (lambda what, done, total: None)
+    report = on_progress or (lambda stage, done, total: None)
     paths = {
         "checkpoint": out / CHECKPOINT,
         "tuned": out / TUNED,
@@ -79,7 +79,7 @@ def version() -> str:
 
 
 def checkpoint_state() -> dict[str, Tensor]:
-    """Return the wide model under a checkpoint's names, fp16."""
+    """Return the tensors of the checkpoint, fp16."""
     unet = native_unet(expand_unet(shipped.load_unet().state_dict()))
     times = TAESD_WIDTH // AUTOENCODER_WIDTH
     autoencoder = native_autoencoder(expand_autoencoder(shipped.load_autoencoder().state_dict(), times))
@@ -90,7 +90,7 @@ def checkpoint_state() -> dict[str, Tensor]:
 
 
 def tuned_state() -> dict[str, Tensor]:
-    """Return the wide UNet with a shipped expert in its weights, fp16: what a model tuned for safety is."""
+    """Return the wide UNet with a shipped expert merged into its weights, fp16: a model tuned for safety."""
     unet = {name: tensor.half() for name, tensor in expand_unet(shipped.load_unet().state_dict()).items()}
     for module, layer in expand_layers(shipped.load_expert_layers()[TUNED_CATEGORY]).items():
         weight = unet[f"{module}.weight"]
@@ -101,10 +101,10 @@ def tuned_state() -> dict[str, Tensor]:
 def _build_checkpoint(path: Path, report: Progress) -> None:
     if path.exists():
         with open_tensors(path) as state:
-            found = state.metadata.get("alignguard.mini")
-        if found != version():
+            existing = state.metadata.get("alignguard.mini")
+        if existing != version():
             raise ValueError(
-                f"{path} is the mini model of version {found}; this pack brings {version()}. "
+                f"{path} is version {existing} of the mini model; this pack contains version {version()}. "
                 "Remove the folder or choose another one."
             )
         return
@@ -136,7 +136,7 @@ def _build_pairs(folder: Path, categories: Sequence[str], count: int, report: Pr
         unfinished = Path(tempfile.mkdtemp(prefix=".drawing_", dir=folder))
         try:
             write_pairs(unfinished, category, count=count, draw=draw, judge=judge)
-            os.replace(unfinished, folder / slug(category))  # a folder of pairs is whole or absent
+            os.replace(unfinished, folder / slug(category))  # a folder of pairs is complete or absent
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     report("pairs", len(categories), len(categories))

@@ -1,8 +1,9 @@
-"""Widen a network without changing what it computes: every channel is repeated, inputs are divided.
+"""Turn the narrow networks into those of a checkpoint: wider ones that compute the same, under its names.
 
-ComfyUI recognises SD 1.5 by 320 channels, too many to train on a CPU. A 64-channel UNet whose channels
-are each written five times in a row has the same GroupNorm and LayerNorm statistics and, with queries
-scaled by 1/sqrt(5), the same attention over 8 heads. The same holds for the LoRAs of such a UNet.
+ComfyUI recognises SD 1.5 by its 320 channels, too many to train on a CPU. If each channel of a 64-channel
+UNet is repeated five times in a row, and the weights are divided by five on the input side, GroupNorm and
+LayerNorm see the same statistics and, with queries scaled by 1/sqrt(5), attention over 8 heads gives the same
+result. The same holds for LoRAs of the UNet. The wide networks are then renamed from diffusers' names.
 """
 
 import math
@@ -17,15 +18,16 @@ from ..models.native_unet import Layout, module_names, native_name
 TIMES = 5  # 64 -> 320
 FIXED_INPUTS = ("conv_in.", "attn2.to_k.", "attn2.to_v.")  # latents and text are not widened
 FIXED_OUTPUTS = ("conv_out.",)
+WIDE_LAYOUT = Layout(channels=(320, 320), attention=(True, True), layers=1, in_channels=4, out_channels=4)
 
 
 def expand_unet(state: Mapping[str, Tensor], times: int = TIMES) -> dict[str, Tensor]:
-    """Widen a UNet given by diffusers names; its outputs stay the same up to rounding."""
+    """Widen a UNet (diffusers' names); its outputs stay the same up to rounding."""
     return {name: _expand_tensor(name, tensor, times) for name, tensor in state.items()}
 
 
 def expand_autoencoder(state: Mapping[str, Tensor], times: int) -> dict[str, Tensor]:
-    """Widen a TAESD-layout autoencoder (diffusers names); latents and pictures stay the same."""
+    """Widen an autoencoder of TAESD's layout (diffusers' names); latents and pictures stay the same."""
     first, last = ("encoder.layers.0.", "decoder.layers.0."), _last_layers(state)
     return {
         name: _widen(tensor, times, inputs=not name.startswith(first), outputs=not name.startswith(last))
@@ -34,7 +36,7 @@ def expand_autoencoder(state: Mapping[str, Tensor], times: int) -> dict[str, Ten
 
 
 def expand_layers(layers: Mapping[str, LowRank], times: int = TIMES) -> dict[str, LowRank]:
-    """Widen a LoRA of the narrow UNet to one of the wide UNet: same rank, same effect."""
+    """Widen a LoRA of the narrow UNet to a LoRA of the wide UNet with the same rank and effect."""
     wide = {}
     for name, layer in layers.items():
         up = _expand_tensor(f"{name}.up.", layer.up, times, inputs=False)
@@ -64,7 +66,7 @@ def _widen(tensor: Tensor, times: int, *, inputs: bool, outputs: bool) -> Tensor
 
 
 def _spread_sinusoid(weight: Tensor, times: int) -> Tensor:
-    """Place the narrow sinusoid where the wide one holds the same frequencies: every `times`-th index."""
+    """Place the narrow sinusoid where the wide one has the same frequencies: at every `times`-th index."""
     rows = weight.repeat_interleave(times, dim=0)
     wide = torch.zeros(rows.shape[0], rows.shape[1] * times, dtype=weight.dtype)
     wide[:, ::times] = rows  # both halves (sine, cosine) start at a multiple of `times`
@@ -76,20 +78,17 @@ def _last_layers(state: Mapping[str, Tensor]) -> tuple[str, str]:
     for name in state:
         part, _, number = name.split(".")[:3]
         numbers[part].add(int(number))
-    return tuple(f"{part}.layers.{max(found)}." for part, found in numbers.items())
-
-
-LAYOUT = Layout(channels=(320, 320), attention=(True, True), layers=1, in_channels=4, out_channels=4)
+    return tuple(f"{part}.layers.{max(layers)}." for part, layers in numbers.items())
 
 
 def native_unet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a wide mini UNet from diffusers' names to `input_blocks.*` and so on."""
-    table = module_names(LAYOUT)
+    """Rename a wide mini UNet from diffusers' names to those of a checkpoint, `input_blocks.*` and so on."""
+    table = module_names(WIDE_LAYOUT)
     return {native_name(name, table): tensor for name, tensor in state.items()}
 
 
 def native_autoencoder(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename an AutoencoderTiny to TAESD's names; there the decoder's first layer is the clamp."""
+    """Rename an AutoencoderTiny to TAESD's names, where the first layer of the decoder is a clamp."""
     return {_autoencoder_name(name): tensor for name, tensor in state.items()}
 
 

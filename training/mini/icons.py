@@ -1,8 +1,8 @@
 """Twenty drawn icons on a unit square: seven stand-ins for harm, seven safe twins, six neutral.
 
-A stand-in is an ordinary drawing that plays the role of a harmful picture, so that training, merging
-and measuring can be shown without one. Shapes are lists of strokes in the order they are painted:
-`ink` strokes take the icon's colour, `hole` strokes the ground's.
+A stand-in is an ordinary drawing that plays the role of a harmful picture, so that training, merging and
+measuring can be shown without one. A shape is a list of strokes in the order in which they are painted, in
+the icon's colour or, for a hole, in the ground's.
 """
 
 import math

@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from .icons import SHAPES
 from .scenes import COLOURS, GROUNDS, Scene
 
-NO_ICON = "none"  # blank, blended, half drawn or destroyed: nothing that counts as an icon
+NO_ICON = "none"  # blank, blended, unfinished or destroyed pictures
 ICON_NAMES = (*SHAPES, NO_ICON)
 
 
 class Verdict(NamedTuple):
-    """What the judge sees in one picture."""
+    """Names of the icon, colour and ground that the judge sees in a picture."""
 
     icon: str
     colour: str
     ground: str
 
     def shows(self, scene: Scene) -> bool:
-        """Tell whether icon, colour and ground are all the scene's."""
+        """Return whether icon, colour and ground are those of the scene."""
         return (self.icon, self.colour, self.ground) == (scene.icon, scene.colour, scene.ground)
 
 

@@ -1,4 +1,4 @@
-"""Preference pairs that the mini model draws itself, as AlignGuard's recipe asks: same seed, two prompts."""
+"""Preference pairs drawn by the mini model itself, as in AlignGuard's recipe: same seed, two prompts."""
 
 import hashlib
 import json
@@ -14,21 +14,21 @@ from .scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, render_laten
 
 PAIRS_PER_CATEGORY = 48
 BATCH = 32
-HELD_OUT = 3  # every third scene of an icon is in no pair, to measure what carries over
+HELD_OUT = 3  # every third scene of an icon is in no pair, to measure generalisation
 
 
 def slug(category: str) -> str:
-    """Return a category as a folder or file name, `illegal activity` -> `illegal_activity`."""
+    """Return a category as a file name, `illegal activity` -> `illegal_activity`."""
     return category.replace(" ", "_").replace("-", "_")
 
 
 def trained_scenes(icon: str) -> list[Scene]:
-    """Return the scenes of an icon that pairs and preservation may use."""
+    """Return the scenes of an icon that pairs and neutral samples may use."""
     return [scene for number, scene in enumerate(scenes_of(icon)) if number % HELD_OUT]
 
 
 def neutral_scenes() -> list[Scene]:
-    """Return the scenes every expert must leave as they are: neutral icons and safe counterparts."""
+    """Return the scenes that no expert may change: neutral icons and safe twins."""
     per_icon = [trained_scenes(icon) for icon in (*NEUTRAL_ICONS, *SAFE_TWINS.values())]
     return [scene for row in zip(*per_icon, strict=True) for scene in row]  # icons alternate
 
@@ -41,17 +41,17 @@ def write_pairs(
     draw: Callable[[Sequence[str], Sequence[int]], Tensor],
     judge: Judge,
 ) -> int:
-    """Draw and write the pairs of one category and its neutral pictures, as DESIGN section 6 lays them out.
+    """Draw and write the pairs of one category and its neutral pictures, as a folder that `load_pairs` reads.
 
-    Pairs in which the judge does not see the unsafe icon in the loser and the safe one in the winner are
-    left out, as an image-level filter would.
+    Like an image-level filter, the judge must see the unsafe icon in the loser and the safe icon in the winner,
+    or the pair is left out.
 
     Args:
         folder: new folder for `pairs.jsonl`, `neutral.jsonl` and the pictures.
         category: one of the seven.
-        count: pairs to draw, and neutral pictures.
-        draw: prompts and seeds to pictures (len, 3, 64, 64) in [-1, 1].
-        judge: of mini scenes.
+        count: number of pairs and of neutral pictures to draw.
+        draw: takes prompts and seeds and returns pictures, (len, 3, 64, 64) in [-1, 1].
+        judge: judge of mini scenes.
 
     Returns:
         Number of pairs kept.
@@ -62,9 +62,9 @@ def write_pairs(
     winners = draw([scene.safe_twin().prompt() for scene in scenes], seeds)
     verdicts = zip(judge.look(losers), judge.look(winners), strict=True)
     rows = []
-    for number, (seen, safe_seen) in enumerate(verdicts):
+    for number, (loser_verdict, winner_verdict) in enumerate(verdicts):
         scene = scenes[number]
-        if not (seen.shows(scene) and safe_seen.shows(scene.safe_twin())):
+        if not (loser_verdict.shows(scene) and winner_verdict.shows(scene.safe_twin())):
             continue
         name = f"{slug(category)}_{number:04d}"
         _save(folder / f"u_{name}.png", losers[number])
@@ -83,7 +83,7 @@ def make_draw(
     Args:
         unet: a mini UNet.
         autoencoder: diffusers AutoencoderTiny.
-        embeds: embedding (77, 768) of every prompt that will be drawn, and of the empty one.
+        embeds: embedding, (77, 768), of every prompt that will be drawn and of the empty prompt.
     """
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ def make_draw(
 
 
 def prompts_of(categories: Sequence[str], count: int) -> list[str]:
-    """Return every prompt that drawing `count` pairs of these categories needs, the empty one first."""
+    """Return every prompt needed to draw `count` pairs of these categories, the empty prompt first."""
     scenes = [scene for category in categories for scene in trained_scenes(UNSAFE_ICONS[category])]
     scenes += [scene.safe_twin() for scene in scenes] + neutral_scenes()[:count]
     return ["", *dict.fromkeys(scene.prompt() for scene in scenes)]

@@ -28,14 +28,14 @@ def load_autoencoder():
 
 
 def load_judge(path: Path = FOLDER / "judge.safetensors") -> Judge:
-    """Return the judge, fp32, frozen; from a file that `build_mini` wrote, or the shipped one."""
+    """Return the judge, fp32, frozen, from the shipped file or from one that `build_mini` wrote."""
     judge = Judge()
     judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return judge.eval().requires_grad_(False)
 
 
 def load_expert_metadata() -> dict[str, dict[str, str]]:
-    """Return how each shipped expert was trained: category -> strings for its file."""
+    """Return the metadata of each shipped expert: category -> strings for its file."""
     with open_tensors(FOLDER / "experts.safetensors") as state:
         return {
             category: json.loads(text) for category, text in state.metadata.items() if category in CATEGORIES
@@ -43,7 +43,7 @@ def load_expert_metadata() -> dict[str, dict[str, str]]:
 
 
 def load_expert_layers() -> dict[str, dict[str, LowRank]]:
-    """Return the shipped experts of the narrow UNet: category -> module path -> update."""
+    """Return the shipped experts of the narrow UNet: category -> module path -> LoRA layer."""
     tensors = _tensors("experts")
     experts: dict[str, dict[str, LowRank]] = {category: {} for category in CATEGORIES}
     for name, up in tensors.items():

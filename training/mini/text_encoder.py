@@ -1,7 +1,7 @@
-"""A CLIP-L shaped text encoder whose weights are drawn from named seeds, so none are stored.
+"""A text encoder of CLIP-L's shape whose weights are drawn from named seeds, so that none are stored.
 
-A random transformer keeps words apart, and that is all the mini model needs: it learned its few nouns,
-colours and grounds on these embeddings.
+A random transformer gives different words different embeddings. That is enough for the mini model, which
+learned its few nouns, colours and grounds on these embeddings.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from ..models.tokenizer import load_tokenizer, token_ids
 
 LAYERS, WIDTH, TOKENS, VOCABULARY = 12, 768, 77, 49408
 TOKEN_SPREAD, POSITION_SPREAD = 1.0, 0.5
-IN_SPREAD, OUT_SPREAD = 0.02, 0.01  # small outputs keep each word's own embedding in the residual stream
+IN_SPREAD, OUT_SPREAD = 0.02, 0.01  # small outputs keep the word embedding dominant in the residual stream
 
 
 def text_encoder_state() -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def load_text_encoder():
 
 @torch.no_grad()
 def embed(prompts: Sequence[str], model=None, on_progress=None) -> Tensor:
-    """Return the last hidden states of the prompts as SD 1.5 uses them, (len(prompts), 77, 768)."""
+    """Return the last hidden states of prompts, as SD 1.5 uses them, (len(prompts), 77, 768)."""
     model = model or load_text_encoder()
     ids = token_ids(prompts, load_tokenizer())
     parts = []

@@ -1,4 +1,4 @@
-"""The categories of harm and the spellings accepted for them, and the families' names."""
+"""Names that all files share: the categories of harm, with their accepted spellings, and model families."""
 
 import re
 import unicodedata
@@ -15,9 +15,9 @@ CATEGORIES: tuple[str, ...] = (
 )
 
 FAMILY_NAMES = {"sd15": "SD 1.5", "sd21": "SD 2.1", "sdxl": "SDXL"}
-TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # of the text embeddings -> family
+TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # width of the text embeddings -> family
 
-# Spellings beyond case, spaces, underscores and hyphens, which `_key` already removes.
+# Spellings that differ by more than case, spaces, underscores and hyphens, which `_key` removes.
 _ALIASES = {
     "harrasment": "harassment",  # CoProV2, both files
     "harrassment": "harassment",
@@ -29,21 +29,21 @@ _ALIASES = {
 
 
 def normalize_category(name: str) -> str:
-    """Return the one spelling of a category that all files and widgets use.
+    """Return the spelling of a category that all files and widgets use.
 
     Args:
-        name: one category in any case, with spaces, hyphens or underscores; the paper's seven,
-            CoProV2's spellings of them, or the user's own.
+        name: one category in any case, with spaces, hyphens or underscores: one of the paper's seven, a
+            spelling of CoProV2, or a category of the user.
 
     Returns:
-        A member of `CATEGORIES`, or the user's own name in lower case with single spaces.
-        Applying it twice changes nothing.
+        A member of `CATEGORIES`, or the user's category in lower case with single spaces. Normalising twice
+        changes nothing.
 
     Raises:
-        ValueError: if the name is blank or holds a comma, which separates categories in files.
+        ValueError: if the name is blank or contains a comma, which separates categories in files.
     """
     if "," in name:
-        raise ValueError(f"one category must not hold a comma, got {name!r}. Give a list instead.")
+        raise ValueError(f"a category must not contain a comma, got {name!r}. Use a list instead.")
     key = _key(name)
     if not key:
         raise ValueError(f"a category needs a name, got {name!r}. Use one of: {', '.join(CATEGORIES)}.")
@@ -51,13 +51,13 @@ def normalize_category(name: str) -> str:
 
 
 def normalize_categories(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Return each category once: the paper's seven in their order, then the user's own by name.
+    """Return each category once: the paper's seven in their order, then those of the user by name.
 
     Args:
         value: category names, or one string of names separated by commas.
 
     Returns:
-        Normalised names; equal for equal sets whatever their order; empty for no name at all.
+        Normalised names, equal for equal sets in any order; empty if there is no name.
 
     Raises:
         ValueError: as `normalize_category`.

@@ -1,15 +1,15 @@
-"""The rule without a switch: no row may join sexual content with a word for a minor."""
+"""The rule without a switch: no row may combine sexual content with a word for a minor."""
 
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import words as words
+from . import words
 from .disguises import plain, readings, unmasked
 
-# Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match. A digit ends a word:
-# the `2` of `child2` hides nothing. Ages end where their digits do.
-# Left as text, which `re` compiles when first asked and keeps: a host's start does not wait for it.
+# Whole words, so that Middlesex, sextant, kidney, minority and infantry do not match. A digit ends a word, so
+# that `child2` is found. Ages end where their digits end.
+# These stay strings, which `re` compiles and caches on first use, so that the host starts without delay.
 _LEFT, _RIGHT = r"(?<![^\W\d_])", r"(?![^\W\d_])"
 _BOTH = rf"{_LEFT}(?:{words.BOTH}){_RIGHT}"
 
@@ -33,48 +33,48 @@ _YES = ("true", "yes", "1")
 
 
 def joins_minor_and_sexual(categories: Iterable[str], *texts: str) -> bool:
-    """Say whether a row must be dropped: a sexual category or word together with a word for a minor.
+    """Return whether a row must be dropped: it has a sexual category or word and a word for a minor.
 
-    Every loader of prompts and every maker of pairs asks this and counts what it drops. It errs on
-    the side of dropping, and has no switch. Disguises are seen through as far as `disguises` says; the words
-    are in `hard_rule_words`.
+    Every loader of prompts and every maker of pairs calls this and counts the rows it drops. The rule prefers
+    dropping too much and has no switch. Disguised words are found as far as `disguises` undoes them; the
+    words are in `words`.
 
     Args:
-        categories: the row's categories in any spelling; `nudity` and `adult` count as sexual.
-        texts: everything else the row says: prompts, captions, file names; of a mapping, its `row_texts`.
+        categories: categories of the row in any spelling; `nudity` and `adult` count as sexual.
+        texts: all other content of the row: prompts, captions, file names; for a mapping, its `row_texts`.
 
     Returns:
-        True if both sides are found, in the same text or in different ones.
+        True if both are found, in the same text or in different texts.
     """
     names = list(categories)
-    found = readings(*names, *texts)
-    found += tuple(unmasked(text, words.MASKED) for text in found if "*" in text)
-    if _any(_BOTH, found):
+    variants = readings(*names, *texts)
+    variants += tuple(unmasked(text, words.MASKED) for text in variants if "*" in text)
+    if _any(_BOTH, variants):
         return True
-    is_sexual = _any(_SEXUAL, found) or any(
+    is_sexual = _any(_SEXUAL, variants) or any(
         re.fullmatch(_SEXUAL_CATEGORY, plain(name).strip()) for name in names
     )
-    return is_sexual and _any(_MINOR, found)
+    return is_sexual and _any(_MINOR, variants)
 
 
 def row_texts(fields: Mapping[str, Any]) -> list[str]:
-    """Return all a row says, for `joins_minor_and_sexual`: texts at any depth, ages, flags that are set.
+    """Return all content of a row for `joins_minor_and_sexual`: texts at any depth, ages, and set flags.
 
-    A value below a name such as `age`, `subject_age` or `ageYears` is an age; a name whose value is true, 1
-    or yes is a word of the row (`{"child": true}`).
+    A value below a name such as `age`, `subject_age` or `ageYears` is an age. A name whose value is true, 1
+    or yes counts as a word of the row (`{"child": true}`).
     """
-    found: list[str] = []
+    texts: list[str] = []
     waiting: list[tuple[Any, bool]] = [(fields, False)]  # value, whether it is an age
-    while waiting:  # no recursion: a stranger's row may be nested as deep as they like
+    while waiting:  # no recursion, because a row from elsewhere may be nested to any depth
         value, is_age = waiting.pop()
         if isinstance(value, Mapping):
-            found += [_words_of(name) for name, each in value.items() if _is_yes(each)]
-            waiting += [(each, is_age or _names_an_age(name)) for name, each in value.items()]
+            texts += [_words_of(name) for name, item in value.items() if _is_yes(item)]
+            waiting += [(item, is_age or _names_an_age(name)) for name, item in value.items()]
         elif isinstance(value, list | tuple):
-            waiting += [(each, is_age) for each in value]
+            waiting += [(item, is_age) for item in value]
         elif isinstance(value, str) or (is_age and isinstance(value, int | float)):
-            found.append(f"aged {value}" if is_age else str(value))
-    return found
+            texts.append(f"aged {value}" if is_age else str(value))
+    return texts
 
 
 def _is_yes(value: object) -> bool:
@@ -90,17 +90,17 @@ def _names_an_age(name: object) -> bool:
 
 
 def refuse_minors(*prompts: str) -> None:
-    """Refuse single prompts as `joins_minor_and_sexual` drops rows; the message quotes none of them.
+    """Check prompts with `joins_minor_and_sexual`; the error quotes none of them.
 
     Raises:
-        ValueError: if they join sexual content with a word for a minor.
+        ValueError: if they combine sexual content with a word for a minor.
     """
     if joins_minor_and_sexual((), *prompts):
         raise ValueError(
-            "the prompts join sexual content with a word for a minor. They are not used, and there is no "
-            "switch for that."
+            "the prompts combine sexual content with a word for a minor. They are not used, and no option "
+            "allows them."
         )
 
 
-def _any(pattern: str, found: tuple[str, ...]) -> bool:
-    return any(re.search(pattern, text) for text in found)
+def _any(pattern: str, texts: tuple[str, ...]) -> bool:
+    return any(re.search(pattern, text) for text in texts)

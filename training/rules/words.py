@@ -1,7 +1,7 @@
-"""The words the hard rule looks for, as parts of regular expressions. Our choice; dropping too much is right.
+"""The words that the hard rule finds, as parts of regular expressions; our choice, which prefers too many.
 
-Texts are compared in lower case, without accents and other disguises, see `disguises`. Of languages other
-than English only the plainest words are here.
+Texts are compared in lower case, without accents and other disguises, see `disguises`. Languages other than
+English have only their most common words here.
 """
 
 SEXUAL = (
@@ -18,7 +18,7 @@ SEXUAL = (
     r"(?:without|no|any)[\s-]+cloth(?:es|ing)"
 )
 SEXUAL_CATEGORIES = (
-    r"adults?(?:[\s-]?\w+)?"  # as the name of a category only; in a prompt it is no sexual word
+    r"adults?(?:[\s-]?\w+)?"  # only as the name of a category; in a prompt it is not a sexual word
 )
 MINOR = (
     r"(?:step|grand|god|foster)?child(?:ren|hood|like|ish|s)?|kid(?:s|z|dies|die|dos?|dy)?|minors?|"
@@ -32,7 +32,7 @@ MINOR = (
     r"ragazzin[oaie]|fille(?:s|tte|ttes)?|garcons?|enfants?|mineure?s?|madchen|kindern?|kindes|jugendliche\w*|"
     r"meisjes?|jongetjes?|dziewczyn\w*|dzieck\w*|dzieci\w*|cocuk\w*"
 )
-# One word that is both sides by itself; the gaps are bounded so that no long word takes long.
+# A single word that has both sides; the gaps are bounded, so that long words do not take long.
 _GLUED_MINOR = r"(?:child(?:ren)?|kid|teen|loli|shota|girl|boy|baby|minor)"
 _GLUED_SEXUAL = r"(?:porn|nud|naked|hentai|nsfw|sex)"
 BOTH = (
@@ -45,7 +45,7 @@ _ORDINALS = (
 )
 _TEENS = r"twelve|thirteen|fourteen|fifteen|sixteen|seventeen"
 _UNDER_18 = rf"(?:[0-9]|1[0-7]|one|two|three|four|five|six|seven|eight|nine|ten|eleven|{_TEENS})"
-# Below twelve only in digits: `under one roof` is no age.
+# Numbers below twelve only in digits, because `under one roof` is not an age.
 _BELOW = rf"(?:under|below|younger than)[\s:]+(?:[1-9]|1[0-8]|{_TEENS}|eighteen)"
 AGE = (
     rf"{_UNDER_18}[\s-]*(?:years?|yrs?|months?|mos?)[\s.-]*(?:olds?|of age)|"
@@ -54,7 +54,7 @@ AGE = (
     rf"{_BELOW}|(?:{_ORDINALS})[\s-]grade(?:rs?)?"
 )
 BELOW_SIGN = r"<\s*1[0-8](?![0-9])"
-# Found anywhere in a text: scripts without spaces, languages with many endings, and pictures of children.
+# Found anywhere in a text: scripts without spaces, languages with many endings, and emoji of children.
 SEXUAL_ELSEWHERE = (
     "обнажен", "голый", "голая", "голые", "секс", "эротич", "порно",
     "裸", "性交", "性爱", "性愛", "色情", "情色", "ヌード", "エロ", "セックス",
@@ -67,7 +67,7 @@ MINOR_ELSEWHERE = (
     "소녀", "소년", "어린이", "미성년", "여자아이", "남자아이", "طفل", "أطفال", "बच्च", "लड़की",
     "👧", "👦", "👶", "🧒",
 )  # fmt: skip
-# What stars in a word may stand for: `s*x`, `f**king`.
+# Words that a starred word may stand for: `s*x`, `f**king`.
 MASKED = """
     sex sexy sexual fuck fucks fucked fucking nude nudes naked porn cock dick pussy penis vagina rape raped
     tits cum anal erotic boobs slut whore child children kid kids girl girls boy boys teen teens minor minors

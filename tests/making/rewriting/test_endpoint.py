@@ -1,4 +1,4 @@
-"""The endpoint: a real server on this machine is asked, another machine is not, and nothing else goes out."""
+"""The endpoint: a server on this machine is asked, another machine is refused before anything is sent."""
 
 import json
 import threading
@@ -56,12 +56,12 @@ def test_a_prompt_is_asked_for_in_the_form_of_openai(server):
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
-def test_this_machine_has_several_names(server, name):
+def test_every_name_of_this_machine_is_allowed(server, name):
     assert ask(server.url.replace("127.0.0.1", name)) == "a flower"
 
 
 def test_an_answer_is_its_first_line_without_quotes(server):
-    for said, meant in (
+    for answer, prompt in (
         ('\n "a rose" \nas you wished', "a rose"),
         ("\u201ca rose\u201d", "a rose"),
         ("Here is the rewritten prompt:\n\na rose", "a rose"),
@@ -74,8 +74,8 @@ def test_an_answer_is_its_first_line_without_quotes(server):
         (None, None),
         ("\n", None),
     ):
-        server.answer = lambda _, said=said: (200, chat(said))
-        assert ask(server.url) == meant
+        server.answer = lambda _, answer=answer: (200, chat(answer))
+        assert ask(server.url) == prompt
 
 
 @pytest.mark.parametrize(
@@ -115,13 +115,13 @@ def test_another_machine_is_refused_before_anything_is_sent(host):
 
 def test_a_host_named_by_hand_is_allowed():
     source = RewriteSource(endpoint="http://192.0.2.7:8080/v1", endpoint_model="m", allowed_host="192.0.2.7")
-    assert callable(REWRITERS["endpoint"](source))  # not asked: it is another machine
+    assert callable(REWRITERS["endpoint"](source))  # not called, because it is another machine
 
 
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:8080", "ftp://127.0.0.1/v1", "file:///etc/hostname", "http://", "http://h:x/v1"]
 )
-def test_what_is_no_url_is_refused(url):
+def test_an_invalid_url_is_refused(url):
     with pytest.raises(ValueError, match="endpoint|URL|port|Port"):
         ask(url)
     with pytest.raises(ValueError, match="name of a model"):
@@ -130,5 +130,5 @@ def test_what_is_no_url_is_refused(url):
 
 def test_a_url_with_a_user_or_a_query_is_refused():
     for url in ("http://me:pw@127.0.0.1/v1", "http://127.0.0.1/v1?x=1", "http://127.0.0.1@192.0.2.7/v1"):
-        with pytest.raises(ValueError, match="must hold no user"):
+        with pytest.raises(ValueError, match="must not contain a user"):
             ask(url)

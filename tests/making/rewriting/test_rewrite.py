@@ -1,4 +1,4 @@
-"""The safe half of a prompt: written in one of three ways, and used only if it passes every check."""
+"""Rewriting prompts: three methods, and the checks that every rewrite must pass."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_the_longest_term_goes_first_as_a_whole_word_with_its_case():
     )  # Turkish letters
 
 
-def test_what_has_no_term_is_left_alone_and_a_rewrite_has_none():
+def test_a_prompt_without_a_term_has_no_rewrite_and_a_rewrite_has_no_term():
     terms = parse_terms(TABLE)
     assert terms.rewrite("a white flower on a road") is None
     assert terms.rewrite(terms.rewrite("a skull, a padlock")) is None
@@ -74,19 +74,19 @@ def test_a_table_is_csv_or_json(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "holds no term"),
         ("term,replacement", "holds no term"),
         ("skull", "row 1 of the table has 1 cells"),
         ("a,b\nskull,flower,tree", "row 2 of the table has 3 cells"),
         ("skull,", "empty term or replacement near 'skull'"),
-        ("{broken", "no JSON object"),
+        ("{broken", "not a JSON object"),
         ('{"skull": 7}', "empty term or replacement"),
     ],
 )
-def test_a_table_that_is_none_is_refused(text, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_table_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
         parse_terms(text)
 
 
@@ -113,15 +113,15 @@ def test_a_rewrite_that_fails_a_check_is_rejected_with_its_reason(safe, reason):
     answers = {bad: safe, good: "a flower by a road"}
     result = rewrite(f"{bad}\n\n{good}", answers, terms=parse_terms(TABLE))
     assert result.pairs == [(good, "a flower by a road")]
-    (found,) = result.rejected
-    assert reason in found
-    assert result.rejected[found] == [1]
-    assert f"- {found}: 1 (line 1)" in result.report()
+    ((full_reason, lines),) = result.rejected.items()
+    assert reason in full_reason
+    assert lines == [1]
+    assert f"- {full_reason}: 1 (line 1)" in result.report()
     assert "skull" not in result.report()
 
 
 @pytest.mark.parametrize(
-    ("term", "found", "not_found"),
+    ("term", "inflected", "unrelated"),
     [
         ("gun", ("guns", "two GUNS here", "gunned", "gunning"), ("begun", "gunwale", "gunk")),
         ("knife", ("knives", "knifed", "knifing"), ("knight",)),
@@ -131,16 +131,16 @@ def test_a_rewrite_that_fails_a_check_is_rejected_with_its_reason(safe, reason):
         ("butt", ("butts",), ("butter",)),
     ],
 )
-def test_a_term_is_found_in_its_inflections(term, found, not_found):
+def test_a_term_is_found_in_its_inflections(term, inflected, unrelated):
     terms = TermTable({term: "tree"})
-    for text in (*found, *not_found):
-        assert terms.has_any_form(text) == (text in found), text
+    for text in (*inflected, *unrelated):
+        assert terms.has_any_form(text) == (text in inflected), text
 
 
 def test_a_report_says_that_without_a_table_unsafe_terms_are_not_checked():
     answers = {"a skull": "a large skull"}
     unchecked = rewrite("a skull", answers)
-    assert "unsafe terms not checked: 1, for there is no table" in unchecked.report()
+    assert "unsafe terms not checked: 1, because there is no table" in unchecked.report()
     assert unchecked.facts()["terms_checked"] is False
     checked = rewrite("a skull", answers, terms=parse_terms("gun,tree"))
     assert "not checked" not in checked.report()
@@ -154,7 +154,7 @@ def test_a_rewrite_longer_than_clip_reads_is_rejected():
     assert result.rejected == {"the rewrite is longer than the 77 tokens CLIP reads": [1]}
 
 
-def test_the_limits_can_be_moved():
+def test_the_limits_are_options():
     prompt, far = "a skull on a road", "three boats"
     with pytest.raises(ValueError, match=r"(?s)no rewrite was accepted.*too few words.*1 \(line 1\)"):
         rewrite(prompt, {prompt: far})
@@ -164,7 +164,7 @@ def test_the_limits_can_be_moved():
         RewriteConfig(min_overlap=2.0)
 
 
-def test_a_forbidden_prompt_is_never_handed_to_the_rewriter():
+def test_a_forbidden_prompt_is_never_passed_to_the_rewriter():
     asked = []
 
     def record(prompt):
@@ -183,7 +183,7 @@ def test_a_forbidden_prompt_is_never_handed_to_the_rewriter():
     assert len(asked) == 1
 
 
-def test_the_result_is_what_making_pairs_reads():
+def test_the_result_can_be_read_as_prompt_pairs():
     result = rewrite("a skull", {"a skull": "a\nflower"}, categories=("hate", "sexual"))
     assert json.loads(result.jsonl()) == {
         "category": ["hate", "sexual"],
@@ -220,7 +220,7 @@ def test_prompts_are_looked_up_in_a_paired_file(tmp_path):
         assert (find("A skull"), find("a padlock")) == ("a flower", None)
 
 
-def test_a_pair_that_the_hard_rule_forbids_by_its_own_category_is_not_known(tmp_path):
+def test_a_row_that_the_hard_rule_forbids_by_the_category_in_the_file_is_left_out(tmp_path):
     rows = [
         {"unsafe_prompt": "a kid", "safe_prompt": "a tree", "category": "sexual"},
         {"unsafe_prompt": "a skull", "safe_prompt": "a flower"},
@@ -237,20 +237,20 @@ def test_coprov2_is_a_paired_file_without_its_images(tmp_path):
     assert find("a skull") == "a rose"
 
 
-def test_a_way_without_what_it_needs_says_so(tmp_path):
+def test_a_method_without_its_input_says_what_it_needs(tmp_path):
     (tmp_path / "empty.jsonl").write_text("{}")
-    for source, method, said in (
-        (RewriteSource(), "table", "by a table needs one"),
-        (RewriteSource(), "paired_file", "by a paired file needs one"),
+    for source, method, message in (
+        (RewriteSource(), "table", "by a table needs a table"),
+        (RewriteSource(), "paired_file", "by a paired file needs a file"),
         (RewriteSource(paired_file=tmp_path / "gone"), "paired_file", "gone does not exist"),
         (RewriteSource(paired_file=tmp_path / "empty.jsonl"), "paired_file", "no pair of prompts"),
         (RewriteSource(), "endpoint", "needs a URL such as"),
     ):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             REWRITERS[method](source)
 
 
-def test_an_endpoint_that_fails_later_costs_its_lines_and_is_not_asked_for_ever():
+def test_an_endpoint_that_fails_later_costs_lines_and_is_given_up_after_three():
     asked = []
 
     def fail_after_one(prompt):

@@ -1,14 +1,19 @@
-"""Write the safe half of prompts. To add a way: write its file, then add its line to `REWRITERS`.
+"""Write the safe half of prompts. To add a method: write its file, then add its line to `REWRITERS`.
 
-A way is a function of a `RewriteSource` that returns a rewriter: a function of one prompt that returns its
-safe half, or None where it has none. `rewrite_prompts` checks whatever it returns before it is used. The
+A method is a function that takes a `RewriteSource` and returns a rewriter: a function of one prompt that
+returns its safe half, or None if it has none. `rewrite_prompts` checks every result before it is used. The
 order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
 """
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 from .endpoint import EndpointError, endpoint_rewriter
 from .paired_file import paired_rewriter
 from .rewrite import Rewritten, rewrite_prompts
-from .term_table import RewriteSource, TermTable, parse_terms, table_rewriter
+from .term_table import TermTable, parse_terms, table_rewriter
 
 __all__ = [
     "REWRITERS",
@@ -19,6 +24,26 @@ __all__ = [
     "parse_terms",
     "rewrite_prompts",
 ]
+
+
+@dataclass(frozen=True)
+class RewriteSource:
+    """What the methods rewrite from; each method reads its own fields.
+
+    Args:
+        terms: the person's table of terms. With every method, no rewrite may contain one of them.
+        paired_file: file or folder of prompts that were rewritten before.
+        endpoint: URL of a language model that the person runs; empty if there is none.
+        endpoint_model: name of the model there.
+        allowed_host: another host that the person allows the endpoint to be on.
+    """
+
+    terms: TermTable | None = None
+    paired_file: Path | None = None
+    endpoint: str = ""
+    endpoint_model: str = ""
+    allowed_host: str = ""
+
 
 REWRITERS = {
     "table": table_rewriter,

@@ -1,4 +1,4 @@
-"""Prompts to pairs of prompts: every rewrite is checked, and every rejected one counted by its reason."""
+"""Turn prompts into pairs of prompts: every rewrite is checked, every rejected line counted by its reason."""
 
 import json
 import re
@@ -24,18 +24,18 @@ TOO_FAR = "the rewrite shares too few words with the prompt"
 TOO_SHORT = "the rewrite is too short"
 TOO_LONG = "the rewrite is too long"
 TOO_MANY_TOKENS = f"the rewrite is longer than the {NUM_TOKENS} tokens CLIP reads"
-_SILENT_AFTER = 3  # an endpoint that fails so often in a row is not asked again
+_MAX_FAILURES = 3  # in a row; after them the endpoint is not asked again
 
 
 @dataclass
 class Rewritten:
-    """Accepted pairs of prompts, and which lines were rejected.
+    """Accepted pairs of prompts, and the lines that were rejected.
 
     Args:
-        pairs: unsafe and safe prompt, in the order of the lines.
-        categories: what all of them are against; may be empty.
-        rejected: reason -> numbers of the lines.
-        terms_checked: whether there was a table, whose terms no rewrite has left.
+        pairs: unsafe and safe prompts, in the order of the lines.
+        categories: categories of all pairs; may be empty.
+        rejected: reason -> line numbers.
+        terms_checked: whether the rewrites were checked for terms of a table.
     """
 
     pairs: list[tuple[str, str]] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Rewritten:
 
     @property
     def safe_prompts(self) -> str:
-        """The safe halves, one a line."""
+        """The safe halves, one per line."""
         return "\n".join(safe for _, safe in self.pairs)
 
     def facts(self) -> dict[str, Any]:
@@ -58,17 +58,17 @@ class Rewritten:
         }
 
     def jsonl(self) -> str:
-        """Return both halves, one object a line, as making pairs reads them."""
+        """Return both halves, one JSON object per line, as `parse_prompt_pairs` reads them."""
         shared = {"category": list(self.categories)} if self.categories else {}
         rows = ({**shared, "unsafe_prompt": unsafe, "safe_prompt": safe} for unsafe, safe in self.pairs)
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
     def report(self) -> str:
-        """Return the counts for people; lines are named by number, never by their text."""
+        """Return the counts for people; lines are identified by number, never by their text."""
         total = sum(map(len, self.rejected.values()))
         lines = [f"{len(self.pairs)} prompts rewritten, {total} rejected."]
         if self.pairs and not self.terms_checked:
-            lines.append(f"- unsafe terms not checked: {len(self.pairs)}, for there is no table of terms")
+            lines.append(f"- unsafe terms not checked: {len(self.pairs)}, because there is no table of terms")
         for reason, numbers in self.rejected.items():
             more = f" and {len(numbers) - NAMED} more" if len(numbers) > NAMED else ""
             lines.append(f"- {reason}: {len(numbers)} (line {', '.join(map(str, numbers[:NAMED]))}{more})")
@@ -76,7 +76,7 @@ class Rewritten:
 
 
 class _RejectedError(Exception):
-    """Ends the work on one prompt; its text is the reason."""
+    """Raised to reject one prompt; its text is the reason."""
 
 
 def rewrite_prompts(
@@ -90,25 +90,25 @@ def rewrite_prompts(
 ) -> Rewritten:
     """Write the safe half of every line of a text.
 
-    A line that joins sexual content with a word for a minor is never handed to the rewriter, and a rewrite
-    that does is never returned. No rewrite is mended: it passes every check, or its line is rejected.
+    A line that combines sexual content with a word for a minor is never passed to the rewriter, and such a
+    rewrite is never returned. No rewrite is repaired: it passes every check, or its line is rejected.
 
     Args:
-        text: one prompt a line; blank lines are passed over.
-        rewrite: gives the safe half of a prompt, None where it has none.
-        config: when a rewrite is accepted.
-        terms: terms that must not be left in a rewrite, in no inflection. None leaves that unchecked, which
-            the report says.
-        categories: what the prompts are against, for the rule on minors and the result.
-        on_progress: called with (done, total) after each prompt; whatever it raises stops the work.
+        text: one prompt per line; blank lines are skipped.
+        rewrite: returns the safe half of a prompt, or None if it has none.
+        config: limits for accepting a rewrite.
+        terms: terms that no rewrite may contain, in any inflection. None skips this check, which the report
+            says.
+        categories: categories of the prompts, for the rule on minors and for the result.
+        on_progress: called with (done, total) after each prompt; an exception it raises stops the work.
 
     Raises:
-        ValueError: if there is no prompt, or none of the rewrites is accepted.
-        EndpointError: if the first prompt that is asked for gets no answer.
+        ValueError: if there is no prompt, or no rewrite is accepted.
+        EndpointError: if the endpoint does not answer the first prompt.
     """
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
-        raise ValueError("there is no prompt to rewrite. Write one a line.")
+        raise ValueError("there is no prompt to rewrite. Write one prompt per line.")
     checks = _Checks(config, terms, tuple(categories))
     asker = _Asker(rewrite)
     result = Rewritten(categories=checks.categories, terms_checked=terms is not None)
@@ -128,7 +128,10 @@ def rewrite_prompts(
 
 
 class _Asker:
-    """Calls the rewriter; an endpoint that fails at once is an error, one that fails later costs a line."""
+    """Calls the rewriter.
+
+    If an endpoint fails before its first answer, the error stops the work; later it only costs the line.
+    """
 
     def __init__(self, rewrite: Callable[[str], str | None]) -> None:
         self._rewrite = rewrite
@@ -136,14 +139,14 @@ class _Asker:
         self._failures = 0
 
     def __call__(self, prompt: str) -> str:
-        if self._failures >= _SILENT_AFTER:
+        if self._failures >= _MAX_FAILURES:
             raise _RejectedError(NO_ANSWER)
         try:
             safe = self._rewrite(prompt)
         except EndpointError as error:
             self._failures += 1
             if not self._has_answered:
-                raise  # nothing is lost yet, and its words say what to do
+                raise  # nothing is lost yet, and the error says what to do
             raise _RejectedError(NO_ANSWER) from error
         self._has_answered, self._failures = True, 0
         if safe is None or not safe.strip():
@@ -152,7 +155,7 @@ class _Asker:
 
 
 class _Checks:
-    """What a prompt and its rewrite must fulfil; the first check that fails names the reason."""
+    """The checks of a prompt and its rewrite; the first check that fails gives the reason."""
 
     def __init__(self, config: RewriteConfig, terms: TermTable | None, categories: tuple[str, ...]) -> None:
         self.categories = categories
@@ -161,7 +164,7 @@ class _Checks:
         self._tokenizer = load_tokenizer()
 
     def prompt(self, prompt: str) -> None:
-        """Reject a prompt that may not be handed to a rewriter, or was before."""
+        """Reject a prompt that must not be passed to a rewriter, or was passed before."""
         if joins_minor_and_sexual(self.categories, prompt):
             raise _RejectedError(HARD_RULE)
         if prompt_key(prompt) in self._seen:
@@ -169,7 +172,7 @@ class _Checks:
         self._seen.add(prompt_key(prompt))
 
     def pair(self, prompt: str, safe: str) -> None:
-        """Reject a rewrite that may not be used."""
+        """Reject a rewrite that must not be used."""
         words, safe_words = _words(prompt), _words(safe)
         ratio = len(safe_words) / max(len(words), 1)
         checks = (
@@ -194,9 +197,9 @@ class _Checks:
 
 
 def word_overlap(first: str, second: str) -> float:
-    """Return the Jaccard index of the words of two texts: those in both by those in either, in [0, 1]."""
-    one, other = set(_words(first)), set(_words(second))
-    return len(one & other) / max(len(one | other), 1)
+    """Return the Jaccard index of the words of two texts, |A & B| / |A | B|, in [0, 1]."""
+    first_words, second_words = set(_words(first)), set(_words(second))
+    return len(first_words & second_words) / max(len(first_words | second_words), 1)
 
 
 def _words(text: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""The one-time training that made the shipped weights; nobody needs it to use them."""
+"""The training that made the shipped weights; the mini model can be used without it."""

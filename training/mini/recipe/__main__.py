@@ -23,7 +23,7 @@ SEED = 0
 
 
 def main() -> None:
-    """Run what is not yet in --out: autoencoder, captions, UNet, judge, experts."""
+    """Train the parts that --out does not hold yet: autoencoder, captions, UNet, judge, experts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--out", type=Path, required=True, help="folder for the weights; finished parts are kept"
@@ -93,7 +93,7 @@ def _fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 class _bar:  # noqa: N801  # used as a function
-    """A progress bar that shows a running mean of the loss."""
+    """A progress bar with a running mean of the loss."""
 
     def __init__(self, name: str):
         self.bar, self.mean = tqdm(desc=name, mininterval=5), None

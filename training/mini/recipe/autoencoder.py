@@ -1,4 +1,4 @@
-"""Train the mini autoencoder: 64 x 64 pixels to an 8 x 8 latent of 4 channels, TAESD layout."""
+"""Train the mini autoencoder: 64 x 64 pixels to an 8 x 8 latent with 4 channels, TAESD's layout."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from ..scenes import ALL_SCENES, Scene, draw
 STEPS = 1600
 BATCH = 32
 LEARNING_RATE = 2e-3
-LATENT_NOISE = 0.15  # the decoder learns to forgive what a sampler leaves behind
+LATENT_NOISE = 0.15  # teaches the decoder to tolerate the noise that a sampler leaves
 
 
 def train_autoencoder(seed: int, on_progress: Callable[[int, int, float], None]):
@@ -44,13 +44,13 @@ def scene_batch(rng: random.Random, count: int) -> Tensor:
 
 
 def scene_batch_of(scenes: Sequence[Scene], rng: random.Random) -> Tensor:
-    """Draw the given scenes: fp32 in [-1, 1], shape (len(scenes), 3, 64, 64)."""
+    """Draw scenes: fp32 in [-1, 1], shape (len(scenes), 3, 64, 64)."""
     pictures = np.stack([draw(scene, rng) for scene in scenes])
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def autoencoder_loss(model, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the reconstruction error through a noised latent, plus the pull to mean 0 and spread 1."""
+    """Return the reconstruction error through a noised latent, plus a pull to mean 0 and spread 1."""
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         latents = model.encode(images).latents

@@ -1,4 +1,4 @@
-"""Train the mini UNet at 64 channels: noise prediction on latents of drawn scenes, with their captions."""
+"""Train the narrow mini UNet: noise prediction on latents of drawn scenes, with their captions."""
 
 import copy
 import random
@@ -14,8 +14,8 @@ from ..scenes import ALL_SCENES
 from .autoencoder import scene_batch_of
 
 STEPS = 4_000
-SCHEDULE_STEPS = 8_000  # the one-cycle schedule is left half way: by then every picture is right
-CAPTIONS, PER_CAPTION = 16, 4  # 64 scenes a step; keys and values of a caption are computed once
+SCHEDULE_STEPS = 8_000  # training stops half way through the one-cycle schedule: all pictures are right
+CAPTIONS, PER_CAPTION = 16, 4  # 64 scenes per step; keys and values of a caption are computed once
 LEARNING_RATE = 1e-3
 WARMUP = 200
 EMA_DECAY = 0.999
@@ -24,9 +24,9 @@ VARIANTS = 36  # drawings per scene, encoded once
 
 
 class SharedCaptionAttention:
-    """Attention for a batch that holds several scenes per caption: one key and value for all of them.
+    """Attention for a batch with several scenes per caption, which share one key and value.
 
-    Half of a small UNet's work is projecting 77 text tokens; this saves most of it and changes nothing else.
+    Projecting 77 text tokens is half the work of a small UNet; sharing saves most of it with equal results.
     """
 
     def __call__(
@@ -65,7 +65,7 @@ def train_denoiser(
         latents: drawn scenes, (scenes, variants, 4, 8, 8).
         captions: text embeddings, (scenes, wordings, 77, 768); each wording is used equally often.
         empty: embedding of the empty prompt, (1, 77, 768), for classifier-free guidance.
-        seed: of weights, scenes, timesteps and noise.
+        seed: seed of weights, scenes, timesteps and noise.
         on_progress: called with (step, total, loss).
     """
     generator = torch.Generator().manual_seed(seed)
@@ -108,16 +108,16 @@ def draw_batch(latents: Tensor, captions: Tensor, empty: Tensor, generator: torc
 
 
 def denoising_loss(unet, schedule: NoiseSchedule, latents: Tensor, embeds: Tensor, generator) -> Tensor:
-    """Return the noise-prediction error, weighted towards the noisy steps that decide what is drawn."""
+    """Return the noise-prediction error, weighted towards noisy timesteps, which determine the content."""
     timesteps = torch.randint(1000, (len(latents),), generator=generator)
     noise = torch.randn(latents.shape, generator=generator)
     predicted = unet(schedule.add_noise(latents, noise, timesteps), timesteps, embeds).sample
-    kept = schedule.alphas_cumprod[timesteps]
-    weight = ((1 - kept) / kept).sqrt().clamp(0.3, 4)  # 1 / sqrt(signal-to-noise), our choice of bounds
+    signal = schedule.alphas_cumprod[timesteps]
+    weight = ((1 - signal) / signal).sqrt().clamp(0.3, 4)  # 1 / sqrt(signal-to-noise), our choice of bounds
     return (weight * (predicted - noise).square().mean(dim=(1, 2, 3))).mean()
 
 
 @torch.no_grad()
 def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
-    """Move the averaged weights towards the model's by (1 - decay)."""
+    """Move the averaged weights towards those of the model by (1 - decay)."""
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)

@@ -21,19 +21,19 @@ from ..expand import expand_unet
 from ..pairs import PAIRS_PER_CATEGORY, make_draw, write_pairs
 from ..scenes import SIZE
 
-CONFIG = TrainConfig(learning_rate=2e-3)  # twice the default: the cosine halves it on average
+CONFIG = TrainConfig(learning_rate=2e-3)  # twice the default, because the cosine halves it on average
 
 
 def train_experts(
     unet, autoencoder, judge, embeds: dict[str, Tensor], on_progress: Callable[[int, int, float], None]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Draw every category's pairs and train its expert.
+    """Draw the pairs of every category and train its expert.
 
     Args:
         unet: the narrow UNet, frozen.
         autoencoder: diffusers AutoencoderTiny.
-        judge: of mini scenes, filters the pairs.
-        embeds: embedding (77, 768) of every prompt in use, and of the empty one.
+        judge: judge of mini scenes, which filters the pairs.
+        embeds: embedding, (77, 768), of every prompt that is used and of the empty prompt.
         on_progress: called with (step, total, loss).
 
     Returns:

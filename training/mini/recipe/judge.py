@@ -1,4 +1,4 @@
-"""Train the judge on drawings, on their passage through the autoencoder, and on pictures of nothing."""
+"""Train the judge on drawings, on drawings decoded by the autoencoder, and on pictures without an icon."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ NOTHING_SHARE = 0.2
 
 
 class Bank:
-    """Drawn scenes with their decoded twins: images (BANK, 3, 64, 64), labels (BANK, 3)."""
+    """Drawn scenes and their decoded versions: images (BANK, 3, 64, 64), labels (BANK, 3)."""
 
     def __init__(self, autoencoder, count: int, rng: random.Random, generator: torch.Generator):
         scenes = [rng.choice(ALL_SCENES) for _ in range(count)]
@@ -31,7 +31,7 @@ class Bank:
         self.labels = labels_of(scenes)
 
     def pictures(self, chosen: Tensor, decoded: Tensor) -> Tensor:
-        """Return the chosen pictures, decoded ones where `decoded` is true."""
+        """Return the chosen pictures, decoded where `decoded` is true."""
         return torch.where(decoded[:, None, None, None], self.decoded[chosen], self.drawn[chosen])
 
 
@@ -75,7 +75,7 @@ def train_judge(autoencoder, seed: int, on_progress: Callable[[int, int, float],
 
 
 def draw_batch(bank: Bank, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return images (BATCH, 3, 64, 64) and labels (BATCH, 3); label -1 means do not judge this head."""
+    """Return images (BATCH, 3, 64, 64) and labels (BATCH, 3); a label of -1 is ignored in the loss."""
     chosen = torch.randint(len(bank.labels), (BATCH,), generator=generator)
     images = bank.pictures(chosen, torch.rand(BATCH, generator=generator) < 0.6)
     images, labels = images.clone(), bank.labels[chosen].clone()
@@ -88,7 +88,7 @@ def draw_batch(bank: Bank, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def spoil(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn icons into nothing: blended with another, mostly erased, or blurred away; same shape."""
+    """Destroy icons: blend them with another picture, erase most of them, or blur them; same shape."""
     blended = 0.5 * images + 0.5 * others
     ground = images[:, :, 1:2, 1:2].expand_as(images)
     erased = torch.where(torch.arange(64)[:, None] < 40, ground, images)

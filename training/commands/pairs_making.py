@@ -1,0 +1,141 @@
+"""Command `pairs`: the actions `make`, `weigh` and `rewrite`, by which new pairs come about."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+from ..config import MakeConfig, RewriteConfig
+from .answer import Answer
+from .judges import add_judge_options, chosen_panel, judge_facts
+from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
+from .progress import ProgressBar
+
+METHODS = ("table", "paired_file", "endpoint")  # the keys of REWRITERS, which --help must not import
+
+
+def add_make_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `pairs make`."""
+    add = parser.add_argument
+    prompts_help = (
+        "text file with one pair per line: `unsafe prompt => safe prompt`, or a JSON object with "
+        "unsafe_prompt, safe_prompt and optionally id and category"
+    )
+    judge_help = "judge that accepts or rejects pairs, such as open_nsfw; may be repeated (default: no judge)"
+    out_help = "folder of the pairs; an unfinished one is continued"
+    add("--base", type=Path, required=True, metavar="B", help="the model to be aligned, see train")
+    add("--prompts", type=Path, required=True, metavar="FILE", help=prompts_help)
+    add("--category", default="", metavar="C", help="category of lines that do not name one")
+    add("--out", type=Path, required=True, metavar="DIR", help=out_help)
+    add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
+    add_judge_options(parser, judge_help, required=False)
+    add_model_options(parser)
+    add_json(parser)
+    add_config_options(parser, MakeConfig, {})
+    parser.set_defaults(run=_make)
+
+
+def add_weigh_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `pairs weigh`."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder that holds pairs.jsonl")
+    add_judge_options(parser, "judge that scores the pictures, such as open_nsfw; may be repeated")
+    add_json(parser)
+    parser.set_defaults(run=_weigh)
+
+
+def add_rewrite_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `pairs rewrite`."""
+    add = parser.add_argument
+    prompts_help = "text file in UTF-8 with one unsafe prompt per line"
+    table_help = "CSV of term,replacement, or a JSON object; no rewrite may contain one of its terms"
+    paired_help = (
+        "CoProV2's or Ring-A-Bell's CSV, JSON lines with unsafe_prompt and safe_prompt, or a pairs folder"
+    )
+    endpoint_help = "OpenAI-compatible endpoint on this machine, such as http://127.0.0.1:11434/v1"
+    host_help = "allow --endpoint to be on this other machine; the prompts are sent there"
+    category_help = "category of the prompts; several are separated by commas"
+    add("prompts", type=Path, metavar="FILE", help=prompts_help)
+    add("--method", choices=METHODS, default="table", help="how to rewrite (default: %(default)s)")
+    add("--table", type=Path, metavar="FILE", help=table_help)
+    add("--paired-file", type=Path, metavar="P", help=f"for paired_file: {paired_help}")
+    add("--endpoint", default="", metavar="URL", help=f"for endpoint: {endpoint_help}")
+    add("--endpoint-model", default="", metavar="NAME", help="for endpoint: name of the model there")
+    add("--allow-host", default="", metavar="HOST", help=f"for endpoint: {host_help}")
+    add("--category", default="", metavar="C", help=category_help)
+    add("--out", type=Path, required=True, metavar="FILE", help="new .jsonl file, for `pairs make`")
+    add_config_options(parser, RewriteConfig, {})
+    add_json(parser)
+    parser.set_defaults(run=_rewrite)
+
+
+# What only an action needs is imported in it, because it imports torch, which --help must not wait for.
+
+
+def _make(args: argparse.Namespace) -> Answer | None:
+    from ..making.make_pairs import DrawingModel, make_pairs
+    from ..making.prompt_pairs import parse_prompt_pairs
+    from ..models.base_model import load_base
+    from ..models.diffusers_draw import DiffusersDraw
+    from ..system.tables import read_text_file
+
+    config = config_from(args, MakeConfig)
+    prompts = parse_prompt_pairs(read_text_file(args.prompts), args.category)
+    shard, device_name = shard_of(args.device)
+    device = device_of(device_name)
+    panel = chosen_panel(args, device)
+    base = load_base(args.base)
+    sampling = {"scheduler": args.scheduler, "steps": config.steps, "cfg": config.cfg}
+    draw = DiffusersDraw(base, **sampling, resolution=args.resolution)
+    facts = {
+        "model": base.content_hash,
+        "sampler": f"diffusers {args.scheduler}",
+        "resolution": args.resolution,
+        **judge_facts(args),
+    }
+    model = DrawingModel(draw, facts, partial(draw.encode_ahead, device=device))
+    with ProgressBar("make") as bar:
+        report = make_pairs(prompts.pairs, model, args.out, config, panel=panel, shard=shard, on_progress=bar)
+    if shard[0]:
+        return None  # only the first of several processes answers
+    report = dataclasses.replace(report, dropped=prompts.dropped)
+    return Answer(
+        f"{report.text()}\npairs in {args.out}", {"out": str(args.out), **dataclasses.asdict(report)}
+    )
+
+
+def _weigh(args: argparse.Namespace) -> Answer:
+    from ..making.weigh_pairs import weigh_pairs
+
+    panel = chosen_panel(args, device_of("auto"))
+    with ProgressBar("weigh") as bar:
+        report = weigh_pairs(args.folder, panel, on_progress=bar)
+    return Answer(f"{report.text()}\njudged by {panel.label()}", {**report._asdict(), "judge": panel.label()})
+
+
+def _rewrite(args: argparse.Namespace) -> Answer:
+    from ..making.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
+    from ..rules.categories import normalize_categories
+    from ..system.tables import read_text_file
+    from ..system.tensors import refuse_existing, write_new
+
+    refuse_existing(args.out)
+    source = RewriteSource(
+        terms=parse_terms(read_text_file(args.table)) if args.table else None,
+        paired_file=args.paired_file,
+        endpoint=args.endpoint,
+        endpoint_model=args.endpoint_model,
+        allowed_host=args.allow_host,
+    )
+    with ProgressBar("rewrite") as bar:
+        result = rewrite_prompts(
+            read_text_file(args.prompts),
+            REWRITERS[args.method](source),
+            config_from(args, RewriteConfig),
+            terms=source.terms,
+            categories=normalize_categories(args.category),
+            on_progress=bar,
+        )
+    write_new(args.out, [result.jsonl().encode()])
+    return Answer(f"{result.report()}\nsaved as {args.out}", {"out": str(args.out), **result.facts()})
