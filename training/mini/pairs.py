@@ -43,8 +43,7 @@ def write_pairs(
 ) -> int:
     """Draw and write the pairs of one category and its neutral pictures, as a folder that `load_pairs` reads.
 
-    Like an image-level filter, the judge must see the unsafe icon in the loser and the safe icon in the winner,
-    or the pair is left out.
+    A pair is left out if the judge does not see the unsafe icon in the loser and the safe icon in the winner.
 
     Args:
         folder: new folder for `pairs.jsonl`, `neutral.jsonl` and the pictures.
