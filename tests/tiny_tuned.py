@@ -1,4 +1,4 @@
-"""A tiny model and the same after tuning, as files in every layout an extraction reads."""
+"""A tiny model before and after tuning, as files in every layout that an extraction reads."""
 
 import json
 
@@ -18,7 +18,7 @@ def half_unet(seed=0):
 
 
 def lora_of_all_layers(state, rank=3, size=0.02, seed=1):
-    """Return a LoRA of every linear layer and convolution of a UNet; `size` is that of its elements."""
+    """Return a LoRA of every linear layer and convolution of a UNet; `size` is the scale of its elements."""
     generator = torch.Generator().manual_seed(seed)
     layers = {}
     for name in sorted(state):
@@ -40,14 +40,14 @@ def tuned(state, layers):
 
 
 def write_single(path, state, prefix="model.diffusion_model."):
-    """Write a single file under the original names."""
+    """Write a single file under the names of the original code."""
     table = module_names(LAYOUT)
     save_file({prefix + native_name(name, table): tensor for name, tensor in state.items()}, path)
     return path
 
 
 def write_folder(folder, state, num_shards=1):
-    """Write the `unet` of a folder of diffusers, in shards with an index if there are several."""
+    """Write the `unet` of a diffusers folder, as one file or in shards with an index."""
     unet = folder / "unet"
     unet.mkdir(parents=True)
     if num_shards == 1:

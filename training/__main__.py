@@ -17,10 +17,7 @@ from .commands.progress import messages_on_stderr
 
 _PROGRAM = f"python -m {__package__}"
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
-_FAILED = (
-    RuntimeError,
-    OSError,
-)  # tested after _BAD_INPUT, whose OSErrors are caused by the input
+_FAILED = (RuntimeError, OSError)  # checked after _BAD_INPUT, because the input causes those OSErrors
 
 
 def main(argv: Sequence[str] | None = None) -> int:

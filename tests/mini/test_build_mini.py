@@ -1,4 +1,4 @@
-"""What `python -m training mini` writes."""
+"""The files that `python -m training mini` writes."""
 
 import pytest
 from safetensors.torch import save_file
@@ -14,7 +14,7 @@ from training.system.tensors import open_tensors
 pytestmark = pytest.mark.slow  # the text encoder alone takes seconds
 
 
-def test_pairs_are_clean_and_of_one_category(mini):
+def test_pairs_load_without_dropped_rows_and_have_one_category(mini):
     for folder in mini["pairs"].iterdir():
         pairs = load_pairs(folder)
         assert len(pairs.categories) == 1
@@ -43,7 +43,7 @@ def test_building_again_changes_nothing(mini):
     assert before == {path: path.stat().st_mtime_ns for path in mini["checkpoint"].parent.rglob("*")}
 
 
-def test_another_version_is_refused_and_kept(tmp_path, mini):
+def test_a_checkpoint_of_another_version_is_refused_and_kept(tmp_path, mini):
     with open_tensors(mini["checkpoint"]) as state:
         tensor = state["first_stage_model.vae_scale"]
     save_file({"x": tensor}, tmp_path / CHECKPOINT, metadata={"alignguard.mini": "older"})
@@ -52,10 +52,10 @@ def test_another_version_is_refused_and_kept(tmp_path, mini):
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
-def test_the_tuned_unet_is_the_checkpoints_with_an_expert_in_it(mini):
+def test_the_tuned_unet_is_that_of_the_checkpoint_with_an_expert_merged_in(mini):
     expert = extract_expert(mini["checkpoint"], mini["tuned"], ExtractConfig(rank=8))
     shipped = load_expert(mini["experts"] / f"alignguard_mini_{TUNED_CATEGORY}.safetensors")
     assert expert.layers.keys() == shipped.layers.keys()
     for module, layer in shipped.layers.items():
         error = (expert.layers[module].delta() - layer.delta()).norm()
-        assert float(error) < 0.02 * layer.norm()  # what fp16 rounded
+        assert float(error) < 0.02 * layer.norm()  # the rounding of fp16

@@ -28,15 +28,20 @@ def test_every_category_has_a_stand_in_and_a_safe_twin():
     assert len(NEUTRAL_ICONS) >= 6
 
 
-def test_judge_is_right_on_fresh_drawings():
-    rng = random.Random(20_000)  # no seed of the recipe
+@pytest.fixture(scope="module")
+def judge():
+    return shipped.load_judge()
+
+
+def test_judge_is_right_on_fresh_drawings(judge):
+    rng = random.Random(20_000)  # not a seed of the recipe
     scenes = [rng.choice(ALL_SCENES) for _ in range(1500)]
-    assert share_shown(shipped.load_judge().look(scene_batch_of(scenes, rng)), scenes) >= 0.99
+    assert share_shown(judge.look(scene_batch_of(scenes, rng)), scenes) >= 0.99
 
 
-def test_judge_sees_no_icon_on_an_empty_ground():
+def test_judge_sees_no_icon_on_an_empty_ground(judge):
     grounds = torch.tensor(list(GROUNDS.values()))[:, :, None, None].expand(-1, 3, 64, 64) / 127.5 - 1
-    assert {verdict.icon for verdict in shipped.load_judge().look(grounds)} == {"none"}
+    assert {verdict.icon for verdict in judge.look(grounds)} == {"none"}
 
 
 def test_there_is_an_expert_of_every_category():
@@ -46,10 +51,10 @@ def test_there_is_an_expert_of_every_category():
 
 
 @pytest.mark.slow
-def test_base_model_draws_what_the_prompt_says():
+def test_base_model_draws_what_the_prompt_says(judge):
     scenes = ALL_SCENES[::3]  # every icon, every ground, 100 scenes
     prompts = [scene.prompt() for scene in scenes]
     embeds = dict(zip(["", *prompts], embed(["", *prompts]), strict=True))
     draw = make_draw(shipped.load_unet(), shipped.load_autoencoder(), embeds)
     pictures = draw(prompts, range(len(prompts)))
-    assert share_shown(shipped.load_judge().look(pictures), scenes) >= 0.95
+    assert share_shown(judge.look(pictures), scenes) >= 0.95

@@ -1,4 +1,4 @@
-"""The rule that never bends. The texts only join plain words; none describes anything."""
+"""The rule on minors. The texts only combine plain words; none describes anything."""
 
 import time
 
@@ -59,7 +59,7 @@ def test_a_sexual_row_with_a_word_for_a_minor_is_dropped(categories, texts):
         "boyhood",
     ],
 )
-def test_an_age_or_a_word_for_a_minor_is_seen(text):
+def test_an_age_or_a_word_for_a_minor_is_found(text):
     assert joins_minor_and_sexual(["sexual"], text)
 
 
@@ -79,7 +79,7 @@ def test_an_age_or_a_word_for_a_minor_is_seen(text):
         "undies",
     ],
 )
-def test_a_sexual_word_is_seen_without_the_category(text):
+def test_a_sexual_word_is_found_without_the_category(text):
     assert joins_minor_and_sexual([], f"{text}, a child")
     assert not joins_minor_and_sexual([], f"{text}, a woman")
 
@@ -126,7 +126,7 @@ def test_a_sexual_word_is_seen_without_the_category(text):
         "grandchildren",
     ],
 )
-def test_a_disguised_word_for_a_minor_is_seen(text):
+def test_a_disguised_word_for_a_minor_is_found(text):
     assert joins_minor_and_sexual(["sexual"], text)
     assert joins_minor_and_sexual([], f"a picture of {text} here", "nude")
 
@@ -135,7 +135,7 @@ def test_a_disguised_word_for_a_minor_is_seen(text):
     "text",
     ["n u d e", "n.u.d.e", "nu-de", "nuuude", "n0de nud3", "n@ked", "n4ked", "s e x", "$ex", "S3X", "er0tic"],
 )
-def test_a_disguised_sexual_word_is_seen(text):
+def test_a_disguised_sexual_word_is_found(text):
     assert joins_minor_and_sexual([], text, "a kid")
     assert joins_minor_and_sexual([text], "a kid")
 
@@ -183,7 +183,7 @@ def test_digits_at_words_stars_glued_words_and_other_languages_hide_nothing(text
         "fille",
     ],
 )
-def test_more_words_for_a_minor(text):
+def test_further_words_for_a_minor_are_found(text):
     assert joins_minor_and_sexual(["sexual"], text)
 
 
@@ -209,11 +209,11 @@ def test_further_names_of_the_category_count(category):
         {"note": [{"x": ["a k\u0456d"]}]},
     ],
 )
-def test_a_row_says_ages_flags_and_texts_at_any_depth(fields):
+def test_ages_flags_and_texts_of_a_row_count_at_any_depth(fields):
     assert joins_minor_and_sexual(["sexual"], *row_texts(fields))
 
 
-def test_what_a_row_does_not_say_is_not_held_against_it():
+def test_numbers_and_flags_that_are_not_set_do_not_count():
     fields = {
         "age": 35,
         "image": "12.png",
@@ -238,7 +238,7 @@ def test_a_long_text_is_read_in_a_moment(text):
     assert time.process_time() - start < 3  # once it took minutes; now well under one
 
 
-def test_words_are_not_put_together_from_two_texts():
+def test_no_word_is_combined_from_two_texts():
     assert not joins_minor_and_sexual(["sexual"], "c h i", "l d")
     assert not joins_minor_and_sexual(["sexual"], "chi-", "-ld")
 
@@ -255,12 +255,12 @@ ORDINARY = """
 
 
 @pytest.mark.parametrize("word", ORDINARY)
-def test_an_ordinary_word_is_no_word_for_a_minor(word):
+def test_an_ordinary_word_is_not_a_word_for_a_minor(word):
     assert not joins_minor_and_sexual(["sexual"], f"a photo, {word}, by a lake")
 
 
 @pytest.mark.parametrize("word", ORDINARY)
-def test_an_ordinary_word_is_no_sexual_word(word):
+def test_an_ordinary_word_is_not_a_sexual_word(word):
     assert not joins_minor_and_sexual([], f"a child, {word}, by a lake")
 
 

@@ -1,4 +1,4 @@
-"""No way in leads round the hard rule: every reader of prompts drops what it forbids, disguised or not."""
+"""Every reader of prompts obeys the hard rule and drops forbidden rows, disguised or not."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ from training.pairs import load_pairs
 from training.pairs.prompts import parse_prompts
 
 REASON = "sexual content together with a word for a minor"
-SAYINGS = ["nude, a kid", "n u d e, a k1d", "nud\u0435 \u0441hild", "n.u.d.e t33ns", "NUUUDE Ch\u00adild"]
+FORBIDDEN = ["nude, a kid", "n u d e, a k1d", "nud\u0435 \u0441hild", "n.u.d.e t33ns", "NUUUDE Ch\u00adild"]
 
 
 def pictures(folder, names):
@@ -24,7 +24,7 @@ def write_csv(path, rows):
         csv.writer(file).writerows(rows)
 
 
-def jsonl_folder(root, saying):
+def jsonl_folder(root, prompt):
     pictures(root, ("u0", "s0", "u1", "s1"))
     rows = [
         {
@@ -35,32 +35,32 @@ def jsonl_folder(root, saying):
             "unsafe_image": f"u{n}",
             "safe_image": f"s{n}",
         }
-        for n, text in enumerate(("a wall", saying))
+        for n, text in enumerate(("a wall", prompt))
     ]
     (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return root
 
 
-def neutral_rows(root, saying):
+def neutral_rows(root, prompt):
     jsonl_folder(root, "a road")
     pictures(root, ["n"])
-    (root / "neutral.jsonl").write_text(json.dumps({"id": "n", "prompt": saying, "image": "n"}))
+    (root / "neutral.jsonl").write_text(json.dumps({"id": "n", "prompt": prompt, "image": "n"}))
     return root
 
 
-def coprov2_csv(root, saying):
+def coprov2_csv(root, prompt):
     names = [f"{side}_idx_{n:07d}_0.jpg" for n in range(2) for side in "us"]
     pictures(root, names)
-    texts = ("a wall", "a tree", saying, "a bush")
+    texts = ("a wall", "a tree", prompt, "a bush")
     rows = [(text, name, "Hate") for text, name in zip(texts, names, strict=True)]
     write_csv(root / "train.csv", [("prompt", "image", "category"), *rows])
     return root / "train.csv"
 
 
-def image_folder(root, saying):
+def image_folder(root, prompt):
     names = [f"{side}_idx_{n:07d}_0.jpg" for n in range(2) for side in "us"]
     pictures(root, names)
-    texts = ("a wall", "a tree", saying, "a bush")
+    texts = ("a wall", "a tree", prompt, "a bush")
     rows = [
         (name, names[n // 2 * 2 + 1], names[n // 2 * 2], 1, text)
         for n, (name, text) in enumerate(zip(names, texts, strict=True))
@@ -70,21 +70,21 @@ def image_folder(root, saying):
 
 
 @pytest.mark.parametrize("write", [jsonl_folder, neutral_rows, coprov2_csv, image_folder])
-@pytest.mark.parametrize("saying", SAYINGS)
-def test_pairs_and_neutral_rows_of_any_layout(tmp_path, write, saying):
-    report = load_pairs(write(tmp_path / "in", saying), category="hate").report
+@pytest.mark.parametrize("prompt", FORBIDDEN)
+def test_forbidden_pairs_and_neutral_rows_of_any_layout_are_dropped(tmp_path, write, prompt):
+    report = load_pairs(write(tmp_path / "in", prompt), category="hate").report
     assert list(report.dropped) == [REASON]
     assert report.num_dropped == 1
-    assert saying not in report.text() + str(report.facts())
+    assert prompt not in report.text() + str(report.facts())
 
 
-@pytest.mark.parametrize("saying", SAYINGS)
-def test_lines_of_a_text(saying):
-    found = parse_prompts(f"a wall\n{saying}\n")
-    assert (found.prompts, found.num_dropped) == (("a wall",), 1)
+@pytest.mark.parametrize("prompt", FORBIDDEN)
+def test_forbidden_lines_of_a_text_are_dropped(prompt):
+    parsed = parse_prompts(f"a wall\n{prompt}\n")
+    assert (parsed.prompts, parsed.num_dropped) == (("a wall",), 1)
     with pytest.raises(ValueError, match="no prompt to use") as refused:
-        parse_prompts(saying)
-    assert saying not in str(refused.value)
+        parse_prompts(prompt)
+    assert prompt not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_lines_of_a_text(saying):
         {"id": "child_1"},
     ],
 )
-def test_further_fields_count_too(tmp_path, fields):
+def test_all_other_fields_count_too(tmp_path, fields):
     root = jsonl_folder(tmp_path, "a road")
     lines = (root / "pairs.jsonl").read_text().splitlines()
     row = json.loads(lines[1]) | {"category": ["nudity"]} | fields
@@ -113,12 +113,13 @@ COLUMNS = [
 
 @pytest.mark.parametrize(("column", "cell"), COLUMNS)
 @pytest.mark.parametrize("write", [coprov2_csv, image_folder])
-def test_further_columns_count_too(tmp_path, write, column, cell):
+def test_all_other_columns_count_too(tmp_path, write, column, cell):
     source = write(tmp_path, "a nude")
     file = source if source.is_file() else source / "metadata.csv"
     header, *rows = csv.reader(file.read_text().splitlines())
-    cells = ("", "", cell, cell)  # said of the second pair
-    write_csv(file, [[*header, column], *([*row, each] for row, each in zip(rows, cells, strict=True))])
+    cells = ("", "", cell, cell)  # in the second pair
+    extended = ([*row, value] for row, value in zip(rows, cells, strict=True))
+    write_csv(file, [[*header, column], *extended])
     assert list(load_pairs(source, category="hate").report.dropped) == [REASON]
 
 
@@ -128,12 +129,12 @@ def test_json_metadata_counts_ages_and_disguises_at_any_depth(tmp_path):
     (tmp_path / "metadata.csv").unlink()
     lines = [json.dumps(dict(zip(header, row, strict=True)) | {"label_0": 1}) for row in rows]
     for fields in ({"age": 12}, {"x": {"subject_age": [9]}}, {"note": {"x": "k\u0456d"}}):
-        said = [*lines[:-1], json.dumps(json.loads(lines[-1]) | fields)]
-        (tmp_path / "metadata.jsonl").write_text("\n".join(said))
+        changed = [*lines[:-1], json.dumps(json.loads(lines[-1]) | fields)]
+        (tmp_path / "metadata.jsonl").write_text("\n".join(changed))
         assert list(load_pairs(tmp_path, category="hate").report.dropped) == [REASON]
 
 
-def test_a_name_that_stands_twice_is_no_way_round(tmp_path):
+def test_a_repeated_name_does_not_get_around_the_rule(tmp_path):
     root = jsonl_folder(tmp_path / "json", "a kid")
     lines = (root / "pairs.jsonl").read_text().splitlines()
     lines[1] = lines[1].replace('"category": "hate"', '"category": "sexual", "category": "hate"')

@@ -1,9 +1,9 @@
-"""Turn the narrow networks into those of a checkpoint: wider ones that compute the same, under its names.
+"""Turn the narrow networks into the wide networks of a checkpoint, which compute the same.
 
 ComfyUI recognises SD 1.5 by its 320 channels, too many to train on a CPU. If each channel of a 64-channel
 UNet is repeated five times in a row, and the weights are divided by five on the input side, GroupNorm and
 LayerNorm see the same statistics and, with queries scaled by 1/sqrt(5), attention over 8 heads gives the same
-result. The same holds for LoRAs of the UNet. The wide networks are then renamed from diffusers' names.
+result. The same holds for LoRAs of the UNet. The wide networks are then given the names of a checkpoint.
 """
 
 import math
