@@ -17,7 +17,7 @@ from .commands.progress import messages_on_stderr
 
 _PROGRAM = f"python -m {__package__}"
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
-_FAILED = (RuntimeError, OSError)  # checked after _BAD_INPUT, because the input causes those OSErrors
+_FAILED = (RuntimeError, OSError)  # checked after _BAD_INPUT, which takes the OSErrors of bad input
 
 
 def main(argv: Sequence[str] | None = None) -> int:

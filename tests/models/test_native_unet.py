@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 
 from training.models import FAMILIES, identify
 from training.models.native_unet import Layout, module_names, native_name, unet_config, unet_from_native
+from training.rules.categories import TEXT_WIDTHS
 
 SD15 = FAMILIES["sd15"]
 TINY = Layout(channels=(32, 64), attention=(True, True), layers=1, in_channels=4, out_channels=4)
@@ -190,6 +191,10 @@ def identifying_tensors(width, channels=4):
         "input_blocks.0.0.weight": torch.zeros(320, channels, 3, 3),
         "middle_block.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(8, width),
     }
+
+
+def test_every_family_has_the_text_width_that_is_listed_for_its_name():
+    assert {family.text_width: name for name, family in FAMILIES.items()} == TEXT_WIDTHS
 
 
 def test_the_family_is_read_off_the_text_width(tiny):

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..rules.categories import FAMILY_NAMES
 from .noise import NoiseSchedule
 
 
@@ -37,8 +38,7 @@ class Family:
     """Models of any size that share text encoders, latent space and UNet tensor names.
 
     Args:
-        name: key in `FAMILIES` and in the metadata of experts.
-        label: name shown to people.
+        name: key in `FAMILIES`, in `FAMILY_NAMES` and in the metadata of experts.
         text_encoders: encoders whose hidden states are concatenated in this order.
         latent_channels: number of channels of a latent.
         latent_scale: factor between the VAE's latents and those the UNet sees.
@@ -52,7 +52,6 @@ class Family:
     """
 
     name: str
-    label: str
     text_encoders: tuple[ClipKind, ...]
     latent_channels: int
     latent_scale: float
@@ -61,6 +60,11 @@ class Family:
     zero_terminal_snr: bool = False
     unet_config: Mapping[str, Any] = field(default_factory=dict)
     read_prediction: Callable[[Mapping[str, Tensor]], tuple[str, bool]] | None = None
+
+    @property
+    def label(self) -> str:
+        """Name shown to people."""
+        return FAMILY_NAMES[self.name]
 
     @property
     def text_width(self) -> int:

@@ -4,7 +4,6 @@ from .family import ClipKind, Family
 
 SD15 = Family(
     name="sd15",
-    label="SD 1.5",
     text_encoders=(ClipKind(768, ("cond_stage_model.transformer.",)),),
     latent_channels=4,
     latent_scale=0.18215,

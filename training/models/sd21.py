@@ -27,7 +27,6 @@ def _read_prediction(tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
 
 SD21 = Family(
     name="sd21",
-    label="SD 2.1",
     text_encoders=(ClipKind(1024, _PREFIXES, open_clip=True, spare_layer=True),),
     latent_channels=4,
     latent_scale=0.18215,

@@ -25,7 +25,6 @@ def _read_prediction(tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
 
 SDXL = Family(
     name="sdxl",
-    label="SDXL",
     text_encoders=(
         ClipKind(768, ("conditioner.embedders.0.transformer.",), penultimate=True),
         ClipKind(

@@ -39,7 +39,7 @@ def main() -> None:
 
 def _autoencoder(path: Path):
     if not path.exists():
-        with _bar("autoencoder") as report:
+        with _ProgressBar("autoencoder") as report:
             save_file(_fp16(train_autoencoder(SEED, report).state_dict()), path)
     model = build_autoencoder(AUTOENCODER_WIDTH)
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
@@ -49,7 +49,7 @@ def _autoencoder(path: Path):
 def _captions(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         prompts = [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
-        with _bar("captions") as report:
+        with _ProgressBar("captions") as report:
             embeds = embed(["", *prompts], on_progress=report).half()
         scenes = embeds[1:].unflatten(0, (len(ALL_SCENES), len(WORDINGS))).contiguous()
         save_file({"empty": embeds[:1].contiguous(), "scenes": scenes}, path)
@@ -59,7 +59,7 @@ def _captions(path: Path) -> dict[str, torch.Tensor]:
 def _unet(path: Path, autoencoder, captions: dict[str, torch.Tensor]):
     if not path.exists():
         latents = encode_scenes(autoencoder, SEED)
-        with _bar("unet") as report:
+        with _ProgressBar("unet") as report:
             unet = train_denoiser(latents, captions["scenes"], captions["empty"], SEED, report)
         save_file(_fp16(unet.state_dict()), path)
     return load_unet({name: tensor.float() for name, tensor in load_file(path).items()})
@@ -67,7 +67,7 @@ def _unet(path: Path, autoencoder, captions: dict[str, torch.Tensor]):
 
 def _judge(path: Path, autoencoder) -> Judge:
     if not path.exists():
-        with _bar("judge") as report:
+        with _ProgressBar("judge") as report:
             save_file(_fp16(train_judge(autoencoder, SEED, report).state_dict()), path)
     judge = load_judge(path)
     rng = random.Random(SEED + 1)
@@ -83,7 +83,7 @@ def _experts(path: Path, unet, autoencoder, judge: Judge, captions: dict[str, to
     embeds = {"": captions["empty"][0].float()}
     for scene, wordings in zip(ALL_SCENES, captions["scenes"].float(), strict=True):
         embeds |= {scene.prompt(**w): text for w, text in zip(WORDINGS, wordings, strict=True)}
-    with _bar("experts") as report:
+    with _ProgressBar("experts") as report:
         tensors, metadata = train_experts(unet, autoencoder, judge, embeds, report)
     save_file(_fp16(tensors), path, metadata)
 
@@ -92,7 +92,7 @@ def _fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.half().contiguous() for name, tensor in state.items()}
 
 
-class _bar:  # noqa: N801  # used as a function
+class _ProgressBar:
     """A progress bar with a running mean of the loss."""
 
     def __init__(self, name: str):
