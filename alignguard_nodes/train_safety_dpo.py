@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..training.pairs import SafetyPairs
     from ..training.pairs.training_data import TrainingData
     from ..training.trainer.result import TrainResult
+    from ..training.trainer.train_expert import Destination
 
 AUTO = "auto"
 
@@ -36,13 +37,6 @@ class _Widgets:
     bake_patches: bool = False
     filename_prefix: str = ""
     resume: bool = False
-
-
-class _Files(NamedTuple):
-    """Where a run writes: the new expert, and its run folder."""
-
-    out: Path
-    run_dir: Path
 
 
 class _Outcome(NamedTuple):
@@ -129,13 +123,21 @@ class TrainSafetyDPO(io.ComfyNode):
         config, choices = from_widgets({**widgets, **settings}, TrainConfig, _Widgets)
         family = host.check_trainable(model, bake_patches=choices.bake_patches)  # before encoding for minutes
         category = _category_of(pairs, category)
-        files = _files_of(choices.filename_prefix, category)
+        destination = _destination(choices, category)
         report_progress = host.progress(cls.hidden.unique_id)
         encoders = host.encoders(model, clip, vae, family)
         data = _encode(pairs, encoders, config, choices.resolution, report_progress)
         watch = TrainingWatch(report_progress)
-        outcome = _train(model, data, config, choices, category=category, files=files, watch=watch)
-        saved_as = files.out.with_name(outcome.expert.name)
+        outcome = _train(
+            model,
+            data,
+            config,
+            category=category,
+            destination=destination,
+            bake_patches=choices.bake_patches,
+            watch=watch,
+        )
+        saved_as = destination.out.with_name(outcome.expert.name)
         return _output(outcome, _report(outcome, pairs, saved_as, choices.preset))
 
 
@@ -193,12 +195,13 @@ def _category_of(pairs: SafetyPairs, category: str) -> str:
     return category
 
 
-def _files_of(prefix: str, category: str) -> _Files:
-    from ..training.trainer.train_expert import expert_name
+def _destination(choices: _Widgets, category: str) -> Destination:
+    from ..training.trainer.train_expert import Destination, expert_name
 
-    prefix = prefix or expert_name(category)
+    prefix = choices.filename_prefix or expert_name(category)
     root = host.output_folder()
-    return _Files(new_expert_path(root, prefix), host.private_folder("runs") / run_name(root, prefix))
+    run_dir = host.private_folder("runs") / run_name(root, prefix)
+    return Destination(new_expert_path(root, prefix), run_dir, choices.resume)
 
 
 def _encode(
@@ -221,30 +224,25 @@ def _train(
     model: Any,
     data: TrainingData,
     config: TrainConfig,
-    choices: _Widgets,
     *,
     category: str,
-    files: _Files,
+    destination: Destination,
+    bake_patches: bool,
     watch: TrainingWatch,
 ) -> _Outcome:
-    from ..training.trainer.train_expert import train_expert
+    from ..training.trainer.run import Callbacks
+    from ..training.trainer.train_expert import Subject, train_expert
 
-    lent = host.borrowed_unet(model, config.precision, bake_patches=choices.bake_patches)
+    lent = host.borrowed_unet(model, config.precision, bake_patches=bake_patches)
     with host.outside_inference_mode(), lent as base:
         expert, result = train_expert(
             base.unet,
             data,
             base.family.schedule(),
             config,
-            category=category,
-            family=base.family.name,
-            base_hash=base.weights_hash,
-            out=files.out,
-            run_dir=files.run_dir,
-            resume=choices.resume,
-            on_progress=watch,
-            on_plan=watch.planned,
-            check_cancel=host.check_cancel,
+            subject=Subject(category, base.family.name, base.weights_hash),
+            destination=destination,
+            callbacks=Callbacks(on_plan=watch.planned, on_progress=watch, check_cancel=host.check_cancel),
         )
         return _Outcome(expert, result, base.num_baked)
 

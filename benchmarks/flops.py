@@ -12,13 +12,14 @@ from full_size import (
     Size,
     fake_mode,
     fake_run,
-    gradients,
     paper_config,
 )
 from peers import fake_published
-from training.trainer import step
 from training.trainer.bank import Bank
-from training.trainer.memory import CountedOperations
+from training.trainer.batch import draw_batch
+from training.trainer.needs import CountedOperations
+from training.trainer.progress import Progress
+from training.trainer.step import accumulate_gradients
 
 DRAWS, EPOCHS = 8, 24  # 300 steps of 8 pairs, the defaults, are 24 epochs of 100 pairs
 
@@ -47,13 +48,13 @@ def count_ours(size: Size) -> tuple[float, float]:
     mode = fake_mode()
     run, banked = (fake_run(size, paper_config(bank=bank), mode) for bank in (0, DRAWS))
     with mode:
-        draw = step.draw_of(run, 0)
+        draw = draw_batch(run, 0)
         with CountedOperations() as count:
-            gradients(run)
-        # tensors without memory say neither which pair a draw is of, nor what is known of it
-        filled = mock.patch.multiple(Bank, unknown=lambda *_: [], keep=lambda *_: None)
-        with filled, mock.patch.object(step, "draw_of", return_value=draw), CountedOperations() as least:
-            gradients(banked)
+            accumulate_gradients(run, Progress(run), draw)
+        # tensors without memory have no numbers of pairs, so a bank cannot look up which of them it knows
+        filled = mock.patch.object(Bank, "unknown", return_value=[])
+        with filled, CountedOperations() as least:
+            accumulate_gradients(banked, Progress(banked), draw)
     return count.total / 1e12, least.total / 1e12
 
 

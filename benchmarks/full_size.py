@@ -20,8 +20,10 @@ from training.models import FAMILIES
 from training.models.conditioning import Conditioning
 from training.models.native_unet import Layout, unet_config
 from training.pairs.training_data import Bucket, TrainingData
-from training.trainer import step
+from training.trainer.batch import draw_batch
+from training.trainer.progress import Progress
 from training.trainer.run import Run
+from training.trainer.step import accumulate_gradients
 
 TOKENS = 77
 RANK = 4  # AlignGuard's
@@ -178,10 +180,9 @@ def fake_run(
     schedule = FAMILIES[size.family].schedule()
     with mode, mock.patch.object(adapter, "initial_a_hash", return_value=""):  # there are no bytes to hash
         data = make_data(size, config.batch_size)
-        return Run(without_memory(unet, dtype), data, schedule, resolved(config), None)
+        return Run.of(without_memory(unet, dtype), data, schedule, resolved(config))
 
 
 def gradients(run: Run) -> None:
-    """Take the run's next step up to the gradients; the update of the adapter needs numbers."""
-    with mock.patch.object(step, "_update"):
-        step.take_step(run)
+    """Take the first step of a run up to the gradients; the update of the adapter needs numbers."""
+    accumulate_gradients(run, Progress(run), draw_batch(run, 0))

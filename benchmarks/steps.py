@@ -26,7 +26,8 @@ from peers import AdapterOffStep, PublishedStep, make_text_encoders, make_vae
 from timing import compare, interleaved
 from training.experts import adapter
 from training.models import FAMILIES
-from training.trainer.run import ADAM_BETAS, Run
+from training.trainer.progress import ADAM_BETAS, Progress
+from training.trainer.run import Run
 from training.trainer.step import take_step
 
 PIXELS = 256  # at 512 a step takes a minute; at 128 reading the weights takes longer than using them
@@ -53,8 +54,9 @@ def _steps(size: Size) -> dict[str, Callable[[], None]]:
     reference = sharing_weights(unet, size)
     vae, text = make_vae(), make_text_encoders(size)
     adapter.attach_adapter(unet, rank=RANK, alpha=0, targets="attention", seed=0)
-    run = Run(unet, make_data(size, 1), schedule, paper_config(), None)
-    banked = Run(unet, make_data(size, 1), schedule, replace(paper_config(), bank=1), None)
+    run = Run.of(unet, make_data(size, 1), schedule, paper_config())
+    banked = Run.of(unet, make_data(size, 1), schedule, replace(paper_config(), bank=1))
+    progress, banked_progress = Progress(run), Progress(banked)
     published = PublishedStep(unet, reference, vae, text, schedule, size)
     adapter_off = AdapterOffStep(unet, unet, vae, text, schedule, size)
     pictures = torch.rand(2, 3, size.pixels, size.pixels) * 2 - 1
@@ -62,8 +64,8 @@ def _steps(size: Size) -> dict[str, Callable[[], None]]:
     return {
         "published": _with_update(published, unet, pictures, tokens),
         "diffusers": _with_update(adapter_off, unet, pictures, tokens),
-        "ours": lambda: take_step(run),
-        BANKED: lambda: take_step(banked),
+        "ours": lambda: take_step(run, progress),
+        BANKED: lambda: take_step(banked, banked_progress),
     }
 
 

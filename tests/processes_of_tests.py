@@ -1,4 +1,4 @@
-"""What tests run in processes of their own: a run to be killed, and one of several that train together."""
+"""Functions that tests run in other processes: a run to be killed, and one of several that train together."""
 
 import json
 import multiprocessing
@@ -20,42 +20,39 @@ from training.config import TrainConfig
 from training.models.noise import NoiseSchedule
 from training.system.processes import launched_processes
 from training.trainer.loop import train
-from training.trainer.train_expert import train_expert
+from training.trainer.run_folder import Storage
+from training.trainer.train_expert import Destination, Subject, train_expert
 
 HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 CONFIG = TrainConfig(steps=24, batch_size=2, rank=2, learning_rate=1e-2, seed=3, save_every=1, bank=2)
 
 
 def forking_context():
-    """Return a context whose processes are forked from one that has imported all this already."""
+    """Return a context whose processes are forked from a process that has already imported this module."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(HERE)}):  # its only way to learn of folders
+    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(HERE)}):  # the only way to tell it the folders
         forkserver.ensure_running()
     return context
 
 
 def train_in(folder, config=CONFIG):
-    """Train, or go on training, an expert in a folder; return the file."""
+    """Train an expert in a folder, or resume its training; return the file."""
     torch.set_num_threads(1)
     expert, _ = train_expert(
         tiny_unet(),
         tiny_data(),
         NoiseSchedule.scaled_linear(),
         config,
-        category="violence",
-        family="sd15",
-        base_hash="b" * 64,
-        out=folder / "x.safetensors",
-        run_dir=folder / "run",
-        resume=True,
+        subject=Subject("violence", "sd15", "b" * 64),
+        destination=Destination(folder / "x.safetensors", folder / "run", resume=True),
     )
     return folder / expert.name
 
 
 @contextmanager
 def launched_as(number, count, port):
-    """Be one of several processes, as torchrun would tell it."""
+    """Act as one of several processes that torchrun started."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(count)}
@@ -64,7 +61,7 @@ def launched_as(number, count, port):
 
 
 def wait_longer_than_the_group(number, count, port, timeout_s, folder):
-    """Let the first be busy for longer than a group of processes waits by itself, and leave what all said."""
+    """Keep the first process busy for longer than a group waits by default; write what all processes sent."""
     real, short = distributed.init_process_group, timedelta(seconds=timeout_s)
     with patch.object(distributed, "init_process_group", partial(real, timeout=short)):
         with launched_as(number, count, port) as processes:
@@ -73,29 +70,29 @@ def wait_longer_than_the_group(number, count, port, timeout_s, folder):
                     time.sleep(1.5 * timeout_s)
                     (folder / "filled").touch()
                 assert (folder / "filled").exists()
-            said = [processes.exchange(f"{turn} from {number}") for turn in range(3)]
-    (folder / f"{number}.json").write_text(json.dumps(said))
+            messages = [processes.exchange(f"{turn} from {number}") for turn in range(3)]
+    (folder / f"{number}.json").write_text(json.dumps(messages))
 
 
 def resume_in_own_folder(number, count, port, config, folder):
-    """Go on training as one of several processes, each with a disk of its own; leave why it is refused."""
+    """Resume training as one of several processes, each on its own disk; write why it is refused."""
     with launched_as(number, count, port) as processes:
-        own = {"run_dir": folder / str(number), "processes": processes}
+        storage, schedule = Storage(folder / str(number), resume=True), NoiseSchedule.scaled_linear()
         try:
-            train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), config, resume=True, **own)
+            train(tiny_unet(), tiny_data(), schedule, config, storage=storage, processes=processes)
         except ValueError as error:
             (folder / f"{number}.txt").write_text(str(error))
 
 
 def together(number, count, port, config, folder):
-    """Be one of the processes that train an expert together, and leave what it ended with."""
+    """Act as one of the processes that train an expert together, and write its result."""
     with launched_as(number, count, port) as processes:
         result = train(
             tiny_unet(),
             tiny_data(),
             NoiseSchedule.scaled_linear(),
             config,
-            run_dir=folder / "run",
+            storage=Storage(folder / "run"),
             processes=processes,
         )
     layers = {f"{name}.up": layer.up for name, layer in result.layers.items()}

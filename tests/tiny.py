@@ -1,4 +1,4 @@
-"""The smallest UNet that has SD 1.5's layer names, and data for it: for shapes and keys, not to draw."""
+"""The smallest UNet with the layer names of SD 1.5, and data for it: for shapes and keys, not to draw."""
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -40,14 +40,14 @@ def tiny_data(
     latents = torch.randn(2, num_pairs, 4, 8, 8, generator=generator)
     count = 2 * num_pairs + num_neutral
 
-    def told(rows: int) -> Conditioning:
+    def encoded(rows: int) -> Conditioning:
         text_embeds = torch.randn(rows, TOKENS, width, generator=generator)
         return Conditioning(text_embeds, torch.randn(rows, pooled, generator=generator) if pooled else None)
 
-    prompts, empty = told(count), told(1)
+    prompts, empty = encoded(count), encoded(1)
     tables = (*latents, torch.randn(num_neutral, 4, 8, 8, generator=generator))
-    if mirrored:  # other latents altogether: encoding is no symmetry
-        tables = (torch.cat([each, torch.randn(each.shape, generator=generator)]) for each in tables)
+    if mirrored:  # unrelated latents, because the encoding of a mirrored image is not the mirrored encoding
+        tables = (torch.cat([table, torch.randn(table.shape, generator=generator)]) for table in tables)
     return TrainingData(
         *tables,
         prompts=prompts,
@@ -62,7 +62,7 @@ def tiny_data(
 
 
 def random_layers(unet: UNet2DConditionModel, rank: int = 3, seed: int = 0) -> dict[str, LowRank]:
-    """Return a LoRA of all attention projections of a UNet, its update large enough to be seen."""
+    """Return a LoRA of all attention projections of a UNet, with an update large enough to be seen."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {
         name: module.weight.shape

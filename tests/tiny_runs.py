@@ -1,4 +1,4 @@
-"""Training runs on the tiny UNet, short enough for a test, and ways to break them off."""
+"""Training runs on the tiny UNet, short enough for a test, and ways to interrupt them."""
 
 import json
 import math
@@ -15,6 +15,8 @@ from training.pairs.encode import Encoders, encode_pairs
 from training.pairs.pair import PreferencePair
 from training.pairs.report import PairsReport
 from training.trainer.loop import train
+from training.trainer.run import Callbacks
+from training.trainer.run_folder import Storage
 
 SMALL = TrainConfig(
     steps=3,
@@ -23,19 +25,30 @@ SMALL = TrainConfig(
     learning_rate=1e-2,
     caption_dropout=0.5,
     seed=3,
-    beta=500.0,  # else it is measured first
-    lr_schedule="constant",  # a run can be prolonged then
+    beta=500.0,  # otherwise it is measured first
+    lr_schedule="constant",  # so that a run can be prolonged
 )
 SCHEDULE = NoiseSchedule.scaled_linear()
-SHARED_UNET = tiny_unet()  # every run gives it back as it was
+SHARED_UNET = tiny_unet()  # every run leaves it as it was
 
 
-class Cancel(Exception):  # noqa: N818 - the host's own name for it is no error either
-    """What a host raises from its progress callback."""
+class Cancel(Exception):  # noqa: N818 - the host's exception is not named Error either
+    """Raised from a callback, as a host does to cancel."""
 
 
 def run(config=SMALL, *, unet=SHARED_UNET, data=None, schedule=SCHEDULE, **options):
-    return train(unet, data or tiny_data(), schedule, config, **options)
+    """Train; beside the options of `train`, those of `Storage` and `Callbacks` may be named."""
+    stored = {name: options.pop(name) for name in ("run_dir", "resume") if name in options}
+    passed_on = {name: options.pop(name) for name in ("free_bytes", "processes") if name in options}
+    return train(
+        unet,
+        data or tiny_data(),
+        schedule,
+        config,
+        storage=Storage(**stored),
+        callbacks=Callbacks(**options),
+        **passed_on,
+    )
 
 
 def cancel_at(step):
@@ -59,7 +72,7 @@ def metrics_of(folder):
 
 
 def broken_after(step):
-    """Return data whose second read step is not finite: one pair is NaN from then on."""
+    """Return data whose winners become NaN after a step, and the `on_progress` that makes them so."""
     data = tiny_data(num_pairs=2)
 
     def report(done, total, loss):
@@ -70,7 +83,7 @@ def broken_after(step):
 
 
 def two_buckets(folder):
-    """Return the encoded data of four tall and two square pairs, all without neutral pictures."""
+    """Return the encoded data of four tall and two square pairs, without neutral images."""
     pairs = []
     for number in range(6):
         size = (32, 64) if number < 4 else (32, 32)

@@ -10,7 +10,7 @@ from full_size import CLIP_L, TOKENS, Size, fake_mode, make_unet, without_memory
 from peers import make_text_encoders, make_vae
 from training.experts import adapter
 from training.models.native_unet import Layout
-from training.trainer.memory import CountedOperations
+from training.trainer.needs import CountedOperations
 
 TINY = Size("sd15", Layout((32, 64), (True, False), 1, 4, 4), 64, ({**CLIP_L, "num_hidden_layers": 1},))
 

@@ -22,11 +22,11 @@ def alive(monkeypatch):
     earlier, found = models(), []
     known = set(map(id, earlier))
 
-    def watched(run):
+    def watched(run, progress):
         parts = set(run.unet.modules())
         new = [each for each in models() if id(each) not in known and list(each.parameters())]
         found.append([type(each).__name__ for each in new if each not in parts])
-        take_step(run)
+        take_step(run, progress)
 
     take_step = step.take_step
     monkeypatch.setattr("training.trainer.loop.take_step", watched)

@@ -14,7 +14,7 @@ from training.experts.expert import load_expert
 from training.models.base_model import load_base
 from training.pairs import load_pairs
 from training.pairs.encode import Encoders, encode_pairs
-from training.trainer.train_expert import train_expert
+from training.trainer.train_expert import Destination, Subject, train_expert
 
 pytestmark = pytest.mark.usefixtures("small_vocabulary")
 BRIEF = ["--steps", 2, "--batch-size", 2, "--rank", 2]
@@ -118,10 +118,8 @@ def test_the_command_trains_the_same_bytes_as_the_functions_on_a_model_that_was_
         data,
         loaded.schedule,
         TrainConfig(steps=2, batch_size=2, rank=2, precision="bf16"),
-        category="hate",
-        family=loaded.family.name,
-        base_hash=load_base(base).content_hash,
-        out=tmp_path / half[0].name,
+        subject=Subject("hate", loaded.family.name, load_base(base).content_hash),
+        destination=Destination(tmp_path / half[0].name),
     )
     assert (tmp_path / half[0].name).read_bytes() == half[0].read_bytes()
 

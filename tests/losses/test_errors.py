@@ -1,21 +1,20 @@
-"""Preference pairs are plain values."""
-
-import dataclasses
-from pathlib import Path
+"""The errors of preference pairs: split into the four that a loss reads."""
 
 import pytest
+import torch
 
-from training.losses.errors import PairErrors
-from training.pairs.pair import PreferencePair
-
-
-def test_a_pair_is_an_immutable_value():
-    pair = PreferencePair("1", ("hate",), "unsafe", "safe", Path("s.png"), Path("u.png"))
-    assert pair == dataclasses.replace(pair)
-    assert len({pair, dataclasses.replace(pair)}) == 1
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        pair.winner = Path("u.png")
+from training.losses.errors import pair_errors
 
 
-def test_pair_errors_unpack_in_the_order_the_losses_read():
-    assert PairErrors._fields == ("winner", "loser", "ref_winner", "ref_loser")
+def test_errors_are_split_into_winners_and_losers_of_policy_and_reference():
+    errors = pair_errors(torch.tensor([1.0, 2, 3, 4]), torch.tensor([5.0, 6, 7, 8]))
+    assert errors.winner.tolist() == [1, 2]
+    assert errors.loser.tolist() == [3, 4]
+    assert errors.ref_winner.tolist() == [5, 6]
+    assert errors.ref_loser.tolist() == [7, 8]
+
+
+@pytest.mark.parametrize(("num_errors", "num_ref_errors"), [(3, 3), (4, 2)])
+def test_unequal_numbers_of_errors_are_refused(num_errors, num_ref_errors):
+    with pytest.raises(ValueError, match=f"got {num_errors} and {num_ref_errors} errors"):
+        pair_errors(torch.zeros(num_errors), torch.zeros(num_ref_errors))

@@ -1,4 +1,4 @@
-"""The objectives: known values, signs, and a plain textbook implementation beside them."""
+"""The objectives: known values, signs, and a plain textbook implementation to compare with."""
 
 import math
 
@@ -98,7 +98,7 @@ def test_duos_beta_is_half_of_alignguards(beta):
 
 @pytest.mark.parametrize("beta", [0.0, -1.0])
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_beta_that_pulls_nowhere_is_refused(name, beta):
+def test_a_beta_of_zero_or_below_is_refused(name, beta):
     with pytest.raises(ValueError, match=f"beta must be positive, got {beta}"):
         LOSSES[name].loss(random_errors(), beta=beta)
 
@@ -114,16 +114,16 @@ def test_preservation_is_the_squared_distance_to_the_reference():
     assert preservation(prediction, prediction).item() == 0.0
 
 
-def test_the_paper_weighs_no_term_and_keeps_its_beta():
+def test_alignguard_has_no_extra_term_and_the_beta_of_the_paper():
     paper = resolved(TrainConfig(objective="alignguard"))
     assert (paper.beta, paper.prompts, paper.caption_dropout) == (5000, "pair", 0.2)
     assert paper.anchor_weight == paper.preserve_weight == paper.row_dropout == 0
     assert list(LOSSES)[:3] == ["alignguard", "anchored", "duo"]  # saved graphs rely on the order
 
 
-def test_each_objective_has_its_own_weights_until_they_are_set():
-    own = resolved(TrainConfig(objective="anchored"), lambda: 500.0)
-    assert (own.beta, own.anchor_weight, own.preserve_weight, own.row_dropout) == (500, 20, 100, 0.9)
+def test_an_objective_has_its_default_weights_until_they_are_set():
+    unset = resolved(TrainConfig(objective="anchored"), lambda: 500.0)
+    assert (unset.beta, unset.anchor_weight, unset.preserve_weight, unset.row_dropout) == (500, 20, 100, 0.9)
     off = resolved(TrainConfig(objective="anchored", beta=500.0, anchor_weight=0.0, preserve_weight=7.0))
     assert (off.anchor_weight, off.preserve_weight) == (0, 7)
     kept = resolved(TrainConfig(objective="alignguard", anchor_weight=3.0, preserve_weight=7.0))
@@ -153,8 +153,8 @@ def test_resolving_twice_changes_nothing(objective):
     assert resolved(once) == once
 
 
-def test_a_beta_to_be_measured_needs_pairs_to_measure_it_on():
-    with pytest.raises(ValueError, match="the beta of anchored is measured on pairs; give one"):
+def test_a_measured_beta_needs_pairs():
+    with pytest.raises(ValueError, match="the beta of anchored is measured on pairs, and there are none"):
         resolved(TrainConfig(objective="anchored"))
 
 
@@ -172,11 +172,11 @@ def test_an_unknown_objective_is_named_with_the_known_ones():
 
 
 def test_a_term_the_trainer_cannot_compute_is_refused():
-    with pytest.raises(ValueError, match=f"out of {', '.join(TERM_OPTIONS)}, got magic"):
+    with pytest.raises(ValueError, match=f"among {', '.join(TERM_OPTIONS)}, got magic"):
         Objective(alignguard_loss, 1.0, {"magic": 1.0}, "nowhere")
 
 
 def test_two_terms_behind_one_option_are_refused():
     terms = {"preservation": 1.0, "output_preservation": 1.0}
-    with pytest.raises(ValueError, match="each term needs an option of its own, got preservation, output_"):
+    with pytest.raises(ValueError, match="every term needs its own option, got preservation, output_"):
         Objective(alignguard_loss, 1.0, terms, "nowhere")

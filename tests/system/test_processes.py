@@ -19,6 +19,7 @@ from training.experts.expert import load_expert
 from training.models.noise import NoiseSchedule
 from training.system.processes import ALONE, Processes, launched_processes
 from training.trainer.loop import train
+from training.trainer.run_folder import Storage
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = dataclasses.replace(SMALL, batch_size=4, learning_rate=1e-3, steps=4, bank=1)
@@ -102,8 +103,9 @@ def test_processes_on_disks_of_their_own_are_refused_on_resume(tmp_path):
         assert "after step 2. Use a run folder on a disk that all processes see" in text
 
 
-def go(config=CONFIG, **options):
-    return train(tiny_unet(), tiny_data(), NoiseSchedule.scaled_linear(), config, **options)
+def go(config=CONFIG, *, processes=ALONE, **stored):
+    schedule, storage = NoiseSchedule.scaled_linear(), Storage(**stored)
+    return train(tiny_unet(), tiny_data(), schedule, config, storage=storage, processes=processes)
 
 
 def one_of_two(number, messages):
@@ -150,7 +152,7 @@ def test_processes_that_found_states_of_two_runs_at_one_step_are_refused(tmp_pat
 def test_all_processes_train_with_the_beta_that_the_first_measured(monkeypatch):
     messages, betas = [], []
     for number, beta in enumerate([400.0, 410.0]):
-        monkeypatch.setattr("training.trainer.loop.measured_beta", lambda run, beta=beta: beta)
+        monkeypatch.setattr("training.trainer.start.measured_beta", lambda run, beta=beta: beta)
         result = go(dataclasses.replace(CONFIG, beta=0.0, steps=1), processes=one_of_two(number, messages))
         betas.append((result.config.beta, result.config.anchor_weight))
     assert betas == [(400.0, 16.0)] * 2

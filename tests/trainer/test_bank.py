@@ -1,4 +1,4 @@
-"""The bank keeps what the base model makes of fixed draws: the same numbers, computed once."""
+"""The bank keeps the base model's errors on fixed draws: the same numbers, computed once."""
 
 import dataclasses
 import math
@@ -12,11 +12,12 @@ from tiny_runs import SCHEDULE, SMALL, Cancel, cancel_at, equal_layers, run
 from training.config import TrainConfig
 from training.experts import adapter
 from training.losses import LOSSES, resolved
-from training.trainer import state as checkpoint
-from training.trainer.bank import Bank, fixed_draws
-from training.trainer.batch import gather
-from training.trainer.run import Run, draw_of
-from training.trainer.step import refer, take_step
+from training.trainer.bank import Bank, ReferenceErrors
+from training.trainer.batch import draw_batch, fetch_batch
+from training.trainer.progress import Progress
+from training.trainer.run import Run
+from training.trainer.state import load_newest
+from training.trainer.step import run_reference, take_step
 from training.trainer.validation import Validation
 
 BANKED = dataclasses.replace(SMALL, bank=2, steps=9, batch_size=4, flip=0.5, row_dropout=0.0)
@@ -27,51 +28,32 @@ FORGETS = mock.patch.object(Bank, "keep")
 def prepared(config):
     unet = tiny_unet()
     adapter.attach_adapter(unet, rank=config.rank, alpha=0, targets="attention", seed=0)
-    return Run(unet, DATA, SCHEDULE, resolved(config), None)
-
-
-def drawn(pairs, numbers, **options):
-    own = {"seed": 1, "num_draws": 4, "latent_shape": (4, 8, 8), "num_timesteps": 1000}
-    own |= {"caption_dropout": 0.5, "flip": 0.5, **options}
-    return fixed_draws(torch.tensor(pairs), torch.tensor(numbers), **own)
-
-
-@pytest.mark.parametrize("num_timesteps", [1000, 750])
-def test_the_draws_of_a_pair_are_fixed_and_spread_over_all_timesteps(num_timesteps):
-    four = drawn([3] * 4, range(4), num_timesteps=num_timesteps)
-    assert sorted(four.timesteps * 4 // num_timesteps) == [0, 1, 2, 3]
-    again = drawn([5, 3], [0, 2], num_timesteps=num_timesteps)
-    for of_all, of_two in zip(four, again, strict=True):
-        assert torch.equal(of_all[2], of_two[1])
-    assert not torch.equal(four.noise[0], again.noise[0])
-
-
-def test_each_draw_is_uniform_over_the_timesteps_and_noise_is_standard_normal():
-    one = drawn(list(range(400)), [1] * 400)
-    parts = torch.bincount(one.timesteps // 250, minlength=4)
-    assert parts.min() > 70  # 100 expected, 9 its standard deviation
-    assert one.noise.mean().abs() < 0.02
-    assert one.noise.std().item() == pytest.approx(1, abs=0.02)
-    assert one.dropped.float().mean().item() == pytest.approx(0.5, abs=0.08)
-    assert one.flipped.float().mean().item() == pytest.approx(0.5, abs=0.1)
+    return Run.of(unet, DATA, SCHEDULE, resolved(config))
 
 
 def test_every_pair_meets_its_draws_in_turn():
-    run_of = prepared(BANKED)
+    state = prepared(BANKED)
     met = {pair: [] for pair in range(6)}
     for step in range(9):
-        draw = draw_of(run_of, step)
+        draw = draw_batch(state, step)
         for pair, row in zip(draw.pairs.tolist(), draw.bank_rows.tolist(), strict=True):
             assert row // 2 == pair
             met[pair].append(row % 2)
     assert set(map(tuple, met.values())) == {(0, 1, 0, 1, 0, 1)}
 
 
-def test_of_a_row_that_occurs_twice_the_first_is_kept_and_nothing_known_is_replaced():
+def test_the_errors_of_a_pair_stand_in_one_row_and_convert_back():
+    # rows of a batch: winners under the unsafe and the safe prompt, then losers, three pairs each
+    errors = ReferenceErrors.of_rows(torch.arange(12.0), num_prompts=2)
+    assert errors.by_pair.tolist() == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]
+    assert errors.in_rows().tolist() == list(range(12))
+
+
+def test_the_bank_keeps_the_first_errors_of_a_row_and_never_replaces_them():
     bank = Bank(3, 2, 1, torch.device("cpu"))
     bank.keep(torch.tensor([4, 1, 4]), torch.tensor([[1.0, 2], [3, 4], [5, 6]]))
     bank.keep(torch.tensor([1, 0]), torch.tensor([[7.0, 8], [9, 10]]))
-    assert bank.read(torch.tensor([4, 1, 0])).tolist() == [[1, 2], [3, 4], [9, 10]]
+    assert bank.read(torch.tensor([4, 1, 0])).by_pair.tolist() == [[1, 2], [3, 4], [9, 10]]
     assert bank.unknown(torch.tensor([0, 2, 4, 5])) == [1, 3]
     other = Bank(3, 2, 1, torch.device("cpu"))
     other.restore(bank.errors)
@@ -83,18 +65,19 @@ def test_of_a_row_that_occurs_twice_the_first_is_kept_and_nothing_known_is_repla
 
 
 @pytest.mark.parametrize("objective", LOSSES)
-def test_what_is_in_the_bank_equals_what_is_computed_anew(objective):
-    run_of = prepared(dataclasses.replace(BANKED, objective=objective))
+def test_errors_in_the_bank_equal_errors_that_are_computed_again(objective):
+    state = prepared(dataclasses.replace(BANKED, objective=objective))
+    progress = Progress(state)
     for _ in range(4):
-        take_step(run_of)
-    draw = draw_of(run_of, 8)
-    assert len(run_of.bank) == 12
-    assert run_of.bank.unknown(draw.bank_rows) == []
-    batch = gather(run_of, draw)
-    known = refer(run_of, draw, batch)
-    run_of.bank = Bank(6, 2, run_of.bank.errors.shape[1] // 2, torch.device("cpu"))
-    fresh = refer(run_of, draw, batch)
-    assert known.errors.min() > 0
+        take_step(state, progress)
+    draw = draw_batch(state, 8)
+    assert len(progress.bank) == 12
+    assert progress.bank.unknown(draw.bank_rows) == []
+    batch = fetch_batch(state, draw)
+    known = run_reference(state, progress.bank, draw, batch)
+    empty_bank = Bank(6, 2, progress.bank.errors.shape[1] // 2, torch.device("cpu"))
+    fresh = run_reference(state, empty_bank, draw, batch)
+    assert known.errors.by_pair.min() > 0
     torch.testing.assert_close(known.errors, fresh.errors, rtol=1e-5, atol=0)  # fp32, another batch
     torch.testing.assert_close(known.kept, fresh.kept, rtol=0, atol=1e-5)
 
@@ -121,7 +104,7 @@ def test_training_with_the_bank_gives_the_weights_of_the_same_draws_without_it(o
         ({"objective": "duo"}, [12, 12, 12, 4, 4]),
     ],
 )
-def test_the_base_model_runs_on_what_is_not_in_the_bank_only(options, rows):
+def test_the_base_model_runs_only_on_rows_that_are_not_in_the_bank(options, rows):
     unet, sizes = tiny_unet(), []
     unet.register_forward_pre_hook(lambda module, args: sizes.append((torch.is_grad_enabled(), len(args[0]))))
     run(dataclasses.replace(BANKED, steps=5, **options), unet=unet, data=DATA)
@@ -136,12 +119,12 @@ def test_the_base_model_runs_on_what_is_not_in_the_bank_only(options, rows):
     assert policy == 5
 
 
-def test_pairs_of_a_micro_batch_that_are_known_are_left_out_of_it():
+def test_the_base_model_runs_without_the_known_pairs_of_a_micro_batch():
     unet, sizes = tiny_unet(), []
     unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     config = dataclasses.replace(BANKED, objective="alignguard", bank=1, steps=2)
     run(config, unet=unet, data=DATA)
-    first, second = (draw_of(prepared(config), step).pairs.tolist() for step in range(2))
+    first, second = (draw_batch(prepared(config), step).pairs.tolist() for step in range(2))
     unknown = [pair for pair in second if pair not in first]  # one of them twice: the next epoch has begun
     assert len(set(unknown)) == 2 < len(second)
     assert sizes == [16, 16, 4 * len(unknown), 16]
@@ -154,24 +137,22 @@ def test_a_resumed_run_keeps_its_bank_and_ends_with_the_same_bytes(tmp_path):
     resumed = run(BANKED, data=DATA, run_dir=tmp_path / "broken", resume=True)
     assert equal_layers(resumed, unbroken)
     assert resumed.losses == unbroken.losses
-    one, other = (
-        checkpoint.load_newest(tmp_path / each / "state").tensors["bank"] for each in ("broken", "unbroken")
-    )
-    assert not one.isnan().any()
-    assert torch.equal(one, other)
+    banks = [load_newest(tmp_path / name / "state").tensors["bank"] for name in ("broken", "unbroken")]
+    assert not banks[0].isnan().any()
+    assert torch.equal(*banks)
 
 
 @pytest.mark.parametrize("stop", [math.nan, Cancel])
-def test_a_step_that_is_taken_back_leaves_nothing_in_the_bank(monkeypatch, tmp_path, stop):
+def test_a_step_that_is_undone_leaves_nothing_in_the_bank(monkeypatch, tmp_path, stop):
     # neutral rows run with the pairs that are unknown, and rounding shows how many those were
     config = dataclasses.replace(BANKED, objective="anchored", validation=0.34, validate_every=1, steps=5)
     unbroken = run(config, data=DATA)
-    measure, known = Validation.measure, {}
+    measure, num_known = Validation.measure, {}
 
-    def stopped(self):
-        known[self._run.step] = len(self._run.bank)
-        if self._run.step != 2:
-            return measure(self)
+    def stopped(validation):
+        num_known[validation.progress.step] = len(validation.progress.bank)
+        if validation.progress.step != 2:
+            return measure(validation)
         if stop is Cancel:
             raise Cancel
         return {"margin": math.nan}
@@ -180,15 +161,15 @@ def test_a_step_that_is_taken_back_leaves_nothing_in_the_bank(monkeypatch, tmp_p
         patch.setattr(Validation, "measure", stopped)
         with pytest.raises((Cancel, RuntimeError)):
             run(config, data=DATA, run_dir=tmp_path)
-    state = checkpoint.load_newest(tmp_path / "state")
+    state = load_newest(tmp_path / "state")
     assert state.step == 1
-    assert (~state.tensors["bank"].isnan()).all(dim=1).sum() == known[1]
+    assert (~state.tensors["bank"].isnan()).all(dim=1).sum() == num_known[1]
     resumed = run(config, data=DATA, run_dir=tmp_path, resume=True)
     assert equal_layers(resumed, unbroken)
     assert resumed.losses == unbroken.losses
 
 
-def test_the_bank_is_refused_where_errors_are_not_enough():
+def test_the_bank_is_refused_where_star_needs_predictions():
     data = dataclasses.replace(DATA, safety_gap=torch.tensor([0.4, math.nan, 1, 1, 1, 1]))
     with pytest.raises(ValueError, match="bank keeps errors, and pair_weighting star needs"):
         run(dataclasses.replace(BANKED, pair_weighting="star"), data=data)
@@ -197,5 +178,5 @@ def test_the_bank_is_refused_where_errors_are_not_enough():
 
 def test_without_a_bank_every_step_draws_anew():
     assert TrainConfig.bank == 0
-    draw = draw_of(prepared(dataclasses.replace(BANKED, bank=0)), 0)
+    draw = draw_batch(prepared(dataclasses.replace(BANKED, bank=0)), 0)
     assert draw.bank_rows.tolist() == [-1] * 4

@@ -1,11 +1,11 @@
-"""Which pairs a step sees: all of them, equally often, and the same ones for the same seed."""
+"""Random choices: all pairs are seen equally often, and the same seed gives the same draws."""
 
 from collections import Counter
 
 import pytest
 import torch
 
-from training.trainer.draws import bucket_of, shuffled
+from training.trainer.draws import DrawRules, bucket_of, fixed_draws, shuffled
 
 
 def turns(steps, batch_size, sizes, seed=0):
@@ -34,7 +34,7 @@ def test_every_pair_of_every_bucket_is_seen_equally_often(sizes):
     assert [seen[bucket] for bucket in range(len(sizes))] == [epochs * size // batch_size for size in sizes]
 
 
-def test_a_bucket_is_gone_through_in_order_and_without_gaps():
+def test_the_batches_of_a_bucket_are_numbered_without_gaps():
     for bucket in range(3):
         numbers = [turn for chosen, turn in turns(60, 4, [16, 8, 5]) if chosen == bucket]
         assert numbers == list(range(len(numbers)))
@@ -45,3 +45,28 @@ def test_the_buckets_of_an_epoch_are_mixed_and_repeatable():
     assert one == [bucket for bucket, _ in turns(40, 4, [40, 40])]
     assert one != [bucket for bucket, _ in turns(40, 4, [40, 40], seed=1)]
     assert 10 < sum(a != b for a, b in zip(one, one[1:], strict=False))
+
+
+def drawn(pairs, numbers, num_timesteps=1000):
+    rules = DrawRules(seed=1, num_timesteps=num_timesteps, caption_dropout=0.5, flip=0.5, num_fixed=4)
+    return fixed_draws(torch.tensor(pairs), torch.tensor(numbers), rules, latent_shape=(4, 8, 8))
+
+
+@pytest.mark.parametrize("num_timesteps", [1000, 750])
+def test_the_draws_of_a_pair_are_fixed_and_spread_over_all_timesteps(num_timesteps):
+    four = drawn([3] * 4, range(4), num_timesteps=num_timesteps)
+    assert sorted(four.timesteps * 4 // num_timesteps) == [0, 1, 2, 3]
+    again = drawn([5, 3], [0, 2], num_timesteps=num_timesteps)
+    for of_all, of_two in zip(four, again, strict=True):
+        assert torch.equal(of_all[2], of_two[1])
+    assert not torch.equal(four.noise[0], again.noise[0])
+
+
+def test_each_draw_is_uniform_over_the_timesteps_and_noise_is_standard_normal():
+    one = drawn(list(range(400)), [1] * 400)
+    parts = torch.bincount(one.timesteps // 250, minlength=4)
+    assert parts.min() > 70  # 100 expected, 9 its standard deviation
+    assert one.noise.mean().abs() < 0.02
+    assert one.noise.std().item() == pytest.approx(1, abs=0.02)
+    assert one.dropped.float().mean().item() == pytest.approx(0.5, abs=0.08)
+    assert one.flipped.float().mean().item() == pytest.approx(0.5, abs=0.1)

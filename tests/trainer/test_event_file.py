@@ -1,4 +1,4 @@
-"""TensorBoard's file: real where its package is installed, and not missed where it is not."""
+"""TensorBoard's file: written where its package is installed, and not needed where it is not."""
 
 import dataclasses
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tiny_runs import SMALL, Cancel, cancel_at, equal_layers, metrics_of, run
-from training.trainer.state import EVENTS
+from training.trainer.event_file import EVENTS
 
 CONFIG = dataclasses.replace(SMALL, objective="alignguard", validation=0.34, validate_every=2)
 
@@ -30,19 +30,19 @@ def read_events(monkeypatch):
 
 def test_every_figure_of_every_step_is_written_under_the_names_of_trl(tmp_path, read_events):
     run(CONFIG, run_dir=tmp_path)
-    found, lines = read_events(tmp_path), metrics_of(tmp_path)
+    events, lines = read_events(tmp_path), metrics_of(tmp_path)
     names = {
         "loss": "loss",
         "implicit_accuracy": "rewards/accuracies",
         "validation_distance": "eval_distance",
     }
-    for own, tag in names.items():
-        expected = {line["step"]: line[own] for line in lines if own in line}
-        assert found[tag] == pytest.approx(expected, rel=1e-6)
+    for name, tag in names.items():
+        expected = {line["step"]: line[name] for line in lines if name in line}
+        assert events[tag] == pytest.approx(expected, rel=1e-6)
     logits = {line["step"]: line["margin"] * CONFIG.beta / 2 for line in lines}
-    assert found["rewards/margins"] == pytest.approx(logits, rel=1e-6)
-    assert found["eval_rewards/margins"].keys() == {2, 3}
-    assert "step" not in found
+    assert events["rewards/margins"] == pytest.approx(logits, rel=1e-6)
+    assert events["eval_rewards/margins"].keys() == {2, 3}
+    assert "step" not in events
 
 
 def test_a_resumed_run_shows_each_step_once(tmp_path, read_events):
@@ -71,7 +71,7 @@ def test_a_full_disk_ends_the_file_and_not_the_training(tmp_path, read_events, m
 
 
 class Unfit:
-    """An import system in which TensorBoard meets a protobuf it was not made for."""
+    """An import system in which TensorBoard finds a protobuf version that it does not fit."""
 
     def find_spec(self, name, path=None, target=None):
         if name == "torch.utils.tensorboard":

@@ -1,4 +1,4 @@
-"""The time a run is expected to take: counted rows times seconds of some; timing them leaves no trace."""
+"""The expected time of a run: its rows times the time of one; timing rows leaves no trace in the result."""
 
 import dataclasses
 import itertools
@@ -12,12 +12,15 @@ from training.experts import adapter
 from training.losses import resolved
 from training.pairs.training_data import Bucket
 from training.system.processes import Processes
-from training.trainer import plan as expected_time
-from training.trainer.memory import CountedOperations, needs_of
-from training.trainer.plan import plan_run, with_expected_time
+from training.trainer import expected_time
+from training.trainer.expected_time import rows_to_do, with_expected_time
+from training.trainer.held_out import held_out
+from training.trainer.needs import CountedOperations
+from training.trainer.plan import plan_run
+from training.trainer.progress import Progress
 from training.trainer.run import Run
 from training.trainer.step import take_step
-from training.trainer.validation import Validation, held_out
+from training.trainer.validation import Validation
 
 PLENTY = 2**40
 LONG = dataclasses.replace(SMALL, steps=200, batch_size=4, row_dropout=0.0)
@@ -26,7 +29,8 @@ LONG = dataclasses.replace(SMALL, steps=200, batch_size=4, row_dropout=0.0)
 def prepared(config=LONG, data=None, **options):
     unet = tiny_unet()
     adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
-    return Run(unet, data or tiny_data(), SCHEDULE, resolved(config), None, **options)
+    state = Run.of(unet, data or tiny_data(), SCHEDULE, resolved(config), **options)
+    return state, Progress(state)
 
 
 def large_data(side=32):
@@ -38,14 +42,14 @@ def large_data(side=32):
     return dataclasses.replace(data, **tables, buckets=(Bucket(shape, torch.arange(2), torch.arange(3)),))
 
 
-def run_rows(run_of, step):
+def run_rows(unet, step):
     """Return how many rows a function runs, (with a backward pass, without one)."""
     counts = {True: 0, False: 0}
 
     def count(module, args):
         counts[torch.is_grad_enabled()] += len(args[0])
 
-    handle = run_of.unet.register_forward_pre_hook(count)
+    handle = unet.register_forward_pre_hook(count)
     step()
     handle.remove()
     return counts[True], counts[False]
@@ -57,58 +61,57 @@ def run_rows(run_of, step):
     ids=str,
 )
 def test_the_rows_counted_are_those_that_a_run_has(options):
-    state = prepared(dataclasses.replace(LONG, steps=6, **options))
-    expected = expected_time._rows_to_do(state, 0)
+    state, progress = prepared(dataclasses.replace(LONG, steps=6, **options))
+    expected = rows_to_do(state, progress, 0)
 
     def all_steps():
         for _ in range(6):
-            take_step(state)
+            take_step(state, progress)
 
-    assert run_rows(state, all_steps) == expected
-    assert expected_time._rows_to_do(state, 0) == (0, 0)
+    assert run_rows(state.unet, all_steps) == expected
+    assert rows_to_do(state, progress, 0) == (0, 0)
 
 
 def test_measurements_on_held_out_pairs_are_counted():
     config = dataclasses.replace(LONG, steps=5, validation=0.34, validate_every=2)
     data, held = held_out(tiny_data(), 0.34, seed=3)
-    state = prepared(config, data)
-    (policy, alone), without = expected_time._rows_to_do(state, 2), expected_time._rows_to_do(state, 0)
-    assert policy == without[0]
-    validation = Validation(state, held)
+    state, progress = prepared(config, data)
+    measured, unmeasured = rows_to_do(state, progress, 2), rows_to_do(state, progress, 0)
+    assert measured.with_backward == unmeasured.with_backward
+    validation = Validation(state, progress, held)
 
     def all_measurements():
         for _ in range(3):  # after steps 2, 4 and 5
             validation.measure()
 
-    assert alone - without[1] == run_rows(state, all_measurements)[1]
+    added = measured.without_backward - unmeasured.without_backward
+    assert added == run_rows(state.unet, all_measurements)[1]
 
 
 def test_each_process_counts_its_share():
-    alone, of_two = prepared(), prepared(processes=Processes(2, 1))
-    assert expected_time._rows_to_do(of_two, 0) == tuple(
-        count / 2 for count in expected_time._rows_to_do(alone, 0)
-    )
+    alone = rows_to_do(*prepared(), 0)
+    assert rows_to_do(*prepared(processes=Processes(2, 1)), 0) == tuple(count / 2 for count in alone)
 
 
 def test_the_seconds_of_some_rows_stand_for_all_of_the_run(monkeypatch):
-    state = prepared()
+    state, progress = prepared()
     ticks = itertools.count(0.0, 0.05)  # a pass takes 0.05 s, whatever it runs
     monkeypatch.setattr(expected_time.time, "perf_counter", lambda: next(ticks))
-    plan = with_expected_time(state, plan_run(state, PLENTY), ())
+    plan = with_expected_time(plan_run(state, PLENTY), state, progress, ())
     # 200 steps of 20 rows: at most 40 are run for this, and 20 are in memory at once
     assert plan.timed == "20 rows took 0.1 s"
     assert plan.expected_s == pytest.approx(200 * (20 + 20) / 20 * 0.05)
 
 
 def test_what_is_slow_is_timed_on_a_crop_and_counts_by_its_operations(monkeypatch):
-    state = prepared(data=large_data())
+    state, progress = prepared(data=large_data())
     ticks = itertools.count(0.0, 0.3)
     monkeypatch.setattr(expected_time.time, "perf_counter", lambda: next(ticks))
     sizes = []
     state.unet.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape)))
     plan = plan_run(state, PLENTY)
     del sizes[:]
-    plan = with_expected_time(state, plan, ())
+    plan = with_expected_time(plan, state, progress, ())
     assert sizes == [(1, 4, 8, 8)] * 2  # at 0.6 s, the next size is likely to take 2.4 s
     assert plan.timed == "one row at 1/4 of the size took 0.6 s"
     whole, part = plan.pair_operations / 5, operations_of_a_row(state, 8)
@@ -121,25 +124,6 @@ def operations_of_a_row(state, side):
     with CountedOperations() as counted:
         state.unet(*inputs[:2], encoder_hidden_states=inputs[2]).sample.square().mean().backward()
     return counted.total
-
-
-def test_operations_are_those_of_the_formulas():
-    def compute(fake):
-        x, weight = fake(torch.ones(3, 5)), fake(torch.ones(5, 7))
-        x @ weight
-        torch.nn.functional.conv2d(fake(torch.ones(1, 2, 4, 4)), fake(torch.ones(6, 2, 3, 3)), padding=1)
-
-    assert needs_of(compute).operations == 2 * 3 * 5 * 7 + 2 * 6 * 2 * 9 * 16
-
-
-def test_operations_of_attention_are_counted_on_the_cpu_too():
-    heads = torch.ones(1, 2, 16, 8, requires_grad=True)
-    with CountedOperations() as forward:
-        out = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
-    assert forward.total == 2 * (2 * 2 * 16 * 16 * 8)
-    with CountedOperations() as backward:
-        out.sum().backward()
-    assert backward.total == 2.5 * forward.total
 
 
 def test_timing_leaves_no_trace_in_the_result(tmp_path):
@@ -156,14 +140,14 @@ def test_timing_leaves_no_trace_in_the_result(tmp_path):
 
 
 def test_a_run_that_is_over_before_long_is_not_timed():
-    state = prepared(dataclasses.replace(LONG, steps=3))
+    state, progress = prepared(dataclasses.replace(LONG, steps=3))
     plan = plan_run(state, PLENTY)
-    assert with_expected_time(state, plan, ()) == plan
+    assert with_expected_time(plan, state, progress, ()) == plan
     assert "time not measured" in plan.text()
 
 
-def test_the_plan_is_told_before_the_first_step():
-    told = []
-    run(SMALL, free_bytes=PLENTY, on_plan=told.append, on_progress=lambda step, *_: told.append(step))
-    assert told[0].micro_batch == 2
-    assert told[1:] == [1, 2, 3]
+def test_the_plan_is_reported_before_the_first_step():
+    reports = []
+    run(SMALL, free_bytes=PLENTY, on_plan=reports.append, on_progress=lambda step, *_: reports.append(step))
+    assert reports[0].micro_batch == 2
+    assert reports[1:] == [1, 2, 3]

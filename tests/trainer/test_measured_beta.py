@@ -1,4 +1,4 @@
-"""Beta measured on the pairs: what it opens, what it follows, and what it refuses."""
+"""Beta measured on the pairs: where it opens the sigmoid, what it depends on, and which pairs it refuses."""
 
 import dataclasses
 
@@ -21,15 +21,16 @@ def beta_of(data, schedule=SCHEDULE, micro_batch=8, unet=None):
     unet = unet or tiny_unet()
     adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
     try:
-        return measured_beta(Run(unet, data, schedule, CONFIG, None, micro_batch=micro_batch))
+        run = Run.of(unet, data, schedule, CONFIG)
+        return measured_beta(dataclasses.replace(run, micro_batch=micro_batch))
     finally:
         adapter.detach_adapter(unet)
 
 
-def test_it_opens_the_sigmoid_to_a_logit_of_two_and_a_half_in_the_noisiest_fifth():
+def test_beta_opens_the_sigmoid_to_a_logit_of_two_and_a_half_in_the_noisiest_fifth():
     data, unet = tiny_data(num_pairs=4), tiny_unet()
     gaps = []
-    generator = torch.Generator().manual_seed(7)  # other noise and timesteps than those it draws itself
+    generator = torch.Generator().manual_seed(7)  # other noise and timesteps than `measured_beta` draws
     for _ in range(40):
         timesteps = torch.randint(800, 1000, (4,), generator=generator)
         noise = torch.randn(4, 4, 8, 8, generator=generator)
@@ -44,7 +45,7 @@ def test_it_opens_the_sigmoid_to_a_logit_of_two_and_a_half_in_the_noisiest_fifth
     assert logit == pytest.approx(2.5, rel=0.25)  # 64 and 160 draws of a heavy-tailed difference
 
 
-def test_it_does_not_depend_on_how_many_pairs_are_in_memory_at_once():
+def test_beta_does_not_depend_on_the_micro_batch():
     data = tiny_data()
     assert beta_of(data) == beta_of(data, micro_batch=3)
 
@@ -56,7 +57,7 @@ def test_models_with_larger_errors_get_a_smaller_beta():
     assert beta_of(louder) < beta_of(data)
 
 
-def test_two_digits_are_kept_so_that_rounding_makes_no_other_run():
+def test_beta_is_rounded_to_two_digits():
     beta = beta_of(tiny_data())
     assert beta == float(f"{beta:.1e}")
 
@@ -66,7 +67,7 @@ def test_v_prediction_is_measured_on_its_own_errors():
     assert beta_of(data) != beta_of(data, NoiseSchedule.scaled_linear("v_prediction"))
 
 
-def test_pairs_that_are_the_same_to_the_model_are_refused():
+def test_pairs_with_equal_images_are_refused():
     data = tiny_data()
     with pytest.raises(ValueError, match="are the same to this model"):
         beta_of(dataclasses.replace(data, loser=data.winner))

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the choice of blocks, and that no result depends on it."""
+"""Gradient checkpointing: which blocks a mode chooses, and that no result depends on the mode."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ def checkpointed(unet):
     return {name for name, module in unet.named_modules() if getattr(module, "gradient_checkpointing", False)}
 
 
-def test_selective_takes_the_finest_level_with_attention_and_those_above_it():
+def test_selective_chooses_the_levels_down_to_the_first_with_attention():
     unet = tiny_unet()
     set_checkpointing(unet, "selective")
     assert {name.split(".attentions")[0] for name in checkpointed(unet)} == {"down_blocks.0", "up_blocks.1"}
@@ -31,7 +31,7 @@ def test_selective_takes_the_finest_level_with_attention_and_those_above_it():
     assert blocks == {"down_blocks.0", "down_blocks.1", "up_blocks.1", "up_blocks.2"}
 
 
-def test_none_takes_no_block_and_full_all():
+def test_none_chooses_no_block_and_full_chooses_all():
     unet = tiny_unet()
     set_checkpointing(unet, "full")
     full = checkpointed(unet)
@@ -44,7 +44,7 @@ def test_none_takes_no_block_and_full_all():
 
 @pytest.mark.parametrize("mode", MODES[1:])
 def test_a_run_is_the_same_bit_for_bit_under_every_mode(mode):
-    # row dropout is on: a block that is run again must drop the same rows
+    # with row dropout, because a recomputed block must drop the same rows
     config = dataclasses.replace(SMALL, steps=2, precision="bf16", row_dropout=0.5)
     unet = tiny_unet()
     plain = run(dataclasses.replace(config, checkpointing="none"), unet=unet)

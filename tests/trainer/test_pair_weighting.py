@@ -1,4 +1,4 @@
-"""How much a pair may teach: hand-computed weights, and what each choice does to the data."""
+"""How much a pair counts: hand-computed weights, and what each choice does to the data."""
 
 import math
 from dataclasses import replace
@@ -22,37 +22,37 @@ def test_weights_rise_with_the_gap_up_to_one_half():
     assert weights_of(GAPS).tolist() == pytest.approx([1.0, 1.0, 0.6, 0.4, 0.0, 0.0])
 
 
-def test_a_pair_nobody_judged_counts_whole():
+def test_a_pair_without_scores_has_weight_one():
     assert weights_of(torch.tensor([math.nan, -1.0])).tolist() == [1.0, 0.0]
 
 
-def test_none_leaves_everything_as_it_is_judged_or_not():
-    for given in (data(), data(None), data(torch.full((6,), math.nan))):
-        same, weights = weighed(given, "none")
-        assert same is given
+def test_none_changes_nothing_with_or_without_scores():
+    for pairs in (data(), data(None), data(torch.full((6,), math.nan))):
+        same, weights = weighed(pairs, "none")
+        assert same is pairs
         assert weights.tolist() == [1.0] * 6
 
 
 def test_star_keeps_all_pairs_and_weighs_them():
-    given = data()
-    same, weights = weighed(given, "star")
-    assert same is given
+    pairs = data()
+    same, weights = weighed(pairs, "star")
+    assert same is pairs
     assert torch.equal(weights, weights_of(GAPS))
 
 
 def test_filter_draws_no_pair_below_half_a_weight():
-    given = data()
-    left, weights = weighed(given, "filter")
+    pairs = data()
+    filtered, weights = weighed(pairs, "filter")
     assert weights.tolist() == [1.0] * 6
-    (bucket,) = left.buckets
+    (bucket,) = filtered.buckets
     assert bucket.pairs.tolist() == [0, 1, 2]
-    assert bucket.neutral.tolist() == given.buckets[0].neutral.tolist()
+    assert bucket.neutral.tolist() == pairs.buckets[0].neutral.tolist()
 
 
-def test_filter_draws_no_pair_that_is_wrong_at_the_judges_threshold_however_large_its_gap():
+def test_filter_draws_no_pair_that_is_wrong_at_the_judges_threshold():
     wrong = torch.tensor([False, True, False, False, False, False])
-    left, _ = weighed(replace(data(), judged_wrong=wrong), "filter")
-    assert left.buckets[0].pairs.tolist() == [0, 2]
+    filtered, _ = weighed(replace(data(), judged_wrong=wrong), "filter")
+    assert filtered.buckets[0].pairs.tolist() == [0, 2]
     _, weights = weighed(replace(data(), judged_wrong=wrong), "star")
     assert torch.equal(weights, weights_of(GAPS))
     with pytest.raises(ValueError, match="leaves no pair"):
@@ -63,16 +63,16 @@ def test_filter_draws_no_pair_that_is_wrong_at_the_judges_threshold_however_larg
     ("loser", "winner", "right"),
     [(True, True, True), (False, True, False), (True, False, False), (True, None, None), (1, 1, None)],
 )
-def test_what_judges_said_at_their_thresholds_is_read_or_nobody_says(loser, winner, right):
+def test_verdicts_at_the_judges_thresholds_are_read_or_none(loser, winner, right):
     assert read_judged_right({"scores": {"loser_is_unsafe": loser, "winner_is_safe": winner}}) is right
     assert read_judged_right({"scores": 0.3}) is read_judged_right({}) is None
 
 
-def test_a_bucket_without_a_pair_left_is_gone():
+def test_a_bucket_without_pairs_is_removed():
     shape, pairs, neutral = data().buckets[0]
     parts = tuple(Bucket(shape, part, neutral) for part in (pairs[:2], pairs[3:]))
-    left, _ = weighed(replace(data(), buckets=parts), "filter")
-    assert [bucket.pairs.tolist() for bucket in left.buckets] == [[0, 1]]
+    filtered, _ = weighed(replace(data(), buckets=parts), "filter")
+    assert [bucket.pairs.tolist() for bucket in filtered.buckets] == [[0, 1]]
 
 
 def test_weighing_without_scores_or_without_a_pair_left_is_refused():
@@ -99,5 +99,5 @@ def test_weighing_without_scores_or_without_a_pair_left_is_refused():
         (None, None),
     ],
 )
-def test_scores_of_a_manifest_are_read_or_count_as_not_judged(scores, gap):
+def test_scores_of_a_manifest_give_a_gap_or_none(scores, gap):
     assert read_safety_gap({"scores": scores}) == (gap if gap is None else pytest.approx(gap))

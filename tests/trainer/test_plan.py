@@ -1,4 +1,4 @@
-"""What fits into memory is found before the first step, and no result depends on what was chosen."""
+"""The plan finds before the first step what fits into memory, and no result depends on it."""
 
 import dataclasses
 
@@ -9,96 +9,66 @@ from tiny import tiny_data, tiny_unet
 from tiny_runs import SCHEDULE, SMALL, equal_layers, run
 from training.experts import adapter
 from training.losses import resolved
-from training.trainer import plan as preflight
-from training.trainer.memory import free_bytes, needs_of, readable, set_checkpointing
-from training.trainer.plan import USABLE, pair_needs, plan_run
+from training.trainer.batch import draw_batch, fetch_batch, predict_batch
+from training.trainer.memory import free_bytes, readable, set_checkpointing
+from training.trainer.plan import USABLE, Plan, pair_needs, place_unet, plan_run
 from training.trainer.run import Run
 
 CONFIG = resolved(dataclasses.replace(SMALL, batch_size=4, steps=2, beta=500.0))
 PLENTY = 2**40
 
 
-@pytest.fixture
-def prepared():
+def new_run():
     unet = tiny_unet()
     adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
-    return Run(unet, tiny_data(), SCHEDULE, CONFIG, None)
+    return Run.of(unet, tiny_data(), SCHEDULE, CONFIG)
 
 
-def bytes_of_one_pair(run):
-    """Return {mode: bytes}; `fixed` is what does not grow with the pairs."""
-    found = {}
+@pytest.fixture
+def prepared():
+    return new_run()
+
+
+@pytest.fixture(scope="module")
+def pair_bytes():
+    """Return the bytes of one pair by mode, and the bytes that do not grow with the pairs."""
+    state, needed = new_run(), {}
     for mode in ("none", "selective", "full"):
-        set_checkpointing(run.unet, mode)
-        found[mode] = pair_needs(run).peak_bytes
-    plan = plan_run(run, PLENTY)
-    fixed = plan.peak_bytes - plan.weights_bytes - 4 * found["none"]
-    return found, fixed
+        set_checkpointing(state.unet, mode)
+        needed[mode] = pair_needs(state).peak_bytes
+    plan = plan_run(state, PLENTY)
+    return needed, plan.peak_bytes - plan.weights_bytes - 4 * needed["none"]
 
 
-def test_the_peak_is_the_most_that_is_alive_at_one_time():
-    weight = torch.nn.Parameter(torch.ones(1000))
-
-    def compute(fake):
-        x = fake(torch.ones(1000))
-        y = x * weight  # 4000 bytes
-        z = y + 1  # 4000 more
-        del y
-        z.exp_()  # in place: none
-        z[:10].sum()  # a view, and 4 bytes
-
-    assert needs_of(compute).peak_bytes == 8000
-    assert weight.grad is None
-
-
-def test_a_saved_activation_counts_until_the_backward_pass_has_used_it():
-    weight = torch.nn.Parameter(torch.ones(1000))
-
-    def compute(fake):
-        y = fake(torch.ones(1000)) * weight
-        z = y.exp().sum()  # exp keeps its result
-        del y
-        torch.autograd.grad(z, [weight])
-
-    # after `del`: exp's result and the sum; the backward pass adds a gradient or two of the same size
-    assert 8000 < needs_of(compute).peak_bytes <= 16_100
-
-
-def test_the_computed_bytes_are_those_that_the_graph_really_keeps(prepared):
-    kept = {}
+def test_the_computed_bytes_are_those_that_the_graph_saves(prepared):
+    saved = {}
 
     def keep(tensor):
         if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            saved[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
         return tensor
 
-    from training.trainer.batch import gather
-    from training.trainer.run import draw_of
-    from training.trainer.step import predict_batch
-
-    batch = gather(prepared, draw_of(prepared, 0).split(4)[0])
+    batch = fetch_batch(prepared, draw_batch(prepared, 0).split(4)[0])
     weights = {weight.untyped_storage()._cdata for weight in prepared.unet.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         prediction = predict_batch(prepared, batch)
-    really = sum(size for key, size in kept.items() if key not in weights)
+    saved_bytes = sum(size for key, size in saved.items() if key not in weights)
     prediction.sum().backward()
-    # the peak comes early in the backward pass: the kept bytes, and a few tensors of one block
-    assert really < pair_needs(prepared).peak_bytes < 1.3 * really
+    # the peak is early in the backward pass: the saved bytes, and a few tensors of one block
+    assert saved_bytes < pair_needs(prepared).peak_bytes < 1.3 * saved_bytes
 
 
-def test_bytes_grow_with_the_rows_and_fall_with_checkpointing(prepared):
-    needed, _ = bytes_of_one_pair(prepared)
+def test_bytes_grow_with_the_rows_and_fall_with_checkpointing(prepared, pair_bytes):
+    needed, _ = pair_bytes
     assert needed["full"] < needed["selective"] < needed["none"]
-    one_prompt = Run(
-        prepared.unet, prepared.data, SCHEDULE, dataclasses.replace(CONFIG, safe_prompt_weight=0.0), None
-    )
+    one_prompt = dataclasses.replace(prepared, config=dataclasses.replace(CONFIG, safe_prompt_weight=0.0))
     set_checkpointing(prepared.unet, "none")
     # 3 rows of 5, the neutral one among them, and a little that does not grow with the rows
     assert 0.6 <= pair_needs(one_prompt).peak_bytes / needed["none"] < 0.66
 
 
-def test_the_first_mode_that_fits_is_taken_with_as_many_pairs_as_fit(prepared):
-    needed, fixed = bytes_of_one_pair(prepared)
+def test_the_plan_takes_the_first_mode_that_fits_and_as_many_pairs_as_fit(prepared, pair_bytes):
+    needed, fixed = pair_bytes
 
     def plan(mode, pairs):
         return plan_run(prepared, int((fixed + pairs * needed[mode]) / USABLE) + 1)
@@ -106,16 +76,14 @@ def test_the_first_mode_that_fits_is_taken_with_as_many_pairs_as_fit(prepared):
     assert plan_run(prepared, PLENTY)[:2] == (4, "none")
     assert plan("none", 2.5)[:2] == (2, "none")
     assert plan("none", 1)[:2] == (1, "none")
-    prepared.micro_batch = 4
     assert plan("selective", 1)[:2] == (1, "selective")
-    prepared.micro_batch = 4
     chosen = plan("full", 1)
     assert chosen[:2] == (1, "full")
     assert chosen.peak_bytes - chosen.weights_bytes <= USABLE * chosen.free_bytes
     assert prepared.unet.mid_block.gradient_checkpointing
 
 
-def test_what_cannot_fit_is_refused_with_the_numbers(prepared):
+def test_a_pair_that_does_not_fit_is_refused_with_the_numbers(prepared):
     with pytest.raises(RuntimeError, match=r"one pair needs \d+ MiB .* checkpointing full, and 1 MiB can be"):
         plan_run(prepared, 2**20)
     unet = prepared.unet
@@ -124,8 +92,8 @@ def test_what_cannot_fit_is_refused_with_the_numbers(prepared):
     assert not hasattr(unet, "peft_config")  # it comes back as it was
 
 
-def test_beta_is_measured_on_no_more_pairs_at_once_than_fit(prepared):
-    needed, fixed = bytes_of_one_pair(prepared)
+def test_beta_is_measured_on_as_many_pairs_at_once_as_fit(prepared, pair_bytes):
+    needed, fixed = pair_bytes
     adapter.detach_adapter(prepared.unet)
     sizes = []
     prepared.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
@@ -136,21 +104,21 @@ def test_beta_is_measured_on_no_more_pairs_at_once_than_fit(prepared):
     assert set(sizes[first_step + 1 : after]) == {1}
 
 
-def test_an_asked_for_mode_is_kept(prepared):
-    prepared.config = dataclasses.replace(CONFIG, checkpointing="full")
-    assert plan_run(prepared, PLENTY)[:2] == (4, "full")
+def test_a_mode_that_the_options_name_is_used(prepared):
+    config = dataclasses.replace(CONFIG, checkpointing="full")
+    assert plan_run(dataclasses.replace(prepared, config=config), PLENTY)[:2] == (4, "full")
 
 
-def test_smaller_micro_batches_leave_the_effective_batch_as_it_is(prepared):
-    needed, fixed = bytes_of_one_pair(prepared)
+def test_smaller_micro_batches_leave_the_effective_batch_as_it_is(pair_bytes):
+    needed, fixed = pair_bytes
     whole = run(CONFIG)
     parts = run(CONFIG, free_bytes=int((fixed + 3 * needed["none"]) / USABLE) + 1)
     assert (whole.plan.micro_batch, parts.plan.micro_batch) == (4, 3)  # parts of 2 and 2
     assert parts.losses == pytest.approx(whole.losses, rel=1e-4)  # Adam divides by small gradients
 
 
-def test_a_resumed_run_keeps_its_micro_batches_and_so_its_bytes(prepared, tmp_path):
-    needed, fixed = bytes_of_one_pair(prepared)
+def test_a_resumed_run_keeps_its_micro_batches_and_so_its_bytes(pair_bytes, tmp_path):
+    needed, fixed = pair_bytes
     tight = int((fixed + 2 * needed["none"]) / USABLE) + 1
     unbroken = run(dataclasses.replace(CONFIG, steps=3), free_bytes=tight)
     run(CONFIG, run_dir=tmp_path, free_bytes=tight)
@@ -159,28 +127,28 @@ def test_a_resumed_run_keeps_its_micro_batches_and_so_its_bytes(prepared, tmp_pa
     assert equal_layers(resumed, unbroken)
 
 
-def test_where_the_bytes_cannot_be_computed_training_starts_without_a_check(prepared, monkeypatch, caplog):
-    monkeypatch.setattr("training.trainer.memory.FakeTensorMode", None)
+def test_training_starts_without_a_check_if_the_bytes_cannot_be_computed(prepared, monkeypatch, caplog):
+    monkeypatch.setattr("training.trainer.needs.FakeTensorMode", None)
     assert plan_run(prepared, 1)[:2] == (4, "none")
-    assert "could not be computed" in caplog.text
+    assert "could not compute the memory that training needs" in caplog.text
 
 
 def test_the_plan_is_one_line_for_people():
-    plan = preflight.Plan(2, "full", 2**30, 3 * 2**30, 7 * 2**30, 1, 600.0, "8 rows took 2.0 s")
+    plan = Plan(2, "full", 2**30, 3 * 2**30, 7 * 2**30, 1, 600.0, "8 rows took 2.0 s")
     assert plan.text() == (
         "2 pairs at once, checkpointing full; 3.0 GiB expected of 8.0 GiB, 1.0 GiB of weights included; "
         "about 10 min expected (8 rows took 2.0 s)"
     )
-    unknown = preflight.Plan(2, "none").text()
+    unknown = Plan(2, "none").text()
     assert unknown == "2 pairs at once, checkpointing none; memory not computed; time not measured"
 
 
-def test_the_expected_peak_includes_the_weights_of_the_base_model_in_their_type(prepared):
+def test_the_expected_peak_includes_the_weights_of_the_base_model_in_their_type(prepared, pair_bytes):
     num = sum(weight.numel() for weight in tiny_unet().parameters())
     whole = plan_run(prepared, PLENTY)
     assert whole.weights_bytes == 4 * num
-    found, fixed = bytes_of_one_pair(prepared)
-    assert whole.peak_bytes == 4 * num + fixed + 4 * found["none"]
+    needed, fixed = pair_bytes
+    assert whole.peak_bytes == 4 * num + fixed + 4 * needed["none"]
     for weight in prepared.unet.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.bfloat16()
@@ -191,11 +159,11 @@ def test_weights_that_do_not_fit_a_device_are_refused_before_they_are_moved(monk
     unet = tiny_unet()
     num = sum(weight.numel() for weight in unet.parameters())
     free = int(2 * num / USABLE) + 1
-    monkeypatch.setattr(preflight, "free_on", lambda device: free)
+    monkeypatch.setattr("training.trainer.plan.free_bytes", lambda device: free)
     with pytest.raises(RuntimeError, match="the weights of the UNet need .* can be used on meta. Set precis"):
-        preflight.place_unet(unet, torch.device("meta"), None)
+        place_unet(unet, torch.device("meta"), None)
     assert unet.conv_in.weight.device.type == "cpu"
-    placed = preflight.place_unet(unet, torch.device("meta"), torch.bfloat16)  # half of it fits
+    placed = place_unet(unet, torch.device("meta"), torch.bfloat16)  # half of it fits
     assert (placed.conv_in.weight.device.type, placed.conv_in.weight.dtype) == ("meta", torch.bfloat16)
 
 

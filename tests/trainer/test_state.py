@@ -1,21 +1,10 @@
 """Resume states: whole or not there, two kept, and an optimizer that goes on as if never stopped."""
 
-import json
-
 import pytest
 import torch
 from torch import nn
 
-from training.trainer.state import (
-    State,
-    append_metrics,
-    load_newest,
-    pack,
-    save_state,
-    set_aside,
-    trim_metrics,
-    unpack,
-)
+from training.trainer.state import State, load_newest, pack, save_state, unpack
 
 
 def state(step):
@@ -101,20 +90,3 @@ def test_a_state_of_other_modules_is_refused_untouched():
     with pytest.raises(ValueError, match="Resume with the same model and targets"):
         unpack(tensors, parameters, optimizer)
     assert all(torch.equal(*both) for both in zip(before, parameters.values(), strict=True))
-
-
-def test_what_an_earlier_run_left_is_renamed_never_deleted(tmp_path):
-    for content in ("first", "second"):
-        (tmp_path / "metrics.jsonl").write_text(content)
-        set_aside(tmp_path / "metrics.jsonl")
-    set_aside(tmp_path / "metrics.jsonl")  # nothing there
-    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["first", "second"]
-
-
-def test_metrics_are_one_line_of_json_a_step_and_can_be_cut_back(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    trim_metrics(path, 3)
-    for step in range(1, 6):
-        append_metrics(path, {"step": step, "loss": 0.5})
-    trim_metrics(path, 3)
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]

@@ -13,8 +13,9 @@ from training.experts import adapter
 from training.losses import LOSSES, resolved
 from training.models.family import rescaled
 from training.models.noise import NoiseSchedule
-from training.trainer.draws import draw_step
+from training.trainer.draws import DrawRules, draw_step
 from training.trainer.loop import train
+from training.trainer.progress import Progress
 from training.trainer.run import Run
 from training.trainer.step import take_step
 
@@ -49,7 +50,7 @@ def textbook_alphas(zero_terminal_snr):
 
 
 class Textbook:
-    """The formulas of the papers on one image at a time; the policy is a UNet with the LoRA added in."""
+    """The formulas of the papers on one image at a time; the policy is a UNet with the LoRA added to it."""
 
     def __init__(self, kind):
         self.alphas = textbook_alphas("zero" in kind)
@@ -85,21 +86,15 @@ def one_step(config, data, schedule):
     unet = tiny_unet()
     adapter.attach_adapter(unet, rank=3, alpha=0, targets="attention", seed=0)
     adapter.load_adapter(unet, LAYERS)
-    run = Run(unet, data, schedule, resolved(config), None)
-    take_step(run)
-    return run.metrics
+    run = Run.of(unet, data, schedule, resolved(config))
+    progress = Progress(run)
+    take_step(run, progress)
+    return progress.metrics
 
 
 def drawn(config, data, timesteps=1000):
-    return draw_step(
-        0,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        buckets=data.buckets,
-        num_timesteps=timesteps,
-        caption_dropout=config.caption_dropout,
-        flip=config.flip,
-    )
+    rules = DrawRules(config.seed, timesteps, config.caption_dropout, config.flip)
+    return draw_step(0, data.buckets, rules, batch_size=config.batch_size)
 
 
 def pictures_of(data, draw, number):
@@ -121,7 +116,7 @@ def mean(values):
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize(("objective", "beta"), [("alignguard", 50.0), ("anchored", 50.0)])
-def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta, kind):
+def test_both_prompts_of_a_pair_are_trained_as_in_the_paper(objective, beta, kind):
     config = dataclasses.replace(CONFIG, objective=objective, beta=beta, preserve_weight=7.0)
     data, book = tiny_data(mirrored=True), Textbook(kind)
     draw = drawn(config, data)
@@ -176,7 +171,7 @@ def test_both_prompts_of_a_pair_are_trained_as_the_paper_has_it(objective, beta,
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_duo_trains_under_the_empty_prompt_and_keeps_what_is_made_of_pure_noise(kind):
+def test_duo_trains_under_the_empty_prompt_and_preserves_outputs_on_pure_noise(kind):
     config = dataclasses.replace(CONFIG, objective="duo", beta=50.0, caption_dropout=1.0)
     data, book = tiny_data(mirrored=True), Textbook(kind)
     draw = drawn(config, data, timesteps=750)
@@ -203,7 +198,7 @@ def test_duo_is_alignguard_at_twice_the_beta_where_the_formulas_meet():
     shared = dataclasses.replace(CONFIG, prompts="empty", preserve_weight=0.0)
     duo = dataclasses.replace(shared, objective="duo", beta=500.0)
     paper = dataclasses.replace(shared, objective="alignguard", beta=1000.0)
-    seed = next(  # one whose timesteps DUO would draw too: both draw below 750 of 1000 from equal numbers
+    seed = next(  # with timesteps that DUO draws too: all below 750
         seed
         for seed in range(1000)
         if torch.equal(
@@ -224,7 +219,7 @@ def test_duo_noises_pairs_at_the_first_750_timesteps_only():
     assert draw.timesteps.max() < 750
 
 
-def test_a_step_sees_one_bucket_and_all_buckets_have_their_turn(tmp_path):
+def test_a_step_sees_one_bucket_and_every_bucket_is_seen(tmp_path):
     data, sizes = two_buckets(tmp_path), []
     unet = tiny_unet()
     unet.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[2:])))

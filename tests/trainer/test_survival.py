@@ -1,4 +1,4 @@
-"""Runs survive: killed at any moment, out of disk, locked out, nothing is lost and the bytes are the same."""
+"""Runs survive a kill at any moment, a full disk and a lock: nothing is lost, and the bytes are the same."""
 
 import os
 import random
@@ -17,7 +17,7 @@ KILLS = 4
 
 @contextmanager
 def disk_that_takes_files_of(num_bytes):
-    """Let no file grow beyond a size, as a full disk does; Python turns the signal into an OSError."""
+    """Limit the size of every file, as a full disk does; Python turns the signal into an OSError."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:
@@ -28,7 +28,7 @@ def disk_that_takes_files_of(num_bytes):
 
 @contextmanager
 def read_only(folder):
-    """Take the right to write from the folder, and from root the right to ignore that."""
+    """Make a folder read-only while the context lasts, for root too."""
     folder.chmod(0o555)
     if is_root := os.geteuid() == 0:
         os.seteuid(65534)
@@ -66,7 +66,9 @@ def test_a_run_killed_at_random_points_ends_with_the_bytes_of_an_unbroken_one(tm
     assert killed == KILLS
     for name in ("x.safetensors", "run/expert.safetensors", "run/metrics.jsonl"):
         assert (broken / name).read_bytes() == (unbroken / name).read_bytes()
-    states = [sorted(path.name for path in (each / "run" / "state").iterdir()) for each in (broken, unbroken)]
+    states = [
+        sorted(path.name for path in (folder / "run" / "state").iterdir()) for folder in (broken, unbroken)
+    ]
     assert states[0] == states[1] == ["step_00000023.safetensors", "step_00000024.safetensors"]
 
 
@@ -83,14 +85,14 @@ def test_two_runs_never_write_the_same_folder(tmp_path):
     ]
 
 
-def test_a_full_disk_is_named_and_what_was_saved_before_is_gone_on_from(tmp_path, caplog):
+def test_after_a_full_disk_a_run_continues_from_what_was_saved_before(tmp_path, caplog):
     short = TrainConfig(steps=2, rank=2, batch_size=2, save_every=1, lr_schedule="constant")
     longer = TrainConfig(steps=4, rank=2, batch_size=2, save_every=1, lr_schedule="constant")
     train_in(tmp_path, short).unlink()
     states = sorted(path.name for path in (tmp_path / "run" / "state").iterdir())
     with (
         disk_that_takes_files_of(8000),
-        pytest.raises(OSError, match=r"x.safetensors cannot be written to .* Make room. The run can be"),
+        pytest.raises(OSError, match=r"x.safetensors cannot be written to .* Free some space. The run"),
     ):
         train_in(tmp_path, longer)
     assert "the state after step 3 could not be saved" in caplog.text
@@ -102,14 +104,14 @@ def test_a_full_disk_is_named_and_what_was_saved_before_is_gone_on_from(tmp_path
     assert lines_of(tmp_path) == 4
 
 
-def test_figures_that_do_not_fit_are_warned_of_once_and_leave_whole_lines(tmp_path, caplog):
+def test_metrics_that_do_not_fit_on_the_disk_cause_one_warning_and_no_torn_line(tmp_path, caplog):
     with disk_that_takes_files_of(1000), pytest.raises(OSError, match="cannot be written"):
         train_in(tmp_path, TrainConfig(steps=6, rank=2, batch_size=2))
-    assert caplog.text.count("the figures from step") == 1
+    assert caplog.text.count("the metrics from step") == 1
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes().endswith(b"}\n")
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path):
+def test_a_read_only_folder_is_refused_before_anything_is_trained(tmp_path):
     with read_only(tmp_path), pytest.raises(PermissionError, match=str(tmp_path)):
         train_in(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -7,27 +7,35 @@ import pytest
 import torch
 
 from tiny import predict, tiny_data, tiny_unet
+from tiny_runs import Cancel
 from training.config import TrainConfig
 from training.experts.expert import load_expert
 from training.models.noise import NoiseSchedule
 from training.rules.categories import CATEGORIES
-from training.trainer.train_expert import expert_name, train_expert
+from training.trainer.run import Callbacks
+from training.trainer.train_expert import Destination, Subject, expert_name, train_expert
 
 SMALL = TrainConfig(beta=500.0, steps=2, batch_size=2, rank=2, learning_rate=1e-2, seed=3)
-UNET = tiny_unet()  # every run gives it back as it was
-
-
-class Cancel(Exception):  # noqa: N818 - the host's own name for it is no error either
-    """What a host raises from its progress callback."""
+UNET = tiny_unet()  # every run leaves it as it was
 
 
 def cancel(done, total, loss):
     raise Cancel
 
 
-def make(out, config=SMALL, *, data=None, **options):
-    options = {"category": "Self_Harm", "family": "sd15", "base_hash": "b" * 64} | options
-    return train_expert(UNET, data or tiny_data(), NoiseSchedule.scaled_linear(), config, out=out, **options)
+SUBJECT = Subject("Self_Harm", "sd15", "b" * 64)
+
+
+def make(out, config=SMALL, *, data=None, subject=SUBJECT, on_progress=None, **stored):
+    return train_expert(
+        UNET,
+        data or tiny_data(),
+        NoiseSchedule.scaled_linear(),
+        config,
+        subject=subject,
+        destination=Destination(out, **stored),
+        callbacks=Callbacks(on_progress=on_progress) if on_progress else None,
+    )
 
 
 def test_the_expert_returned_is_the_one_in_the_file(tmp_path):
@@ -39,7 +47,7 @@ def test_the_expert_returned_is_the_one_in_the_file(tmp_path):
     assert all(torch.equal(expert.layers[name].up, result.layers[name].up) for name in result.layers)
 
 
-def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
+def test_the_file_has_all_metadata_that_is_needed_to_repeat_it(tmp_path):
     metadata = make(tmp_path / "x.safetensors")[0].metadata
     stated = {key.removeprefix("alignguard."): value for key, value in metadata.items()}
     expected = {
@@ -67,25 +75,25 @@ def test_the_file_says_all_that_is_needed_to_repeat_it(tmp_path):
     assert metadata["ss_steps"] == "2"
 
 
-def test_the_file_and_the_report_say_at_which_resolution_it_was_trained(tmp_path):
+def test_the_file_and_the_report_state_the_training_resolution(tmp_path):
     data = dataclasses.replace(tiny_data(), resolution=64)
     expert = make(tmp_path / "x.safetensors", data=data)[0]
     assert expert.metadata["modelspec.resolution"] == "64x64"  # as the ModelSpec standard writes it
     assert expert.metadata["ss_resolution"] == "(64, 64)"  # as the tools that read ss_* write it
     assert "resolution: 64x64" in expert.report().splitlines()
-    older = make(tmp_path / "y.safetensors")[0]  # as files of before
+    older = make(tmp_path / "y.safetensors")[0]  # its data has no resolution, as in older versions
     assert not {"modelspec.resolution", "ss_resolution"} & older.metadata.keys()
     assert "resolution" not in older.report()
 
 
-def test_the_file_and_the_report_say_what_was_measured_on_held_out_pairs(tmp_path):
+def test_the_file_and_the_report_state_the_figures_on_held_out_pairs(tmp_path):
     config = dataclasses.replace(SMALL, validation=0.34, validate_every=1)
     expert, result = make(tmp_path / "x.safetensors", config)
     stated = json.loads(expert.metadata["alignguard.validation"])
     assert stated == result.validation
     assert stated.keys() == {"step", "margin", "implicit_accuracy", "distance"}
-    said = f"on held-out pairs: margin {stated['margin']:.4g}, implicit_accuracy "
-    assert said in expert.report()
+    text = f"on held-out pairs: margin {stated['margin']:.4g}, implicit_accuracy "
+    assert text in expert.report()
     assert "on held-out pairs: not measured" in make(tmp_path / "y.safetensors")[0].report()
 
 
@@ -95,12 +103,12 @@ def stated_by(out, **options):
 
 
 def test_a_file_states_resolved_values_and_no_option_its_objective_does_not_use(tmp_path):
-    own = {"anchor_weight", "preserve_weight", "row_dropout"}
+    optional = {"anchor_weight", "preserve_weight", "row_dropout"}
     paper = stated_by(tmp_path / "1.safetensors", objective="alignguard", beta=0.0)
     assert (paper["beta"], paper["prompts"], paper["caption_dropout"]) == ("5000", "pair", "0.2")
-    assert not own & paper.keys()
+    assert not optional & paper.keys()
     kept = stated_by(tmp_path / "2.safetensors", objective="alignguard", preserve_weight=3.0)
-    assert own & kept.keys() == {"preserve_weight"}
+    assert optional & kept.keys() == {"preserve_weight"}
     assert kept["preserve_weight"] == "3"
     ours = stated_by(tmp_path / "3.safetensors", preserve_weight=0.0)
     assert (ours["anchor_weight"], ours["preserve_weight"], ours["row_dropout"]) == ("20", "0", "0.9")
@@ -129,8 +137,9 @@ def test_equal_runs_write_equal_bytes_also_when_resumed(tmp_path):
 def test_a_run_is_not_resumed_for_a_base_model_of_another_hash(tmp_path):
     with pytest.raises(Cancel):
         make(tmp_path / "x.safetensors", run_dir=tmp_path / "run", on_progress=cancel)
-    with pytest.raises(ValueError, match="the base model is another one"):
-        make(tmp_path / "x.safetensors", run_dir=tmp_path / "run", resume=True, base_hash="c" * 64)
+    other = dataclasses.replace(SUBJECT, base_hash="c" * 64)
+    with pytest.raises(ValueError, match="the base model is a different one"):
+        make(tmp_path / "x.safetensors", subject=other, run_dir=tmp_path / "run", resume=True)
 
 
 def test_an_existing_file_is_refused_before_training_starts(tmp_path):
@@ -141,7 +150,7 @@ def test_an_existing_file_is_refused_before_training_starts(tmp_path):
     assert out.read_bytes() == b"precious"
 
 
-def test_a_name_taken_while_training_costs_nothing_but_a_number(tmp_path):
+def test_a_name_taken_while_training_gets_a_number(tmp_path):
     out = tmp_path / "x.safetensors"
     expert, _ = make(out, on_progress=lambda *_: out.write_bytes(b"precious"))
     assert expert.name == "x_2.safetensors"
@@ -172,19 +181,19 @@ def test_a_run_that_learned_nothing_writes_no_expert(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("name", "category", "message"),
     [
-        ({"category": " "}, "a category needs a name"),
-        ({"out": "x.pt"}, "must end in .safetensors, got 'x.pt'"),
+        ("x.safetensors", " ", "a category needs a name"),
+        ("x.pt", "hate", "must end in .safetensors, got 'x.pt'"),
     ],
 )
-def test_what_would_fail_at_the_end_fails_at_the_start(tmp_path, change, message):
-    out = tmp_path / change.pop("out", "x.safetensors")
+def test_a_blank_category_or_a_wrong_ending_is_refused_before_training(tmp_path, name, category, message):
+    subject = dataclasses.replace(SUBJECT, category=category)
     with pytest.raises(ValueError, match=message):
-        make(out, on_progress=lambda *_: pytest.fail("it trained"), **change)
+        make(tmp_path / name, subject=subject, on_progress=lambda *_: pytest.fail("it trained"))
 
 
-def test_where_an_expert_cannot_be_saved_nothing_is_trained_for_it(tmp_path):
+def test_a_folder_that_cannot_be_created_is_refused_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
         OSError, match=r"x\.safetensors cannot be written to .*choose another\. Nothing was trained"

@@ -1,4 +1,4 @@
-"""Held-out pairs: never trained on, measured with the same draws every time, and a reason to stop."""
+"""Held-out pairs: never trained on, measured on the same draws every time, and a reason to stop."""
 
 import dataclasses
 import json
@@ -24,10 +24,11 @@ from training.losses import LOSSES, resolved
 from training.losses.errors import pair_errors
 from training.models.noise import squared_error
 from training.system.processes import Processes
-from training.trainer import state as checkpoint
-from training.trainer import validation
+from training.trainer.held_out import MOST, held_out
+from training.trainer.progress import Progress
 from training.trainer.run import Run
-from training.trainer.validation import FIGURES, MOST, Validation, held_out
+from training.trainer.state import load_newest
+from training.trainer.validation import FIGURES, Validation, held_out_draws
 
 HELD = dataclasses.replace(SMALL, validation=0.34, validate_every=1)
 
@@ -41,7 +42,7 @@ def pairs_of(data):
     return sorted(torch.cat([bucket.pairs for bucket in data.buckets]).tolist())
 
 
-def test_pairs_are_parted_by_the_seed_and_none_is_on_both_sides():
+def test_the_seed_decides_which_pairs_are_held_out_and_none_is_on_both_sides():
     data = tiny_data(num_pairs=6)
     trained, held = parted(data)
     assert sorted(pairs_of(trained) + held.tolist()) == list(range(6))
@@ -52,8 +53,8 @@ def test_pairs_are_parted_by_the_seed_and_none_is_on_both_sides():
     assert len(parted(tiny_data(num_pairs=200), 0.5)[1]) == MOST
 
 
-def test_what_leaves_nothing_to_train_on_or_to_measure_is_refused():
-    with pytest.raises(ValueError, match="needs a pair to hold out and one to train on, got 1 .* of 1"):
+def test_holding_out_the_only_pair_is_refused():
+    with pytest.raises(ValueError, match="needs one pair to hold out and one to train on, got 1 .* of 1"):
         held_out(tiny_data(num_pairs=1), 0.1, seed=3)
     with pytest.raises(ValueError, match="patience needs held-out pairs"):
         run(dataclasses.replace(SMALL, patience=2))
@@ -75,12 +76,12 @@ def test_a_trusted_pair_is_left_to_train_on_however_large_the_share(weighting):
     assert len(parted(data, 0.5, trusted_only=True)[1]) == 2
     assert any(run(config, data=data).losses)
     gaps[1:3] = -0.5
-    with pytest.raises(ValueError, match="needs a pair to hold out and one to train on, got 1 .* of 6"):
+    with pytest.raises(ValueError, match="needs one pair to hold out and one to train on, got 1 .* of 6"):
         run(config, data=data)
 
 
-def test_a_held_out_pair_is_no_neutral_picture_either(tmp_path):
-    data = two_buckets(tmp_path)  # without neutral pictures: the safe ones stand in
+def test_a_held_out_pair_is_not_a_neutral_image_either(tmp_path):
+    data = two_buckets(tmp_path)  # without neutral images: the safe ones stand in for them
     trained, held = parted(data)
     left = torch.cat([bucket.neutral for bucket in trained.buckets])
     assert sorted(data.neutral_pair[left].tolist()) == pairs_of(trained)
@@ -109,15 +110,15 @@ def trained_run(config=HELD, data=None):
     unet = tiny_unet()
     adapter.attach_adapter(unet, rank=3, alpha=0, targets="attention", seed=0)
     adapter.load_adapter(unet, random_layers(unet))
-    return Run(unet, data or tiny_data(), SCHEDULE, resolved(config), None)
+    return Run.of(unet, data or tiny_data(), SCHEDULE, resolved(config))
 
 
-def test_the_figures_are_those_of_each_draw_by_itself():
+def test_the_figures_are_means_over_single_draws():
     state = trained_run(dataclasses.replace(HELD, row_dropout=0.9))
     _, held = held_out(state.data, 0.34, seed=3)
-    found = Validation(state, held).measure()
+    figures = Validation(state, Progress(state), held).measure()
     margins, distances = [], []
-    pairs, draws = validation._parts(dataclasses.replace(state, micro_batch=100), held[0])[0]
+    pairs, draws = held_out_draws(dataclasses.replace(state, micro_batch=100), held[0])[0]
     assert sorted(draws.timesteps[:4] // 250) == [0, 1, 2, 3]
     for at, pair in enumerate(pairs):
         for prompt in (state.data.unsafe_prompt[pair], state.data.safe_prompt[pair]):
@@ -135,22 +136,22 @@ def test_the_figures_are_those_of_each_draw_by_itself():
             errors = pair_errors(squared_error(policy, target), squared_error(reference, target))
             margins.append(((errors.ref_winner - errors.winner) - (errors.ref_loser - errors.loser)).item())
             distances.append((policy - reference).square().mean().item())
-    assert found["margin"] == pytest.approx(sum(margins) / 16, rel=1e-3, abs=1e-5)
-    assert found["implicit_accuracy"] == sum(margin > 0 for margin in margins) / 16
-    assert found["distance"] == pytest.approx(sum(distances) / 16, rel=1e-4)
+    assert figures["margin"] == pytest.approx(sum(margins) / 16, rel=1e-3, abs=1e-5)
+    assert figures["implicit_accuracy"] == sum(margin > 0 for margin in margins) / 16
+    assert figures["distance"] == pytest.approx(sum(distances) / 16, rel=1e-4)
 
 
-def test_the_figures_do_not_depend_on_how_many_are_in_memory_and_the_base_model_runs_once():
-    state, found = trained_run(), []
+def test_the_figures_do_not_depend_on_the_micro_batch_and_the_base_model_runs_once():
+    state, measurements = trained_run(), []
     _, held = held_out(state.data, 0.34, seed=3)
     off = []
     layer = next(module for module in state.unet.modules() if hasattr(module, "lora_A"))
     state.unet.register_forward_pre_hook(lambda *_: off.append(layer.disable_adapters))
-    for state.micro_batch in (8, 3):
-        own = Validation(state, held)
-        found += [own.measure(), own.measure()]
-    assert found[0] == found[1]
-    assert found[0] == pytest.approx(found[2], rel=1e-3)
+    for micro_batch in (8, 3):
+        validation = Validation(dataclasses.replace(state, micro_batch=micro_batch), Progress(state), held)
+        measurements += [validation.measure(), validation.measure()]
+    assert measurements[0] == measurements[1]
+    assert measurements[0] == pytest.approx(measurements[2], rel=1e-3)
     assert off == [True, False, False] + [True, False] * 3 + [False] * 3
 
 
@@ -158,16 +159,17 @@ def test_the_figures_do_not_depend_on_how_many_are_in_memory_and_the_base_model_
 def test_processes_with_unequal_memory_measure_what_one_measures(monkeypatch, micro_batches):
     state = trained_run()
     _, held = held_out(state.data, 0.34, seed=3)
-    alone = Validation(state, held).measure()
+    alone = Validation(state, Progress(state), held).measure()
     shares = []
     monkeypatch.setattr(Processes, "add_up", lambda self, tensors: shares.append(tensors[0].clone()))
     for number, micro_batch in enumerate(micro_batches):
-        state.processes, state.micro_batch = Processes(len(micro_batches), number), micro_batch
-        Validation(state, held).measure()
+        processes = Processes(len(micro_batches), number)
+        part = dataclasses.replace(state, processes=processes, micro_batch=micro_batch)
+        Validation(part, Progress(part), held).measure()
     assert dict(zip(FIGURES, sum(shares).tolist(), strict=True)) == pytest.approx(alone, rel=1e-3)
 
 
-def test_it_is_measured_at_the_interval_and_at_the_end(tmp_path):
+def test_held_out_pairs_are_measured_at_the_interval_and_at_the_end(tmp_path):
     result = run(dataclasses.replace(HELD, validate_every=2), run_dir=tmp_path)
     lines = metrics_of(tmp_path)
     assert ["validation_margin" in line for line in lines] == [False, True, True]
@@ -179,11 +181,10 @@ def test_it_is_measured_at_the_interval_and_at_the_end(tmp_path):
 
 
 def with_margins(monkeypatch, margins):
-    """Let measurements find these margins, by step."""
+    """Replace the measured margins by these, one per step."""
 
-    def measure(self):
-        self._run.check_cancel()
-        return {**dict.fromkeys(FIGURES, 0.0), "margin": margins[self._run.step - 1]}
+    def measure(validation):
+        return {**dict.fromkeys(FIGURES, 0.0), "margin": margins[validation.progress.step - 1]}
 
     monkeypatch.setattr(Validation, "measure", measure)
 
@@ -192,14 +193,14 @@ STOPPING = dataclasses.replace(HELD, steps=9, patience=2)
 MARGINS = [0.1, 0.3, 0.2, 0.3, 0.4, 0.5, 0.6]
 
 
-def test_training_ends_when_the_margin_no_longer_grows_and_the_best_is_kept(monkeypatch, tmp_path):
+def test_training_ends_when_the_margin_stops_growing_and_keeps_the_best(monkeypatch, tmp_path):
     with_margins(monkeypatch, MARGINS)
     result = run(STOPPING, run_dir=tmp_path)
     assert (result.steps_done, len(result.losses), result.cancelled) == (2, 4, False)
     assert equal_layers(result, run(dataclasses.replace(HELD, steps=2)))
     assert result.metrics["step"] == result.validation["step"] == 2
     assert "the margin grew no further in the 4 steps taken" in result.validation_text()
-    again = run(STOPPING, run_dir=tmp_path, resume=True)  # it is over, and stays so
+    again = run(STOPPING, run_dir=tmp_path, resume=True)  # nothing is left to do
     assert equal_layers(again, result)
     assert (again.steps_done, again.validations) == (2, result.validations)
 
@@ -211,7 +212,7 @@ def test_without_patience_the_last_step_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize("stop_at", [1, 3])
-def test_a_resumed_run_remembers_its_best(monkeypatch, tmp_path, stop_at):
+def test_a_resumed_run_keeps_its_best(monkeypatch, tmp_path, stop_at):
     with_margins(monkeypatch, MARGINS)
     unbroken = run(STOPPING)
     with pytest.raises(Cancel):
@@ -221,7 +222,7 @@ def test_a_resumed_run_remembers_its_best(monkeypatch, tmp_path, stop_at):
     assert (resumed.steps_done, resumed.validations) == (unbroken.steps_done, unbroken.validations)
 
 
-def test_a_cancel_while_measuring_leaves_the_step_to_be_done_again(tmp_path):
+def test_a_cancel_while_measuring_makes_the_step_be_repeated(tmp_path):
     asked = []
 
     def check():
@@ -234,7 +235,7 @@ def test_a_cancel_while_measuring_leaves_the_step_to_be_done_again(tmp_path):
     unbroken = run(config, data=data, run_dir=tmp_path / "unbroken")
     with pytest.raises(Cancel):
         run(config, data=data, run_dir=tmp_path / "broken", check_cancel=check)
-    state = checkpoint.load_newest(tmp_path / "broken" / "state")
+    state = load_newest(tmp_path / "broken" / "state")
     assert state is None or state.step < 2
     resumed = run(config, data=data, run_dir=tmp_path / "broken", resume=True)
     assert equal_layers(resumed, unbroken)
@@ -249,7 +250,7 @@ def test_a_margin_that_is_not_finite_goes_back_to_the_last_good_state(monkeypatc
     with_margins(monkeypatch, margins)
     kept = []
     with pytest.raises(
-        RuntimeError, match=rf"validation_margin is not finite \(nan\) in step {at + 1}. .* {at} "
+        RuntimeError, match=rf"validation_margin is not finite \(nan\) in step {at + 1}\. .* step {at}\. "
     ):
         run(dataclasses.replace(STOPPING, steps=4), run_dir=tmp_path, on_stop=kept.append)
     if at == 0:
@@ -260,11 +261,11 @@ def test_a_margin_that_is_not_finite_goes_back_to_the_last_good_state(monkeypatc
     assert all(math.isfinite(line["validation_margin"]) for line in metrics_of(tmp_path))
 
 
-def test_a_best_whose_next_loss_is_not_finite_gives_way_to_the_one_before(monkeypatch, tmp_path):
+def test_a_best_step_followed_by_an_infinite_loss_is_replaced_by_the_best_before(monkeypatch, tmp_path):
     with_margins(monkeypatch, [0.0, 5.0, 0.0, 9.0])
     config = dataclasses.replace(STOPPING, steps=6, validate_every=2)
     data, report = broken_after(4)
-    with pytest.raises(RuntimeError, match="loss is not finite .* in step 5. The adapter is that of step 3"):
+    with pytest.raises(RuntimeError, match="loss is not finite .* in step 5. The adapter .* back to step 3"):
         run(config, data=data, run_dir=tmp_path, on_progress=report)
     with_margins(monkeypatch, [0.0, 5.0, 0.0, 4.0, 0.0, 1.0])
     resumed = run(config, data=tiny_data(num_pairs=2), run_dir=tmp_path, resume=True)

@@ -1,4 +1,4 @@
-"""Weights in the loss: all trusted is the plain loss, none trusted the base model, in between by hand."""
+"""Pair weights in the loss: 1 gives the plain loss, 0 keeps the base model; others are computed by hand."""
 
 from dataclasses import replace
 
@@ -12,6 +12,7 @@ from training.losses import resolved
 from training.losses.terms import STRENGTH, star_anchor
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule, squared_error
+from training.trainer.bank import ReferenceErrors
 from training.trainer.batch import Batch
 from training.trainer.figures import Reference, batch_figures
 from training.trainer.loop import train
@@ -25,7 +26,7 @@ def predictions(rows=4 * PAIRS + 3):
 
 
 def figures(weights, policy=None, **options):
-    own, reference, target = predictions()
+    prediction, reference, target = predictions()
     batch = Batch(
         noisy=target,
         timesteps=torch.zeros(len(target), dtype=torch.int64),
@@ -38,12 +39,12 @@ def figures(weights, policy=None, **options):
     config = resolved(TrainConfig(**{"objective": "alignguard", "beta": 3.0, **options}))
     end = 4 * PAIRS
     errors = squared_error(reference[:end], target[:end])
-    ours = Reference(errors, kept=reference[end:], pairs=reference[:end])
-    return batch_figures(own if policy is None else policy, ours, batch, config)
+    base = Reference(ReferenceErrors.of_rows(errors, 2), kept=reference[end:], pairs=reference[:end])
+    return batch_figures(prediction if policy is None else policy, base, batch, config)
 
 
 @pytest.mark.parametrize("objective", ["alignguard", "anchored"])
-def test_pairs_that_all_count_whole_give_the_plain_loss(objective):
+def test_weights_of_one_give_the_plain_loss(objective):
     plain = figures(None, objective=objective)
     assert figures([1.0, 1.0], objective=objective, pair_weighting="star")["loss"] == plain["loss"]
     assert figures([1.0, 1.0], objective=objective)["loss"] == plain["loss"]
@@ -55,13 +56,13 @@ def test_the_preference_is_the_mean_of_the_pairs_by_their_weights():
     torch.testing.assert_close(mixed, (0.25 * first + 0.5 * second) / 2)
 
 
-def test_the_anchor_of_a_distrusted_pair_is_half_the_distances_of_both_its_pictures():
+def test_the_star_anchor_of_a_pair_is_half_the_distances_of_both_its_images():
     policy, reference = torch.zeros(4, 1, 1, 1), torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1)
-    found = star_anchor(policy, reference, torch.tensor([0.5, 1.0]))  # the second pair is trusted
-    assert found.item() == pytest.approx(STRENGTH * 0.5 * (1 + 9) / 2 / 2)
+    loss = star_anchor(policy, reference, torch.tensor([0.5, 1.0]))  # the second pair is fully trusted
+    assert loss.item() == pytest.approx(STRENGTH * 0.5 * (1 + 9) / 2 / 2)
 
 
-def test_a_pair_that_counts_nothing_pulls_nowhere_at_the_base_model():
+def test_pairs_of_weight_zero_have_no_gradient_at_the_base_model():
     _, reference, _ = predictions()
     policy = reference.clone().requires_grad_()
     figures([0.0, 0.0], policy=policy, pair_weighting="star")["loss"].backward()
@@ -77,7 +78,7 @@ def trained(**options):
     return result
 
 
-def test_a_run_weighs_filters_or_leaves_its_pairs_as_it_is_told():
+def test_every_pair_weighting_trains_another_expert():
     updates = {
         kind: torch.cat([layer.delta().flatten() for layer in trained(pair_weighting=kind).layers.values()])
         for kind in ("none", "filter", "star")

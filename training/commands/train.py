@@ -1,4 +1,4 @@
-"""Command `train`: pairs to cached tensors, and those to an expert."""
+"""Command `train`: encode pairs, and train an expert on them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from ..system.processes import Processes, launched_processes
 from ..system.quantities import duration
 from ..trainer.plan import place_unet
 from ..trainer.result import TrainResult
-from ..trainer.run import autocast_dtype
-from ..trainer.train_expert import train_expert
+from ..trainer.run import Callbacks, autocast_dtype
+from ..trainer.train_expert import Destination, Subject, train_expert
 from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .pairs import SOURCE_HELP
@@ -41,11 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     base_help = "the base model: a .safetensors checkpoint, or a folder of diffusers"
     cache_help = (
-        "keep encoded pictures and prompts here for the next run, and read them from here while training, so "
-        "that they need not fit in memory"
+        "folder to keep encoded images and prompts in for the next run; training reads them from there, so "
+        "they need not fit in memory"
     )
     run_help = (
-        "folder for the resume state and the figures of every step (default: FILE with _run for its ending)"
+        "folder for the resume state and the metrics of every step (default: FILE with _run as its ending)"
     )
     add("--base", type=Path, required=True, metavar="B", help=base_help)
     add("--pairs", type=Path, required=True, metavar="P", help=SOURCE_HELP)
@@ -53,18 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-pairs", type=int, default=0, metavar="N", help="use the first N pairs; 0 is all (default: 0)")
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
     add("--run-dir", type=Path, metavar="DIR", help=run_help)
-    add("--resume", action="store_true", help="go on from the newest state in the run folder, if any")
+    add("--resume", action="store_true", help="continue from the newest state in the run folder, if any")
     add("--cache", type=Path, metavar="DIR", help=cache_help)
     add_model_options(parser)
     add_json(parser)
-    preset_help = f"{PRESET_HELP} Options typed beside it win (default: custom)"
+    preset_help = f"{PRESET_HELP} Options given explicitly take precedence (default: custom)"
     add("--preset", choices=tuple(PRESETS), default="custom", help=preset_help)
     add_config_options(parser, TrainConfig, {"objective": LOSSES}, has_presets=True)
     parser.set_defaults(run=_run)
 
 
 class _Prepared(NamedTuple):
-    """What training needs of the base model and the pairs; the UNet is still as it was loaded."""
+    """What training needs of the base model and the pairs; the UNet is as it was loaded."""
 
     unet: nn.Module
     family: Family
@@ -75,7 +75,8 @@ class _Prepared(NamedTuple):
 def _run(args: argparse.Namespace) -> Answer | None:
     with launched_processes() as processes:
         if not processes.is_first:
-            logging.getLogger(__package__.partition(".")[0]).setLevel(logging.WARNING)  # one voice is enough
+            library = logging.getLogger(__package__.partition(".")[0])
+            library.setLevel(logging.WARNING)  # only the main process logs
         return _run_in(processes, args)
 
 
@@ -85,13 +86,13 @@ def _run_in(processes: Processes, args: argparse.Namespace) -> Answer | None:
     pairs = load_pairs(args.pairs, category=args.category, max_pairs=args.max_pairs)
     log.info(pairs.report.text())
     if args.preset != "custom":
-        log.info("%s; typed options win", preset_text(args.preset))
+        log.info("%s; options given explicitly take precedence", preset_text(args.preset))
     with processes.first_goes_first() if args.cache else nullcontext():
         prepared = _prepare(args, pairs, config, device, shown=processes.is_first)
-    gc.collect()  # modules may refer to themselves, and the encoders' memory is wanted now
+    gc.collect()  # modules can be in reference cycles, and the memory of the encoders is needed now
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    # only now, so that the device never holds it beside the encoders, nor in fp32 where that is not asked for
+    # only now, so that the device never holds it beside the encoders, nor in fp32 unless that is asked for
     place_unet(prepared.unet, device, autocast_dtype(config.precision, device))
     start_s = time.perf_counter()
     expert, result = _train(args, pairs, config, prepared, processes)
@@ -105,7 +106,7 @@ def _prepare(
 ) -> _Prepared:
     base = load_base(args.base).encoders_to(device)
     base.warn_of_long(pairs.prompts)
-    with _stop_noted(args.cache, "what was encoded is kept in"), ProgressBar("encode", shown=shown) as bar:
+    with _interrupt_noted(args.cache, "encoded data is kept in"), ProgressBar("encode", shown=shown) as bar:
         data = encode_pairs(
             pairs,
             Encoders(base.encode_image, base.encode_prompt, base.encoder_id),
@@ -115,7 +116,7 @@ def _prepare(
             cache_dir=args.cache,
             on_progress=bar,
         )
-    return _Prepared(base.unet, base.family, base.content_hash, data)  # named before its weights are rounded
+    return _Prepared(base.unet, base.family, base.content_hash, data)  # hashed before its weights are rounded
 
 
 def _train(
@@ -125,28 +126,25 @@ def _train(
     prepared: _Prepared,
     processes: Processes,
 ) -> tuple[SafetyExpert, TrainResult]:
+    category = args.category or ", ".join(pairs.categories)
     run_dir = args.run_dir or args.out.with_name(f"{args.out.stem}_run")
-    hint = "the same command with --resume goes on from"
-    with _stop_noted(run_dir / "state", hint), ProgressBar("train", shown=processes.is_first) as bar:
+    hint = "the same command with --resume continues from"
+    with _interrupt_noted(run_dir / "state", hint), ProgressBar("train", shown=processes.is_first) as bar:
         return train_expert(
             prepared.unet,
             prepared.data,
             prepared.family.schedule(),
             config,
-            category=args.category or ", ".join(pairs.categories),
-            family=prepared.family.name,
-            base_hash=prepared.base_hash,
-            out=args.out,
-            run_dir=run_dir,
-            resume=args.resume,
-            on_progress=bar,
+            subject=Subject(category, prepared.family.name, prepared.base_hash),
+            destination=Destination(args.out, run_dir, args.resume),
+            callbacks=Callbacks(on_progress=bar),
             processes=processes,
         )
 
 
 @contextmanager
-def _stop_noted(folder: Path | None, hint: str) -> Iterator[None]:
-    """On Ctrl-C, say what a folder that is not empty is good for."""
+def _interrupt_noted(folder: Path | None, hint: str) -> Iterator[None]:
+    """On Ctrl-C, log the hint with the folder, unless the folder is empty."""
     try:
         yield
     except KeyboardInterrupt:

@@ -22,15 +22,19 @@ class Objective:
 
     Attributes:
         loss: f(errors: PairErrors, *, beta) -> loss per pair, shape (batch,).
-        beta: the default strength, in its own convention; None measures it, see `measured_beta`.
-        terms: the extra terms it may have -> the default weight, 0 where it goes without unless asked;
-            the trainer computes no other, and none that weighs nothing.
-        reference: where it comes from.
-        beta_halved: whether the logit holds beta / 2, as AlignGuard's; else beta itself, as DUO's.
-        weights_per_beta: whether `terms` gives the weights per unit of beta.
-        prompts: what pairs are seen under unless asked otherwise, `pair` or `empty`.
-        num_timesteps: pairs are noised at the first so many timesteps.
+        beta: the default strength, in the objective's own convention; None: it is measured, see
+            `measured_beta`.
+        terms: the extra terms that the objective may have -> their default weight; 0: the term is used only
+            if the user asks for it. The trainer computes no other terms, and none of weight 0.
+        reference: the publication.
+        beta_halved: whether the logit has beta / 2, as in AlignGuard; otherwise it has beta, as in DUO.
+        weights_per_beta: whether the weights in `terms` are per unit of beta.
+        prompts: the prompts of the pairs unless the user sets them, `pair` or `empty`.
+        num_timesteps: pairs are noised at the first `num_timesteps` timesteps.
         merge_ready: whether `row_dropout` applies, which prepares an expert for Co-Merge.
+
+    Raises:
+        ValueError: if a term is unknown, or two terms share one option.
     """
 
     loss: Callable[..., Tensor]
@@ -47,20 +51,20 @@ class Objective:
         unknown = set(self.terms) - set(TERM_OPTIONS)
         if unknown:
             raise ValueError(
-                f"terms must be out of {', '.join(TERM_OPTIONS)}, got {', '.join(sorted(unknown))}."
+                f"terms must be among {', '.join(TERM_OPTIONS)}, got {', '.join(sorted(unknown))}."
             )
         if len(self.weighed_by) < len(self.terms):
-            raise ValueError(f"each term needs an option of its own, got {', '.join(self.terms)}.")
+            raise ValueError(f"every term needs its own option, got {', '.join(self.terms)}.")
 
     @property
     def weighed_by(self) -> dict[str, str]:
         """Option -> the term of this objective that it weighs."""
         return {TERM_OPTIONS[term]: term for term in self.terms}
 
-    def own_weight(self, option: str, beta: float) -> float:
-        """Return the default weight behind an option, 0 where the objective has no such term."""
-        own = self.terms.get(self.weighed_by.get(option, ""), 0.0)
-        return own * beta if self.weights_per_beta else own
+    def default_weight(self, option: str, beta: float) -> float:
+        """Return the default of the option that weighs a term, 0 if the objective has no such term."""
+        weight = self.terms.get(self.weighed_by.get(option, ""), 0.0)
+        return weight * beta if self.weights_per_beta else weight
 
 
 LOSSES: dict[str, Objective] = {
@@ -87,16 +91,16 @@ LOSSES: dict[str, Objective] = {
 
 
 def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = None) -> TrainConfig:
-    """Return the options with all filled in that is left to the objective, and what it lacks set to 0.
+    """Return the options with the objective's defaults filled in, and with options it does not use set to 0.
 
-    The empty prompt is a caption that is always dropped, and then both prompts of a pair are the same.
+    The empty prompt is a caption that is always dropped; both prompts of a pair are then the same.
 
     Args:
         config: as the user gave it.
-        measure_beta: called where the objective wants its beta measured and none is given.
+        measure_beta: called if the objective's beta is measured and the user gave none.
 
     Raises:
-        ValueError: if the objective is unknown, or beta is to be measured and cannot be here.
+        ValueError: if the objective is unknown, or beta must be measured and `measure_beta` is None.
     """
     if config.objective not in LOSSES:
         raise ValueError(f"objective must be one of {', '.join(LOSSES)}, got {config.objective!r}.")
@@ -104,23 +108,23 @@ def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = Non
     beta = config.beta or objective.beta or (measure_beta and measure_beta())
     if not beta:
         raise ValueError(
-            f"the beta of {config.objective} is measured on pairs; give one where there are none."
+            f"the beta of {config.objective} is measured on pairs, and there are none here. Set beta."
         )
-    own: dict[str, object] = {"beta": beta}
+    filled: dict[str, object] = {"beta": beta}
     for option in TERM_OPTIONS.values():
         value = getattr(config, option)
         if value < 0 or option not in objective.weighed_by:
-            own[option] = objective.own_weight(option, beta)
-    own["prompts"] = objective.prompts if config.prompts == "auto" else config.prompts
-    if own["prompts"] == "empty":
-        own |= {"caption_dropout": 1.0, "safe_prompt_weight": 0.0}
+            filled[option] = objective.default_weight(option, beta)
+    filled["prompts"] = objective.prompts if config.prompts == "auto" else config.prompts
+    if filled["prompts"] == "empty":
+        filled |= {"caption_dropout": 1.0, "safe_prompt_weight": 0.0}
     if not objective.merge_ready:
-        own["row_dropout"] = 0.0
-    return replace(config, **own)
+        filled["row_dropout"] = 0.0
+    return replace(config, **filled)
 
 
 def beta_convention(config: TrainConfig) -> str:
-    """Say what the beta of resolved options means, and what it is called in the other convention."""
+    """Return what the beta of resolved options means, and its value in the other convention."""
     if LOSSES[config.objective].beta_halved:
         other = config.beta / 2
         return f"beta / 2 in the logit, as AlignGuard; in DUO and diffusers' SD 1.5 script this is {other:g}"

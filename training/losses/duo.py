@@ -3,15 +3,15 @@
     loss = preference under the empty prompt + preserve_weight * distance to the base model at pure noise
 
 The second part (`output_preservation` in `LOSSES`) is the mean squared difference between the outputs of the
-UNet with and without the adapter on pure noise, under the empty prompt, at the last timestep: what the model
-makes of nothing stays what it was. For v-prediction it is the difference of v; of epsilon nothing would be
-left of it where the schedule ends in pure noise. Pairs are noised at the first 750 timesteps only.
+UNet with and without the adapter on pure noise, under the empty prompt, at the last timestep: it keeps what
+the model draws without a prompt. For v-prediction it is the difference of v, because the difference of
+epsilon vanishes where the schedule ends in pure noise. Pairs are noised at the first 750 timesteps only.
 
-Source: naver-ai/DUO, train/unlearn-sd.py, whose weight of the second part is base_lambda * beta / 100 with
-base_lambda 1e6 for SD 1.4. Deviations, all ours: winner and loser share one timestep as in Diffusion-DPO
-(there each has its own); under given prompts both images are seen under each prompt of the pair (there each
-under its own); the learning rate is not divided by beta. Its SD 1.4 runs train the self-attention only
-(`targets`), at rank 32.
+Source: naver-ai/DUO, train/unlearn-sd.py, where the weight of the second part is base_lambda * beta / 100
+with base_lambda 1e6 for SD 1.4. Deviations, all ours: winner and loser share one timestep as in
+Diffusion-DPO (in DUO they have different ones); if the prompts of the pairs are used, both images are seen
+under each prompt of the pair (in DUO each image under its own prompt); the learning rate is not divided by
+beta. DUO's SD 1.4 runs train the self-attention only (`targets`), at rank 32.
 """
 
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ def duo_loss(errors: PairErrors, *, beta: float) -> Tensor:
     No factor 1/2: duo(beta) is alignguard(2 * beta).
 
     Args:
-        errors: as in `alignguard_loss`.
+        errors: mean squared error per element of the predicted noise (or v), four tensors of shape (batch,).
         beta: strength of the pull towards the base model, dimensionless, > 0.
 
     Returns:

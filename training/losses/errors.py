@@ -1,4 +1,4 @@
-"""training/losses/errors.py."""
+"""The denoising errors of preference pairs, which every loss is a function of."""
 
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ def pair_errors(errors: Tensor, ref_errors: Tensor) -> PairErrors:
     """Split errors stacked as [winners; losers] into the four a loss needs.
 
     Args:
-        errors: see `squared_error`, with the adapter on, shape (2 * batch,).
-        ref_errors: likewise with the adapter off.
+        errors: mean squared errors with the adapter on, shape (2 * batch,).
+        ref_errors: those with the adapter off, same shape.
 
     Returns:
         Four tensors of shape (batch,), fp32.
@@ -29,7 +29,7 @@ def pair_errors(errors: Tensor, ref_errors: Tensor) -> PairErrors:
     """
     if errors.shape != ref_errors.shape or len(errors) % 2:
         raise ValueError(
-            "winners and losers must be stacked in equal number, and alike for the reference, got "
-            f"{len(errors)} and {len(ref_errors)} errors."
+            "winners and losers must be equal in number, and policy and reference must have the same rows, "
+            f"got {len(errors)} and {len(ref_errors)} errors."
         )
     return PairErrors(*errors.chunk(2), *ref_errors.chunk(2))

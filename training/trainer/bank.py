@@ -1,124 +1,90 @@
-"""Fixed draws: each pair meets the same few noised versions of itself, so the base model sees each only once.
+"""The bank: the base model's errors on fixed draws, computed once and read from then on.
 
-The base model's errors, which no training changes, then cost one pass per draw instead of one per step. A
-draw fixes all that they depend on: timestep, noise, mirroring, and which captions are dropped.
+Training never changes these errors. Where every pair meets the same few draws in turn, see `fixed_draws`,
+they cost one pass of the base model for each draw instead of one in every step.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..models.noise import named_generator
 
+class ReferenceErrors(NamedTuple):
+    """The base model's errors on some pairs, under one prompt or both.
 
-class FixedDraws(NamedTuple):
-    """The random choices of some pairs, see `batch.Draw`.
+    The rows of a batch have the axes (winner or loser, prompt, pair), flattened. A pair of the bank has all
+    of its errors in one row instead. This type is the only place that converts between the two.
 
     Attributes:
-        timesteps: (pairs,) int64.
-        noise: (pairs, 4, h, w).
-        dropped: (pairs, 2) bool.
-        flipped: (pairs,) bool.
+        by_pair: (pairs, 2 * prompts) fp32; the columns are the winner under each prompt, then the loser
+            under each prompt.
     """
 
-    timesteps: Tensor
-    noise: Tensor
-    dropped: Tensor
-    flipped: Tensor
+    by_pair: Tensor
 
+    @classmethod
+    def of_rows(cls, errors: Tensor, num_prompts: int) -> ReferenceErrors:
+        """Arrange errors in the order of a batch's rows, (2 * prompts * pairs,)."""
+        num_pairs = len(errors) // (2 * num_prompts)
+        return cls(errors.view(2 * num_prompts, num_pairs).T)
 
-def fixed_draws(
-    pairs: Tensor,
-    numbers: Tensor,
-    *,
-    seed: int,
-    num_draws: int,
-    latent_shape: Sequence[int],
-    num_timesteps: int,
-    caption_dropout: float,
-    flip: float,
-) -> FixedDraws:
-    """Return one fixed draw of each pair; equal arguments give equal draws.
-
-    The timesteps of a pair are spread evenly: each of its draws has an equal part of them to itself, in an
-    order of the pair's own, so that every draw is still uniform over all timesteps. Our choice.
-
-    Args:
-        pairs: pair indices, (pairs,) int64.
-        numbers: which draw of each, in [0, num_draws), (pairs,) int64.
-        seed: of the run.
-        num_draws: draws that each pair has.
-        latent_shape: (4, h, w).
-        num_timesteps: pairs are noised at the first so many timesteps.
-        caption_dropout: share of prompts to replace by the empty one, in [0, 1].
-        flip: share of pairs to mirror, in [0, 1].
-    """
-    draws = []
-    for pair, number in zip(pairs.tolist(), numbers.tolist(), strict=True):
-        generator = named_generator(f"{seed}/bank/{pair}/{number}")
-        order = torch.randperm(num_draws, generator=named_generator(f"{seed}/bank order/{pair}"))
-        place = (order[number] + torch.rand((), generator=generator)) / num_draws
-        draws.append(
-            FixedDraws(
-                (place * num_timesteps).long().clamp(max=num_timesteps - 1),
-                torch.randn(tuple(latent_shape), generator=generator),
-                torch.rand(2, generator=generator) < caption_dropout,
-                torch.rand((), generator=generator) < flip,
-            )
-        )
-    return FixedDraws(*map(torch.stack, zip(*draws, strict=True)))
+    def in_rows(self) -> Tensor:
+        """Return the errors in the order of a batch's rows, (2 * prompts * pairs,)."""
+        return self.by_pair.T.reshape(-1)
 
 
 class Bank:
-    """The base model's errors on the fixed draws of every pair, as far as they are known by now.
+    """The base model's errors on the fixed draws of every pair, as far as they are known.
 
     Args:
         num_pairs: pairs of the data.
-        num_draws: fixed draws of each.
-        num_prompts: prompts each is seen under, 1 or 2.
-        device: where the errors are kept; what is known of them is kept apart, so asking waits for no device.
+        num_draws: fixed draws of each pair.
+        num_prompts: prompts that each pair is seen under, 1 or 2.
+        device: where the errors are kept. Which rows are known is kept on the CPU, so that asking for it
+            does not wait for the device.
     """
 
     def __init__(self, num_pairs: int, num_draws: int, num_prompts: int, device: torch.device) -> None:
-        shape = (num_pairs * num_draws, 2 * num_prompts)  # a row: winner, loser, under each prompt
+        shape = (num_pairs * num_draws, 2 * num_prompts)  # columns as in `ReferenceErrors`
         self.errors = torch.full(shape, math.nan, device=device)
-        self._known: dict[int, None] = {}  # in the order they came
+        self._known_rows: dict[int, None] = {}  # in the order of arrival
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known_rows)
 
     def unknown(self, rows: Tensor) -> list[int]:
-        """Return the places in `rows`, (batch,) int64 on the CPU, whose errors are not there yet."""
-        return [place for place, row in enumerate(rows.tolist()) if row not in self._known]
+        """Return the places in `rows`, (pairs,) int64 on the CPU, whose errors are not known yet."""
+        return [place for place, row in enumerate(rows.tolist()) if row not in self._known_rows]
 
-    def read(self, rows: Tensor) -> Tensor:
-        """Return the errors of some rows, NaN where they are unknown, (batch, 2 * prompts) fp32."""
-        return self.errors[rows.to(self.errors.device)]
+    def read(self, rows: Tensor) -> ReferenceErrors:
+        """Return a copy of the errors of some rows, NaN where they are unknown."""
+        return ReferenceErrors(self.errors[rows.to(self.errors.device)])
 
     def keep(self, rows: Tensor, errors: Tensor) -> None:
-        """Keep what was unknown; of a row that occurs twice the first, for kernels choose one at random.
+        """Add the errors of unknown rows.
+
+        Of a row that occurs twice, the first is kept: an indexed assignment would choose one at random.
 
         Args:
-            rows: (batch,) int64 on the CPU.
-            errors: (batch, 2 * prompts) fp32.
+            rows: (pairs,) int64 on the CPU.
+            errors: (pairs, 2 * prompts) fp32, see `ReferenceErrors`.
         """
         numbers = rows.tolist()
-        first = {numbers[place]: place for place in reversed(self.unknown(rows))}
-        if first:
-            self.errors[list(first)] = errors[list(first.values())]
-            self._known.update(dict.fromkeys(first))
+        first_places = {numbers[place]: place for place in reversed(self.unknown(rows))}
+        if first_places:
+            self.errors[list(first_places)] = errors[list(first_places.values())]
+            self._known_rows.update(dict.fromkeys(first_places))
 
-    def forget_after(self, known: int) -> None:
-        """Keep only the first `known` rows that came: a step done again must find what it found before."""
-        self._known = dict.fromkeys(list(self._known)[:known])
+    def forget_after(self, num_known: int) -> None:
+        """Keep only the first `num_known` rows: a step that is repeated must find the bank as it was."""
+        self._known_rows = dict.fromkeys(list(self._known_rows)[:num_known])
         self.errors[self.unknown(torch.arange(len(self.errors)))] = math.nan
 
     def restore(self, errors: Tensor) -> None:
-        """Take over the errors of another bank of this shape."""
+        """Copy the errors of another bank of the same shape."""
         self.errors.copy_(errors)
-        self._known = dict.fromkeys((~errors.isnan().any(dim=1)).nonzero()[:, 0].tolist())
+        self._known_rows = dict.fromkeys((~errors.isnan().any(dim=1)).nonzero()[:, 0].tolist())

@@ -1,44 +1,58 @@
-"""What one optimizer step looks at: the random draws, and the rows the UNet is run on.
+"""The batch of a step: drawn, fetched from the cached data, stacked into one call of the UNet, and predicted.
 
-Everything random is a function of (seed, step) alone. So a resumed run needs no random state but its
-step, and an objective with neutral rows sees the same pairs and noise as one without.
+All rows of a batch go through the UNet in one call. Their order is
+
+    [winners (prompt, pair); losers (prompt, pair); rows to keep]
+
+with the unsafe prompts before the safe ones where both are trained. Rows that would weigh nothing in the
+loss are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..losses import LOSSES
-from ..models.conditioning import Conditioning
+from ..models.conditioning import Conditioning, predict
 from ..models.noise import NoiseSchedule
-from .bank import FixedDraws
-from .draws import Draw
+from ..pairs.training_data import Bucket
+from .draws import Draw, DrawRules, FixedDraws, draw_step
 from .run import Run
+
+Table = TypeVar("Table", Tensor, Conditioning)
 
 
 class Rows(NamedTuple):
-    """Inputs of the UNet before noise is added, one entry per row."""
+    """Some rows of a batch before noise is added.
+
+    Attributes:
+        latents: (rows, 4, h, w).
+        noise: (rows, 4, h, w).
+        timesteps: (rows,) int64.
+        captions: the prompts, one per row.
+    """
 
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    conditioning: Conditioning
+    captions: Conditioning
 
 
 class Batch(NamedTuple):
-    """One call of the UNet: rows [winners; losers; kept], of which the first two are of equal number.
+    """One call of the UNet, with rows in the order that the module describes.
 
     Attributes:
-        noisy: (2 * rows + kept, 4, h, w).
-        timesteps: (2 * rows + kept,) int64.
-        conditioning: 2 * rows + kept rows.
-        target: what the UNet should predict, shape of noisy.
-        num_pairs: number of pairs; their unsafe prompts come first among the winners and losers.
-        num_rows: winners = losers: num_pairs, or twice that where the safe prompts follow.
-        weights: how much each pair counts, in [0, 1], (num_pairs,); None is 1 for all.
+        noisy: (2 * num_rows + kept, 4, h, w).
+        timesteps: (2 * num_rows + kept,) int64.
+        conditioning: 2 * num_rows + kept rows.
+        target: what the UNet should predict, shape of `noisy`.
+        num_pairs: number of pairs.
+        num_rows: number of winners, and of losers: `num_pairs` times the number of prompts, 1 or 2.
+        weights: how much each pair counts, in [0, 1], (num_pairs,); None: 1 for all.
     """
 
     noisy: Tensor
@@ -49,63 +63,96 @@ class Batch(NamedTuple):
     num_rows: int
     weights: Tensor | None = None
 
-    @property
-    def inputs(self) -> tuple[Tensor, Tensor, Conditioning]:
-        """What the UNet is given."""
-        return self.noisy, self.timesteps, self.conditioning
+
+def draw_batch(run: Run, step: int, buckets: Sequence[Bucket] = ()) -> Draw:
+    """Make the random choices of a step (from 0), out of some buckets, or by default out of all."""
+    batch_size = run.config.batch_size * run.config.grad_accumulation
+    return draw_step(step, buckets or run.data.buckets, DrawRules.of(run.config), batch_size=batch_size)
 
 
-def pair_rows(
-    draw: Draw | FixedDraws, winner: Tensor, loser: Tensor, captions: list[Conditioning], empty: Conditioning
-) -> tuple[Rows, Rows]:
-    """Lay out the winners and the losers: same noise, timestep and (dropped) caption for both.
+def fetch_batch(run: Run, draw: Draw) -> Batch:
+    """Fetch the pairs of a draw, and what must not change where that weighs something, as one batch."""
+    parts = [*_pair_rows(run, draw.pairs, draw)]
+    if run.config.preserve_weight > 0:
+        parts.append(_kept_rows(run, draw))
+    weights = run.weights[draw.pairs].to(run.device)
+    return _stacked(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
+
+
+def fetch_pairs(run: Run, pairs: Tensor, draws: FixedDraws) -> Batch:
+    """Fetch some pairs under fixed draws as one batch, without rows to keep.
 
     Args:
-        draw: the draws of these pairs.
-        winner: latents of the safe images, (batch, 4, h, w).
-        loser: latents of the unsafe images, same shape.
-        captions: of the unsafe and, where wanted, of the safe prompts, batch rows each.
-        empty: of the empty prompt, one row.
+        run: whose data and prompts are used.
+        pairs: pair numbers, (pairs,) int64.
+        draws: one for each pair.
+    """
+    return _stacked(_pair_rows(run, pairs, draws), run.schedule, num_pairs=len(pairs))
+
+
+def predict_batch(run: Run, batch: Batch, rows: Sequence[int] | slice = slice(None)) -> Tensor:
+    """Run the UNet, with the adapter on or off as it stands, on some rows of a batch.
 
     Returns:
-        Winner rows and loser rows, each len(captions) * batch rows.
+        The prediction, (rows, 4, h, w) fp32.
     """
-    kinds = len(captions)
-    dropped = draw.dropped.to(winner.device)
-    text = [own.replaced(dropped[:, kind], empty) for kind, own in enumerate(captions)]
-    noise = draw.noise.to(winner.device).repeat(kinds, 1, 1, 1)  # (kinds * batch, 4, h, w)
-    timesteps = draw.timesteps.to(winner.device).repeat(kinds)
-    return tuple(
-        Rows(latents.repeat(kinds, 1, 1, 1), noise, timesteps, Conditioning.concatenate(text))
-        for latents in (winner, loser)
+    base_dtype = run.unet.conv_in.weight.dtype  # the adapter is fp32 whatever the base is
+    noisy, timesteps = batch.noisy[rows], batch.timesteps[rows]
+    captions = batch.conditioning[rows].to(base_dtype)
+    with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):
+        return predict(run.unet, noisy.to(base_dtype), timesteps, captions).float()
+
+
+def _pair_rows(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> tuple[Rows, Rows]:
+    """Fetch winners and losers, prompts * pairs rows each; both share noise, timesteps and captions."""
+    data, empty = run.data, run.data.empty.to(run.device)
+    prompts = [data.unsafe_prompt] + ([data.safe_prompt] if run.config.safe_prompt_weight > 0 else [])
+    dropped = draws.dropped.to(run.device)
+    captions = Conditioning.concatenate(
+        [
+            _fetched(run, data.prompts, prompt[pairs]).replaced(dropped[:, kind], empty)
+            for kind, prompt in enumerate(prompts)
+        ]
+    )
+    noise = draws.noise.to(run.device).repeat(len(prompts), 1, 1, 1)  # (prompts * pairs, 4, h, w)
+    timesteps = draws.timesteps.to(run.device).repeat(len(prompts))  # (prompts * pairs,)
+    images = pairs + data.num_pairs * draws.flipped  # mirrored images follow the others in the tables
+    winners, losers = (
+        _fetched(run, table, images).repeat(len(prompts), 1, 1, 1) for table in (data.winner, data.loser)
+    )
+    return Rows(winners, noise, timesteps, captions), Rows(losers, noise, timesteps, captions)
+
+
+def _kept_rows(run: Run, draw: Draw) -> Rows:
+    """Fetch what must stay as in the base model: neutral images, or pure noise, as the objective asks."""
+    if "output_preservation" in LOSSES[run.config.objective].terms:
+        return _pure_noise_rows(run, draw)
+    data = run.data
+    return Rows(
+        _fetched(run, data.neutral, draw.neutral + data.num_neutral * draw.neutral_flipped),
+        draw.neutral_noise.to(run.device),
+        draw.neutral_timesteps.to(run.device),
+        _fetched(run, data.prompts, data.neutral_prompt[draw.neutral]),  # never dropped
     )
 
 
-def neutral_rows(draw: Draw, latents: Tensor, captions: Conditioning) -> Rows:
-    """Lay out the neutral rows, with their own noise and timesteps; their captions are never dropped."""
-    device = latents.device
-    return Rows(latents, draw.neutral_noise.to(device), draw.neutral_timesteps.to(device), captions)
+def _pure_noise_rows(run: Run, draw: Draw) -> Rows:
+    """Return rows of pure noise under the empty prompt, at the last timestep."""
+    alphas, noise = run.schedule.alphas_cumprod, draw.neutral_noise.to(run.device)
+    timesteps = torch.full((len(noise),), len(alphas) - 1, device=run.device)
+    sigma = (1 - alphas[-1]).sqrt()  # adding noise multiplies by it, so that the noise itself is left
+    captions = run.data.empty.to(run.device)[torch.zeros_like(timesteps)]
+    return Rows(torch.zeros_like(noise), noise / sigma, timesteps, captions)
 
 
-def pure_noise_rows(draw: Draw, schedule: NoiseSchedule, empty: Conditioning) -> Rows:
-    """Lay out what the UNet sees of nothing: pure noise under the empty prompt, at the last timestep.
-
-    Args:
-        draw: its neutral noise is used.
-        schedule: of the family.
-        empty: of the empty prompt, one row.
-    """
-    device = empty.text_embeds.device
-    noise = draw.neutral_noise.to(device)
-    timesteps = torch.full((len(noise),), len(schedule.alphas_cumprod) - 1, device=device)
-    sigma = (1 - schedule.alphas_cumprod[-1]).sqrt()  # taken out, so that noising gives the noise itself
-    return Rows(torch.zeros_like(noise), noise / sigma, timesteps, empty[torch.zeros_like(timesteps)])
+def _fetched(run: Run, table: Table, numbers: Tensor) -> Table:
+    return table[numbers].to(run.device, torch.float32)
 
 
-def stack_rows(
-    parts: list[Rows], schedule: NoiseSchedule, *, num_pairs: int, weights: Tensor | None = None
+def _stacked(
+    parts: Sequence[Rows], schedule: NoiseSchedule, *, num_pairs: int, weights: Tensor | None = None
 ) -> Batch:
-    """Stack winners, losers and (where wanted) rows to keep into one call of the UNet."""
+    """Add noise and stack winners, losers and rows to keep."""
     *tensors, captions = zip(*parts, strict=True)
     latents, noise, timesteps = map(torch.cat, tensors)
     return Batch(
@@ -117,38 +164,3 @@ def stack_rows(
         num_rows=len(parts[0].latents),
         weights=weights,
     )
-
-
-Table = TypeVar("Table", Tensor, Conditioning)
-
-
-def gather(run: Run, draw: Draw) -> Batch:
-    """Fetch the rows of a draw from the cached data; rows that would weigh nothing are left out."""
-    parts = [*rows_of_pairs(run, draw.pairs, draw)]
-    if run.config.preserve_weight > 0:
-        parts.append(_kept_rows(run, draw))
-    weights = run.weights[draw.pairs].to(run.device)
-    return stack_rows(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
-
-
-def rows_of_pairs(run: Run, pairs: Tensor, draw: Draw | FixedDraws) -> tuple[Rows, Rows]:
-    """Fetch winners and losers of some pairs, under the unsafe and (where trained) the safe prompts."""
-    data = run.data
-    prompts = [data.unsafe_prompt] + ([data.safe_prompt] if run.config.safe_prompt_weight > 0 else [])
-    captions = [_rows(run, data.prompts, prompt[pairs]) for prompt in prompts]
-    images = pairs + data.num_pairs * draw.flipped  # both of a pair, or none: it shares its layout
-    winner, loser = (_rows(run, latents, images) for latents in (data.winner, data.loser))
-    return pair_rows(draw, winner, loser, captions, data.empty.to(run.device))
-
-
-def _kept_rows(run: Run, draw: Draw) -> Rows:
-    """Fetch what must stay as the base model has it, as the objective asks."""
-    data, empty = run.data, run.data.empty.to(run.device)
-    if "output_preservation" in LOSSES[run.config.objective].terms:
-        return pure_noise_rows(draw, run.schedule, empty)
-    latents = _rows(run, data.neutral, draw.neutral + data.num_neutral * draw.neutral_flipped)
-    return neutral_rows(draw, latents, _rows(run, data.prompts, data.neutral_prompt[draw.neutral]))
-
-
-def _rows(run: Run, table: Table, index: Tensor) -> Table:
-    return table[index].to(run.device, torch.float32)

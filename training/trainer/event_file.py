@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run, written where its package is installed; it is never needed."""
+"""The figures of a run for TensorBoard, written where its package is installed; training never needs them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import TrainConfig
 from ..losses import LOSSES
-from .state import EVENTS
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-
 log = logging.getLogger(__name__)
 
-NAMES = {"margin": "rewards/margins", "implicit_accuracy": "rewards/accuracies"}  # as trl names them
-HELD_OUT = "validation_"  # before the figures on held-out pairs, which trl calls eval_
+EVENTS = "tensorboard"  # folder in the run folder
+NAMES = {"margin": "rewards/margins", "implicit_accuracy": "rewards/accuracies"}  # trl's names
+HELD_OUT = "validation_"  # prefix of figures on held-out pairs, for which trl writes eval_
 
 
 class EventFile:
-    """The figures of a run, under the names that users of trl know.
+    """Writes the figures of a run under the names that users of trl know.
 
     Args:
         writer: of TensorBoard.
-        scale: what a margin is multiplied by to be the argument of the sigmoid; trl's margins are that.
+        scale: factor from a margin to the argument of the sigmoid, which is what trl calls a margin.
     """
 
     def __init__(self, writer: SummaryWriter, scale: float) -> None:
@@ -38,14 +37,14 @@ class EventFile:
         for name, value in figures.items():
             if name != "step":
                 scaled = value * self._scale if name.endswith("margin") else value
-                self._do("add_scalar", _tag(name), scaled, int(figures["step"]))
+                self._call("add_scalar", _tag(name), scaled, int(figures["step"]))
 
     def close(self) -> None:
-        """Write what is left."""
-        self._do("close")
+        """Write what is still in memory and close the file."""
+        self._call("close")
 
-    def _do(self, method: str, *arguments: Any) -> None:
-        """Call the writer; what the disk cannot take is a warning, and the end of the file."""
+    def _call(self, method: str, *arguments: Any) -> None:
+        """Call the writer; after an OSError, such as a full disk, warn and write no more."""
         if self._writer is None:
             return
         try:
@@ -55,30 +54,30 @@ class EventFile:
             self._writer = None
 
 
-def open_event_file(folder: Path, config: TrainConfig, *, done: int) -> EventFile | None:
-    """Return the file to write to, None where TensorBoard is not installed or cannot be loaded.
+def open_event_file(folder: Path, config: TrainConfig, *, steps_done: int) -> EventFile | None:
+    """Return the file to write to; None where TensorBoard is not installed or cannot be loaded.
 
     Args:
         folder: of the run.
-        config: options of the run, resolved.
-        done: steps behind the run; what an earlier part of it wrote of later ones is hidden.
+        config: resolved options.
+        steps_done: steps of the run so far; figures of later steps that an earlier part wrote are hidden.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter  # late: it is optional, and slow to import
     except ImportError:
         return None
-    except Exception as error:  # a protobuf or NumPy it was not made for: TypeError, AttributeError
+    except Exception as error:  # a protobuf or NumPy that it does not fit: TypeError, AttributeError
         log.warning("nothing is written for TensorBoard, which cannot be loaded: %s", error)
         return None
     scale = config.beta / 2 if LOSSES[config.objective].beta_halved else config.beta
+    purge_step = steps_done + 1 if steps_done else None
     try:
-        return EventFile(SummaryWriter(str(folder / EVENTS), purge_step=done + 1 if done else None), scale)
+        return EventFile(SummaryWriter(str(folder / EVENTS), purge_step=purge_step), scale)
     except OSError as error:
         log.warning("nothing is written for TensorBoard: %s", error)
         return None
 
 
 def _tag(name: str) -> str:
-    held_out = name.startswith(HELD_OUT)
     plain = name.removeprefix(HELD_OUT)
-    return ("eval_" if held_out else "") + NAMES.get(plain, plain)
+    return ("eval_" if name.startswith(HELD_OUT) else "") + NAMES.get(plain, plain)

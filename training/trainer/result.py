@@ -1,9 +1,9 @@
-"""What a training run ends with."""
+"""What a training run ends with, and the metadata that an expert's file has about it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..config import TrainConfig, options
 from ..experts import adapter
@@ -12,7 +12,11 @@ from ..losses import LOSSES, beta_convention
 from ..losses.terms import TERM_OPTIONS
 from ..models.noise import NoiseSchedule
 from .plan import Plan
+from .progress import Progress
 from .run import Run
+
+_PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
+_NOT_STATED = ("steps", "save_every", "rank", "checkpointing")  # under other keys, or without effect
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,14 @@ class TrainResult:
     Attributes:
         layers: module path -> LowRank, alpha / rank folded in.
         losses: total loss of every step, those before a resume included.
-        metrics: the figures of step `steps_done`, as in `metrics.jsonl`.
-        steps_done: optimizer steps behind this LoRA; fewer than were taken where an earlier one was better.
-        config: options of the run, resolved.
+        metrics: of step `steps_done`, as in `metrics.jsonl`.
+        steps_done: optimizer steps behind this LoRA; fewer than were taken if an earlier step was better.
+        config: resolved options.
         initial_a_hash: see `adapter.initial_a_hash`.
-        cancelled: whether the run ended before its last step.
-        plan: how its batches were run; None where it was cancelled.
-        seconds: what this call took for its steps; 0 where it was cancelled.
-        validations: every measurement on held-out pairs, each with its step.
+        cancelled: whether the run ended early.
+        plan: how its batches were run; None if it was cancelled.
+        seconds: time that this call took for its steps; 0 if it was cancelled.
+        validations: every measurement on held-out pairs, with its step.
     """
 
     layers: dict[str, LowRank]
@@ -45,12 +49,12 @@ class TrainResult:
 
     @property
     def validation(self) -> dict[str, float] | None:
-        """The last measurement up to `steps_done`, None where there is none."""
-        until = [figures for figures in self.validations if figures["step"] <= self.steps_done]
-        return until[-1] if until else None
+        """The last measurement up to `steps_done`; None if there is none."""
+        up_to_now = [figures for figures in self.validations if figures["step"] <= self.steps_done]
+        return up_to_now[-1] if up_to_now else None
 
     def validation_text(self) -> str:
-        """Say what was measured on held-out pairs, and whether that ended the run, in one line for people."""
+        """Return one line for people: the figures on held-out pairs, and whether they ended the run."""
         if self.validation is None:
             return "not measured"
         figures = ", ".join(
@@ -64,37 +68,28 @@ class TrainResult:
         return text
 
 
-def current_result(run: Run) -> TrainResult:
-    """Return what a run that is stopped has by now."""
-    return _result(run, run.step, run.metrics, cancelled=True)
-
-
-def final_result(run: Run) -> TrainResult:
-    """Return what a run ends with: its last adapter, or the best, which is put into the UNet."""
-    if run.best is None:
-        return _result(run, run.step, run.metrics)
-    for name, parameter in run.parameters.items():
-        parameter.data.copy_(run.best.tensors[name])
-    return _result(run, run.best.step, run.best.values["metrics"])
-
-
-def _result(run: Run, step: int, metrics: dict[str, float], *, cancelled: bool = False) -> TrainResult:
+def current_result(run: Run, progress: Progress) -> TrainResult:
+    """Return what a run that is stopped early has so far."""
     return TrainResult(
         layers=adapter.read_adapter(run.unet),
-        losses=list(run.losses),
-        metrics=metrics,
-        steps_done=step,
+        losses=list(progress.losses),
+        metrics=progress.metrics,
+        steps_done=progress.step,
         config=run.config,
         initial_a_hash=run.initial_a_hash,
-        cancelled=cancelled,
-        validations=list(run.validations),
+        cancelled=True,
+        validations=list(progress.validations),
     )
 
 
-_PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
-
-
-_NOT_STATED = ("steps", "save_every", "rank", "checkpointing")  # stated otherwise, or without effect
+def final_result(run: Run, progress: Progress, plan: Plan, *, seconds: float) -> TrainResult:
+    """Return what a run ends with: its last adapter, or the best one, which is written into the UNet."""
+    best = progress.best
+    if best:
+        for name, factor in run.parameters.items():
+            factor.data.copy_(best.tensors[name])
+    result = replace(current_result(run, progress), cancelled=False, plan=plan, seconds=seconds)
+    return replace(result, steps_done=best.step, metrics=best.values["metrics"]) if best else result
 
 
 def training_metadata(
@@ -106,26 +101,27 @@ def training_metadata(
     pairs_hash: str,
     resolution: int = 0,
 ) -> dict[str, str]:
-    """Return the strings an expert's file carries about its training; equal runs give equal strings.
+    """Return the strings that an expert's file has about its training; equal runs give equal strings.
 
     Args:
         result: of the run.
         schedule: it was trained with.
         title: name for people.
         base_hash: of the base model's weights.
-        pairs_hash: of the pairs' content.
-        resolution: see `TrainingData`.
+        pairs_hash: of the content of the pairs.
+        resolution: see `TrainingData`; 0: unknown, and left out.
     """
     config = result.config
-    own = {
+    metadata = {
         f"alignguard.{option.name}": _plain(getattr(config, option.name))
         for option in options(TrainConfig)
-        if option.name not in _NOT_STATED and _applies(option.name, config)
+        if option.name not in _NOT_STATED and _has_effect(option.name, config)
     }
     if resolution:
-        own["modelspec.resolution"] = f"{resolution}x{resolution}"
-        own["ss_resolution"] = f"({resolution}, {resolution})"
-    return own | {
+        metadata["modelspec.resolution"] = f"{resolution}x{resolution}"
+        metadata["ss_resolution"] = f"({resolution}, {resolution})"
+    validation = json.dumps(result.validation, sort_keys=True) if result.validation else "not measured"
+    return metadata | {
         "alignguard.beta_convention": beta_convention(config),
         "alignguard.steps": str(result.steps_done),
         "alignguard.complete": _plain(not result.cancelled),
@@ -133,7 +129,7 @@ def training_metadata(
         "alignguard.pairs_hash": pairs_hash,
         "alignguard.initial_a_hash": result.initial_a_hash,
         "alignguard.training_figures": json.dumps(result.metrics, sort_keys=True),
-        "alignguard.validation": _validation(result),
+        "alignguard.validation": validation,
         "modelspec.title": title,
         "modelspec.prediction_type": _PREDICTION_TYPES[schedule.prediction_type],
         "ss_output_name": title,
@@ -143,17 +139,13 @@ def training_metadata(
     }
 
 
-def _validation(result: TrainResult) -> str:
-    return json.dumps(result.validation, sort_keys=True) if result.validation else "not measured"
-
-
-def _applies(option: str, config: TrainConfig) -> bool:
-    """Say whether an option changes anything under resolved options; a file states no other."""
+def _has_effect(option: str, config: TrainConfig) -> bool:
+    """Return whether an option changes anything under these resolved options; files state no other."""
     objective = LOSSES[config.objective]
     if option == "row_dropout":
         return objective.merge_ready
-    if option in TERM_OPTIONS.values():  # a term left out is stated where the objective has it by itself
-        return max(getattr(config, option), objective.own_weight(option, config.beta)) > 0
+    if option in TERM_OPTIONS.values():  # a term set to 0 is stated if the objective has it by default
+        return max(getattr(config, option), objective.default_weight(option, config.beta)) > 0
     if option in ("validate_every", "patience"):
         return config.validation > 0
     return True

@@ -1,75 +1,133 @@
-"""training/trainer/run.py."""
+"""What a run is: the UNet, the pairs, the options and the machine that it trains on; fixed while it lasts."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..config import TrainConfig
 from ..experts import adapter
-from ..losses import LOSSES
 from ..models.noise import NoiseSchedule
-from ..pairs.training_data import Bucket, TrainingData
+from ..pairs.training_data import TrainingData
 from ..system.processes import ALONE, Processes
-from . import state as checkpoint
-from .bank import Bank
-from .draws import Draw, draw_step
-from .event_file import EventFile
 from .pair_weighting import weighed
-from .state import BANK, State
 
-ADAM_BETAS, ADAM_EPS = (0.9, 0.999), 1e-8  # AlignGuard's launchers
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .result import TrainResult
 
 
-@dataclass
+def _ignore(*_: object) -> None:
+    """Do nothing; the default of every callback."""
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """How a caller follows a run and stops it.
+
+    Whatever `on_progress` or `check_cancel` raises cancels the run: the state is saved and the exception is
+    passed on.
+
+    Attributes:
+        on_plan: called before the first step with how the run is done and how long it may take.
+        on_progress: called after every step with (steps done, all steps, the metrics of that step).
+        on_stop: called with the result so far when the run ends early after at least one step, before the
+            exception is passed on. An OSError that it raises is a warning in the log.
+        check_cancel: called before every micro-batch.
+    """
+
+    on_plan: Callable[[Plan], None] = _ignore
+    on_progress: Callable[[int, int, Mapping[str, float]], None] = _ignore
+    on_stop: Callable[[TrainResult], None] = _ignore
+    check_cancel: Callable[[], None] = _ignore
+
+
+@dataclass(frozen=True, eq=False)  # holds tensors, so equality stays identity
 class Run:
-    """All state of a run; `config` is resolved, `good` is the last state whose loss was finite."""
+    """A run, apart from how far it is (`Progress`) and what it writes (`RunFolder`).
+
+    Attributes:
+        unet: frozen, with the adapter attached.
+        data: the pairs to train on; held-out pairs are in none of its buckets.
+        weights: how much each pair counts, in [0, 1], (pairs,) fp32 on the CPU.
+        schedule: of the family of the UNet.
+        config: resolved options.
+        processes: the processes that train this expert together.
+        callbacks: how the caller follows the run.
+        initial_a_hash: of the adapter before the first step, see `adapter.initial_a_hash`.
+        micro_batch: most pairs in memory at once.
+    """
 
     unet: nn.Module
     data: TrainingData
+    weights: Tensor
     schedule: NoiseSchedule
     config: TrainConfig
-    run_dir: Path | None
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-    validations: list[dict[str, float]] = field(default_factory=list)  # on held-out pairs, each with its step
-    best: State | None = None  # the adapter with the largest held-out margin, where training stops by that
-    best_before: State | None = None  # to go back to, should the step of `best` not stand
-    identity: Mapping[str, Any] = field(default_factory=dict)
-    good: State | None = None
-    processes: Processes = ALONE
-    micro_batch: int = 0  # pairs in memory at once, at most; 0: as config.batch_size says
-    check_cancel: Callable[[], None] = lambda: None  # called before every micro-batch; may raise
-    saved_s: float = field(default_factory=time.monotonic)  # when its state was written last, or it began
-    lacks_figures: bool = False  # the disk could not take some
-    events: EventFile | None = None  # for TensorBoard, where that is installed
-    whole: bool = True  # False from a figure that is not finite, or while the step is written
+    processes: Processes
+    callbacks: Callbacks
+    initial_a_hash: str
+    micro_batch: int
 
-    def __post_init__(self) -> None:
-        self.data, self.weights = weighed(self.data, self.config.pair_weighting)
-        self.initial_a_hash = adapter.initial_a_hash(self.unet)
-        self.parameters = adapter.adapter_parameters(self.unet)
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), betas=ADAM_BETAS, eps=ADAM_EPS, weight_decay=self.config.weight_decay
+    @classmethod
+    def of(
+        cls,
+        unet: nn.Module,
+        data: TrainingData,
+        schedule: NoiseSchedule,
+        config: TrainConfig,
+        *,
+        processes: Processes = ALONE,
+        callbacks: Callbacks | None = None,
+    ) -> Run:
+        """Weigh the pairs and return the run as it is before its first step.
+
+        Args:
+            unet: with the adapter attached.
+            data: the pairs to train on.
+            schedule: of the family of the UNet.
+            config: resolved options.
+            processes: the processes of the run.
+            callbacks: how the caller follows it; None: not at all.
+
+        Raises:
+            ValueError: if the pairs cannot be weighed as `config.pair_weighting` asks.
+        """
+        data, weights = weighed(data, config.pair_weighting)
+        return cls(
+            unet=unet,
+            data=data,
+            weights=weights,
+            schedule=schedule,
+            config=config,
+            processes=processes,
+            callbacks=callbacks or Callbacks(),
+            initial_a_hash=adapter.initial_a_hash(unet),
+            micro_batch=config.batch_size,
         )
-        self.device = next(iter(self.parameters.values())).device
-        self.autocast = autocast_dtype(self.config.precision, self.device)
-        kind = self.device.type if self.device.type in ("cuda", "cpu") else "cpu"
-        self.scaler = torch.amp.GradScaler(kind, enabled=self.autocast == torch.float16)
-        self.micro_batch = self.micro_batch or self.config.batch_size
-        prompts = 2 if self.config.safe_prompt_weight > 0 else 1
-        self.bank = Bank(self.data.num_pairs, self.config.bank, prompts, self.device)
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable factors by name, in the order of the network."""
+        return adapter.adapter_parameters(self.unet)
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the adapter is trained on."""
+        return next(iter(self.parameters.values())).device
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The type that the UNet runs in; None: the type of its weights."""
+        return autocast_dtype(self.config.precision, self.device)
 
 
 def named_precision(precision: str, device: torch.device) -> str:
-    """Return a precision as it is, but for `auto` what that means: the best that the device does fast."""
+    """Return the precision; `auto` becomes the best precision that the device computes fast."""
     if precision != "auto":
         return precision
     if device.type != "cuda":
@@ -78,34 +136,5 @@ def named_precision(precision: str, device: torch.device) -> str:
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the type to run the UNet in, None for its own."""
+    """Return the type to run the UNet in; None: the type of its weights."""
     return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(named_precision(precision, device))
-
-
-def draw_of(run: Run, step: int, buckets: Sequence[Bucket] = ()) -> Draw:
-    """Return the random choices of a step (from 0) of this run, out of some buckets, or of all."""
-    config = run.config
-    return draw_step(
-        step,
-        seed=config.seed,
-        batch_size=config.batch_size * config.grad_accumulation,
-        buckets=buckets or run.data.buckets,
-        num_timesteps=LOSSES[config.objective].num_timesteps,
-        caption_dropout=config.caption_dropout,
-        flip=config.flip,
-        bank=config.bank,
-    )
-
-
-def restore_state(run: Run, state: State) -> None:
-    """Set a run back to a state: factors, optimizer, step, and the losses and measurements up to there."""
-    checkpoint.unpack(state.tensors, run.parameters, run.optimizer)
-    if BANK in state.tensors:
-        run.bank.restore(state.tensors[BANK])
-    elif BANK in state.values:
-        run.bank.forget_after(state.values[BANK])
-    run.step, run.metrics, run.whole = state.step, dict(state.values["metrics"]), True
-    del run.losses[state.step :]
-    run.validations = [figures for figures in run.validations if figures["step"] <= state.step]
-    if run.best and run.best.step > state.step:
-        run.best = run.best_before

@@ -7,10 +7,9 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
@@ -23,14 +22,49 @@ from ..system.processes import ALONE, Processes
 from ..system.tensors import refuse_existing
 from .loop import train
 from .memory import free_bytes
-from .plan import Plan
 from .result import TrainResult, training_metadata
-from .run_folder import warned_of_a_full_disk
-from .state import EXPERT
+from .run import Callbacks
+from .run_folder import EXPERT, Storage, warned_of_a_full_disk
 
 log = logging.getLogger(__name__)
 
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an expert is about.
+
+    Attributes:
+        category: of the pairs, in any accepted spelling; several are separated by commas.
+        family: line of the base model, `sd15` and so on.
+        base_hash: of the base model's weights, for the file's metadata and to recognise the run.
+    """
+
+    category: str
+    family: str
+    base_hash: str
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The categories in their normal spelling; a blank one raises a ValueError."""
+        return normalize_categories(self.category) or (normalize_category(self.category),)
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where an expert and its run are kept.
+
+    Attributes:
+        out: the new `.safetensors` file. If the name is taken while training, a number is added.
+        run_dir: folder of the resume state and of `metrics.jsonl`, and of a copy of the expert; None:
+            nothing but the expert is written.
+        resume: continue from the newest state in `run_dir`, if there is one.
+    """
+
+    out: Path
+    run_dir: Path | None = None
+    resume: bool = False
 
 
 def train_expert(
@@ -39,108 +73,105 @@ def train_expert(
     schedule: NoiseSchedule,
     config: TrainConfig,
     *,
-    category: str,
-    family: str,
-    base_hash: str,
-    out: Path,
-    run_dir: Path | None = None,
-    resume: bool = False,
-    on_progress: Callable[[int, int, Mapping[str, float]], None] | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
-    check_cancel: Callable[[], None] | None = None,
+    subject: Subject,
+    destination: Destination,
+    callbacks: Callbacks | None = None,
     processes: Processes = ALONE,
 ) -> tuple[SafetyExpert, TrainResult]:
-    """Train an expert and write it with everything needed to know and repeat it.
+    """Train an expert and write it with all metadata that is needed to identify and repeat it.
 
-    When the run ends early after at least one step, what there is goes to `<stem>_partial.safetensors`
-    beside `out` before the exception is passed on. With a run folder, the same bytes are `expert.safetensors`
-    there.
+    When the run ends early after at least one step, the expert so far is written to
+    `<stem>_partial.safetensors` beside `out`, before the exception is passed on. With a run folder, the same
+    bytes are `expert.safetensors` there.
 
     Args:
-        unet: frozen UNet, see `train`.
+        unet: frozen UNet of diffusers, on the device to train on; it comes back as it was.
         data: cached latents and embeddings of the pairs.
         schedule: of the family.
         config: options of the run.
-        category: of the pairs, in any accepted spelling; several are separated by commas.
-        family: base model line, `sd15` and so on.
-        base_hash: of the base model's weights, for the file's metadata and to know the run again.
-        out: the new `.safetensors` file. Should the name be taken while training, a number is added.
-        run_dir: see `train`.
-        resume: see `train`.
-        on_progress: see `train`.
-        on_plan: see `train`.
-        check_cancel: see `train`.
-        processes: see `train`.
+        subject: what the expert is about.
+        destination: where the expert and its run are kept.
+        callbacks: how the caller follows and stops the run; None: not at all.
+        processes: the processes that train this expert together; only the first writes.
 
     Returns:
-        The expert as it can be read from the file, named after it, and the figures of the run. In all but
-        the first process the expert is not in a file.
+        The expert as read from its file, named after it, and the figures of the run. In all processes but
+        the first the expert is not in a file.
 
     Raises:
-        FileExistsError: if `out` exists, before anything is trained.
-        OSError: if the expert cannot be written; the file in the run folder or its state is left then.
-        ValueError: if the category is blank, the name does not end in `.safetensors`, or as in `train`.
-        RuntimeError: if training changed nothing, or as in `train`.
+        FileExistsError: if `out` exists; nothing is trained then.
+        OSError: if the expert cannot be written; its file in the run folder, or the state, is left then.
+        ValueError: if the category is blank, the name does not end in `.safetensors`, or `train` raises it.
+        RuntimeError: if training changed nothing, or `train` raises it.
     """
-    categories = normalize_categories(category) or (normalize_category(category),)  # a blank one is refused
-    file = _ExpertFile(Path(out), run_dir, categories, family, data, schedule, base_hash)
-    _check_out(file.out, processes)
-    free = free_bytes(unet.conv_in.weight.device)
+    callbacks = callbacks or Callbacks()
+    file = _ExpertFile(replace(destination, out=Path(destination.out)), subject, data, schedule)
+    categories = subject.categories
+    _check_out(file.destination.out, processes)
+
+    def on_stop(result: TrainResult) -> None:
+        file.write_partial(result)
+        callbacks.on_stop(result)
+
     result = train(
-        unet, data, schedule, config, on_progress=on_progress, on_plan=on_plan, on_stop=file.keep_partial,
-        check_cancel=check_cancel, run_dir=run_dir, base_hash=base_hash, resume=resume, free_bytes=free,
+        unet,
+        data,
+        schedule,
+        config,
+        storage=Storage(destination.run_dir, destination.resume, subject.base_hash),
+        callbacks=replace(callbacks, on_stop=on_stop),
+        free_bytes=free_bytes(unet.conv_in.weight.device),
         processes=processes,
-    )  # fmt: skip
-    _check_learned(result)
-    return file.finish(result) if processes.is_first else file.unwritten(result), result
+    )
+    _refuse_unchanged(result)
+    if processes.is_first:
+        return file.write(result), result
+    return SafetyExpert(result.layers, categories, subject.family, {}, file.destination.out.name), result
 
 
-class _ExpertFile(NamedTuple):
-    """Where the expert of a run goes, and what its file says of the run beside the figures."""
+@dataclass(frozen=True)
+class _ExpertFile:
+    """The file of an expert, and what its metadata says beside the figures of the run."""
 
-    out: Path
-    run_dir: Path | None
-    categories: tuple[str, ...]
-    family: str
+    destination: Destination
+    subject: Subject
     data: TrainingData
     schedule: NoiseSchedule
-    base_hash: str
 
-    def finish(self, result: TrainResult) -> SafetyExpert:
-        """Write the expert, and return it as the file has it."""
+    def write(self, result: TrainResult) -> SafetyExpert:
+        """Write the expert, and return it as read from the file."""
+        out, run_dir = self.destination.out, self.destination.run_dir
         try:
-            return load_expert(self._write(result, self.out))
+            return load_expert(self._write_as(out, result))
         except OSError as error:
-            resumable = f" The run can be resumed from {self.run_dir} without training again."
-            raise _not_written(error, self.out, resumable if self.run_dir else "") from error
+            hint = f" The run can be resumed from {run_dir} without training again." if run_dir else ""
+            raise _not_written(error, out, hint) from error
 
-    def keep_partial(self, result: TrainResult) -> None:
+    def write_partial(self, result: TrainResult) -> None:
         """Write what a run had learned when it stopped."""
-        path = self._write(result, self.out.with_name(f"{self.out.stem}_partial.safetensors"))
-        log.info("stopped after %s steps; kept as %s", result.steps_done, path.name)
+        out = self.destination.out
+        path = self._write_as(out.with_name(f"{out.stem}_partial.safetensors"), result)
+        log.info("stopped after %s steps; saved the expert so far as %s", result.steps_done, path.name)
 
-    def unwritten(self, result: TrainResult) -> SafetyExpert:
-        """Return the expert of a process that writes none."""
-        return SafetyExpert(result.layers, self.categories, self.family, {}, self.out.name)
-
-    def _write(self, result: TrainResult, path: Path) -> Path:
+    def _write_as(self, path: Path, result: TrainResult) -> Path:
+        subject, run_dir = self.subject, self.destination.run_dir
         metadata = training_metadata(
             result,
             self.schedule,
-            title=self.out.stem,
-            base_hash=self.base_hash,
+            title=self.destination.out.stem,
+            base_hash=subject.base_hash,
             pairs_hash=self.data.pairs_hash,
             resolution=self.data.resolution,
         )
-        expert = SafetyExpert(result.layers, self.categories, self.family, metadata, path.name)
-        if self.run_dir:
+        expert = SafetyExpert(result.layers, subject.categories, subject.family, metadata, path.name)
+        if run_dir:
             with warned_of_a_full_disk(EXPERT):
-                _replace(expert, self.run_dir / EXPERT)
+                _overwrite(expert, run_dir / EXPERT)
         return _save_numbered(expert, path)
 
 
 def expert_name(category: str) -> str:
-    """Return the file name, without ending, of an expert: `alignguard_self_harm`.
+    """Return the file name of an expert, without its ending: `alignguard_self_harm`.
 
     Raises:
         ValueError: if the category is blank.
@@ -150,7 +181,7 @@ def expert_name(category: str) -> str:
 
 
 def _check_out(out: Path, processes: Processes) -> None:
-    """Find out before hours of training what would stop the file from being written after them."""
+    """Refuse before hours of training what would keep the file from being written after them."""
     if out.suffix != ".safetensors":
         raise ValueError(f"an expert's file name must end in .safetensors, got {out.name!r}.")
     refuse_existing(out)
@@ -164,14 +195,14 @@ def _check_out(out: Path, processes: Processes) -> None:
         raise _not_written(error, out, " Nothing was trained yet.") from error
 
 
-def _not_written(error: OSError, out: Path, kept: str) -> OSError:
-    """Return the error that a person can act on, of the same kind."""
-    advice = "Make room." if error.errno in _NO_ROOM else "Make the folder writable, or choose another."
-    reason = f"{out.name} cannot be written to {out.parent} ({error.strerror or error}). {advice}{kept}"
-    return OSError(error.errno, reason)  # Python makes a PermissionError of it where it was one
+def _not_written(error: OSError, out: Path, hint: str) -> OSError:
+    """Return an error of the same kind that says what to do."""
+    advice = "Free some space." if error.errno in _NO_ROOM else "Make the folder writable, or choose another."
+    reason = f"{out.name} cannot be written to {out.parent} ({error.strerror or error}). {advice}{hint}"
+    return OSError(error.errno, reason)  # Python turns it into the subclass for this errno
 
 
-def _check_learned(result: TrainResult) -> None:
+def _refuse_unchanged(result: TrainResult) -> None:
     if not any(bool(layer.up.count_nonzero()) for layer in result.layers.values()):
         raise RuntimeError(
             f"training changed nothing in {result.steps_done} steps, so no expert is written. "
@@ -179,14 +210,15 @@ def _check_learned(result: TrainResult) -> None:
         )
 
 
-def _replace(expert: SafetyExpert, path: Path) -> None:
-    """Write the expert of the run folder over that of a shorter run; one of the two is there, whole."""
-    path.with_stem("writing").unlink(missing_ok=True)  # what a killed run left
-    os.replace(save_expert(expert, path.with_stem("writing")), path)
+def _overwrite(expert: SafetyExpert, path: Path) -> None:
+    """Replace the expert of a shorter run in the run folder atomically."""
+    temporary = path.with_stem("writing")
+    temporary.unlink(missing_ok=True)  # a killed run may have left it
+    os.replace(save_expert(expert, temporary), path)
 
 
 def _save_numbered(expert: SafetyExpert, path: Path) -> Path:
-    """Save under the name, or the name with the first free number: a finished run is never lost."""
+    """Save under the name, or under the name with the first free number: a finished run is never lost."""
     for number in count(1):
         try:
             return save_expert(expert, path if number == 1 else path.with_stem(f"{path.stem}_{number}"))

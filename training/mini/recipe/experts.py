@@ -16,6 +16,7 @@ from ...pairs.encode import Encoders, encode_pairs
 from ...rules.categories import CATEGORIES
 from ...trainer.loop import train
 from ...trainer.result import training_metadata
+from ...trainer.run import Callbacks
 from ..architecture import load_unet
 from ..expand import expand_unet
 from ..pairs import PAIRS_PER_CATEGORY, make_draw, write_pairs
@@ -63,7 +64,7 @@ def train_experts(
         def report(step: int, total: int, figures: Mapping[str, float], done: int = number) -> None:
             on_progress(done * total + step, len(CATEGORIES) * total, figures["loss"])
 
-        result = train(unet, data, schedule, CONFIG, on_progress=report)
+        result = train(unet, data, schedule, CONFIG, callbacks=Callbacks(on_progress=report))
         for module, layer in result.layers.items():
             tensors |= {f"{category}/{module}.up": layer.up, f"{category}/{module}.down": layer.down}
         facts = {

@@ -1,0 +1,74 @@
+"""The progress of a run: its learning rate, and the way back from a loss that is not finite."""
+
+import dataclasses
+import math
+
+import pytest
+
+from tiny import tiny_data
+from tiny_runs import SMALL, broken_after, equal_layers, run
+from training.config import TrainConfig
+from training.trainer import step as training_step
+from training.trainer.progress import learning_rate
+from training.trainer.state import load_newest
+
+
+def test_the_learning_rate_rises_and_stays():
+    config = TrainConfig(learning_rate=1.0, warmup_steps=4, lr_schedule="constant")
+    assert [learning_rate(config, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
+    assert learning_rate(TrainConfig(learning_rate=0.5), 0) == 0.5
+
+
+def test_under_cosine_the_learning_rate_is_halved_half_way_and_ends_near_zero():
+    rates = [learning_rate(TrainConfig(learning_rate=1.0, steps=100), step) for step in range(100)]
+    assert rates[0] == 1.0
+    assert rates[50] == pytest.approx(0.5)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(tmp_path):
+    data, report = broken_after(2)
+    kept = []
+    with pytest.raises(
+        RuntimeError, match=r"loss is not finite \(nan\) in step 3. The adapter was set back to step 1\."
+    ):
+        run(data=data, on_progress=report, on_stop=kept.append, run_dir=tmp_path)
+    assert kept[0].steps_done == len(kept[0].losses) == kept[0].metrics["step"] == 1
+    assert equal_layers(kept[0], run(dataclasses.replace(SMALL, steps=1), data=tiny_data(num_pairs=2)))
+    assert load_newest(tmp_path / "state").step == 1
+
+
+def test_a_first_loss_that_is_not_finite_leaves_nothing(tmp_path):
+    data = tiny_data()
+    data.winner.fill_(math.nan)
+    kept = []
+    with pytest.raises(RuntimeError, match="not finite"):
+        run(data=data, on_stop=kept.append, run_dir=tmp_path)
+    assert kept == []
+    assert load_newest(tmp_path / "state") is None
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precisions_follow_fp32_and_fp16_scales_its_loss(precision, tmp_path):
+    config = dataclasses.replace(SMALL, precision=precision)
+    half, whole = run(config, run_dir=tmp_path), run()
+    assert half.losses == pytest.approx(whole.losses, rel=0.05)
+    scaler = load_newest(tmp_path / "state").values["scaler"]
+    assert bool(scaler) == (precision == "fp16")
+
+
+def test_a_gradient_that_stays_infinite_stops_an_fp16_run_too(monkeypatch):
+    def spoiled(run, progress, draw):
+        figures = accumulate_gradients(run, progress, draw)
+        if progress.step >= 2:
+            next(iter(run.parameters.values())).grad.fill_(math.nan)
+        return figures
+
+    accumulate_gradients, kept = training_step.accumulate_gradients, []
+    monkeypatch.setattr(training_step, "accumulate_gradients", spoiled)
+    config = dataclasses.replace(SMALL, precision="fp16", steps=60, lr_schedule="constant")
+    with pytest.raises(RuntimeError, match="grad_norm is not finite .* Or use precision fp32"):
+        run(config, on_stop=kept.append)
+    assert kept[0].steps_done < 30  # the scale falls from 65536 to below 1
+    assert equal_layers(kept[0], run(dataclasses.replace(config, steps=2, precision="fp16")))
