@@ -31,7 +31,7 @@ def prepared(config):
     return Run.of(unet, DATA, SCHEDULE, resolved(config))
 
 
-def test_every_pair_meets_its_draws_in_turn():
+def test_every_pair_meets_its_fixed_draws_in_turn():
     state = prepared(BANKED)
     met = {pair: [] for pair in range(6)}
     for step in range(9):

@@ -12,7 +12,7 @@ def turns(steps, batch_size, sizes, seed=0):
     return [bucket_of(step, seed=seed, batch_size=batch_size, sizes=sizes) for step in range(steps)]
 
 
-def test_an_epoch_of_shuffled_items_has_each_once_in_another_order_each_time():
+def test_every_epoch_has_all_items_once_in_a_new_order():
     items = torch.arange(10, 17)
     row = shuffled(items, seed=0, name="x", start=0, count=21)
     epochs = [row[start : start + 7].tolist() for start in (0, 7, 14)]

@@ -85,7 +85,7 @@ def test_a_tensorboard_that_cannot_be_loaded_is_a_warning(tmp_path, monkeypatch,
     assert "which cannot be loaded: Descriptors cannot be created directly." in caplog.text
 
 
-def test_without_tensorboard_training_is_the_same(tmp_path):
+def test_training_without_tensorboard_is_the_same(tmp_path):
     assert equal_layers(run(CONFIG, run_dir=tmp_path), run(CONFIG))
     assert not (tmp_path / EVENTS).exists()
     assert len(metrics_of(tmp_path)) == 3

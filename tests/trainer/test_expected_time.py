@@ -60,7 +60,7 @@ def run_rows(unet, step):
     [{}, {"objective": "alignguard"}, {"objective": "duo"}, {"bank": 2}, {"grad_accumulation": 2}],
     ids=str,
 )
-def test_the_rows_counted_are_those_that_a_run_has(options):
+def test_the_counted_rows_are_the_rows_that_a_run_takes(options):
     state, progress = prepared(dataclasses.replace(LONG, steps=6, **options))
     expected = rows_to_do(state, progress, 0)
 
@@ -93,7 +93,7 @@ def test_each_process_counts_its_share():
     assert rows_to_do(*prepared(processes=Processes(2, 1)), 0) == tuple(count / 2 for count in alone)
 
 
-def test_the_seconds_of_some_rows_stand_for_all_of_the_run(monkeypatch):
+def test_the_time_of_some_rows_is_scaled_to_the_whole_run(monkeypatch):
     state, progress = prepared()
     ticks = itertools.count(0.0, 0.05)  # a pass takes 0.05 s, whatever it runs
     monkeypatch.setattr(expected_time.time, "perf_counter", lambda: next(ticks))
@@ -103,7 +103,7 @@ def test_the_seconds_of_some_rows_stand_for_all_of_the_run(monkeypatch):
     assert plan.expected_s == pytest.approx(200 * (20 + 20) / 20 * 0.05)
 
 
-def test_what_is_slow_is_timed_on_a_crop_and_counts_by_its_operations(monkeypatch):
+def test_slow_rows_are_timed_on_a_crop_and_scaled_by_their_operations(monkeypatch):
     state, progress = prepared(data=large_data())
     ticks = itertools.count(0.0, 0.3)
     monkeypatch.setattr(expected_time.time, "perf_counter", lambda: next(ticks))
@@ -139,7 +139,7 @@ def test_timing_leaves_no_trace_in_the_result(tmp_path):
     assert metrics_of(tmp_path / "timed") == metrics_of(tmp_path / "untimed")
 
 
-def test_a_run_that_is_over_before_long_is_not_timed():
+def test_a_short_run_is_not_timed():
     state, progress = prepared(dataclasses.replace(LONG, steps=3))
     plan = plan_run(state, PLENTY)
     assert with_expected_time(plan, state, progress, ()) == plan

@@ -90,7 +90,7 @@ def test_a_full_disk_does_not_hide_why_a_run_stopped(tmp_path, monkeypatch, capl
     assert "the result after step 2 could not be saved" in caplog.text
 
 
-def test_what_an_earlier_run_left_is_renamed_never_deleted(tmp_path):
+def test_files_of_an_earlier_run_are_renamed_and_never_deleted(tmp_path):
     for content in ("first", "second"):
         (tmp_path / "metrics.jsonl").write_text(content)
         set_aside(tmp_path / "metrics.jsonl")
@@ -98,7 +98,7 @@ def test_what_an_earlier_run_left_is_renamed_never_deleted(tmp_path):
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["first", "second"]
 
 
-def test_metrics_are_one_line_of_json_a_step_and_can_be_cut_back(tmp_path):
+def test_metrics_are_one_line_of_json_per_step_and_can_be_trimmed(tmp_path):
     path = tmp_path / "metrics.jsonl"
     trim_metrics(path, 3)
     for step in range(1, 6):

@@ -1,4 +1,4 @@
-"""Resume states: whole or not there, two kept, and an optimizer that goes on as if never stopped."""
+"""Resume states: never torn, the two newest kept, and an optimizer that continues as if never stopped."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_a_run_that_went_back_leaves_no_later_state(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 50, -1])
-def test_a_torn_state_is_passed_over(tmp_path, keep, caplog):
+def test_a_torn_state_is_skipped(tmp_path, keep, caplog):
     save_state(tmp_path, state(1))
     newest = save_state(tmp_path, state(2))
     newest.write_bytes(newest.read_bytes()[:keep])
@@ -57,20 +57,20 @@ def test_a_torn_state_is_passed_over(tmp_path, keep, caplog):
     assert newest.name in caplog.text
 
 
-def test_no_state_is_none(tmp_path):
+def test_a_folder_without_a_whole_state_gives_none(tmp_path):
     assert load_newest(tmp_path / "nothing") is None
     (tmp_path / "step_00000001.safetensors").write_bytes(b"")
     assert load_newest(tmp_path) is None
 
 
-def test_what_a_killed_write_left_is_no_state(tmp_path):
+def test_a_file_left_by_a_killed_write_is_ignored(tmp_path):
     (tmp_path / "writing.tmp").write_bytes(b"half a state")
     assert load_newest(tmp_path) is None
     save_state(tmp_path, state(3))
     assert load_newest(tmp_path).step == 3
 
 
-def test_an_optimizer_goes_on_bit_for_bit(tmp_path):
+def test_an_optimizer_continues_bit_for_bit(tmp_path):
     parameters, optimizer = parameters_and_optimizer()
     for _ in range(3):
         descend(parameters, optimizer)
@@ -82,7 +82,7 @@ def test_an_optimizer_goes_on_bit_for_bit(tmp_path):
     assert all(torch.equal(parameters[name], others[name]) for name in parameters)
 
 
-def test_a_state_of_other_modules_is_refused_untouched():
+def test_a_state_of_other_modules_is_refused_and_changes_nothing():
     parameters, optimizer = parameters_and_optimizer()
     tensors = pack(parameters, optimizer)
     del tensors["adapter.block.0.up"]

@@ -1,4 +1,4 @@
-"""One step against a textbook that is written out pair by pair, with a second UNet as the reference."""
+"""One step compared with a textbook implementation, pair by pair, with a second UNet as the reference."""
 
 import dataclasses
 import math

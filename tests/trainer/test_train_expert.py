@@ -1,4 +1,4 @@
-"""From cached data to an expert on disk: complete metadata, nothing lost, nothing overwritten."""
+"""From cached data to an expert on disk: the metadata is complete, and nothing is lost or overwritten."""
 
 import dataclasses
 import json

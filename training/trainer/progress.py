@@ -72,9 +72,8 @@ class Progress:
         self.scaler.unscale_(self.optimizer)
         factors = list(self._run.parameters.values())
         grad_norm = nn.utils.clip_grad_norm_(factors, config.max_grad_norm or math.inf)
-        values = torch.stack(
-            [*figures.values(), grad_norm]
-        ).tolist()  # the only wait for the device in a step
+        # the only wait for the device in a step
+        values = torch.stack([*figures.values(), grad_norm]).tolist()
         with self.unfinished_step():
             metrics = self._finite_metrics(dict(zip([*figures, "grad_norm"], values, strict=True)))
             self._last_good = State(

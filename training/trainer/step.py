@@ -24,8 +24,8 @@ def take_step(run: Run, progress: Progress) -> None:
     Raises:
         RuntimeError: if the loss or its gradient is not finite.
     """
-    draw = draw_batch(run, progress.step)
-    figures, ref_errors = accumulate_gradients(run, progress, draw)
+    draw = draw_batch(run, progress.step)  # noise: (pairs, 4, h, w)
+    figures, ref_errors = accumulate_gradients(run, progress, draw)  # scalars, (pairs, 2 * prompts)
     progress.advance(figures, draw.bank_rows, ref_errors)
 
 
@@ -33,8 +33,8 @@ def accumulate_gradients(run: Run, progress: Progress, draw: Draw) -> tuple[dict
     """Leave the gradients of a step in the adapter's factors, summed over micro-batches and processes.
 
     Args:
-        run: the run.
-        progress: its optimizer, scaler and bank are used.
+        run: whose UNet and pairs are used.
+        progress: whose optimizer, scaler and bank are used.
         draw: the pairs of the whole step; each process takes its share of them.
 
     Returns:
@@ -62,10 +62,9 @@ def _backward(run: Run, progress: Progress, draw: Draw, num_pairs: int) -> tuple
     run.callbacks.check_cancel()
     share = len(draw.pairs) / num_pairs
     batch = fetch_batch(run, draw)  # noisy: (2 * prompts * pairs + kept, 4, h, w)
-    reference = run_reference(run, progress.bank, draw, batch)  # first: no graph is in memory beside it yet
-    with _row_dropout(
-        run, draw
-    ):  # around the backward pass too, because checkpointing runs blocks again there
+    # the reference comes first, while no graph of the policy is in memory beside it
+    reference = run_reference(run, progress.bank, draw, batch)  # errors: (pairs, 2 * prompts)
+    with _row_dropout(run, draw):  # the backward pass too, where checkpointing runs blocks again
         policy = predict_batch(run, batch)  # (2 * prompts * pairs + kept, 4, h, w)
         figures = batch_figures(policy, reference, batch, run.config)  # scalars
         progress.scaler.scale(figures["loss"] * share).backward()
@@ -77,7 +76,7 @@ def run_reference(run: Run, bank: Bank, draw: Draw, batch: Batch) -> Reference:
     """Run the base model on a batch, without the pairs whose errors are in the bank.
 
     Args:
-        run: the run; its adapter is switched off meanwhile.
+        run: whose UNet is run, with the adapter off.
         bank: used where the option `bank` is set.
         draw: of the batch.
         batch: what `fetch_batch` returned for the draw.
