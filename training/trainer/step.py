@@ -65,8 +65,8 @@ def _backward(run: Run, progress: Progress, draw: Draw, num_pairs: int) -> tuple
     # the reference comes first, while no graph of the policy is in memory beside it
     reference = run_reference(run, progress.bank, draw, batch)  # errors: (pairs, 2 * prompts)
     with _row_dropout(run, draw):  # the backward pass too, where checkpointing runs blocks again
-        policy = predict_batch(run, batch)  # (2 * prompts * pairs + kept, 4, h, w)
-        figures = batch_figures(policy, reference, batch, run.config)  # scalars
+        # the policy's prediction, (2 * prompts * pairs + kept, 4, h, w), is freed before the backward pass
+        figures = batch_figures(predict_batch(run, batch), reference, batch, run.config)  # scalars
         progress.scaler.scale(figures["loss"] * share).backward()
     return {name: value.detach() * share for name, value in figures.items()}, reference.errors.by_pair
 
