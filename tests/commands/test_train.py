@@ -138,7 +138,7 @@ def test_a_run_stopped_by_ctrl_c_keeps_what_it_has_and_resumes_to_the_same_bytes
         patched.setattr(train, "ProgressBar", Interrupted)
         outcome = run(*train_words(base, pairs, out))
     assert (outcome.code, outcome.out) == (130, "")
-    assert "kept as e_partial.safetensors" in outcome.err
+    assert "saved the expert so far as e_partial.safetensors" in outcome.err
     assert "--resume" in outcome.err
     assert outcome.err.splitlines()[-1] == "stopped by Ctrl-C"
     assert not out.exists()

@@ -140,12 +140,10 @@ def test_processes_with_other_options_or_pairs_are_refused(tmp_path, of_second):
 
 def test_processes_that_found_states_of_two_runs_at_one_step_are_refused(tmp_path):
     messages = []
-    for number, batch_size in enumerate(
-        [4, 2]
-    ):  # a state in the first process's folder, another in the second's
+    for number, batch_size in enumerate([4, 2]):  # different runs in the folders of the two processes
         go(dataclasses.replace(CONFIG, steps=2, batch_size=batch_size), run_dir=tmp_path / str(number))
     go(run_dir=tmp_path / "0", resume=True, processes=one_of_two(0, messages))
-    with pytest.raises(ValueError, match="process 1 found the state .* after step 2 in .*1, process 0 the s"):
+    with pytest.raises(ValueError, match=r"process 1 found the state .* after step 2 in .*1, process 0 fo"):
         go(run_dir=tmp_path / "1", resume=True, processes=one_of_two(1, messages))
 
 
