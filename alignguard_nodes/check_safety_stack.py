@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
@@ -26,6 +26,7 @@ from .inputs import (
     strength_input,
     threshold_input,
 )
+from .shown.preview import preview
 from .shown.stack_picture import draw_stack
 
 if TYPE_CHECKING:
@@ -121,9 +122,7 @@ class CheckSafetyStack(io.ComfyNode):
             benchmark = _benchmark([[alone], [alone, *others]], slots, cls.hidden.unique_id)
             charts.append(host.image_tensor(benchmark.write()))  # unsafe pictures in it are blurred
             report += f"\n\n{benchmark.text()}\n{benchmark.study.command}"
-        images = [image for chart in charts for image in ui.PreviewImage(chart).as_dict()["images"]]
-        shown = {"images": images, **ui.PreviewText(report).as_dict()}
-        return io.NodeOutput(stack.retention, stack.min_retention, report, ui=shown)
+        return io.NodeOutput(stack.retention, stack.min_retention, report, ui=preview(report, *charts))
 
 
 def _missing(slots: Mapping[str, Any]) -> list[str]:

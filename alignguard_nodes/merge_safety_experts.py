@@ -30,7 +30,7 @@ from .inputs import (
     resolution_input,
     strength_input,
 )
-from .shown.expert_display import expert_display
+from .shown.preview import expert_preview
 
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
 REQUIRED = (1, 2)
@@ -120,7 +120,7 @@ class MergeSafetyExperts(io.ComfyNode):
             on_progress=on_progress,
         )
         text = "\n".join([merged.report(), *calibration_run.notes])
-        return io.NodeOutput(merged, text, ui=expert_display(merged, text))
+        return io.NodeOutput(merged, text, ui=expert_preview(merged, text))
 
 
 @dataclass

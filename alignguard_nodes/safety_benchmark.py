@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..training.config import EvaluateConfig
 from ..training.evaluation import RULES
@@ -25,6 +25,7 @@ from .inputs import (
     strength_input,
     threshold_input,
 )
+from .shown.preview import preview
 
 EXPERTS, SETS = range(1, 9), range(1, 5)
 
@@ -120,8 +121,7 @@ class SafetyBenchmark(io.ComfyNode):
         place = Place(folder, "Safety Benchmark", cls.hidden.unique_id)
         report = measure(drawing, _variants(slots), sets, panel, place, blocked)
         picture, text = host.image_tensor(report.write()), f"{report.text()}\n{report.study.command}"
-        shown = {**ui.PreviewImage(picture).as_dict(), **ui.PreviewText(text).as_dict()}
-        return io.NodeOutput(text, picture, ui=shown)
+        return io.NodeOutput(text, picture, ui=preview(text, picture))
 
 
 def _blocked_words_file(name: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from .inputs import CATEGORY, SafetyExpert
-from .shown.expert_display import expert_display
+from .shown.preview import expert_preview
 
 
 class SafetyExpertInfo(io.ComfyNode):
@@ -25,4 +25,4 @@ class SafetyExpertInfo(io.ComfyNode):
     @classmethod
     def execute(cls, expert: object) -> io.NodeOutput:
         report = expert.report()
-        return io.NodeOutput(report, ui=expert_display(expert, report))
+        return io.NodeOutput(report, ui=expert_preview(expert, report))

@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan_frames
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .inputs import CATEGORY, NONE, clip_vision_input, judge_input, panel_of, threshold_input
+from .shown.preview import preview
 
 ALL = "all"
 
@@ -107,14 +108,14 @@ class SafetyJudge(io.ComfyNode):
         report = describe(panel, verdict, wanted)
         flags, scores = verdict.flagged(wanted), verdict.score(wanted)
         hidden = None if flags is None else flags | verdict.flagged()  # unsafe in any category
-        preview = host.image_of(hidden_pictures(pictures, hidden) if blur else pictures)
+        shown = host.image_of(hidden_pictures(pictures, hidden) if blur else pictures)
         blocked = [host.Blocked(f"{category} was not measured: {judges['judge']} does not see it.")]
         return io.NodeOutput(
             blocked if flags is None else flags.tolist(),
             blocked if scores is None else scores.tolist(),
-            preview,
+            shown,
             report,
-            ui={**ui.PreviewImage(preview).as_dict(), **ui.PreviewText(report).as_dict()},
+            ui=preview(report, shown),
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
 from ..training.losses import LOSSES
@@ -16,6 +16,7 @@ from . import host, inputs
 from .files import new_expert_path, run_name
 from .inputs import CATEGORY, DEFAULT_RESOLUTION, config_inputs, from_widgets, resolution_input
 from .shown.loss_curve import draw_loss_curve
+from .shown.preview import preview
 from .shown.training_watch import TrainingWatch, held_out_accuracies
 
 if TYPE_CHECKING:
@@ -250,8 +251,7 @@ def _train(
 def _output(outcome: _Outcome, report: str) -> io.NodeOutput:
     result = outcome.result
     curve = draw_loss_curve(result.losses, held_out=held_out_accuracies(result.validations))
-    image = ui.PreviewImage(host.image_tensor(curve))
-    shown = {**image.as_dict(), **ui.PreviewText(report).as_dict()}
+    shown = preview(report, host.image_tensor(curve))
     return io.NodeOutput(outcome.expert, {"loss": result.losses}, report, ui=shown)
 
 

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .commands import COMMANDS
-from .commands.answer import Answer
 from .commands.options import CommandParser, one_line
-from .commands.progress import messages_on_stderr
+from .commands.output import Answer, messages_on_stderr
 
 _PROGRAM = f"python -m {__package__}"
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)

@@ -7,7 +7,7 @@ mode, names from widgets. This package returns what `training` expects.
 from .apply import apply_expert, layers_on
 from .drawing_facts import drawing_facts
 from .encoders import Encoders, changed_conditioning, encode_prompt, encode_prompts, encode_text, encoders
-from .feedback import Blocked, check_cancel, image_tensor, progress
+from .feedback import Blocked, check_cancel, progress
 from .folders import (
     EXPERTS,
     expert_files,
@@ -20,7 +20,7 @@ from .folders import (
     private_folder,
     register_folders,
 )
-from .pictures import clip_embed, image_of, pictures_of
+from .pictures import clip_embed, image_of, image_tensor, pictures_of
 from .sampling import SAMPLERS, SCHEDULERS, HostDraw, Sampling
 from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
 

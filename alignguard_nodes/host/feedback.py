@@ -1,4 +1,4 @@
-"""What a node shows: progress, images, and outputs that say why they are empty."""
+"""What a node tells its user while it works: progress, and outputs that say why they are empty."""
 
 import logging
 from collections.abc import Callable
@@ -6,11 +6,8 @@ from functools import cached_property
 
 import comfy.model_management
 import comfy.utils
-import numpy as np
-import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from PIL import Image
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +49,3 @@ def progress(node_id: str) -> Callable[..., None]:
             PromptServer.instance.send_progress_text(text, node_id)
 
     return report
-
-
-def image_tensor(picture: Image.Image) -> Tensor:
-    """Return a PIL image as the host's IMAGE, (1, h, w, 3) fp32 in [0, 1]."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]

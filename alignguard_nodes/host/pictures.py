@@ -1,9 +1,14 @@
-"""IMAGE and CLIP_VISION of a graph, as plain tensors."""
+"""Images on their way between the host and the library.
+
+The host's IMAGE is (n, h, w, 3), the library's images are (n, 3, h, w); both are fp32 in [0, 1].
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 
@@ -15,6 +20,11 @@ def pictures_of(image: Tensor) -> Tensor:
 def image_of(pictures: Tensor) -> Tensor:
     """Return images (n, 3, h, w) as the host's IMAGE, (n, h, w, 3)."""
     return pictures.movedim(1, -1).contiguous()
+
+
+def image_tensor(picture: Image.Image) -> Tensor:
+    """Return a PIL image as the host's IMAGE, (1, h, w, 3) fp32 in [0, 1]."""
+    return torch.from_numpy(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)[None]
 
 
 def clip_embed(clip_vision: Any) -> Callable[[Tensor], Tensor] | None:

@@ -34,7 +34,7 @@ def pack(monkeypatch):
     )
     api = SimpleNamespace(io=io, ui=MagicMock())
     api.ui.PreviewText = lambda text: SimpleNamespace(as_dict=lambda: {"text": (text,)})
-    api.ui.PreviewImage = lambda image: SimpleNamespace(as_dict=lambda: {"images": image})
+    api.ui.PreviewImage = lambda image: SimpleNamespace(as_dict=lambda: {"images": [image]})
     monkeypatch.setitem(sys.modules, "comfy_api", SimpleNamespace(latest=api))
     monkeypatch.setitem(sys.modules, "comfy_api.latest", api)
     yield lambda name: importlib.import_module(f"pack.{name}")

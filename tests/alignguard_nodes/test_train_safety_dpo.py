@@ -84,7 +84,7 @@ def test_a_run_trains_saves_and_reports(execute, tmp_path):
     ):
         assert line in report
     assert done.ui["text"] == (report,)
-    assert done.ui["images"].size == (512, 256)
+    assert done.ui["images"][0].size == (512, 256)
     assert shown[-1][:2] == (2, 2)
     run_folder = tmp_path / "user" / "runs" / "alignguard_hate"
     assert (run_folder / "expert.safetensors").read_bytes() == file.read_bytes()

@@ -10,7 +10,7 @@ from tiny_runs import SCHEDULE, SMALL, equal_layers, run
 from training.experts import adapter
 from training.losses import resolved
 from training.trainer.batch import draw_batch, fetch_batch, predict_batch
-from training.trainer.memory import free_bytes, readable, set_checkpointing
+from training.trainer.memory import free_bytes, set_checkpointing
 from training.trainer.plan import USABLE, Plan, pair_needs, place_unet, plan_run
 from training.trainer.run import Run
 
@@ -172,4 +172,3 @@ def test_free_memory_of_the_cpu_is_a_part_of_the_machines():
 
     assert 0 < free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
     assert free_bytes(torch.device("meta")) is None
-    assert readable(3 * 2**20) == "3 MiB"

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import EvaluateConfig
 from ..system.work_folder import locked
-from .answer import Answer
 from .expert_names import TypedExpert, expert_names, parse_stack, split_file
 from .judges import add_judge_options, chosen_panel, judge_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
-from .progress import ProgressBar
+from .output import Answer, ProgressBar
 
 if TYPE_CHECKING:
     import torch

@@ -4,9 +4,8 @@ import argparse
 from pathlib import Path
 
 from ..config import ExtractConfig
-from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, config_from, new_expert
-from .progress import ProgressBar
+from .output import Answer, ProgressBar, expert_facts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

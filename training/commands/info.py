@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from .answer import Answer, expert_facts
 from .options import add_json
+from .output import Answer, expert_facts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

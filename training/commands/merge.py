@@ -31,9 +31,8 @@ from ..pairs import load_pairs
 from ..pairs.encode import Encoders, encode_pictures
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.prompts import parse_prompts
-from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
-from .progress import ProgressBar
+from .output import Answer, ProgressBar, expert_facts
 
 log = logging.getLogger(__name__)
 

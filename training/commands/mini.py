@@ -4,9 +4,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from .answer import Answer
 from .options import add_json
-from .progress import ProgressBar
+from .output import Answer, ProgressBar
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .answer import Answer
 from .options import add_json
+from .output import Answer, ProgressBar
 from .pairs_making import add_make_arguments, add_rewrite_arguments, add_weigh_arguments
-from .progress import ProgressBar
 
 if TYPE_CHECKING:
     from ..pairs import SafetyPairs, SourceRows

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from ..config import MakeConfig, RewriteConfig
-from .answer import Answer
 from .judges import add_judge_options, chosen_panel, judge_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
-from .progress import ProgressBar
+from .output import Answer, ProgressBar
 
 METHODS = ("table", "paired_file", "endpoint")  # the keys of REWRITERS, which --help must not import
 

@@ -28,10 +28,9 @@ from ..trainer.plan import place_unet
 from ..trainer.result import TrainResult
 from ..trainer.run import Callbacks, autocast_dtype
 from ..trainer.train_expert import Destination, Subject, train_expert
-from .answer import Answer, expert_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
+from .output import Answer, ProgressBar, expert_facts
 from .pairs import SOURCE_HELP
-from .progress import ProgressBar
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,11 @@ class PairErrors(NamedTuple):
     ref_winner: Tensor  # reference (adapter off), safe image
     ref_loser: Tensor  # reference, unsafe image
 
+    @property
+    def margin(self) -> Tensor:
+        """How much more the winner's error fell from the reference than the loser's, shape (batch,)."""
+        return (self.ref_winner - self.winner) - (self.ref_loser - self.loser)
+
 
 def pair_errors(errors: Tensor, ref_errors: Tensor) -> PairErrors:
     """Split errors stacked as [winners; losers] into the four a loss needs.

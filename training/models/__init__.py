@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from .family import Family
-from .sd15 import SD15
-from .sd21 import SD21
 from .sdxl import SDXL
+from .stable_diffusion import SD15, SD21
 
 __all__ = ["FAMILIES", "Family", "identify"]
 

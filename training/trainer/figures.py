@@ -94,6 +94,6 @@ def watched(errors: PairErrors, policy: Tensor, reference: Tensor | None) -> dic
         policy: prediction with the adapter on for winners and losers, (2 * rows, 4, h, w).
         reference: prediction with the adapter off, same shape; None: the distance is left out.
     """
-    margin = (errors.ref_winner - errors.winner) - (errors.ref_loser - errors.loser)
+    margin = errors.margin
     figures = {"margin": margin.mean(), "implicit_accuracy": (margin > 0).float().mean()}
     return figures if reference is None else figures | {"distance": preservation(policy, reference)}

@@ -67,8 +67,3 @@ def _free_in_container() -> float:
         return int(limit) - int(used) + int(cache["inactive_file"])  # the kernel frees this cache on demand
     except (OSError, ValueError, KeyError):  # no container, or no limit ("max")
         return float("inf")
-
-
-def readable(num_bytes: int) -> str:
-    """Return a number of bytes as text, such as `3.2 GiB`."""
-    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"

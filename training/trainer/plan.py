@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models.conditioning import Conditioning
-from ..system.quantities import duration
+from ..system.quantities import data_size, duration
 from .batch import Batch, draw_batch, fetch_batch, predict_batch
 from .draws import Draw
-from .memory import MODES, free_bytes, readable, set_checkpointing
+from .memory import MODES, free_bytes, set_checkpointing
 from .run import Run
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Plan(NamedTuple):
         """Return the plan as one line for people."""
         memory, time = "memory not computed", "time not measured"
         if self.peak_bytes is not None:
-            peak, weights = readable(self.peak_bytes), readable(self.weights_bytes)
-            limit = readable(self.weights_bytes + self.free_bytes)
+            peak, weights = data_size(self.peak_bytes), data_size(self.weights_bytes)
+            limit = data_size(self.weights_bytes + self.free_bytes)
             memory = f"{peak} expected of {limit}, {weights} of weights included"
         if self.expected_s is not None:
             time = f"about {duration(self.expected_s)} expected ({self.timed})"
@@ -97,8 +97,8 @@ def plan_run(run: Run, available_bytes: int | None) -> Plan:
             peak = weights + fixed + pairs * needs.peak_bytes
             return Plan(pairs, mode, weights, peak, available_bytes, needs.operations)
     raise RuntimeError(
-        f"one pair needs {readable(fixed + needs.peak_bytes)} beside the weights with checkpointing {mode}, "
-        f"and {readable(int(USABLE * available_bytes))} can be used on {run.device}. Lower resolution, set "
+        f"one pair needs {data_size(fixed + needs.peak_bytes)} beside the weights with checkpointing {mode}, "
+        f"and {data_size(int(USABLE * available_bytes))} can be used on {run.device}. Lower resolution, set "
         "checkpointing to auto and precision to auto or bf16, or close other programs that use the memory."
     )
 
@@ -145,7 +145,7 @@ def place_unet(unet: nn.Module, device: torch.device, dtype: torch.dtype | None)
     needed = sum(weight.numel() * (dtype or weight.dtype).itemsize for weight in unet.parameters())
     if free is not None and needed > USABLE * free:
         raise RuntimeError(
-            f"the weights of the UNet need {readable(needed)}, and {readable(int(USABLE * free))} can be "
+            f"the weights of the UNet need {data_size(needed)}, and {data_size(int(USABLE * free))} can be "
             f"used on {device}. Set precision to auto or bf16, or close other programs that use the memory."
         )
     # not diffusers' `to`, which warns about modules to keep in fp32 even where there are none

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..answer import Answer
+from ..output import Answer
 from . import curve, tokens, words
 from .options import add_shared_options
 

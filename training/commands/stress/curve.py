@@ -7,15 +7,15 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...config import EvaluateConfig
-from ..answer import Answer
 from ..options import add_config_options, config_from, distance
+from ..output import Answer
 from .options import add_concept_options
 
 if TYPE_CHECKING:
     from ...evaluation.attacks import StressCurve
     from ...models.conditioning import Conditioning
     from ...system.processes import Processes
-    from ..progress import ProgressBar
+    from ..output import ProgressBar
     from .kept_outcomes import KeptOutcomes
     from .parts import Model, StressParts
 

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from ...evaluation.attacks import AttackReport, StressCurve
 from ...system.processes import Processes
-from ..answer import Answer
-from ..progress import ProgressBar
+from ..output import Answer, ProgressBar
 from .kept_outcomes import KeptOutcomes, fingerprint, kept_outcomes
 from .parts import Model, StressParts
 

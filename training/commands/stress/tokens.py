@@ -7,9 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...config import InversionConfig, StressConfig
-from ..answer import Answer
 from ..options import add_config_options, config_from, distance
-from ..progress import ProgressBar
+from ..output import Answer, ProgressBar
 from .options import add_concept_options, add_sampling_options, count
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import AttackConfig
-from ..answer import Answer
 from ..options import add_config_options, config_from
+from ..output import Answer
 from .options import add_sampling_options, count
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ...evaluation.attacks import AttackReport
     from ...system.processes import Processes
-    from ..progress import ProgressBar
+    from ..output import ProgressBar
     from .kept_outcomes import KeptOutcomes
     from .parts import Model
 

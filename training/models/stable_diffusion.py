@@ -1,6 +1,7 @@
-"""Stable Diffusion 2.0 and 2.1 (Stability AI 2022): OpenCLIP-H text encoder; the 768-pixel models predict v.
+"""Stable Diffusion 1.x (Rombach et al. 2022) and 2.x (Stability AI 2022), which share one UNet layout.
 
-The original code skips the last layer of the encoder and applies the final norm to the layer before it.
+2.0 and 2.1 read OpenCLIP-H, whose last layer the original code skips: it applies the final norm to the layer
+before. Their 768-pixel models predict v.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,16 @@ from .native_unet import CHECKPOINT_PREFIX
 
 _PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")  # of the original code and of sgm
 _V_MARKER = CHECKPOINT_PREFIX + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
+
+# the mini model has its tensor names and widths too
+SD15 = Family(
+    name="sd15",
+    text_encoders=(ClipKind(768, ("cond_stage_model.transformer.",)),),
+    latent_channels=4,
+    latent_scale=0.18215,
+    prediction_type="epsilon",
+    unet_config={"attention_head_dim": 8},  # diffusers' name for the number of heads, on every level
+)
 
 
 def _read_prediction(tensors: Mapping[str, Tensor]) -> tuple[str, bool]:

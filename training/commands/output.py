@@ -1,13 +1,41 @@
-"""Progress bars and log messages, on stderr; stdout carries only the answer."""
+"""The output of a command: its answer on stdout, and progress bars and log messages on stderr."""
+
+from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
+if TYPE_CHECKING:
+    from ..experts.expert import SafetyExpert
+
 _LOG_FILE_INTERVAL_S = 30  # redrawing the bar more often would fill a log file
+
+
+class Answer(NamedTuple):
+    """The result of a command: lines of text, and values that `json.dumps` accepts."""
+
+    text: str
+    facts: dict[str, Any]
+
+
+def expert_facts(expert: SafetyExpert) -> dict[str, Any]:
+    """Return an expert's properties and its metadata as plain values."""
+    return {
+        "name": expert.name,
+        "categories": list(expert.categories),
+        "family": expert.family,
+        "text_width": expert.text_width,
+        "layers": len(expert.layers),
+        "rank": expert.rank,
+        "parameters": sum(layer.up.numel() + layer.down.numel() for layer in expert.layers.values()),
+        "content_hash": expert.content_hash,
+        "metadata": dict(expert.metadata),
+    }
 
 
 class ProgressBar:
@@ -22,7 +50,7 @@ class ProgressBar:
         interval_s = 0.1 if sys.stderr.isatty() else _LOG_FILE_INTERVAL_S
         self._bar = tqdm(desc=task, file=sys.stderr, mininterval=interval_s, disable=not shown)
 
-    def __enter__(self) -> "ProgressBar":
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
