@@ -42,6 +42,7 @@ SCRIPTS = {"demo": "tests/host/demo.py", "serve": "tests/host/serve.py", "bench"
 FAST = "not host and not slow"
 NO_TESTS = 5  # exit code of pytest if no test was selected
 STOP_LIMIT_S = 30
+CORES = min(os.cpu_count() or 1, 8)
 
 log = logging.getLogger("dev")
 
@@ -115,7 +116,10 @@ def _locked(file: int) -> bool:
 def child_environment(host: Path) -> dict[str, str]:
     """Return the environment of child processes: path of the host, no access to the hub, all cores."""
     environment = clean_environment()
-    environment.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 8)))
+    environment.setdefault("OMP_NUM_THREADS", str(CORES))
+    environment.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # waiting threads sleep, so others can work meanwhile
     return environment | {
         "COMFYUI_PATH": str(host),
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("", "tests", "tests/host")),
@@ -125,9 +129,16 @@ def child_environment(host: Path) -> dict[str, str]:
     }
 
 
-def run(host: Path, *command: str) -> int:
-    """Run Python of `.venv` in the repository with these arguments and return its exit code."""
-    process = subprocess.Popen([str(venv_python()), *command], cwd=ROOT, env=child_environment(host))
+def run(host: Path, *command: str, **changed: str) -> int:
+    """Run Python of `.venv` in the repository with these arguments and return its exit code.
+
+    Args:
+        host: folder of ComfyUI.
+        command: arguments of Python.
+        changed: environment variables of this child alone.
+    """
+    environment = child_environment(host) | changed
+    process = subprocess.Popen([str(venv_python()), *command], cwd=ROOT, env=environment)
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -140,15 +151,23 @@ def run(host: Path, *command: str) -> int:
 
 
 def test(host: Path, arguments: Sequence[str]) -> int:
-    """Run ruff, the fast tests and the host tests, all of them, so that one run shows every failure."""
+    """Run ruff, the fast tests and the host tests, all of them, so that one run shows every failure.
+
+    Fast tests run in as many processes as there are cores, with one thread each; a file stays in one process.
+    Host tests share one server, so they run one after the other.
+    """
     results = {
         "ruff format": run(host, "-m", "ruff", "format", "--check", "--quiet", "."),
         "ruff check": run(host, "-m", "ruff", "check", "--quiet", "."),
     }
-    parts = {"all tests": None} if "-m" in arguments else {"fast tests": FAST, "host tests": f"not ({FAST})"}
-    for name, mark in parts.items():
+    spread = ("-n", str(CORES), "--dist", "loadfile")
+    parts = {"fast tests": ("-m", FAST, *spread), "host tests": ("-m", f"not ({FAST})")}
+    if "-m" in arguments:
+        parts = {"all tests": ()}
+    for name, options in parts.items():
         log.info("--- %s", name)
-        results[name] = run(host, "-m", "pytest", *(["-m", mark] if mark else []), *arguments)
+        changed = {"OMP_NUM_THREADS": "1"} if "-n" in options else {}
+        results[name] = run(host, "-m", "pytest", *options, *arguments, **changed)
     if {results[name] for name in parts} == {0, NO_TESTS}:  # a selection may be in one part only
         results = {name: code for name, code in results.items() if code != NO_TESTS}
     failed = [name for name, code in results.items() if code]

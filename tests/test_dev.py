@@ -227,19 +227,20 @@ def test_a_python_that_is_too_old_is_refused_with_its_version(tmp_path, monkeypa
 )
 def test_the_test_command_fails_when_any_part_fails_or_nothing_ran(monkeypatch, codes, expected):
     remaining = list(codes)
-    monkeypatch.setattr(dev, "run", lambda *_: remaining.pop(0))
+    monkeypatch.setattr(dev, "run", lambda *_, **__: remaining.pop(0))
     assert dev.test(Path(), []) == expected
     assert not remaining
 
 
-def test_the_tests_are_split_by_marks_and_take_extra_arguments(monkeypatch):
-    commands = []
-    monkeypatch.setattr(dev, "run", lambda host, *command: commands.append(command) or 0)
+def test_fast_tests_use_all_cores_with_one_thread_each_and_host_tests_one_process(monkeypatch):
+    started = []
+    monkeypatch.setattr(dev, "run", lambda host, *command, **changed: started.append((command, changed)) or 0)
     dev.test(Path(), ["-k", "x"])
-    assert commands[2:] == [
-        ("-m", "pytest", "-m", "not host and not slow", "-k", "x"),
-        ("-m", "pytest", "-m", "not (not host and not slow)", "-k", "x"),
-    ]
+    fast, host = started[2:]
+    assert fast[0][:4] == ("-m", "pytest", "-m", "not host and not slow")
+    assert fast[0][4:] == ("-n", str(dev.CORES), "--dist", "loadfile", "-k", "x")
+    assert fast[1] == {"OMP_NUM_THREADS": "1"}
+    assert host == (("-m", "pytest", "-m", "not (not host and not slow)", "-k", "x"), {})
 
 
 def test_two_set_ups_at_once_take_turns(tmp_path, monkeypatch):

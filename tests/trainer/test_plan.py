@@ -11,6 +11,7 @@ from training.experts import adapter
 from training.losses import resolved
 from training.trainer.batch import draw_batch, fetch_batch, predict_batch
 from training.trainer.memory import free_bytes, set_checkpointing
+from training.trainer.needs import Needs
 from training.trainer.plan import USABLE, Plan, pair_needs, place_unet, plan_run
 from training.trainer.run import Run
 
@@ -99,9 +100,18 @@ def test_beta_is_measured_on_as_many_pairs_at_once_as_fit(prepared, pair_bytes):
     prepared.unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     free = int((fixed + needed["none"]) / USABLE) + 1
     run(dataclasses.replace(CONFIG, beta=0.0, steps=1), unet=prepared.unet, free_bytes=free)
-    first_step = sizes.index(5)  # rows of one pair, after the one that was computed without memory
-    after = sizes.index(5, first_step + 1)
-    assert set(sizes[first_step + 1 : after]) == {1}
+    first_step = sizes.index(5)  # rows of one pair; what a pair needs was counted by `pair_bytes`
+    assert set(sizes[:first_step]) == {1}
+
+
+def test_needs_are_counted_once_for_equal_shapes_and_again_for_others(prepared, monkeypatch):
+    first, counted = plan_run(prepared, PLENTY), []
+    monkeypatch.setattr("training.trainer.needs.needs_of", lambda compute: counted.append(1) or Needs(1, 1))
+    assert plan_run(prepared, PLENTY) == first
+    assert not counted
+    prepared.unet.conv_in.weight.requires_grad_(True)
+    plan_run(prepared, PLENTY)
+    assert counted
 
 
 def test_a_mode_that_the_options_name_is_used(prepared):
@@ -129,6 +139,7 @@ def test_a_resumed_run_keeps_its_micro_batches_and_so_its_bytes(pair_bytes, tmp_
 
 def test_training_starts_without_a_check_if_the_bytes_cannot_be_computed(prepared, monkeypatch, caplog):
     monkeypatch.setattr("training.trainer.needs.FakeTensorMode", None)
+    prepared.unet.conv_out.weight.requires_grad_(True)  # no other test has counted this network
     assert plan_run(prepared, 1)[:2] == (4, "none")
     assert "could not compute the memory that training needs" in caplog.text
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 USABLE = 0.9  # share of the free bytes: kernels need workspace, and Windows swaps a full GPU's memory to RAM
+_KNOWN_NEEDS: dict[str, Needs] = {}  # hash of shapes -> needs; counting them again takes seconds
 _COPIES = 6  # of the adapter: gradient, two moments, and the last good state of the factors and moments
 
 
@@ -106,6 +109,9 @@ def plan_run(run: Run, available_bytes: int | None) -> Plan:
 def pair_needs(run: Run) -> Needs | None:
     """Compute what one pair's forward and backward pass needs; None where torch cannot follow the shapes."""
     batch = largest_batch(run, 1)
+    shapes = _shapes_of(run, batch)
+    if shapes in _KNOWN_NEEDS:
+        return _KNOWN_NEEDS[shapes]
 
     def one_pair(as_fake: Callable[[Tensor], Tensor]) -> None:
         fake_batch = Batch(*(_replaced(field, as_fake) for field in batch))
@@ -116,10 +122,24 @@ def pair_needs(run: Run) -> Needs | None:
     try:
         from .needs import needs_of  # late: it rests on private parts of torch
 
-        return needs_of(one_pair)
+        needs = _KNOWN_NEEDS[shapes] = needs_of(one_pair)
     except (ImportError, RuntimeError, TypeError, AttributeError) as error:
         log.warning("could not compute the memory that training needs (%s); starting without a check", error)
         return None
+    return needs
+
+
+def _shapes_of(run: Run, batch: Batch) -> str:
+    """Hash what the needs of a pair depend on: network, adapter, checkpointing, types and shapes."""
+    inputs = [field.tensors if isinstance(field, Conditioning) else (field,) for field in batch]
+    tensors = [*run.unet.state_dict(keep_vars=True).values(), *itertools.chain(*inputs)]
+    facts = (
+        str(run.unet),
+        [getattr(module, "gradient_checkpointing", None) for module in run.unet.modules()],
+        [(tuple(x.shape), x.dtype, x.requires_grad) for x in tensors if isinstance(x, Tensor)],
+        (run.autocast, run.device),
+    )
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 def largest_batch(run: Run, num_pairs: int) -> Batch:
