@@ -11,7 +11,7 @@ from ..training.evaluation import Panel
 from ..training.experts.expert import SafetyExpert
 from . import host
 from .files import BENCHMARKS, benchmark_path
-from .inputs import DEFAULT_RESOLUTION, SAMPLER, SCHEDULER
+from .inputs import DEFAULT_RESOLUTION, SAMPLER, SCHEDULER, from_widgets
 
 if TYPE_CHECKING:
     from ..training.evaluation.benchmark import BenchmarkReport, Entrant, Measures
@@ -34,8 +34,7 @@ class Drawing(NamedTuple):
     @classmethod
     def of(cls, inputs: Mapping[str, Any]) -> Drawing:
         """Return what the inputs of a node describe; optional ones may be absent."""
-        fields = EvaluateConfig.__dataclass_fields__
-        config = EvaluateConfig(**{name: value for name, value in inputs.items() if name in fields})
+        (config,) = from_widgets(inputs, EvaluateConfig)
         sampling = {
             "sampler": inputs.get("sampler_name", SAMPLER),
             "scheduler": inputs.get("scheduler", SCHEDULER),

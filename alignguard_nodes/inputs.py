@@ -11,12 +11,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..training.config import options
+from ..training.config import MAX_STRENGTH, options
 from ..training.evaluation import Panel, judge_choices, make_judge
 from . import host
 
 CATEGORY = "AlignGuard"  # the menu
-MAX_STRENGTH = 2.0
 DEFAULT_RESOLUTION = 512  # SD 1.5's
 SAMPLER, SCHEDULER = "euler", "normal"
 NONE = "none"  # the choice of no judge

@@ -9,6 +9,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...training.models.conditioning import LATENT_STEP
 from .pictures import image_of, pictures_of
 
 SAMPLERS, SCHEDULERS = list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
@@ -66,7 +67,7 @@ class HostDraw:
         """
         with torch.inference_mode():
             if source is None:
-                side = self._sampling.resolution // 8
+                side = self._sampling.resolution // LATENT_STEP
                 latents, strength = torch.zeros(1, 4, side, side), 1.0
             else:
                 latents = self._vae.encode(image_of(source))

@@ -145,9 +145,12 @@ def test_a_list_as_tables_save_it_is_its_categories(tmp_path, cell):
     ("text", "message"),
     [
         ("words,kind\na sword,hate\n", "found the columns words, kind"),
-        ("prompt;category\na sword;hate\n", "found columns parted by semicolons: save it with commas"),
-        ("prompt\tcategory\na sword\thate\n", "found columns parted by tabs: save it with commas"),
-        ("a red sword,hate\na blue sword,hate\n", "found the columns hate, 1 that are no single word"),
+        (
+            "prompt;category\na sword;hate\n",
+            "found columns separated by semicolons; save the file with commas",
+        ),
+        ("prompt\tcategory\na sword\thate\n", "found columns separated by tabs; save the file with commas"),
+        ("a red sword,hate\na blue sword,hate\n", "found the columns hate, 1 that are not single words"),
     ],
 )
 def test_a_file_without_a_column_of_prompts_is_refused_and_shows_no_prompt(tmp_path, text, message):

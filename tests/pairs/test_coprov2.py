@@ -191,7 +191,7 @@ def test_a_test_file_is_not_taken_for_pairs(write):
         (b"prompt,image\na,u_idx_0000000_0.jpg\n", "has no column category"),
         (
             b"prompt;image;category\na;u_idx_0000000_0.jpg;hate\n",
-            "has no column .* columns parted by semicolons",
+            "has no column .* columns separated by semicolons",
         ),
         (b"prompt,image,category\n\xff\xfe,u_idx_1_0.jpg,Hate\n", "cannot be read as CSV in UTF-8"),
         (b'prompt,image,category\n"' + b"a" * 200_000 + b'",u_idx_1_0.jpg,Hate\n', "near line"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-MAX_STRENGTH = 2.0
+from ..config import MAX_STRENGTH
 
 
 class TypedExpert(NamedTuple):
@@ -30,7 +30,7 @@ def parse_stack(words: str) -> list[TypedExpert]:
     """Return an expert and the LoRAs beside it, as in `hate.safetensors=0.8+style.safetensors`.
 
     Raises:
-        ValueError: if a strength is not a number from 0 to 2.
+        ValueError: if a strength is not a number from 0 to `MAX_STRENGTH`.
     """
     return [_typed_expert(part) for part in _split_stack(words)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..config import MergeConfig
+from ..config import MAX_STRENGTH, MergeConfig
 from ..experts.expert import check_family, open_expert, save_expert
 from ..merging import (
     MERGE_METHODS,
@@ -40,10 +40,12 @@ log = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `merge`."""
     add = parser.add_argument
-    strength_help = "weight of an expert, 0 to 2; once per expert, in their order (default: 1 for all)"
+    strength_help = (
+        f"weight of an expert, 0 to {MAX_STRENGTH:g}; once per expert, in their order (default: 1 for all)"
+    )
     calibration_help = (
         "prompts on which the experts are compared: a folder that holds pairs.jsonl, a folder of such "
-        "folders, or a text file with one prompt a line; use pairs, or unsafe prompts, of every category"
+        "folders, or a text file with one prompt per line; use pairs, or unsafe prompts, of every category"
     )
     only_for = f"only for {calibrated_methods()}"
     add("experts", nargs="+", type=Path, metavar="E", help="the experts' .safetensors files")
@@ -126,7 +128,7 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
     """Read the calibration prompts of a pairs folder, of a folder of pairs folders, or of a text file.
 
     Args:
-        path: folder, or text file in UTF-8 with one prompt a line.
+        path: folder, or text file in UTF-8 with one prompt per line.
         config: for folders: prompts_per_category, and the method, which may need neutral prompts.
 
     Raises:

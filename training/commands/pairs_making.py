@@ -1,4 +1,4 @@
-"""Command `pairs`: the actions `make`, `weigh` and `rewrite`, by which new pairs come about."""
+"""Command `pairs`: the actions `make`, `weigh` and `rewrite`, which create pairs or prepare them."""
 
 from __future__ import annotations
 

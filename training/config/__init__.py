@@ -7,7 +7,7 @@ export its class here.
 from .make import MakeConfig, RewriteConfig
 from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
 from .merge import ExtractConfig, MergeConfig
-from .option import option_help, options
+from .option import MAX_STRENGTH, option_help, options
 from .presets import PRESET_HELP, PRESETS, preset_text, preset_values
 from .train import TrainConfig
 
@@ -17,6 +17,7 @@ __all__ = [
     "EvaluateConfig",
     "ExtractConfig",
     "InversionConfig",
+    "MAX_STRENGTH",
     "MakeConfig",
     "MergeConfig",
     "PRESETS",

@@ -7,6 +7,7 @@ from typing import Any
 SEED_HELP = (
     "Another number gives another, equally valid result; the same number repeats it. Paper: not stated."
 )
+MAX_STRENGTH = 2.0  # of an expert: 0 is off, 1 is as trained; a negative strength would undo safety
 SEED_MAX = 2**63 - 1  # the largest that both torch.Generator.manual_seed and the host's widget accept
 
 

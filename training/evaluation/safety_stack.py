@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..config import MAX_STRENGTH
 from ..experts.expert import SafetyExpert
 from ..experts.low_rank import LowRank, concatenate
-from ..merging.members import MAX_STRENGTH, Member, layer_shapes
+from ..merging.members import Member, layer_shapes
 from ..rules.categories import FAMILY_NAMES
 
 WORST = 5  # layers named in the report

@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import torch
 
+from ..config import MAX_STRENGTH
 from ..experts.expert import SafetyExpert
 from ..experts.low_rank import LowRank
 from ..rules.categories import FAMILY_NAMES
 
 log = logging.getLogger(__name__)
-
-MAX_STRENGTH = 2.0
 
 
 class Member(NamedTuple):

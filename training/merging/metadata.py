@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 
 from ..config import MergeConfig
 from ..experts.low_rank import LowRank
@@ -12,10 +11,10 @@ from .methods import MERGE_METHODS
 from .statistics import Statistics
 
 _CALIBRATION = ("hash", "inputs", "latents", "source", "base_hash", "agreement")
-_REPEATING = (
-    *(field.name for field in fields(MergeConfig)),
-    *(f"calibration_{name}" for name in _CALIBRATION),
-)
+# What a merge states of a member that is a merge itself, in the order in which files list it.
+_OPTIONS = ("method", "output_rank", "statistic", "timesteps", "prompts_per_category", "normalize", "seed")
+_OPTIONS += ("density", "level", "stop_agreement", "neutral_weight", "ridge")
+_REPEATING = (*_OPTIONS, *(f"calibration_{name}" for name in _CALIBRATION))
 
 
 def provenance(members: Members, config: MergeConfig) -> dict[str, str]:

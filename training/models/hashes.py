@@ -79,7 +79,8 @@ class _ContentDigest:
         if isinstance(value, _PLAIN):
             return f"{type(value).__name__} {value!r}"
         if id(value) not in self._digests:
-            self._digests[id(value)] = value, "what it lies in"  # stands for a value inside itself
+            # a placeholder for a value that contains itself; it is hashed, so its words stay
+            self._digests[id(value)] = value, "what it lies in"
             content = "\n".join(self._parts(value, name))
             self._digests[id(value)] = value, hashlib.sha256(content.encode()).hexdigest()
         return self._digests[id(value)][1]

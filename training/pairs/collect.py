@@ -13,7 +13,7 @@ from typing import Any
 
 from ..rules.categories import normalize_category
 from ..system.paths import contained_path
-from ..system.pictures import image_facts, read_rgb
+from ..system.pictures import image_facts
 from .pair import NeutralSample, PreferencePair, SafetyPairs
 from .report import (
     CONTRADICTORY,
@@ -208,11 +208,7 @@ class _Collector:
     def _hashes(self, *files: Path) -> list[bytes]:
         """Return the hashes of image files, all of them readable."""
         try:
-            hashes = [image_facts(file).digest for file in files]
-            if self._decode:
-                for file in files:
-                    read_rgb(file)
-            return hashes
+            return [image_facts(file, decode=self._decode).digest for file in files]
         except (ValueError, OSError) as error:
             raise RowDroppedError(UNREADABLE) from error
 

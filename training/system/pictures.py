@@ -5,7 +5,6 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,19 +40,28 @@ class ImageFacts(NamedTuple):
     Attributes:
         digest: SHA-256 of the bytes of the file, 32 bytes.
         size: (height, width) in pixels, after the rotation that EXIF asks for.
+        is_decoded: whether the file was decoded completely to be sure of it.
     """
 
     digest: bytes
     size: tuple[int, int]
+    is_decoded: bool
 
 
-def image_facts(path: Path) -> ImageFacts:
+_facts: dict[tuple, ImageFacts] = {}  # path, size, time of modification, inode -> what was read
+
+
+def image_facts(path: Path, *, decode: bool = False) -> ImageFacts:
     """Check an image file and return its hash and size; an unchanged file is read only once.
 
     The format, the declared size and the end of the file are checked, and the checksums where the format
     has them, so that a file cut off anywhere is found in well under a millisecond. A file with an unusual
     end is decoded to be sure. A file counts as unchanged while its size, its time of modification and its
     inode stay the same.
+
+    Args:
+        path: a file in one of `FORMATS`.
+        decode: decode every file completely, which takes longer and is sure.
 
     Raises:
         ValueError: if the file is missing, damaged, not an image, or too large.
@@ -62,17 +70,15 @@ def image_facts(path: Path) -> ImageFacts:
         status = path.stat()
     except OSError as error:
         raise ValueError(_refusal(path.name, type(error).__name__)) from error
-    version = status.st_size, status.st_mtime_ns, status.st_ino
-    return _facts(path, version)
-
-
-@lru_cache(_MAX_REMEMBERED)
-def _facts(path: Path, version: tuple[int, int, int]) -> ImageFacts:
-    """Read the facts of a file; another `version` of the same path is another reading."""
-    data = _read_bytes(path)
-    if not _is_whole(data, path.name):
-        _decoded(data, path.name)
-    return ImageFacts(hashlib.sha256(data).digest(), _size(data, path.name))
+    version = path, status.st_size, status.st_mtime_ns, status.st_ino
+    if version not in _facts or (decode and not _facts[version].is_decoded):
+        data = _read_bytes(path)
+        if decode := decode or not _is_whole(data, path.name):
+            _decoded(data, path.name)
+        if len(_facts) >= _MAX_REMEMBERED:
+            del _facts[next(iter(_facts))]  # the oldest
+        _facts[version] = ImageFacts(hashlib.sha256(data).digest(), _size(data, path.name), decode)
+    return _facts[version]
 
 
 def _is_whole(data: bytes, name: str) -> bool:

@@ -72,9 +72,9 @@ def named_columns(names: Iterable[str]) -> str:
     text = "".join(present)
     for separator, mark in (("semicolons", ";"), ("tabs", "\t")):
         if mark in text:
-            return f"columns parted by {separator}: save it with commas instead"
+            return f"columns separated by {separator}; save the file with commas"
     words = [name for name in present if _COLUMN.fullmatch(name)]
-    others = [f"{len(present) - len(words)} that are no single word"] if len(words) < len(present) else []
+    others = [f"{len(present) - len(words)} that are not single words"] if len(words) < len(present) else []
     return f"the columns {', '.join(words + others)}" if present else "no named column"
 
 

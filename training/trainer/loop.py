@@ -52,7 +52,7 @@ def train(
         schedule: of the family of the UNet.
         config: options of the run.
         storage: the run folder, locked against other runs, and whether to resume from it; None: nothing is
-            written. A full disk is a warning in the log, and training goes on.
+            written. A full disk is a warning in the log, and training continues.
         callbacks: how the caller follows and stops the run; None: not at all.
         free_bytes: memory that training may take beside what is allocated; pairs per micro-batch and
             checkpointing are chosen to fit it, see `plan_run`. None: as the options say, unchecked.

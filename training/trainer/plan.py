@@ -37,7 +37,7 @@ class Plan(NamedTuple):
         checkpointing: one of `memory.MODES`.
         weights_bytes: of the base model, in memory already.
         peak_bytes: expected peak, the weights included; None: not computed.
-        free_bytes: what was free beside the weights; None: not asked for.
+        free_bytes: free memory, not counting the weights; None: not asked for.
         pair_operations: multiplications plus additions of the forward and backward pass of one pair; None:
             not computed.
         expected_s: time for the remaining steps, see `with_expected_time`; None: not measured.

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: the resume state, the metrics of every step, and TensorBoard's file."""
+"""What a run writes during training: the resume state, the metrics of every step, and TensorBoard's file."""
 
 from __future__ import annotations
 

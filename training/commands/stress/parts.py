@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...config import EvaluateConfig
+from ...config import MAX_STRENGTH, EvaluateConfig
 from ...evaluation import Panel
 from ...evaluation.benchmark.plan import BASE, expert_key
 from ...evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
@@ -106,8 +106,8 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
 
 def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:
     """Return the base and every expert; all files are read before the first image."""
-    if not 0 <= args.strength <= 2:
-        raise ValueError(f"--strength must be from 0 to 2, got {args.strength:g}.")
+    if not 0 <= args.strength <= MAX_STRENGTH:
+        raise ValueError(f"--strength must be from 0 to {MAX_STRENGTH:g}, got {args.strength:g}.")
     models, names = [Model(base.name, BASE, nullcontext)], expert_names(args.expert)
     for path in args.expert:
         expert = load_expert(path)
