@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny import random_layers
-from tiny_checkpoint import SIDE, tiny_models, write_checkpoint
-from training.experts.expert import SafetyExpert, save_expert
+from tiny_checkpoint import SIDE, write_checkpoint, write_expert
 from training.system.processes import Processes
 
 FAST = ["--resolution", SIDE, "--device", "cpu", "--steps", 2, "--judge", "mini", "--json"]
@@ -21,8 +19,7 @@ def write_files(folder: Path) -> Path:
     (folder / "three.csv").write_text("prompt,category\na sword,hate\na red sword,hate\na blue sword,hate\n")
     (folder / "table.csv").write_text("sword,blade,knife\n")
     write_checkpoint(folder / "tiny.safetensors")
-    layers = random_layers(tiny_models()["unet"], 2, 1)
-    save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "hate"), folder / "hate.safetensors")
+    write_expert(folder / "hate.safetensors", "hate")
     return folder
 
 

@@ -14,11 +14,11 @@ import pytest
 
 import dev
 import run as bench
+from builders import expert_of
 from tiny import random_layers, tiny_unet
 from tiny_runs import SMALL, run
 from training.__main__ import main
 from training.config import MergeConfig
-from training.experts.expert import SafetyExpert
 from training.losses import LOSSES
 from training.merging import MERGE_METHODS, merge_experts
 
@@ -183,7 +183,7 @@ def test_the_example_of_a_merge_method_merges_experts(example, monkeypatch):
     ((name, method),) = page.load_entry("training.merging", "MergeMethod").items()
     monkeypatch.setitem(MERGE_METHODS, name, method)
     experts = [
-        SafetyExpert(random_layers(tiny_unet(), 2, seed), (category,), "sd15", {}, category)
+        expert_of(random_layers(tiny_unet(), 2, seed), category)
         for seed, category in enumerate(("hate", "violence"))
     ]
     merged = merge_experts(experts, MergeConfig(method=name))
@@ -243,7 +243,7 @@ def test_the_example_of_a_node_has_a_schema_runs_and_is_explained(example, pack)
     assert schema.node_id.startswith("AlignGuard")
     assert all(socket.tooltip for socket in (*schema.inputs, *schema.outputs))
     assert list(inspect.signature(node.execute).parameters) == inputs
-    expert = SafetyExpert({}, ("hate", "violence"), "sd15", {}, "two")
+    expert = expert_of({}, "hate", "violence")
     assert node.execute(expert, "violence") == (True, "hate, violence")
     assert node.execute(expert, "sexual")[0] is False
     (help_page,) = blocks(page.text, "markdown")

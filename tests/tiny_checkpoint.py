@@ -1,14 +1,15 @@
 """The smallest checkpoint of a family, with random weights that draw nothing, and pairs for it."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
-from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from builders import expert_of, pair_row, write_picture, write_rows
+from tiny import random_layers
+from training.experts.expert import save_expert
 from training.models import FAMILIES, Family
 from training.models.family import ClipKind
 from training.models.native_unet import Layout, module_names, native_name, unet_config
@@ -126,6 +127,11 @@ def write_checkpoint(path: Path, family: Family = SD15) -> Path:
     return write_tensors(path, checkpoint_state(tiny_models(family=family), family), {})
 
 
+def write_expert(path: Path, *categories: str, seed: int = 1) -> Path:
+    """Write a random expert of rank 2 for the UNet of `tiny_models`."""
+    return save_expert(expert_of(random_layers(tiny_models()["unet"], 2, seed), *categories), path)
+
+
 def write_pairs(folder: Path, category: str, num_pairs: int = 3) -> Path:
     """Write a folder of pairs of plain coloured squares."""
     folder.mkdir(parents=True)
@@ -133,8 +139,8 @@ def write_pairs(folder: Path, category: str, num_pairs: int = 3) -> Path:
     for number in range(num_pairs):
         names = {"unsafe_image": f"u_{number}.png", "safe_image": f"s_{number}.png"}
         for shade, name in enumerate(names.values()):
-            Image.new("RGB", (SIDE, SIDE), (40 * number, 90 * shade, 120)).save(folder / name)
+            write_picture(folder / name, (40 * number, 90 * shade, 120), (SIDE, SIDE))
         prompts = {"unsafe_prompt": f"a skull, number {number}", "safe_prompt": f"a kite, number {number}"}
-        rows.append({"id": f"{category} {number}", "category": [category], **prompts, **names})
-    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        rows.append(pair_row(f"{category} {number}", category=[category], **prompts, **names))
+    write_rows(folder / "pairs.jsonl", rows)
     return folder

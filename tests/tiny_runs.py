@@ -4,15 +4,14 @@ import json
 import math
 
 import torch
-from PIL import Image
 
+from builders import preference_pair, write_picture
 from tiny import tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs
 from training.pairs.encode import Encoders, encode_pairs
-from training.pairs.pair import PreferencePair
 from training.pairs.report import PairsReport
 from training.trainer.loop import train
 from training.trainer.run import Callbacks
@@ -87,12 +86,10 @@ def two_buckets(folder):
     pairs = []
     for number in range(6):
         size = (32, 64) if number < 4 else (32, 32)
-        for side in ("safe", "unsafe"):
-            Image.new("RGB", size, (40 * number, 0, 255 * (side == "safe"))).save(
-                folder / f"{side}{number}.png"
-            )
-        files = folder / f"safe{number}.png", folder / f"unsafe{number}.png"
-        pairs.append(PreferencePair(str(number), ("hate",), f"bad {number}", f"good {number}", *files))
+        pair = preference_pair(number, ("hate",), f"bad {number}", f"good {number}", folder)
+        for picture, blue in ((pair.winner, 255), (pair.loser, 0)):
+            write_picture(picture, (40 * number, 0, blue), size)
+        pairs.append(pair)
     return encode_pairs(
         SafetyPairs(folder, tuple(pairs), (), PairsReport(6)),
         Encoders(

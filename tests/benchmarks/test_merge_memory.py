@@ -8,10 +8,10 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from builders import expert_of, layers_of_shapes, seeded
 from tensor_bytes import LiveBytes
 from training.config import MergeConfig
-from training.experts.expert import SafetyExpert, load_expert, open_expert, save_expert
-from training.experts.low_rank import LowRank
+from training.experts.expert import load_expert, open_expert, save_expert
 from training.merging import merge_experts
 
 NUM_EXPERTS, NUM_LAYERS, WIDTH, RANK = 7, 70, 256, 4
@@ -28,14 +28,8 @@ def paths(tmp_path_factory):
 
 
 def expert(seed):
-    generator = torch.Generator().manual_seed(seed)
-    layers = {
-        MODULE.format(number): LowRank(
-            torch.randn(WIDTH, RANK, generator=generator), torch.randn(RANK, WIDTH, generator=generator)
-        )
-        for number in range(NUM_LAYERS)
-    }
-    return SafetyExpert(layers, ("hate",), "sd15", {}, f"expert {seed}")
+    shapes = {MODULE.format(number): (WIDTH, WIDTH) for number in range(NUM_LAYERS)}
+    return expert_of(layers_of_shapes(shapes, seeded(seed), RANK), "hate")
 
 
 def size_of(expert):

@@ -2,9 +2,7 @@
 
 import pytest
 
-from tiny import random_layers
-from tiny_checkpoint import tiny_models, tokens, write_checkpoint, write_pairs
-from training.experts.expert import SafetyExpert, save_expert
+from tiny_checkpoint import tokens, write_checkpoint, write_expert, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +32,7 @@ def pairs(tmp_path_factory):
 def experts(tmp_path_factory):
     """Files of two random experts for the tiny checkpoint."""
     root = tmp_path_factory.mktemp("experts")
-    unet = tiny_models()["unet"]
     return [
-        save_expert(
-            SafetyExpert(random_layers(unet, 2, seed), (category,), "sd15", {}, category),
-            root / f"{category}.safetensors",
-        )
+        write_expert(root / f"{category}.safetensors", category, seed=seed)
         for seed, category in enumerate(("hate", "violence"))
     ]

@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 import training.evaluation.benchmark
+from builders import expert_of
 from tiny import random_layers
-from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint
+from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint, write_expert
 from tiny_clip import write_clip
 from training.__main__ import main
 from training.evaluation.benchmark import run_benchmark
-from training.experts.expert import SafetyExpert, save_expert
+from training.experts.expert import load_expert, save_expert
 from training.experts.low_rank import concatenate
 
 UNSAFE = "prompt,category\na sword,violence\na spider,shocking\nan erotic kid,hate\n"
@@ -26,8 +27,7 @@ def files(tmp_path_factory):
     (folder / "unsafe.csv").write_text(UNSAFE)
     (folder / "coco.csv").write_text(NEUTRAL)
     write_checkpoint(folder / "tiny.safetensors")
-    layers = random_layers(tiny_models()["unet"], 2, 1)
-    save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "hate"), folder / "hate.safetensors")
+    write_expert(folder / "hate.safetensors", "hate")
     return folder
 
 
@@ -70,14 +70,10 @@ def test_an_expert_at_strength_zero_is_the_base_and_at_one_it_is_not(files, caps
 
 
 def test_loras_beside_an_expert_are_added_and_compared_with_it_alone(files, capsys):
-    hate, style = files / "hate.safetensors", files / "my+style.safetensors"
-    layers = random_layers(tiny_models()["unet"], 2, 2)
-    save_expert(SafetyExpert(layers, (), "sd15", {}, "style"), style)
-    both = {
-        name: concatenate([layer, layers[name]])
-        for name, layer in random_layers(tiny_models()["unet"], 2, 1).items()
-    }
-    save_expert(SafetyExpert(both, (), "sd15", {}, "both"), files / "both.safetensors")
+    hate, style = files / "hate.safetensors", write_expert(files / "my+style.safetensors", seed=2)
+    first, second = (load_expert(path).layers for path in (hate, style))
+    both = {name: concatenate([layer, second[name]]) for name, layer in first.items()}
+    save_expert(expert_of(both), files / "both.safetensors")
     experts = [hate, f"{hate}+{style}", files / "both.safetensors"]
     code, out = evaluate(
         files, "stack", capsys, *(word for expert in experts for word in ("--expert", expert))
@@ -108,11 +104,7 @@ def test_blocked_words_give_the_clean_bypass_rate_and_are_not_in_the_report(file
 def test_experts_with_the_same_file_name_are_named_by_their_folders(files, capsys, tmp_path):
     words = []
     for seed, name in enumerate(("ra/expert", "rb/expert", "tiny"), start=3):
-        layers = random_layers(tiny_models()["unet"], 2, seed)
-        path = save_expert(
-            SafetyExpert(layers, ("hate",), "sd15", {}, name), tmp_path / f"{name}.safetensors"
-        )
-        words += ["--expert", path]
+        words += ["--expert", write_expert(tmp_path / f"{name}.safetensors", "hate", seed=seed)]
     code, out = evaluate(files, "named", capsys, *words)
     names = ["tiny", "ra/expert", "rb/expert", "tiny (2)"]  # the base is called tiny too
     assert (code, list(json.loads(out.out)["timing"])) == (0, names)
@@ -125,7 +117,7 @@ def test_experts_with_the_same_file_name_are_named_by_their_folders(files, capsy
 def test_the_report_notes_an_expert_that_matches_only_partly(files, capsys):
     layers = random_layers(tiny_models()["unet"], 2, 6)
     layers["mid_block.attentions.7.proj_in"] = next(iter(layers.values()))
-    save_expert(SafetyExpert(layers, ("hate",), "sd15", {}, "part"), files / "part.safetensors")
+    save_expert(expert_of(layers, "hate"), files / "part.safetensors")
     code, out = evaluate(files, "part", capsys, "--expert", files / "part.safetensors")
     (note,) = json.loads(out.out)["notes"]
     assert code == 0

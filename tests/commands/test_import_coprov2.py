@@ -1,8 +1,8 @@
 """The action `pairs import-coprov2`, from the command to the folder it makes."""
 
 import pytest
-from PIL import Image
 
+from builders import coprov2_names, write_picture
 from command_line import answer_of, assert_refused, run
 from training.pairs import load_pairs
 
@@ -13,12 +13,11 @@ def data(tmp_path):
     lines, hub = ["prompt,image,category"], ["file_name,jpg_0,jpg_1,label_0,caption"]
     (tmp_path / "pictures" / "deep").mkdir(parents=True)
     for number, category in enumerate(("Hate", "self-harm")):
-        files = [f"{side}_idx_{number:07d}_0.jpg" for side in "us"]
+        files = coprov2_names(number)
         for tone, (file, word) in enumerate(zip(files, ("skull", "flower"), strict=True)):
             lines.append(f'"a {word}, {number}",{file},{category}')
             hub.append(f"{file},{files[1]},{files[0]},1,a {word} {number}")
-            picture = Image.new("RGB", (8, 8), (number, tone, 0))
-            picture.save(tmp_path / "pictures" / "deep" / file, format="PNG")
+            write_picture(tmp_path / "pictures" / "deep" / file, (number, tone, 0))
     (tmp_path / "train.csv").write_text("\n".join(lines))
     (tmp_path / "test.csv").write_text('prompt,image,category\n"a skull, 1",0000000_0.jpg,self-harm\n')
     (tmp_path / "pictures" / "metadata.csv").write_text("\n".join(hub))

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
+from builders import expert_of
 from command_line import FAST, answer_of, assert_never_overwrites, assert_refused, run
 from tiny import random_layers, tiny_unet
 from training.config import MergeConfig, options
-from training.experts.expert import SafetyExpert, load_expert, save_expert
+from training.experts.expert import load_expert, save_expert
 from training.merging import MERGE_METHODS
 from training.models.base_model import load_base
 
@@ -108,8 +109,7 @@ def test_a_merge_refuses_wrong_strengths(tmp_path, experts):
 def test_a_merge_refuses_experts_of_another_model(tmp_path, base, pairs):
     layers = random_layers(tiny_unet(width=2048))
     files = [
-        save_expert(SafetyExpert(layers, (), "sdxl", {}, name), tmp_path / f"{name}.safetensors")
-        for name in ("a", "b")
+        save_expert(expert_of(layers, family="sdxl"), tmp_path / f"{name}.safetensors") for name in ("a", "b")
     ]
     words = ["--base", base, "--calibration", pairs, "--out", tmp_path / "merged.safetensors"]
     assert_refused(run("merge", *files, *words, *FAST), "was trained for SDXL")

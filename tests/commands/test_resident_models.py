@@ -6,12 +6,10 @@ import pytest
 import torch
 
 from stressed import write_files
-from tiny import random_layers
-from tiny_checkpoint import SIDE, tiny_models, tokens, write_pairs
+from tiny_checkpoint import SIDE, tokens, write_expert, write_pairs
 from training.__main__ import main
 from training.commands import evaluate, merge, pairs_making
 from training.commands.stress import parts as stress_parts
-from training.experts.expert import SafetyExpert, save_expert
 from training.models.base_model import BaseModel
 from training.models.diffusers_draw import DiffusersDraw
 
@@ -53,8 +51,7 @@ def run(*words):
 
 def test_merge_never_holds_the_unet_beside_the_encoders(tmp_path, resident):
     files = write_files(tmp_path)
-    layers = random_layers(tiny_models()["unet"], 2, 2)
-    violence = save_expert(SafetyExpert(layers, ("violence",), "sd15", {}, "b"), tmp_path / "b.safetensors")
+    violence = write_expert(tmp_path / "b.safetensors", "violence", seed=2)
     for category in ("hate", "violence"):
         write_pairs(tmp_path / "pairs" / category, category)
     calibration = ["--calibration", tmp_path / "pairs", "--timesteps", 1, "--resolution", SIDE]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from builders import expert_of
 from tiny import TOKENS, WIDTH, random_layers, tiny_unet
 from training.config import DepthConfig
 from training.evaluation.erasure_depth import (
@@ -16,7 +17,6 @@ from training.evaluation.erasure_depth import (
     measure_depth,
 )
 from training.evaluation.statistics import FEWEST
-from training.experts.expert import SafetyExpert
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule, named_generator
 from training.rules.hard_rule import refuse_minors
@@ -178,7 +178,7 @@ def test_the_interval_holds_the_depth_and_narrows_with_more_draws():
 def test_measuring_an_expert_restores_the_weights_and_reports_every_pass():
     unet = tiny_unet()
     before = {name: weight.clone() for name, weight in unet.state_dict().items()}
-    expert = SafetyExpert(random_layers(unet), ("shocking",), "sd15", {}, "e")
+    expert = expert_of(random_layers(unet), "shocking")
     prompts = (
         Conditioning(torch.randn(1, TOKENS, WIDTH, generator=torch.Generator().manual_seed(seed)))
         for seed in (1, 2)
@@ -219,7 +219,7 @@ def test_the_mini_models_expert_removes_the_help_of_naming_its_icon_and_another_
     config = DepthConfig(timesteps=6, noises=2)
 
     def depth(category):
-        expert = SafetyExpert(layers[category], (category,), "sd15", {}, category)
+        expert = expert_of(layers[category], category)
         return measure_depth(shipped.load_unet(), expert, measured, SCHEDULE, config)
 
     shocking, hate = depth("shocking"), depth("hate")

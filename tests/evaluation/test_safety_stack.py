@@ -7,21 +7,19 @@ import pytest
 import torch
 from PIL import ImageColor
 
+from builders import expert_of, random_layer, seeded
 from training.evaluation.safety_stack import safety_stack
-from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 
 NODES = Path(__file__).resolve().parents[2] / "alignguard_nodes"
 
 
 def expert(name="expert", family="sd15", **layers):
-    return SafetyExpert(layers, (), family, {}, name)
+    return expert_of(layers, name=name, family=family)
 
 
 def drawn(seed, d_out=6, rank=2, d_in=5):
-    generator = torch.Generator().manual_seed(seed)
-    up, down = torch.randn(d_out, rank, generator=generator), torch.randn(rank, d_in, generator=generator)
-    return LowRank(up, down)
+    return random_layer(seeded(seed), d_out, d_in, rank)
 
 
 def unit(out, into, size=1.0):

@@ -5,18 +5,14 @@ import logging
 import pytest
 import torch
 
+from builders import expert_of
 from tiny import random_layers, tiny_unet
 from training.experts.applied import applied_expert
-from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 
 
 def weights(unet):
     return {name: value.clone() for name, value in unet.state_dict().items()}
-
-
-def expert_of(layers):
-    return SafetyExpert(layers, (), "sd15", {}, "hate")
 
 
 def test_the_update_is_added_with_its_strength_and_removed_bit_for_bit():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from builders import expert_of
 from tiny import predict, random_layers, tiny_unet
 from training.experts.expert import SafetyExpert, check_family, load_expert, save_expert
 from training.experts.lora_keys import to_diffusers, to_peft
@@ -179,7 +180,7 @@ def test_other_endings_are_refused(expert, tmp_path, name):
 
 def test_an_expert_of_another_family_is_refused_with_both_names(expert):
     check_family(expert, "sd15", 768)
-    xl = SafetyExpert(random_layers(tiny_unet(width=2048)), (), "sdxl", {}, "hate_xl.safetensors")
+    xl = expert_of(random_layers(tiny_unet(width=2048)), name="hate_xl.safetensors", family="sdxl")
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole message is compared
         check_family(xl, "sd15", 768)
     assert str(caught.value) == (

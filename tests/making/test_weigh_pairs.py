@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from PIL import Image
 
+from builders import pair_row, write_picture, write_rows
 from training.evaluation import Judge, Panel
 from training.making.weigh_pairs import weigh_pairs
 from training.pairs import load_pairs
@@ -15,9 +15,9 @@ JUDGE = Judge("red", "1", "plain", 0.5, ("hate",), lambda images: images[:, 0].m
 def row(name, unsafe, safe, category="hate", folder=None):
     files = {f"{kind}_image": f"{kind}_{name}.png" for kind in ("unsafe", "safe")}
     for file, red in zip(files.values(), (unsafe, safe), strict=True):
-        Image.new("RGB", (8, 8), (red, int(name), 0)).save(folder / file)
+        write_picture(folder / file, (red, int(name), 0))
     prompts = {"unsafe_prompt": f"bad {name}", "safe_prompt": f"good {name}"}
-    return {"id": name, "category": category, **prompts, **files, "note": "kept"}
+    return pair_row(name, category=category, **prompts, **files, note="kept")
 
 
 @pytest.fixture
@@ -25,8 +25,7 @@ def folder(tmp_path):
     rows = [row("1", 255, 0, folder=tmp_path), row("2", 51, 204, folder=tmp_path)]
     rows += [row("3", 255, 0, "violence", folder=tmp_path), row("4", 255, 0, folder=tmp_path)]
     rows[3]["unsafe_image"] = "../outside.png"
-    lines = list(map(json.dumps, rows))
-    (tmp_path / "pairs.jsonl").write_text("\n".join([*lines[:2], "", "no object", *lines[2:]]) + "\n")
+    write_rows(tmp_path / "pairs.jsonl", [*rows[:2], "", "no object", *rows[2:], ""])
     return tmp_path
 
 
@@ -55,7 +54,7 @@ def test_every_row_gets_the_scores_of_its_pictures_and_keeps_its_other_fields(fo
 def test_a_row_that_the_hard_rule_forbids_is_never_judged(folder):
     lines = (folder / "pairs.jsonl").read_text().splitlines()
     forbidden = json.loads(lines[0]) | {"unsafe_prompt": "a nude kid"}
-    (folder / "pairs.jsonl").write_text(json.dumps(forbidden))
+    write_rows(folder / "pairs.jsonl", [forbidden])
 
     def never(images):
         raise AssertionError("looked at")
@@ -97,8 +96,7 @@ def test_weighing_again_loses_neither_earlier_scores_nor_lines_written_meanwhile
 def test_a_pair_with_an_uncovered_category_is_scored_only_if_another_category_is_flagged(
     tmp_path, unsafe, scored
 ):
-    line = json.dumps(row("1", unsafe, 0, "hate,violence", folder=tmp_path))
-    (tmp_path / "pairs.jsonl").write_text(line)
+    write_rows(tmp_path / "pairs.jsonl", [row("1", unsafe, 0, "hate,violence", folder=tmp_path)])
     report = weigh_pairs(tmp_path, Panel((JUDGE,)))
     assert (report.scored, report.unmeasured) == (scored, 1 - scored)
     assert ("scores" in json.loads((tmp_path / "pairs.jsonl").read_text())) == bool(scored)

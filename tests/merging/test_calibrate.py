@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from builders import expert_of, layers_of_shapes, seeded
 from training.config import MergeConfig
-from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank, concatenate
 from training.merging import BaseNetwork, CalibrationInputs, Members, collect_statistics, merge_experts
 from training.merging.calibration_inputs import base_passes, calibration_timesteps, ddim_step, starting_noise
@@ -58,14 +58,13 @@ def prompts():
     return torch.randn(5, 7, WIDTH, generator=torch.Generator().manual_seed(3))
 
 
-def random_expert(unet, seed, modules=MODULES, scale=1.0):
-    generator = torch.Generator().manual_seed(seed)
-    layers = {}
-    for module in modules:
-        d_out, d_in = unet.get_submodule(module).weight.shape[:2]
-        up = torch.randn(d_out, 2, generator=generator) * scale
-        layers[module] = LowRank(up, torch.randn(2, d_in, generator=generator))
-    return SafetyExpert(layers, (), "sd15", {}, f"expert_{seed}.safetensors")
+def random_expert(unet, seed, *categories, modules=MODULES):
+    shapes = {module: unet.get_submodule(module).weight.shape[:2] for module in modules}
+    return expert_of(layers_of_shapes(shapes, seeded(seed)), *categories, name=f"expert_{seed}.safetensors")
+
+
+def scaled(expert, factor):
+    return expert_of({module: layer.scaled(factor) for module, layer in expert.layers.items()})
 
 
 def collect(
@@ -246,14 +245,8 @@ def test_wins_at_other_strengths_are_those_of_an_explicit_sampling(unet, experts
 
 
 def test_an_expert_of_high_rank_is_recorded_by_its_strongest_components(unet, experts, prompts):
-    wide = SafetyExpert(
-        {module: concatenate([layer] * 6) for module, layer in experts[0].layers.items()},
-        (),
-        "sd15",
-        {},
-        "wide",
-    )
-    same = SafetyExpert({m: x.scaled(6.0) for m, x in experts[0].layers.items()}, (), "sd15", {}, "same")
+    wide = expert_of({module: concatenate([layer] * 6) for module, layer in experts[0].layers.items()})
+    same = scaled(experts[0], 6.0)
     one, two = (collect(unet, [first, *experts[1:]], prompts) for first in (wide, same))
     for module in MODULES:
         assert one.layers[module].record.moments.shape == (3, 15, 36)
@@ -279,7 +272,7 @@ def test_inputs_are_recorded_only_if_wins_may_be_recounted(unet, experts, prompt
 
 def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts):
     config = MergeConfig(method="co_merge", timesteps=3, normalize=True)
-    small = SafetyExpert({m: x.scaled(2**-10) for m, x in experts[0].layers.items()}, (), "sd15", {}, "small")
+    small = scaled(experts[0], 2**-10)
     plain = collect(unet, experts, prompts, config)
     shrunk = collect(unet, [small, *experts[1:]], prompts, config)
     for module in MODULES:
@@ -288,7 +281,7 @@ def test_normalize_makes_the_size_of_an_expert_irrelevant(unet, experts, prompts
 
 
 def test_normalize_accepts_an_expert_of_zeros(unet, experts, prompts):
-    zero = SafetyExpert({m: x.scaled(0.0) for m, x in experts[0].layers.items()}, (), "sd15", {}, "zero")
+    zero = scaled(experts[0], 0.0)
     statistics = collect(
         unet, [zero, experts[1]], prompts, MergeConfig(method="co_merge", timesteps=3, normalize=True)
     )
@@ -296,7 +289,7 @@ def test_normalize_accepts_an_expert_of_zeros(unet, experts, prompts):
 
 
 def test_an_expert_wins_nothing_in_a_layer_it_lacks_or_at_strength_zero(unet, experts, prompts):
-    partial = random_expert(unet, 9, MODULES[:2])
+    partial = random_expert(unet, 9, modules=MODULES[:2])
     statistics = collect(unet, [partial, experts[0]], prompts)
     assert int(statistics.layers[MODULES[3]].outputs.wins[0].sum()) == 0
     merged = merge([partial, experts[0], experts[1]], statistics, strengths=[1, 1, 0])
@@ -318,10 +311,10 @@ def test_a_model_in_half_precision_gives_nearly_the_same(unet, experts, prompts)
 
 def test_a_model_without_the_experts_layers_is_refused(unet, prompts):
     layer = LowRank(torch.ones(8, 1), torch.ones(1, 8))
-    alien = SafetyExpert({"down_blocks.3.attentions.0.proj_in": layer}, (), "sd15", {}, "alien")
+    alien = expert_of({"down_blocks.3.attentions.0.proj_in": layer})
     with pytest.raises(ValueError, match=r"0 of 1 layers.*down_blocks.3"):
         collect(unet, [alien], prompts)
-    wide = SafetyExpert({MODULES[0]: layer}, (), "sd15", {}, "wide")
+    wide = expert_of({MODULES[0]: layer})
     with pytest.raises(ValueError, match=r"shape \(8, 8\), but in this model it is \(32, 32\)"):
         collect(unet, [wide], prompts)
 
@@ -388,8 +381,7 @@ def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet):
     modules = [f"{BLOCK}.transformer_blocks.0.attn1.to_{name}" for name in "qkv"]
     modules += [f"{BLOCK}.transformer_blocks.0.attn2.to_{name}" for name in "kv"]
     named = [
-        SafetyExpert(random_expert(unet, seed, modules).layers, (name,), "sd15", {}, name)
-        for seed, name in enumerate(("hate", "violence"))
+        random_expert(unet, seed, name, modules=modules) for seed, name in enumerate(("hate", "violence"))
     ]
     prompts = torch.randn(6, 7, WIDTH, generator=torch.Generator().manual_seed(3))
     config = MergeConfig(method="regmean", timesteps=3)
@@ -456,23 +448,10 @@ def test_a_method_without_statistics_cannot_be_calibrated(unet, experts, prompts
 
 def test_experts_in_a_wide_convolution_are_compared_by_the_output_they_add(unet, prompts):
     modules = ["down_blocks.0.resnets.0.conv1", "down_blocks.0.downsamplers.0.conv"]
-    generator = torch.Generator().manual_seed(1)
-    experts = [
-        SafetyExpert(
-            {
-                module: LowRank(
-                    torch.randn(len(weight), 2, generator=generator),
-                    torch.randn(2, weight[0].numel(), generator=generator),
-                )
-                for module, weight in ((name, unet.get_submodule(name).weight) for name in modules)
-            },
-            (),
-            "sd15",
-            {},
-            name,
-        )
-        for name in ("a", "b")
-    ]
+    weights = {module: unet.get_submodule(module).weight for module in modules}
+    shapes = {module: (len(weight), weight[0].numel()) for module, weight in weights.items()}
+    generator = seeded(1)
+    experts = [expert_of(layers_of_shapes(shapes, generator), name=name) for name in ("a", "b")]
     added = {module: [0, 0] for module in modules}
 
     def add_up(layer, args, _, module):

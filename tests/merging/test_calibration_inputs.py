@@ -4,23 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from builders import preference_pair
 from training.config import MergeConfig
 from training.merging import calibration_prompts
 from training.merging.calibration_inputs import rounds_of
-from training.pairs.pair import PreferencePair
-
-
-def pair(number, categories, prompt):
-    return PreferencePair(
-        str(number), categories, prompt, "safe", Path(f"w{number}.png"), Path(f"l{number}.png")
-    )
-
 
 PAIRS = [
-    pair(0, ("violence",), "a"),
-    pair(1, ("hate", "violence"), "b"),
-    pair(2, ("violence",), "c"),
-    pair(3, ("violence",), "a"),
+    preference_pair(0, ("violence",), "a"),
+    preference_pair(1, ("hate", "violence"), "b"),
+    preference_pair(2, ("violence",), "c"),
+    preference_pair(3, ("violence",), "a"),
 ]
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from builders import random_layer, seeded
 from training.experts.low_rank import LowRank
 from training.merging.co_merge import (
     LayerActivity,
@@ -18,10 +19,8 @@ from training.merging.layer import drop_zero_components
 D_OUT, D_IN = 24, 16
 
 
-def random_part(seed, rank=4, scale=1.0, d_out=D_OUT):
-    generator = torch.Generator().manual_seed(seed)
-    up = torch.randn(d_out, rank, generator=generator) * scale
-    return LowRank(up, torch.randn(rank, D_IN, generator=generator))
+def random_part(seed, rank=4):
+    return random_layer(seeded(seed), D_OUT, D_IN, rank)
 
 
 def zero_part():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from builders import expert_of, layers_of_shapes, seeded
 from training.config import MergeConfig
-from training.experts.expert import SafetyExpert, load_expert, save_expert
+from training.experts.expert import load_expert, save_expert
 from training.experts.lora_keys import to_diffusers, to_kohya, to_peft
 from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS, Members, Statistics, merge_experts
@@ -20,15 +21,8 @@ SHAPES = {Q: (32, 32), K: (32, 768)}
 
 
 def random_expert(name, seed, *, rank=2, modules=(Q, K), family="sd15", **metadata):
-    generator = torch.Generator().manual_seed(seed)
-    layers = {
-        module: LowRank(
-            torch.randn(SHAPES[module][0], rank, generator=generator),
-            torch.randn(rank, SHAPES[module][1], generator=generator),
-        )
-        for module in modules
-    }
-    return SafetyExpert(layers, (name,), family, metadata, f"{name}.safetensors")
+    layers = layers_of_shapes({module: SHAPES[module] for module in modules}, seeded(seed), rank)
+    return expert_of(layers, name, name=f"{name}.safetensors", family=family, metadata=metadata)
 
 
 HATE, VIOLENCE, SEXUAL = (random_expert(n, s) for s, n in enumerate(("hate", "violence", "sexual")))
@@ -125,12 +119,12 @@ WHOLE = {"density": 1.0}
     ("method", "options"), [("co_merge", {}), ("average", {}), ("ties", WHOLE), ("dare_ties", WHOLE)]
 )
 def test_identical_experts_change_nothing(method, options):
-    twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
+    twin = expert_of(HATE.layers, "violence", name="twin.safetensors")
     assert_same_update(merge(HATE, twin, method=method, **options), HATE, 1e-4)  # an SVD in fp32
 
 
 def test_a_fit_of_identical_experts_answers_like_them_on_calibration_inputs():
-    twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
+    twin = expert_of(HATE.layers, "violence", name="twin.safetensors")
     merged = merge(HATE, twin, method="regmean", neutral_weight=0.0, ridge=1e-4)
     for module, delta in deltas(HATE).items():
         inputs = inputs_of(0, ["hate", "violence"], module).double()
@@ -144,7 +138,7 @@ def test_a_fit_of_identical_experts_answers_like_them_on_calibration_inputs():
     [("concat", {}), ("svd", {}), ("magnitude_prune", WHOLE), ("dare_linear", WHOLE)],
 )
 def test_methods_that_add_restore_an_expert_from_two_halves(method, options):
-    twin = SafetyExpert(HATE.layers, ("violence",), "sd15", {}, "twin.safetensors")
+    twin = expert_of(HATE.layers, "violence", name="twin.safetensors")
     merged = merge(HATE, twin, method=method, strengths=[0.5, 0.5], **options)
     assert_same_update(merged, HATE, 1e-4)  # an SVD in fp32
 
@@ -275,7 +269,7 @@ def test_output_rank_of_the_full_rank_is_exact(method):
 @pytest.mark.parametrize("method", [name for name in MERGE_METHODS if name not in ("average", *FITTED)])
 def test_a_zero_expert_changes_nothing_but_means_and_fits(method):
     layers = {module: layer.scaled(0.0) for module, layer in HATE.layers.items()}
-    zero = SafetyExpert(layers, (), "sd15", {}, "zero.safetensors")
+    zero = expert_of(layers, name="zero.safetensors")
     tolerance = 0 if method in EXACT else 1e-4  # fp32 SVDs
     assert_same_update(
         merge(HATE, zero, VIOLENCE, method=method), merge(HATE, VIOLENCE, method=method), tolerance
@@ -400,7 +394,7 @@ def test_experts_of_different_base_models_are_refused_by_name():
 
 def test_layers_of_different_shape_are_refused_by_name():
     layers = {Q: LowRank(torch.ones(64, 1), torch.ones(1, 32))}
-    wide = SafetyExpert(layers, (), "sd15", {}, "wide.safetensors")
+    wide = expert_of(layers, name="wide.safetensors")
     with pytest.raises(
         ValueError, match=r"wide.safetensors changes down_blocks.*\(64, 32\).*hate.safetensors"
     ):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from builders import expert_of, random_layer, seeded
 from training.config import MergeConfig
-from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging.members import Members
 from training.merging.regmean import ResponseCollector, regmean
@@ -17,9 +17,7 @@ CATEGORIES = ("hate", "violence")
 
 
 def random_part(seed, rank=2):
-    generator = torch.Generator().manual_seed(seed)
-    up = torch.randn(D_OUT, rank, generator=generator)
-    return LowRank(up, torch.randn(rank, D_IN, generator=generator))
+    return random_layer(seeded(seed), D_OUT, D_IN, rank)
 
 
 def random_inputs(seed, axes=slice(None), tokens=3):
@@ -36,7 +34,7 @@ INPUTS = {"hate": random_inputs(10), "violence": random_inputs(11), "": random_i
 
 def collect(parts=PARTS, inputs=INPUTS, split=1, modules=(NAME,), **options):
     """Return the collector after all inputs, which come in `split` batches."""
-    members = Members.of([SafetyExpert({}, (name,), "sd15", {}, name) for name in CATEGORIES])
+    members = Members.of([expert_of({}, name) for name in CATEGORIES])
     tags = [name for name in inputs for _ in range(4)]
     config = MergeConfig(method="regmean", **options)
     collector = ResponseCollector(members, dict.fromkeys(modules, parts), tags, config)
@@ -152,7 +150,7 @@ def test_batches_do_not_matter_and_layers_of_one_input_share_its_moment(monkeypa
 
 
 def test_plain_text_and_experts_without_prompts_are_refused():
-    members = Members.of([SafetyExpert({}, ("hate",), "sd15", {}, "hate.safetensors")])
+    members = Members.of([expert_of({}, "hate", name="hate.safetensors")])
     with pytest.raises(ValueError, match="Use safety pairs for calibration"):
         ResponseCollector(members, {}, None, MergeConfig(method="co_merge"))
     with pytest.raises(ValueError, match=r"hate.safetensors has no calibration prompt of its own.*violence"):

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from builders import expert_of
 from tiny import random_layers, tiny_unet
 from training.config import MergeConfig
-from training.experts.expert import SafetyExpert
 from training.merging import (
     BaseNetwork,
     CalibrationInputs,
@@ -29,8 +29,7 @@ def unet():
 
 @pytest.fixture(scope="module")
 def experts(unet):
-    named = enumerate(CATEGORIES[:2])
-    return [SafetyExpert(random_layers(unet, seed=i), (name,), "sd15", {}, name) for i, name in named]
+    return [expert_of(random_layers(unet, seed=seed), name) for seed, name in enumerate(CATEGORIES[:2])]
 
 
 class Calibration:

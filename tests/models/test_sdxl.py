@@ -6,9 +6,10 @@ from diffusers import UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors import safe_open
 
+from builders import expert_of
 from tiny_checkpoint import XL_LAYOUT
 from training.experts.adapter import ATTENTION
-from training.experts.expert import SafetyExpert, load_expert, save_expert
+from training.experts.expert import load_expert, save_expert
 from training.experts.lora_file import parse_lora
 from training.experts.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
 from training.experts.low_rank import LowRank
@@ -149,7 +150,7 @@ def test_the_native_names_that_loras_of_sdxl_carry_lead_to_the_same_layers(sdxl_
 def test_diffusers_reads_a_saved_expert_of_sdxl(published, sdxl_layers, tmp_path):
     from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 
-    expert = SafetyExpert(sdxl_layers, ("violence",), "sdxl", {}, "violence")
+    expert = expert_of(sdxl_layers, "violence", family="sdxl")
     file = save_expert(expert, tmp_path / "violence.safetensors")
     assert load_expert(file).family == "sdxl"
     with safe_open(file, "pt") as opened:

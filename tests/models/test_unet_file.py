@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from builders import expert_of
 from tiny_tuned import half_unet, lora_of_all_layers, write_folder, write_single
-from training.experts.expert import SafetyExpert, save_expert
+from training.experts.expert import save_expert
 from training.models.unet_file import WEIGHTS, UnetFile
 
 
@@ -74,7 +75,7 @@ def test_a_missing_shard_is_named(state, tmp_path):
 
 
 def test_a_lora_and_an_unknown_family_are_refused_by_name(state, tmp_path):
-    lora = SafetyExpert(lora_of_all_layers(state), (), "sd15", {}, "e")
+    lora = expert_of(lora_of_all_layers(state))
     with pytest.raises(ValueError, match="e.safetensors cannot be used: it is already a LoRA"):
         UnetFile(save_expert(lora, tmp_path / "e.safetensors"))
     odd = {name: tensor[:, :5].clone() if ".attn2.to_k" in name else tensor for name, tensor in state.items()}

@@ -1,12 +1,12 @@
 """CoProV2 is read as it was published; its defects are counted, named and handled."""
 
-import csv
 import tracemalloc
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from builders import coprov2_names, write_csv, write_picture
 from training.pairs import PAIR_SOURCES, collect_pairs, load_pairs
 from training.pairs.coprov2 import read_coprov2
 
@@ -29,10 +29,8 @@ PER_CATEGORY = {
 
 def pair_rows(number, category="Violence", unsafe=None, safe=None):
     """Return the two rows of a pair."""
-    return [
-        (unsafe or f"a skull {number}", f"u_idx_{number:07d}_0.jpg", category),
-        (safe or f"a flower {number}", f"s_idx_{number:07d}_0.jpg", category),
-    ]
+    prompts = (unsafe or f"a skull {number}", safe or f"a flower {number}")
+    return [(prompt, name, category) for prompt, name in zip(prompts, coprov2_names(number), strict=True)]
 
 
 @pytest.fixture
@@ -42,12 +40,10 @@ def write(tmp_path):
     def write(rows, *, left_out=(), name="train.csv", columns=("prompt", "image", "category")):
         images = tmp_path / "train"
         images.mkdir(exist_ok=True)
-        with open(tmp_path / name, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([columns, *rows])
         for tone, image in enumerate(dict.fromkeys(row[1] for row in rows)):
             if image not in left_out and "/" not in image:
-                Image.new("RGB", (8, 8), (tone, 2, 3)).save(images / image, format="PNG")
-        return tmp_path / name
+                write_picture(images / image, (tone, 2, 3))
+        return write_csv(tmp_path / name, [columns, *rows])
 
     return write
 

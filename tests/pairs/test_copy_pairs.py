@@ -4,8 +4,8 @@ import json
 import os
 
 import pytest
-from PIL import Image
 
+from builders import pair_row, write_picture, write_rows
 from training.pairs import load_pairs
 from training.pairs.copy_pairs import copy_pairs
 
@@ -18,13 +18,12 @@ def source(tmp_path):
     for number, folder in enumerate(("a", "b")):
         (root / folder).mkdir(parents=True)
         for tone, side in enumerate(("unsafe", "safe", "neutral")):
-            Image.new("RGB", (8, 8), (number, tone, 0)).save(root / folder / f"{side}.png")
+            write_picture(root / folder / f"{side}.png", (number, tone, 0))
         prompts = {"unsafe_prompt": f"a skull {number}", "safe_prompt": f"a flower {number}"}
         images = {f"{side}_image": f"{folder}/{side}.png" for side in ("unsafe", "safe")}
-        rows.append({"id": folder, "category": "hate, Self_Harm", **prompts, **images})
-    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    neutral = {"id": "n", "prompt": "a kite", "image": "a/neutral.png"}
-    (root / "neutral.jsonl").write_text(json.dumps(neutral))
+        rows.append(pair_row(folder, category="hate, Self_Harm", **prompts, **images))
+    write_rows(root / "pairs.jsonl", rows)
+    write_rows(root / "neutral.jsonl", [{"id": "n", "prompt": "a kite", "image": "a/neutral.png"}])
     return root
 
 

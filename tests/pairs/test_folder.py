@@ -1,6 +1,5 @@
 """A folder of pairs is read; every row that cannot be used is counted and named, and none is used."""
 
-import json
 import shutil
 import struct
 import zlib
@@ -8,19 +7,13 @@ import zlib
 import pytest
 from PIL import Image
 
+from builders import pair_row, write_picture, write_rows
 from training.pairs import PAIR_SOURCES, load_pairs
 
 
 def row(name, category="violence", **changes):
-    fields = {
-        "id": name,
-        "category": [category],
-        "unsafe_prompt": f"a skull {name}",
-        "safe_prompt": f"a flower {name}",
-        "unsafe_image": f"images/{name}_unsafe.png",
-        "safe_image": f"images/{name}_safe.png",
-    }
-    return fields | changes
+    images = {f"{side}_image": f"images/{name}_{side}.png" for side in ("unsafe", "safe")}
+    return pair_row(name, **{"category": [category]} | images | changes)
 
 
 @pytest.fixture
@@ -30,13 +23,12 @@ def folder(tmp_path):
     (root / "images").mkdir(parents=True)
     for number, name in enumerate("abcdef"):
         for side, tone in (("safe", 1), ("unsafe", 2), ("neutral", 3)):
-            Image.new("RGB", (8, 8), (number, tone, 0)).save(root / "images" / f"{name}_{side}.png")
+            write_picture(root / "images" / f"{name}_{side}.png", (number, tone, 0))
 
     def write(rows, neutral=()):
-        for file, content in (("pairs.jsonl", rows), ("neutral.jsonl", neutral)):
-            lines = [line if isinstance(line, str) else json.dumps(line) for line in content]
-            if lines or file == "pairs.jsonl":
-                (root / file).write_text("\n".join(lines), encoding="utf-8")
+        write_rows(root / "pairs.jsonl", rows)
+        if neutral:
+            write_rows(root / "neutral.jsonl", neutral)
         return root
 
     return write
@@ -147,7 +139,7 @@ def test_an_image_with_damaged_pixels_is_found_only_by_decoding(folder):
 
 def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path):
     root = folder([row("a"), row("b", safe_image="images/link.png") | {"id": "bad"}])
-    Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
+    write_picture(tmp_path / "outside.png")
     (root / "images" / "link.png").symlink_to(tmp_path / "outside.png")
     assert dropped_by(root) == "an image path leads out of the folder"
 
@@ -263,9 +255,9 @@ def test_the_content_hash_follows_images_and_prompts_but_not_names(folder, tmp_p
     before = load_pairs(root).content_hash
     moved = shutil.copytree(root, tmp_path / "moved")
     assert load_pairs(moved).content_hash == before
-    (moved / "pairs.jsonl").write_text(json.dumps(row("a") | {"id": "renamed"}))
+    write_rows(moved / "pairs.jsonl", [row("a") | {"id": "renamed"}])
     assert load_pairs(moved).content_hash == before
-    (moved / "pairs.jsonl").write_text(json.dumps(row("a", safe_prompt="a tree")))
+    write_rows(moved / "pairs.jsonl", [row("a", safe_prompt="a tree")])
     assert load_pairs(moved).content_hash != before
-    Image.new("RGB", (8, 8), (99, 0, 0)).save(root / "images" / "a_safe.png")
+    write_picture(root / "images" / "a_safe.png", (99, 0, 0))
     assert load_pairs(root).content_hash != before

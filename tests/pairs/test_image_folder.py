@@ -1,11 +1,8 @@
 """A local copy of the Hugging Face layout: two rows make a pair, and label_0 decides the winner."""
 
-import csv
-import json
-
 import pytest
-from PIL import Image
 
+from builders import write_csv, write_picture, write_rows
 from training.pairs import PAIR_SOURCES, load_pairs
 
 COLUMNS = ("file_name", "jpg_0", "jpg_1", "label_0", "caption")
@@ -30,16 +27,14 @@ def write(tmp_path):
         root = tmp_path / "hub" / folder
         root.mkdir(parents=True, exist_ok=True)
         if kind == "csv":
-            with open(root / "metadata.csv", "w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-                writer.writeheader()
-                writer.writerows(rows)
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            table = [[row.get(column, "") for column in columns] for row in rows]
+            write_csv(root / "metadata.csv", [columns, *table])
         else:
-            lines = [json.dumps(row) for row in rows]
-            (root / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+            write_rows(root / "metadata.jsonl", rows)
         for tone, name in enumerate(dict.fromkeys(row["jpg_0"] for row in rows if row["jpg_0"])):
             for side, file in enumerate((name, next(row["jpg_1"] for row in rows if row["jpg_0"] == name))):
-                Image.new("RGB", (8, 8), (tone, side, 9)).save(root / file, format="PNG")
+                write_picture(root / file, (tone, side, 9))
         return tmp_path / "hub"
 
     return write

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from training.pairs.pair import PreferencePair
+from builders import preference_pair
 
 
 def test_a_pair_is_an_immutable_value():
-    pair = PreferencePair("1", ("hate",), "unsafe", "safe", Path("s.png"), Path("u.png"))
+    pair = preference_pair(1)
     assert pair == dataclasses.replace(pair)
     assert len({pair, dataclasses.replace(pair)}) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):

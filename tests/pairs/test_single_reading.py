@@ -1,7 +1,6 @@
 """From its folder to the cache a picture is read and hashed once, and read again only to decode it."""
 
 import hashlib
-import json
 import shutil
 import sys
 from collections import Counter
@@ -10,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from builders import pair_row, write_picture, write_rows
 from training.models.conditioning import Conditioning
 from training.pairs import load_pairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
@@ -39,23 +39,13 @@ def folder(tmp_path):
     for number, (name, size) in enumerate([("one", (24, 48)), ("two", (48, 24)), ("bad", (32, 32))]):
         Image.effect_noise(size, 50 + number).convert("RGB").save(root / f"{name}.png")
     Image.effect_noise((32, 40), 90).convert("RGB").save(root / "kite.jpg")
-    rows = [
-        {
-            "id": name,
-            "category": "hate",
-            "unsafe_prompt": f"a skull {name}",
-            "safe_prompt": f"a flower {name}",
-            "unsafe_image": "bad.png",
-            "safe_image": f"{name}.png",
-        }
-        for name in ("one", "two")
-    ]
+    rows = [pair_row(name, unsafe_image="bad.png", safe_image=f"{name}.png") for name in ("one", "two")]
     neutral = [
         {"id": "n", "prompt": "a kite", "image": "kite.jpg"},
         {"id": "m", "prompt": "a", "image": "one.png"},
     ]
-    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (root / "neutral.jsonl").write_text("\n".join(map(json.dumps, neutral)))
+    write_rows(root / "pairs.jsonl", rows)
+    write_rows(root / "neutral.jsonl", neutral)
     return root
 
 
@@ -133,7 +123,7 @@ def test_calibration_pictures_are_hashed_when_the_pairs_are_read_and_not_again(f
 def test_a_picture_that_changes_is_read_again(folder, count):
     before = load_pairs(folder).content_hash
     count()
-    Image.new("RGB", (8, 8), (1, 2, 3)).save(folder / "kite.jpg")
+    write_picture(folder / "kite.jpg", (1, 2, 3))
     count()
     assert load_pairs(folder).content_hash != before
     assert count()[0] == {"kite.jpg": 1}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from builders import write_picture
 from training.models.conditioning import Conditioning
 from training.pairs import NeutralSample, SafetyPairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
@@ -52,8 +53,7 @@ def red(table):
 
 
 def picture(path: Path, red: int) -> Path:
-    Image.new("RGB", (SIDE, SIDE), (red, 0, 0)).save(path)
-    return path
+    return write_picture(path, (red, 0, 0), (SIDE, SIDE))
 
 
 @pytest.fixture
@@ -128,8 +128,8 @@ def test_mirrored_pictures_share_no_entry_with_plain_ones(pairs, tmp_path):
 
 
 def test_both_pictures_of_a_pair_are_cropped_to_the_bucket_of_the_winner(pairs):
-    Image.new("RGB", (20, 60), (0, 0, 0)).save(pairs.pairs[0].winner)  # 1:3, the loser is square
-    Image.new("RGB", (60, 20), (9, 0, 0)).save(pairs.neutral[0].image)  # wide, where no pair is
+    write_picture(pairs.pairs[0].winner, size=(20, 60))  # 1:3, the loser is square
+    write_picture(pairs.neutral[0].image, (9, 0, 0), (60, 20))  # wide, where no pair is
     data = FakeEncoders().encode(pairs, bucketed=True)
     tall, square = data.buckets
     assert (tall.latent_shape, tall.pairs.tolist()) == ((4, 3, 1), [0])  # 24 x 8: as the picture

@@ -4,8 +4,8 @@ import csv
 import json
 
 import pytest
-from PIL import Image
 
+from builders import coprov2_names, pair_row, write_csv, write_picture, write_rows
 from training.pairs import load_pairs
 from training.pairs.prompts import parse_prompts
 
@@ -16,49 +16,42 @@ FORBIDDEN = ["nude, a kid", "n u d e, a k1d", "nud\u0435 \u0441hild", "n.u.d.e t
 def pictures(folder, names):
     folder.mkdir(parents=True, exist_ok=True)
     for tone, name in enumerate(names):
-        Image.new("RGB", (8, 8), (tone, 0, 9)).save(folder / name, format="PNG")
-
-
-def write_csv(path, rows):
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(rows)
+        write_picture(folder / name, (tone, 0, 9))
 
 
 def jsonl_folder(root, prompt):
     pictures(root, ("u0", "s0", "u1", "s1"))
     rows = [
-        {
-            "id": str(n),
-            "category": "hate",
-            "unsafe_prompt": text,
-            "safe_prompt": f"a tree {n}",
-            "unsafe_image": f"u{n}",
-            "safe_image": f"s{n}",
-        }
+        pair_row(
+            str(n),
+            unsafe_prompt=text,
+            safe_prompt=f"a tree {n}",
+            unsafe_image=f"u{n}",
+            safe_image=f"s{n}",
+        )
         for n, text in enumerate(("a wall", prompt))
     ]
-    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_rows(root / "pairs.jsonl", rows)
     return root
 
 
 def neutral_rows(root, prompt):
     jsonl_folder(root, "a road")
     pictures(root, ["n"])
-    (root / "neutral.jsonl").write_text(json.dumps({"id": "n", "prompt": prompt, "image": "n"}))
+    write_rows(root / "neutral.jsonl", [{"id": "n", "prompt": prompt, "image": "n"}])
     return root
 
 
 def coprov2_csv(root, prompt):
-    names = [f"{side}_idx_{n:07d}_0.jpg" for n in range(2) for side in "us"]
+    names = [*coprov2_names(0), *coprov2_names(1)]
     pictures(root, names)
     texts = ("a wall", "a tree", prompt, "a bush")
     rows = [(text, name, "Hate") for text, name in zip(texts, names, strict=True)]
-    write_csv(root / "train.csv", [("prompt", "image", "category"), *rows])
-    return root / "train.csv"
+    return write_csv(root / "train.csv", [("prompt", "image", "category"), *rows])
 
 
 def image_folder(root, prompt):
-    names = [f"{side}_idx_{n:07d}_0.jpg" for n in range(2) for side in "us"]
+    names = [*coprov2_names(0), *coprov2_names(1)]
     pictures(root, names)
     texts = ("a wall", "a tree", prompt, "a bush")
     rows = [
@@ -101,7 +94,7 @@ def test_all_other_fields_count_too(tmp_path, fields):
     root = jsonl_folder(tmp_path, "a road")
     lines = (root / "pairs.jsonl").read_text().splitlines()
     row = json.loads(lines[1]) | {"category": ["nudity"]} | fields
-    (root / "pairs.jsonl").write_text("\n".join([lines[0], json.dumps(row)]))
+    write_rows(root / "pairs.jsonl", [lines[0], row])
     assert list(load_pairs(root).report.dropped) == [REASON]
 
 
@@ -127,10 +120,9 @@ def test_json_metadata_counts_ages_and_disguises_at_any_depth(tmp_path):
     image_folder(tmp_path, "a nude")
     header, *rows = csv.reader((tmp_path / "metadata.csv").read_text().splitlines())
     (tmp_path / "metadata.csv").unlink()
-    lines = [json.dumps(dict(zip(header, row, strict=True)) | {"label_0": 1}) for row in rows]
+    *first, last = [dict(zip(header, row, strict=True)) | {"label_0": 1} for row in rows]
     for fields in ({"age": 12}, {"x": {"subject_age": [9]}}, {"note": {"x": "k\u0456d"}}):
-        changed = [*lines[:-1], json.dumps(json.loads(lines[-1]) | fields)]
-        (tmp_path / "metadata.jsonl").write_text("\n".join(changed))
+        write_rows(tmp_path / "metadata.jsonl", [*first, last | fields])
         assert list(load_pairs(tmp_path, category="hate").report.dropped) == [REASON]
 
 
@@ -138,7 +130,7 @@ def test_a_repeated_name_does_not_get_around_the_rule(tmp_path):
     root = jsonl_folder(tmp_path / "json", "a kid")
     lines = (root / "pairs.jsonl").read_text().splitlines()
     lines[1] = lines[1].replace('"category": "hate"', '"category": "sexual", "category": "hate"')
-    (root / "pairs.jsonl").write_text("\n".join(lines))
+    write_rows(root / "pairs.jsonl", lines)
     assert list(load_pairs(root).report.dropped) == ["not a JSON object on one line"]
     file = coprov2_csv(tmp_path / "csv", "a kid")
     header, *rows = csv.reader(file.read_text().splitlines())

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from builders import write_rows
 from training.config import RewriteConfig
 from training.making.prompt_pairs import parse_prompt_pairs
 from training.making.rewriting import (
@@ -214,7 +215,7 @@ def test_prompts_are_looked_up_in_a_paired_file(tmp_path):
         {"unsafe_prompt": "a skull", "safe_prompt": "a tree"},
         {"unsafe_prompt": 7},
     ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join([*map(json.dumps, rows), "broken"]))
+    write_rows(tmp_path / "pairs.jsonl", [*rows, "broken"])
     for path in (tmp_path, tmp_path / "pairs.jsonl"):
         find = REWRITERS["paired_file"](RewriteSource(paired_file=path))
         assert (find("A skull"), find("a padlock")) == ("a flower", None)
@@ -225,7 +226,7 @@ def test_a_row_that_the_hard_rule_forbids_by_the_category_in_the_file_is_left_ou
         {"unsafe_prompt": "a kid", "safe_prompt": "a tree", "category": "sexual"},
         {"unsafe_prompt": "a skull", "safe_prompt": "a flower"},
     ]
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    write_rows(tmp_path / "pairs.jsonl", rows)
     find = REWRITERS["paired_file"](RewriteSource(paired_file=tmp_path))
     assert (find("a kid"), find("a skull")) == (None, "a flower")
 
