@@ -99,6 +99,6 @@ def preference_pair(
     safe_prompt: str = "safe",
     folder: Path = Path(),
 ) -> PreferencePair:
-    """Return a pair of pictures in a folder, the winner `w0.png` and the loser `l0.png` if it is number 0."""
+    """Return a pair; the winner of number 3 is `w3.png` in the folder, its loser `l3.png`."""
     files = folder / f"w{number}.png", folder / f"l{number}.png"
     return PreferencePair(str(number), categories, unsafe_prompt, safe_prompt, *files)

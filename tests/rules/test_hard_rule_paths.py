@@ -23,11 +23,7 @@ def jsonl_folder(root, prompt):
     pictures(root, ("u0", "s0", "u1", "s1"))
     rows = [
         pair_row(
-            str(n),
-            unsafe_prompt=text,
-            safe_prompt=f"a tree {n}",
-            unsafe_image=f"u{n}",
-            safe_image=f"s{n}",
+            str(n), unsafe_prompt=text, safe_prompt=f"a tree {n}", unsafe_image=f"u{n}", safe_image=f"s{n}"
         )
         for n, text in enumerate(("a wall", prompt))
     ]
