@@ -149,7 +149,7 @@ def test_a_list_as_tables_save_it_is_its_categories(tmp_path, cell):
             "prompt;category\na sword;hate\n",
             "found columns separated by semicolons; save the file with commas",
         ),
-        ("prompt\tcategory\na sword\thate\n", "found columns separated by tabs; save the file with commas"),
+        ("prompt\tcategory\na sword\thate\n", "found columns separated by tabs; save the file"),
         ("a red sword,hate\na blue sword,hate\n", "found the columns hate, 1 that are not single words"),
     ],
 )
