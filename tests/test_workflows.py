@@ -4,7 +4,6 @@ The schemas come from `tests/alignguard_nodes/node_schemas.json`, see `test_node
 """
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -122,9 +121,3 @@ def test_train_and_merge_run_at_the_size_of_the_mini_model():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_graph_has_a_thumbnail(name):
     assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size > 0
-
-
-def test_every_file_the_readme_links_to_exists():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []

@@ -24,8 +24,8 @@ class Progress:
     """How far a run is.
 
     `advance` takes an optimizer step, `measured` adds figures on held-out pairs, `restore` and `resume` set
-    the run to a state, and `undo_unfinished_step` takes back a step that failed. Nothing else changes the
-    attributes.
+    the run to a state, and `undo_unfinished_step` takes back a step that failed. Nothing else changes how far
+    the run is; `step` also clears the optimizer's gradients and scales the loss before `advance`.
 
     Attributes:
         step: optimizer steps done.
