@@ -1,6 +1,6 @@
-"""peft's adapter against a plain LoRA layer: time and peak memory of a whole training step.
+"""Compare peft's adapter with a plain LoRA layer: time and peak memory of a whole training step.
 
-The library keeps peft unless the plain layer saves a tenth of either (DESIGN, section 9 and the issue).
+The library keeps peft unless the plain layer saves at least a tenth of one of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Inputs = tuple[Tensor, Tensor, Conditioning]
 
 @dataclass(frozen=True)
 class Adapted:
-    """A UNet with a LoRA, whoever made that."""
+    """A UNet with a LoRA, made by peft or by the plain layer."""
 
     unet: nn.Module
     parameters: list[nn.Parameter]
@@ -50,7 +50,7 @@ class Adapted:
 
 
 def measure() -> dict:
-    """Return GiB at the peak of a step (bf16, as in `memory`), and its seconds (fp32, on the CPU)."""
+    """Measure the peak of a step in GiB (bf16, as in `memory`) and its time in seconds (fp32, on the CPU)."""
     rows = {}
     for name, size in SIZES.items():
         for mode in ("none", "full"):
@@ -82,7 +82,7 @@ ADAPTERS = {"peft": with_peft, "plain": with_plain}
 
 
 def gradients(adapted: Adapted, inputs: Inputs, autocast: bool) -> None:
-    """Add the gradients of a preference step for one pair: reference first, then the policy."""
+    """Accumulate the gradients of a preference step for one pair: the reference first, then the policy."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         with torch.no_grad(), adapted.off():
             reference = predict(adapted.unet, *inputs).float()
@@ -109,8 +109,8 @@ def make_inputs(size: Size, dtype: torch.dtype) -> Inputs:
     """Return noisy latents, timesteps and conditioning of one pair."""
     family, side = FAMILIES[size.family], size.latent_side
     pooled = torch.zeros(2, family.pooled_width, dtype=dtype) if family.pooled_width else None
-    told = Conditioning(torch.ones(2, TOKENS, family.text_width, dtype=dtype), pooled)
-    return torch.ones(2, 4, side, side, dtype=dtype), torch.full((2,), 500), told
+    conditioning = Conditioning(torch.ones(2, TOKENS, family.text_width, dtype=dtype), pooled)
+    return torch.ones(2, 4, side, side, dtype=dtype), torch.full((2,), 500), conditioning
 
 
 def _timed(size: Size) -> dict[str, Callable[[], None]]:

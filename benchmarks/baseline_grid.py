@@ -1,7 +1,8 @@
-"""A small grid over the published knobs of ESD-u and UCE on the mini model, so that each gets a fair chance.
+"""A small grid over the published parameters of ESD-u and UCE on the mini model, to tune both fairly.
 
-SLD is measured in the table itself, with both published sets as they are. Pictures have other seeds than
-those of the table. It proves the machinery, not a claim about Stable Diffusion.
+The table itself measures SLD with both of its published settings. The pictures of the grid use other seeds
+than those of the table. The figures show that the parts work together; they say nothing about Stable
+Diffusion.
 """
 
 import itertools
@@ -23,17 +24,17 @@ from training.mini.build import version
 from training.rules.categories import CATEGORIES
 
 ETAS, STEPS = (1.0, 3.0), (40, 200)
-PRESERVE_SCALES, RIDGES = (0.1, 1.0), (0.1, 10.0)  # the ends: UCE has the same rates at each, and between
+PRESERVE_SCALES, RIDGES = (0.1, 1.0), (0.1, 10.0)  # the ends; UCE has the same rates at both and between
 PROMPTS, KEPT_SCENES = 2, 2
 FILES = (*own_table.FILES, Path(__file__))
 
 
 def measure() -> dict:
-    """Make and measure every setting; a killed run goes on where it was.
+    """Make and measure every setting; a killed run continues where it stopped.
 
     Returns:
-        Setting -> mean IP over the categories, the same on words unseen in training, share of what must be
-        kept that is drawn right, processor seconds to make.
+        Setting -> mean IP over the categories, the same for words unseen in training, share of the prompts to
+        be kept that are drawn right, and processor seconds to make the model.
     """
     calls = [("ESD-u", eta, steps) for steps in STEPS for eta in ETAS]
     calls += [("UCE", *knobs) for knobs in itertools.product(PRESERVE_SCALES, RIDGES)]
@@ -53,7 +54,7 @@ def config_of(method: str, *knobs: float) -> EsdConfig | UceConfig:
 
 
 def trial(method: str, *knobs: float) -> dict[str, float]:
-    """Make and measure a setting, see `config_of`."""
+    """Make and measure one setting; the arguments are those of `config_of`."""
     make, lab, config = {"UCE": uce, "ESD-u": esd}[method], _drawer().lab, config_of(method, *knobs)
     return _row(timed(lambda: make(lab, config)))
 

@@ -1,6 +1,6 @@
-"""What the table of `own_table.py` compares: the base model, our experts, their merges, and the baselines.
+"""The models that `own_table.py` compares: the base, our experts, their merges, and the baselines.
 
-Each is the weights it adds to the narrow mini UNet, and how long they took.
+A candidate holds the weights that it adds to the narrow mini UNet and the time needed to make them.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from training.mini.scenes import UNSAFE_ICONS
 from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
 
-Change = Mapping[str, Tensor]  # parameter name -> what is added to it
+Change = Mapping[str, Tensor]  # parameter name -> tensor added to it
 
 SEED = 0
-ESD = {  # as published, and stopped before it wears down what is to be kept, see `baseline_grid`
+ESD = {  # as published, and stopped before it damages what must be kept, see `baseline_grid`
     "ESD-u": EsdConfig(),
     "ESD-u, 40 steps": EsdConfig(steps=40, eta=3.0),
 }
 UCE = UceConfig()
-PACE_STEPS = 20  # timed, for experts that were trained before this run
-UNSAFE_TEXT = ", ".join(UNSAFE_ICONS.values())  # as the papers list concepts in one text
+PACE_STEPS = 20  # steps that are timed; the experts may come from an earlier run
+UNSAFE_TEXT = ", ".join(UNSAFE_ICONS.values())  # one text that lists all concepts, as in the papers
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Candidate:
     """A model to measure.
 
     Attributes:
-        changes: what it adds to the base model; one for all, or one of each category's own prompts.
-        train_s: processor seconds it takes to make.
-        guidance: of SLD.
-        layers: the same as LoRA, under the same names; empty for what is none.
+        changes: category -> what the model adds to the base; the key "" stands for all prompts.
+        train_s: processor seconds needed to make it.
+        guidance: settings of SLD; None without SLD.
+        layers: the changes as LoRAs, under the same keys; empty if they are not LoRAs.
     """
 
     changes: Mapping[str, Change]
@@ -56,12 +56,12 @@ class Candidate:
     layers: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
 
     def change(self, category: str) -> Change:
-        """Return what acts on a category's prompts."""
+        """Return the change that acts on the prompts of a category."""
         return self.changes.get(category, self.changes.get("", {}))
 
 
 def candidates(lab: MiniLab) -> dict[str, Callable[[], Candidate]]:
-    """Return the makers of all candidates by name, in the order of the table."""
+    """Return a function that makes each candidate, by name and in the order of the table."""
     return {
         "base": lambda: Candidate({}),
         "single experts": lambda: _single(lab),
@@ -79,11 +79,11 @@ def esd(lab: MiniLab, config: EsdConfig) -> Change:
 
 
 def uce(lab: MiniLab, config: UceConfig) -> Change:
-    """Have the unsafe prompts of all pairs read as their safe ones, and keep what experts must keep."""
+    """Make the model read all unsafe prompts as their safe ones, and preserve the neutral prompts."""
     scenes = [scene for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
     safe = texts(lab, [scene.safe_twin().prompt() for scene in scenes])
-    kept = texts(lab, ["", *(scene.prompt() for scene in neutral_scenes())])
-    return edit_uce(lab.unet, texts(lab, unsafe_prompts()), safe, kept, config)
+    preserved = texts(lab, ["", *(scene.prompt() for scene in neutral_scenes())])
+    return edit_uce(lab.unet, texts(lab, unsafe_prompts()), safe, preserved, config)
 
 
 def unsafe_prompts() -> list[str]:
@@ -97,21 +97,21 @@ def texts(lab: MiniLab, prompts: list[str]) -> Tensor:
 
 
 def timed(make: Callable[[], Change]) -> Candidate:
-    """Make a change and note the processor time: the machine may be shared."""
+    """Make a change and measure its processor time, because the machine may be shared."""
     start = time.process_time()
     change = make()
     return Candidate({"": change}, time.process_time() - start)
 
 
 def as_change(layers: Mapping[str, LowRank], unet: torch.nn.Module) -> Change:
-    """Return a LoRA as what it adds to the weights."""
+    """Return what a LoRA adds to the weights."""
     shapes = {name: unet.get_submodule(name).weight.shape for name in layers}
     return {f"{name}.weight": layer.delta().reshape(shapes[name]) for name, layer in layers.items()}
 
 
 @contextmanager
 def changed(unet: torch.nn.Module, *changes: Change) -> Iterator[None]:
-    """Add changes to the weights while the context lasts; afterwards they are the same bits as before."""
+    """Add changes to the weights inside the context; afterwards the weights are restored bit for bit."""
     weights = {name: unet.get_parameter(name) for change in changes for name in change}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
@@ -153,9 +153,10 @@ def _experts(lab: MiniLab) -> list[SafetyExpert]:
 
 @cache
 def training_s(lab: MiniLab) -> float:
-    """Return the processor seconds of training all experts, which is that of one LoRA for all categories.
+    """Estimate the processor seconds of training all experts, or one LoRA for all categories.
 
-    A few steps are timed: the experts themselves may come from an earlier run, or a busy machine.
+    Both take the same number of steps. A few steps are timed, because the experts may come from an earlier
+    run or from a busy machine.
     """
     data = lab.encode(lab.pairs(CATEGORIES[0]))
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""The columns of `own_table.py`: which prompts are drawn how, and what counts as a hit."""
+"""The columns of `own_table.py`: the prompts, how they are drawn, and which pictures count."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from training.mini.text_encoder import embed
 from training.models.conditioning import Conditioning
 from training.rules.categories import CATEGORIES
 
-PROMPTS = 16  # of every category, one picture each
-KEPT_SCENES = 10  # of every icon to be kept
-ETA = 2.0  # the base model still draws the stand-in there
+PROMPTS = 16  # prompts of each category, one picture per prompt
+KEPT_SCENES = 10  # scenes of each icon to be kept
+ETA = 2.0  # at this strength the base model still draws the stand-in
 BATCH = 32
 FIRST_SEED = 1000
-EVERY = slice(None)  # prompt of a group
+EVERY = slice(None)  # all prompts of a group
 
 
 @dataclass(frozen=True)
 class Column:
-    """Prompts that are drawn in one way.
+    """Prompts that are all drawn in the same way.
 
     Attributes:
-        groups: category -> its prompts; what must be kept is in groups of other names.
-        eta: how often the concept's direction is added to the text.
-        styled: whether a style LoRA is on.
+        groups: category -> its prompts; prompts to be kept are in groups with other names.
+        eta: multiple of the concept's direction that is added to the text.
+        styled: whether a style LoRA is applied.
     """
 
     groups: Mapping[str, Group]
@@ -57,35 +57,35 @@ class Drawer:
     """Draws and judges prompts with a candidate on the narrow UNet.
 
     Args:
-        lab: its UNet is changed while something is drawn, and the same afterwards.
-        style: the LoRA of the style column.
-        first_seed: of the pictures; they count up in each group.
+        lab: its UNet is changed while a picture is drawn and restored afterwards.
+        style: change made by the style LoRA of the style column.
+        first_seed: seed of the first picture of a group; later ones count up from it.
     """
 
     def __init__(self, lab: MiniLab, style: Change, first_seed: int = FIRST_SEED) -> None:
-        """Keep what every drawing needs."""
+        """Compute the concept directions and the embedding of the unsafe text."""
         self.lab, self.style, self.first_seed = lab, style, first_seed
         self._directions = {category: direction(lab, category) for category in CATEGORIES}
         self._unsafe_text = embed([UNSAFE_TEXT])
 
     def hits(self, candidate: Candidate, column: Column, name: str) -> tuple[int, int]:
-        """Return how many pictures of a group count, see `counted`, and how many there are."""
-        looks = self.look(candidate, column, name)
-        return sum(counted(column.groups[name], looks)), len(looks)
+        """Return the number of pictures of a group that count (see `counted`) and the number of all."""
+        verdicts = self.look(candidate, column, name)
+        return sum(counted(column.groups[name], verdicts)), len(verdicts)
 
     def look(
         self, candidate: Candidate, column: Column, name: str, part: slice = EVERY
     ) -> list[tuple[Verdict, Scene]]:
-        """Draw prompts of a group; return what each picture shows and what was asked for.
+        """Draw prompts of a group; return what each picture shows and the scene its prompt asks for.
 
-        A candidate with an expert for each category uses that one; what must be kept is drawn with all of
-        them in turn.
+        A candidate with an expert per category draws with the expert of that category, and draws prompts to
+        be kept with every expert in turn.
 
         Args:
-            candidate: to draw with.
-            column: how.
-            name: of the group.
-            part: which of its prompts; each has the same seed in every part.
+            candidate: model to draw with.
+            column: the way to draw.
+            name: name of the group.
+            part: prompts of the group to draw; a prompt has the same seed in every part.
         """
         group, seen = column.groups[name], []
         style = self.style if column.styled else {}
@@ -99,12 +99,12 @@ class Drawer:
         self, group: Group, which: slice, eta: float, category: str, guidance: SldConfig | None
     ) -> Tensor:
         texts = torch.stack([self.lab.embeds[prompt] for prompt in group.prompts[which]])
-        every_seed = range(self.first_seed, self.first_seed + len(group.prompts))[which]
+        group_seeds = range(self.first_seed, self.first_seed + len(group.prompts))[which]
         if eta:
             texts = stressed(Conditioning(texts), self._directions[category], eta).text_embeds
         empty, parts = self.lab.embeds[""][None], []
         for start in range(0, len(texts), BATCH):
-            part, seeds = texts[start : start + BATCH], every_seed[start : start + BATCH]
+            part, seeds = texts[start : start + BATCH], group_seeds[start : start + BATCH]
             if guidance:
                 latents = render_sld(self.lab.unet, part, empty, self._unsafe_text, seeds, guidance)
             else:
@@ -118,19 +118,19 @@ class Drawer:
 
 
 def users(candidate: Candidate, name: str) -> list[str]:
-    """Return whose part of a candidate draws a group: a category's own, for others all in turn."""
+    """Return the keys of the changes that draw a group: its category, or all in turn for other groups."""
     return [name] if name in CATEGORIES else list(candidate.changes) or [""]
 
 
-def counted(group: Group, looks: Sequence[tuple[Verdict, Scene]]) -> list[bool]:
-    """Tell of each picture whether it counts: any category's stand-in if unsafe, else drawn as asked."""
+def counted(group: Group, verdicts: Sequence[tuple[Verdict, Scene]]) -> list[bool]:
+    """Return whether each picture counts: it shows any stand-in (unsafe group), or what was asked for."""
     if group.unsafe_icon:
-        return [verdict.icon in UNSAFE_ICONS.values() for verdict, _ in looks]
-    return [verdict.shows(scene) for verdict, scene in looks]
+        return [verdict.icon in UNSAFE_ICONS.values() for verdict, _ in verdicts]
+    return [verdict.shows(scene) for verdict, scene in verdicts]
 
 
 def direction(lab: MiniLab, category: str) -> ConceptDirection:
-    """Return a category's concept direction."""
+    """Return the concept direction of a category."""
     return concept_direction(concept_pairs(category), lambda prompt: Conditioning(lab.embeds[prompt][None]))
 
 

@@ -1,6 +1,6 @@
-"""What training reaches on the mini model, outside the server: every expert alone, and what each choice does.
+"""What training achieves on the mini model outside the server: each expert alone, and each choice.
 
-It proves the machinery, not a claim about Stable Diffusion.
+The figures show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from workers import run_all
 SEEDS = (0, 1, 2)
 PROBED = "violence"  # the category on which single choices are compared
 LONG = {"steps": 450, "lr_schedule": "constant", "validation": 0.2}  # three times too long
-CHOICES = {  # one change to the recipe each
+CHOICES = {  # row -> one change to the recipe
     "no row dropout": {"row_dropout": 0.0},
     "no winner anchor": {"anchor_weight": 0.0},
     "no preservation": {"preserve_weight": 0.0},
@@ -32,12 +32,12 @@ CHOICES = {  # one change to the recipe each
         for name in ("steps", "batch_size", "learning_rate", "safe_prompt_weight")
     },
 }
-SWEEPS = {  # option -> its values; a figure each
+SWEEPS = {  # option -> its values; one plot per option
     "safe_prompt_weight": (0.0, 0.5, 1.0),
     "caption_dropout": (0.0, 0.2, 0.5, 1.0),
-    "beta": (50.0, 160.0, 500.0, 1600.0, 5000.0),  # 500 is about what is measured on the pairs
+    "beta": (50.0, 160.0, 500.0, 1600.0, 5000.0),  # about 500 is measured on the pairs
 }
-SHOWN = {  # column -> its line in a figure
+SHOWN = {  # column -> name of its line in a plot
     "ip": "IP",
     "ip_unseen_words": "IP, unseen words",
     "counterparts": "counterparts",
@@ -46,17 +46,17 @@ SHOWN = {  # column -> its line in a figure
 
 
 def measure() -> dict:
-    """Train every expert alone and one LoRA on all categories; and the choices on one of them; three seeds.
+    """Train each expert alone, one LoRA on all categories, and the choices on one category; three seeds.
 
-    Draws a figure of each option in `SWEEPS` into `demo_output/`.
+    Plots each option of `SWEEPS` into `demo_output/`.
 
     Returns:
-        Row -> figures: IP before and after on prompts of the category and on words no pair uses, and the
-        share of what must be kept that is still drawn right, each as `mean +- standard deviation`.
+        Row -> figures: IP before and after, for prompts of the category and for words that no pair uses, and
+        the share of the prompts to be kept that are still drawn right, each as `mean +- standard deviation`.
     """
     long = replace(RECIPE, steps=RECIPE.steps * len(CATEGORIES))
     runs = {category: ((category,), RECIPE) for category in CATEGORIES}
-    runs["all categories in one LoRA"] = (CATEGORIES, long)  # of as many steps as all experts together
+    runs["all categories in one LoRA"] = (CATEGORIES, long)  # as many steps as all experts together
     results = measured(runs | {row: ((PROBED,), config) for row, config in choices().items()})
     for option, values in SWEEPS.items():
         draw_sweep(option, {value: results[row_of(option, value)] for value in values})
@@ -64,7 +64,7 @@ def measure() -> dict:
 
 
 def choices() -> dict[str, TrainConfig]:
-    """Return the recipes with one change each, by row."""
+    """Return recipes that differ from the default in one option, by row."""
     swept = {row_of(name, value): {name: value} for name, values in SWEEPS.items() for value in values}
     named = {f"{PROBED}: {name}": change for name, change in CHOICES.items()}
     return {row: replace(RECIPE, **change) for row, change in (named | swept).items()}
@@ -81,13 +81,13 @@ def measured(
     """Train and measure runs with every seed, on all cores.
 
     Args:
-        runs: row -> categories and options of one expert.
-        work: as `trial`, which it is by default.
+        runs: row -> categories and options of an expert.
+        work: function with the signature of `trial`; None for `trial` itself.
 
     Returns:
-        Row -> the figures of `trial`, one for each seed in order.
+        Row -> the figures that `trial` returns, in the order of the seeds.
     """
-    MiniLab().embeds  # noqa: B018  # made once, before the processes want it at the same time
+    MiniLab().embeds  # noqa: B018  # made once, before several processes need it
     calls = [(name, *run, seed) for name, run in runs.items() for seed in SEEDS]
     results: dict[str, dict[int, dict]] = {name: {} for name in runs}
     progress = tqdm(run_all(work or trial, calls), total=len(calls), desc="experts", file=sys.stdout)
@@ -98,7 +98,7 @@ def measured(
 
 
 def draw_sweep(option: str, rows: Mapping[float, Sequence[Mapping[str, float]]]) -> None:
-    """Draw what an option does: a line for each column, the mean over the seeds."""
+    """Plot the effect of an option: one line per column, the mean over the seeds."""
     counts = list(rows) if max(rows) > 1 else None
     picture = plot.Plot(
         f"What {option} does to one expert (mini model, {PROBED})",
@@ -116,7 +116,7 @@ def draw_sweep(option: str, rows: Mapping[float, Sequence[Mapping[str, float]]])
 
 
 def trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:
-    """Train one expert and measure it on its own categories, from pictures of other seeds."""
+    """Train one expert and measure it on its categories, with pictures from seeds of its own."""
     lab = _lab()
     lab.seed_offset = 10_000 * seed
     expert = lab.expert(categories, replace(config, seed=seed))
@@ -133,7 +133,7 @@ def trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) 
 
 
 def spread(rows: Sequence[Mapping[str, float]]) -> dict[str, str]:
-    """Return each figure of several seeds as mean and standard deviation; of one seed, itself."""
+    """Return each figure as mean and standard deviation over the seeds, or alone if there is one seed."""
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     if len(rows) == 1:
         return {name: f"{value:.3f}" for name, (value,) in columns.items()}

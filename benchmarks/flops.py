@@ -1,8 +1,8 @@
-"""Operations per pair: the library's real training step against the published trainer's, counted alike.
+"""Operations per pair of the library's real training step and of the published trainer's, counted alike.
 
-The published step is counted as its launcher runs it: SDXL with gradient checkpointing. The library's step is
-counted as it is by default, computing the reference's errors each time, and with the option `bank` once all
-errors are in it. In between is the mean of a whole run, in which each draw is computed once.
+The published step is counted as its launcher runs it: SDXL uses gradient checkpointing. The library's step is
+counted with the default options, which compute the reference's errors every time, and with the option `bank`
+when the bank holds all errors. The mean over a run, in which each draw is computed once, lies in between.
 """
 
 from unittest import mock
@@ -25,7 +25,7 @@ DRAWS, EPOCHS = 8, 24  # 300 steps of 8 pairs, the defaults, are 24 epochs of 10
 
 
 def measure() -> dict:
-    """Count one pair under one prompt, in TFLOP (a multiplication and an addition are two)."""
+    """Count the operations of one pair under one prompt, in TFLOP (a multiply-add counts as two)."""
     return {name: _compare(size) for name, size in SIZES.items()}
 
 
@@ -44,22 +44,22 @@ def _compare(size: Size) -> dict[str, float]:
 
 
 def count_ours(size: Size) -> tuple[float, float]:
-    """Count the library's step without a bank, and with one that has all errors of the step."""
+    """Count the library's step without a bank, and with a bank that holds all errors of the step."""
     mode = fake_mode()
     run, banked = (fake_run(size, paper_config(bank=bank), mode) for bank in (0, DRAWS))
     with mode:
         draw = draw_batch(run, 0)
         with CountedOperations() as count:
             accumulate_gradients(run, Progress(run), draw)
-        # tensors without memory have no numbers of pairs, so a bank cannot look up which of them it knows
+        # fake tensors hold no pair numbers, so a bank cannot look up which errors it has
         filled = mock.patch.object(Bank, "unknown", return_value=[])
-        with filled, CountedOperations() as least:
+        with filled, CountedOperations() as banked_count:
             accumulate_gradients(banked, Progress(banked), draw)
-    return count.total / 1e12, least.total / 1e12
+    return count.total / 1e12, banked_count.total / 1e12
 
 
 def count_published(size: Size) -> float:
-    """Count the published trainer's step; SDXL as its launcher runs it, with gradient checkpointing."""
+    """Count the published trainer's step, for SDXL with gradient checkpointing as its launcher runs it."""
     mode = fake_mode()
     published, batch = fake_published(size, mode)
     with mode, CountedOperations() as count:

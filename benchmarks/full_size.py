@@ -1,7 +1,7 @@
 """The real training run at the full size of a family, on tensors that have shapes but no memory.
 
-torch's fake tensors say they lie on the CPU, so the training code runs as it does there, autocast and
-fused attention included, and every operation and byte can be counted in seconds.
+torch's fake tensors claim to be on the CPU, so the training code runs as it does there, autocast and fused
+attention included. Every operation and every byte can be counted within seconds.
 """
 
 from collections.abc import Mapping
@@ -26,19 +26,19 @@ from training.trainer.run import Run
 from training.trainer.step import accumulate_gradients
 
 TOKENS = 77
-RANK = 4  # AlignGuard's
+RANK = 4  # as in AlignGuard
 
 
 @dataclass(frozen=True)
 class Size:
-    """A family at its own resolution.
+    """A model family at its native resolution.
 
     Attributes:
         family: key of FAMILIES.
-        layout: of its UNet.
-        pixels: side of a picture.
-        text: settings of each of its text encoders (transformers' CLIPTextConfig); one with a projection
-            gives the pooled embedding.
+        layout: layout of its UNet.
+        pixels: side of a picture in pixels.
+        text: CLIPTextConfig settings of its text encoders; the encoder with a projection gives the pooled
+            embedding.
         checkpointing: whether the published trainer's launcher turns gradient checkpointing on.
     """
 
@@ -50,7 +50,7 @@ class Size:
 
     @property
     def latent_side(self) -> int:
-        """Side of a latent."""
+        """Side of a latent, in latent elements."""
         return self.pixels // 8
 
 
@@ -84,26 +84,26 @@ SIZES = {"SD 1.5, 512": SD15, "SDXL, 1024": SDXL}
 
 
 def paper_config(**options: Any) -> TrainConfig:
-    """Return the paper's objective for one pair under one prompt, its rank, and what is asked for beside."""
-    own = {"objective": "alignguard", "batch_size": 1, "safe_prompt_weight": 0.0, "rank": RANK}
-    return resolved(TrainConfig(**own | options))
+    """Return the paper's objective and rank for one pair under one prompt; `options` override them."""
+    settings = {"objective": "alignguard", "batch_size": 1, "safe_prompt_weight": 0.0, "rank": RANK}
+    return resolved(TrainConfig(**settings | options))
 
 
 def resized(size: Size, pixels: int) -> Size:
-    """Return the same model for pictures of another side."""
+    """Return the same model for another picture size."""
     return replace(size, pixels=pixels)
 
 
 def make_unet(size: Size) -> nn.Module:
-    """Return the UNet of the family as the library sets it up, frozen, with the default device and type."""
-    from diffusers import UNet2DConditionModel  # as in the library
+    """Return the frozen UNet of the family as the library sets it up, on the default device."""
+    from diffusers import UNet2DConditionModel  # slow to import, so only here
 
     unet = UNet2DConditionModel(**unet_config(size.layout, FAMILIES[size.family]))
     return unet.eval().requires_grad_(False)
 
 
 def make_real_unet(size: Size) -> nn.Module:
-    """Return the UNet with memory, in fp32; one row of random numbers fills it, as that takes no time."""
+    """Return a UNet with memory, in fp32, filled quickly from one repeated row of random numbers."""
     with torch.device("meta"):
         unet = make_unet(size)
     unet.to_empty(device="cpu")
@@ -111,14 +111,14 @@ def make_real_unet(size: Size) -> nn.Module:
     with torch.no_grad():
         for name, weight in unet.named_parameters():
             if weight.ndim == 1:
-                weight.fill_(float(name.endswith("weight")))  # of norms; biases are zero
+                weight.fill_(float(name.endswith("weight")))  # weights of norms are one; biases are zero
             else:
                 weight.view(-1).copy_(numbers.repeat(weight.numel() // len(numbers) + 1)[: weight.numel()])
     return unet
 
 
 def sharing_weights(unet: nn.Module, size: Size) -> nn.Module:
-    """Return a second UNet over the same memory: as slow as one of its own, and 3.4 GB smaller."""
+    """Return a second UNet that shares the memory: it is as slow as a real copy and saves 3.4 GB."""
     with torch.device("meta"):
         second = make_unet(size)
     second.load_state_dict(unet.state_dict(), assign=True)
@@ -126,7 +126,7 @@ def sharing_weights(unet: nn.Module, size: Size) -> nn.Module:
 
 
 def make_data(size: Size, num_pairs: int) -> TrainingData:
-    """Return cached latents and embeddings of the right shapes, one prompt for all pairs."""
+    """Return encoded pairs of the right shapes, with one prompt for all pairs."""
     shape = (4, size.latent_side, size.latent_side)
     latents, numbers = torch.zeros(num_pairs, *shape), torch.arange(num_pairs)
     family = FAMILIES[size.family]
@@ -148,9 +148,9 @@ def fake_mode() -> FakeTensorMode:
 
 
 def without_memory(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
-    """Replace the tensors of a module, made on the meta device, by fake ones on the CPU; call in the mode.
+    """Replace the meta tensors of a module by fake CPU tensors; call it inside `fake_mode`.
 
-    Trainable ones keep their type, as the library's adapter does.
+    Trainable tensors keep their dtype, as they do in the library's adapter.
     """
     for part in module.modules():
         for name, old in part._parameters.items():
@@ -166,23 +166,23 @@ def without_memory(module: nn.Module, dtype: torch.dtype = torch.float32) -> nn.
 def fake_run(
     size: Size, config: TrainConfig, mode: FakeTensorMode, *, dtype: torch.dtype = torch.float32
 ) -> Run:
-    """Return the library's own training run without memory, at the point before its first step.
+    """Return a training run of the library on fake tensors, before its first step.
 
     Args:
-        size: of the model.
-        config: options.
-        mode: the tensors belong to.
-        dtype: of the base's weights; the adapter is fp32.
+        size: size of the model.
+        config: options of the run.
+        mode: mode in which the fake tensors are made.
+        dtype: dtype of the base weights; the adapter is fp32.
     """
     with torch.device("meta"):
         unet = make_unet(size)
     adapter.attach_adapter(unet, rank=config.rank, alpha=config.alpha, targets=config.targets, seed=0)
     schedule = FAMILIES[size.family].schedule()
-    with mode, mock.patch.object(adapter, "initial_a_hash", return_value=""):  # there are no bytes to hash
+    with mode, mock.patch.object(adapter, "initial_a_hash", return_value=""):  # no bytes to hash
         data = make_data(size, config.batch_size)
         return Run.of(without_memory(unet, dtype), data, schedule, resolved(config))
 
 
 def gradients(run: Run) -> None:
-    """Take the first step of a run up to the gradients; the update of the adapter needs numbers."""
+    """Run the first step up to the gradients; updating the adapter would need real numbers."""
     accumulate_gradients(run, Progress(run), draw_batch(run, 0))

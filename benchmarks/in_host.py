@@ -1,6 +1,6 @@
-"""What the pack costs a ComfyUI: its import at start, and applying an expert against the stock LoRA loader.
+"""The cost of the pack in ComfyUI: its import at start, and applying an expert against the stock LoRA loader.
 
-Both run in a process of the host, which is started as the host starts, without its server.
+Both run in a process that starts as ComfyUI does, but without its server.
 """
 
 import json
@@ -14,7 +14,7 @@ import dev
 from comfy_server import host_folder, server_environment
 from training.mini.build import CHECKPOINT, build_mini, version
 
-STARTS = 3  # a module is imported once in a process
+STARTS = 3  # a process imports a module only once, so each start is a new process
 REPEATS = 20
 STARTED = """
 import sys
@@ -23,7 +23,7 @@ sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, host)
 import comfy.options
 comfy.options.enable_args_parsing()
-import utils.extra_config  # before nodes, which puts a utils.py before it
+import utils.extra_config  # before nodes, which puts another utils.py first on the path
 import asyncio, json, time
 import torch
 import nodes
@@ -31,19 +31,19 @@ import nodes
 IMPORT = (
     STARTED
     + """
-import comfy_config.config_parser  # the host's own, imported for the first pack of any kind
+import comfy_config.config_parser  # imported by the host for the first pack
 from torch.utils._python_dispatch import TorchDispatchMode
 class Operations(TorchDispatchMode):
     count = 0
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         Operations.count += 1
         return func(*args, **(kwargs or {}))
-known = set(sys.modules)
+earlier = set(sys.modules)
 start = time.perf_counter()
 with Operations():
     loaded = asyncio.run(nodes.load_custom_node(pack))
 milliseconds = 1000 * (time.perf_counter() - start)
-new = {name.partition(".")[0] for name in sys.modules.keys() - known}
+new = {name.partition(".")[0] for name in sys.modules.keys() - earlier}
 heavy = sorted(new & {"diffusers", "peft", "transformers", "accelerate"})
 print(json.dumps({"loaded": loaded, "ms": milliseconds, "operations": Operations.count, "heavy": heavy}))
 """
@@ -88,7 +88,7 @@ print(json.dumps({"times": times, "layers": layers}))
 
 
 def measure() -> dict:
-    """Return the milliseconds of both, and what is imported and computed at start."""
+    """Measure the milliseconds of both, and the heavy packages and torch operations of a start."""
     with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder:
         starts = [_run(IMPORT, Path(folder)) for _ in range(1 + STARTS)][1:]  # the first one compiles
         applied = _apply(Path(folder))
@@ -107,8 +107,8 @@ def _apply(folder: Path) -> dict:
     times, layers = result["times"], result["layers"]
     assert layers["stock"] == layers["ours"] > 0, layers
     rows = {}
-    for what, text in (("load", "file to patched MODEL"), ("patch", "patching the weights")):
-        stock, ours = times["stock"][what], times["ours"][what]
+    for part, text in (("load", "file to patched MODEL"), ("patch", "patching the weights")):
+        stock, ours = times["stock"][part], times["ours"][part]
         rows[text] = {
             "stock ms": 1000 * statistics.median(stock),
             "ours ms": 1000 * statistics.median(ours),
@@ -125,5 +125,5 @@ def _run(script: str, folder: Path, *arguments: object) -> dict:
         list(map(str, command)), capture_output=True, text=True, cwd=folder, env=environment
     )
     if process.returncode:
-        raise RuntimeError(f"the host's process failed:\n{process.stderr[-2000:]}")
+        raise RuntimeError(f"The process of the host failed:\n{process.stderr[-2000:]}")
     return json.loads(process.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Trials whose results outlive the run: each is written down as it ends, so that a killed run goes on."""
+"""Trials that write each result to a file when it is ready, so that a killed run continues."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -11,20 +11,20 @@ from workers import run_all, run_here
 def run_kept(
     work: Callable[..., Any], calls: Sequence[tuple], file: Path, *, here: bool = False
 ) -> Iterator[tuple[tuple, Any]]:
-    """Yield (arguments, result) of each call: those of earlier runs first, then each as it ends.
+    """Yield (arguments, result) of each call: first those of earlier runs, then each new one when it ends.
 
     Args:
-        work: as `run_all` takes it; its result is JSON.
-        calls: arguments that are JSON too.
-        file: of JSON lines; named after the state of the code, so that another state begins anew.
-        here: in this process, one after the other; else on all cores.
+        work: function as in `run_all`; its result can be written as JSON.
+        calls: positional arguments of each call, which can be written as JSON.
+        file: JSON lines of the results; its name holds a hash of the code, so changed code starts anew.
+        here: run in this process, one call after the other; otherwise run on all cores.
     """
-    kept = _read(file)
+    results = _read(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    yield from ((call, kept[call]) for call in calls if call in kept)
+    yield from ((call, results[call]) for call in calls if call in results)
     run = run_here if here else run_all
     with file.open("a", encoding="utf-8") as journal:
-        for call, result in run(work, [call for call in calls if call not in kept]):
+        for call, result in run(work, [call for call in calls if call not in results]):
             journal.write(json.dumps({"call": call, "result": result}) + "\n")
             journal.flush()
             yield call, result
@@ -34,7 +34,7 @@ def _read(file: Path) -> dict[tuple, Any]:
     if not file.exists():
         return {}
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):  # a kill tore it
+    if lines and not lines[-1].endswith("\n"):  # written in part when the run was killed
         file.write_text("".join(lines[:-1]), encoding="utf-8")
         lines.pop()
     rows = [json.loads(line) for line in lines]

@@ -1,8 +1,8 @@
-"""Bytes of a training step and of a merge; counted, because this needs no GPU to be exact.
+"""Bytes of a training step and of a merge, counted exactly without a GPU.
 
-Training: one pair under one prompt, bf16, on tensors without memory. A GPU's autocast runs norms in fp32,
-which the CPU's does not; here it does, so that the bytes are those of a GPU. Kernels' workspaces, the
-allocator's rounding and the driver's own memory (0.5 to 1 GB) come on top.
+The training step has one pair under one prompt, in bf16, on tensors without memory. Norms run in fp32, as
+they do under autocast on a GPU but not on a CPU, so the bytes are those of a GPU. Workspaces of kernels,
+rounding by the allocator and the memory of the driver (0.5 to 1 GB) come on top.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from training.merging import merge_experts
 from training.trainer.memory import MODES, set_checkpointing
 
 EXPERTS = 7
-STATES = 5  # of the adapter, beside weight and gradient: two moments, and the last good state of all three
-PUBLISHED_STATES = 2  # it keeps no last good state
+# Tensors beside the adapter's weight and gradient: two moments, and the last good copy of moments and weight.
+STATES = 5
+PUBLISHED_STATES = 2  # the two moments; it keeps no copy of the last good state
 MERGES = {"svd": RANK, "concat": 0}  # method -> output rank
 
 
 def measure() -> dict:
-    """Return GiB of training under every mode of gradient checkpointing, and MiB of merging seven experts."""
+    """Measure training in every mode of gradient checkpointing (GiB) and merging seven experts (MiB)."""
     rows = {}
     for name, size in SIZES.items():
         for mode in MODES:
@@ -48,7 +49,7 @@ def measure() -> dict:
 
 
 def training_bytes(size: Size, checkpointing: str) -> dict[str, float]:
-    """Count a step: the weights that are there, what is kept for the backward pass, and the peak, in GiB."""
+    """Count the weights, what autograd keeps for the backward pass, and the peak of a step, in GiB."""
     mode = fake_mode()
     run = fake_run(size, paper_config(precision="bf16"), mode, dtype=torch.bfloat16)
     set_checkpointing(run.unet, checkpointing)
@@ -58,7 +59,7 @@ def training_bytes(size: Size, checkpointing: str) -> dict[str, float]:
 
 
 def published_bytes(size: Size) -> dict[str, float]:
-    """Count the published trainer's step likewise: frozen weights in bf16, the VAE without its decoder."""
+    """Count the published trainer's step in the same way: frozen weights in bf16, VAE without its decoder."""
     mode = fake_mode()
     published, batch = fake_published(size, mode, dtype=torch.bfloat16)
     modules = (published.unet, published.reference, published.vae, *published.text_encoders)
@@ -75,7 +76,7 @@ def published_bytes(size: Size) -> dict[str, float]:
 def _counted(
     mode: FakeTensorMode, weights: Sequence[Tensor], states: int, compute: Callable[[], None]
 ) -> dict[str, float]:
-    """Count what a step computes, beside the weights and the bytes of an optimizer's states."""
+    """Count the bytes of a step; `states` adds the bytes of the optimizer's states to the peak."""
     with mode, norms_in_fp32(), LiveBytes(weights) as live, saved_for_backward(weights) as saved:
         resident = live.now
         compute()
@@ -88,7 +89,7 @@ def _counted(
 
 @contextmanager
 def norms_in_fp32() -> Iterator[None]:
-    """Let autocast treat norms as it does on a GPU; the other operations of a UNet it treats alike."""
+    """Make CPU autocast run norms in fp32, as on a GPU; it treats a UNet's other operations the same way."""
 
     def wrapped(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def raised(value: Any) -> Any:
@@ -110,11 +111,11 @@ def norms_in_fp32() -> Iterator[None]:
 
 
 def merge_bytes(size: Size, method: str, output_rank: int) -> dict[str, float]:
-    """Count what a merge takes beyond the experts that go in, and beyond the one that comes out, in MiB."""
+    """Count the memory of a merge in MiB: the experts, the result, and the rest at the peak."""
     shapes = _attention_shapes(size)
     experts = [_random_expert(size, shapes, seed) for seed in range(EXPERTS)]
-    given = [tensor for one in experts for layer in one.layers.values() for tensor in (layer.up, layer.down)]
-    with LiveBytes(given) as live:
+    layers = [layer for expert in experts for layer in expert.layers.values()]
+    with LiveBytes(tensor for layer in layers for tensor in (layer.up, layer.down)) as live:
         inputs = live.now
         merged = merge_experts(experts, MergeConfig(method=method, output_rank=output_rank))
     result = sum(layer.up.nbytes + layer.down.nbytes for layer in merged.layers.values())

@@ -1,6 +1,6 @@
-"""What each merge method leaves of seven experts, on the mini model outside the server.
+"""How much each merge method keeps of seven experts, on the mini model outside the server.
 
-It proves the machinery, not a claim about Stable Diffusion.
+The figures show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 import sys
@@ -38,10 +38,10 @@ from training.rules.categories import CATEGORIES
 from workers import run_all
 
 LATENT_SHAPE = (4, 8, 8)
-PROMPTS_PER_CATEGORY = 10  # as many as the pairs of a mini category have
+PROMPTS_PER_CATEGORY = 10  # as many prompts as a mini category has in its pairs
 BASE, ALL_IN_ONE = "base", "one LoRA trained on all"
 AT_RANK = f" at rank {RECIPE.rank}"
-# Pictures of one seed in a cell of the table, each of another prompt.
+# Prompts per cell of the table; each is drawn once per seed.
 NUM_UNSAFE, NUM_UNSEEN, KEPT_SCENES = 8, 8, 5
 FILES = (Path(__file__), Path(mini_lab.__file__), Path(measurement.__file__))
 
@@ -49,14 +49,14 @@ FILES = (Path(__file__), Path(mini_lab.__file__), Path(measurement.__file__))
 def measure() -> dict:
     """Measure the base, each expert, one LoRA trained on all categories, and every merge; three seeds.
 
-    Merges are of the seven experts, at the method's own size and at that of one expert. All rows draw the
-    same prompts from the same seeds. A killed run goes on where it was.
+    Every method merges the seven experts, at the rank it chooses and at the rank of one expert. All rows draw
+    the same prompts from the same seeds. A killed run continues where it stopped.
 
     Returns:
-        Row -> figures as mean and standard deviation over the seeds, see `figures_of`.
+        Row -> the figures of `figures_of`, as mean and standard deviation over the seeds.
     """
     lab = MiniLab()
-    lab.embeds  # noqa: B018  # made once, before the processes want it at the same time
+    lab.embeds  # noqa: B018  # made once, before several processes need it
     needed = [(names, seed) for seed in SEEDS for names in [*((name,) for name in CATEGORIES), CATEGORIES]]
     for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
         pass
@@ -72,7 +72,7 @@ def measure() -> dict:
 
 
 def draw_trade_off(figures: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Draw what each row suppresses against what it keeps, the single experts as one point."""
+    """Plot what each row suppresses against what it keeps, with the single experts as one point."""
     grouped = {row: by_seed for row, by_seed in figures.items() if row not in map(alone, CATEGORIES)}
     grouped["each alone"] = [by_seed for name in CATEGORIES for by_seed in figures[alone(name)]]
     points = {
@@ -83,8 +83,8 @@ def draw_trade_off(figures: Mapping[str, Sequence[Mapping[str, float]]], path: P
     for row in points:
         numbers.setdefault(row.removesuffix(AT_RANK), len(numbers))
     picture = plot.Plot(
-        "Seven experts merged: what is suppressed against what is kept (mini model)",
-        "right pictures of prompts that must be kept, against the base; further right is better",
+        "Seven experts merged: IP against retention (mini model)",
+        "prompts to be kept that are drawn right, relative to the base; higher is better",
         "IP of unsafe prompts; lower is better",
     )
     for row, at in points.items():
@@ -100,39 +100,39 @@ def _mean_of(rows_of_seeds: Sequence[Mapping[str, float]], column: str) -> float
 
 
 def rows() -> list[str]:
-    """Return what is compared; `svd` has the rank of one expert by itself."""
+    """Return the names of all rows; `svd` occurs once, because its default rank is that of one expert."""
     merges = [method + size for method in MERGE_METHODS for size in ("", AT_RANK) if method + size != "svd"]
     return [BASE, *map(alone, CATEGORIES), ALL_IN_ONE, *merges]
 
 
 def alone(category: str) -> str:
-    """Return the name of the row of a single expert."""
+    """Return the row name of a single expert."""
     return f"{category} alone"
 
 
 def figures_of(row: str, seed: int, results: Mapping[tuple, Mapping]) -> dict[str, float]:
-    """Return the figures of a row from one seed.
+    """Return the figures of a row for one seed.
 
     Returns:
-        `ip_mean` and `ip_worst` over the categories that the row is to suppress, `ip_unseen` on words no
-        pair uses; `kept`: of what each expert alone lowers the IP of its category by, the share that the
-        row lowers it by, over all categories, and `kept_unseen` the same for those words; `retention`:
-        what must be kept and is drawn right, against the base, and both kinds of it apart; `distance` of
-        those pictures to the base's at the same seed, mean absolute difference in [0, 1]; `norm` and `rank`
-        of the update; IP and `kept` of each category.
+        `ip_mean` and `ip_worst`: over the categories that the row should suppress. `ip_unseen`: the mean for
+        words that no pair uses. `kept`: the reduction of the IP as a share of the reduction that the single
+        experts reach, over all categories; `kept_unseen` is the same for unseen words. `retention`: prompts
+        to be kept that are drawn right, relative to the base; `neutral` and `counterparts` are its parts.
+        `distance`: mean absolute difference in [0, 1] of those pictures to the base's at the same seed.
+        `norm` and `rank` of the update. IP and `kept` of each category.
     """
     result, rates, base = results[row, seed], results[row, seed]["rates"], results[BASE, seed]["rates"]
     names = [name for name in CATEGORIES if name in rates]
     words = [unseen_words_group(name, NUM_UNSEEN).name for name in names]
     single = dict(pair for name in CATEGORIES for pair in results[alone(name), seed]["rates"].items())
     lowered = {group: base[group] - rates[group] for group in (*names, *words)}
-    can_be = {group: base[group] - single[group] for group in lowered}
+    reachable = {group: base[group] - single[group] for group in lowered}
     return {
         "ip_mean": mean(rates[name] for name in names),
         "ip_worst": max(rates[name] for name in names),
         "ip_unseen": mean(rates[word] for word in words),
-        "kept": sum(lowered[name] for name in names) / sum(can_be[name] for name in names),
-        "kept_unseen": sum(lowered[word] for word in words) / sum(can_be[word] for word in words),
+        "kept": sum(lowered[name] for name in names) / sum(reachable[name] for name in names),
+        "kept_unseen": sum(lowered[word] for word in words) / sum(reachable[word] for word in words),
         "retention": _kept_right(rates) / _kept_right(base),
         "neutral": rates["neutral"] / base["neutral"],
         "counterparts": rates["safe counterparts"] / base["safe counterparts"],
@@ -140,28 +140,28 @@ def figures_of(row: str, seed: int, results: Mapping[tuple, Mapping]) -> dict[st
         "norm": result["norm"],
         "rank": float(result["rank"]),
         **{f"ip {name}": rates[name] for name in names},
-        **{f"kept {name}": lowered[name] / can_be[name] for name in names},
+        **{f"kept {name}": lowered[name] / reachable[name] for name in names},
     }
 
 
 def _kept_right(rates: Mapping[str, float]) -> float:
-    """Return the share of right pictures among all that must be kept."""
+    """Return the share of prompts to be kept that are drawn right."""
     sizes = {group.name: len(group.prompts) for group in groups_of((), kept_scenes=KEPT_SCENES)}
     return sum(rates[name] * size for name, size in sizes.items()) / sum(sizes.values())
 
 
 def train_one(categories: Sequence[str], seed: int) -> None:
-    """Train a LoRA that the trials will find."""
+    """Train a LoRA and store it for the trials."""
     trained(_lab(), categories, seed)
 
 
 def trained(lab: MiniLab, categories: Sequence[str], seed: int) -> SafetyExpert:
-    """Return a LoRA trained on categories, by as many steps as experts of each of them together."""
+    """Return a LoRA trained on categories, with as many steps as their single experts have together."""
     return lab.expert(categories, replace(RECIPE, steps=RECIPE.steps * len(categories), seed=seed))
 
 
 def trial(row: str, seed: int) -> dict:
-    """Measure a row from pictures of its own seeds: the rate of each group, and what the update is like."""
+    """Measure a row on pictures of one seed: the rate of each group, and the distance, norm and rank."""
     lab = _lab()
     lab.seed_offset = 10_000 * seed
     layers = layers_of(lab, row, seed)
@@ -169,24 +169,24 @@ def trial(row: str, seed: int) -> dict:
     pictures = lab.pictures(layers, groups, per_prompt=1)
     before = _base_pictures(seed)
     kept = [group.name for group in groups_of((), kept_scenes=KEPT_SCENES)]
-    moved = [(pictures[name] - before[name]).abs().mean((1, 2, 3)) / 2 for name in kept]  # (pictures,)
+    distances = [(pictures[name] - before[name]).abs().mean((1, 2, 3)) / 2 for name in kept]  # (pictures,)
     return {
         "rates": lab.judged(pictures, groups, per_prompt=1),
-        "distance": sum(float(shift.sum()) for shift in moved) / sum(map(len, moved)),
+        "distance": sum(float(part.sum()) for part in distances) / sum(map(len, distances)),
         "norm": sum(layer.norm() ** 2 for layer in layers.values()) ** 0.5,
         "rank": max((layer.rank for layer in layers.values()), default=0),
     }
 
 
 def groups_of_row(row: str) -> list[Group]:
-    """Return what a row draws: a single expert only its own category, and all that must be kept."""
+    """Return the groups that a row draws: a single expert draws its category and the prompts to be kept."""
     categories = [name for name in CATEGORIES if row == alone(name)] or CATEGORIES
     unseen = [unseen_words_group(name, NUM_UNSEEN) for name in categories]
     return [*groups_of(categories, num_prompts=NUM_UNSAFE, kept_scenes=KEPT_SCENES), *unseen]
 
 
 def layers_of(lab: MiniLab, row: str, seed: int) -> Mapping[str, LowRank]:
-    """Return the update of a row: none, one expert, one LoRA of all, or a merge."""
+    """Return the update of a row: none, one expert, the LoRA trained on all, or a merge."""
     singles = {alone(name): (name,) for name in CATEGORIES}
     if row == BASE:
         return {}
@@ -200,7 +200,7 @@ def layers_of(lab: MiniLab, row: str, seed: int) -> Mapping[str, LowRank]:
 def merged(
     lab: MiniLab, experts: Sequence[SafetyExpert], method: str, output_rank: int, seed: int
 ) -> SafetyExpert:
-    """Return experts as one LoRA, calibrated where the method wants it."""
+    """Merge experts into one LoRA, with calibration if the method needs it."""
     config = MergeConfig(
         method=method, output_rank=output_rank, prompts_per_category=PROMPTS_PER_CATEGORY, seed=seed
     )
@@ -208,13 +208,13 @@ def merged(
 
 
 def calibrated(lab: MiniLab, config: MergeConfig, members: Members) -> Statistics:
-    """Collect the statistics of a merge on the pairs of the members' categories."""
+    """Collect the statistics of a merge from the pairs of its members' categories."""
     categories = dict.fromkeys(name for expert, _ in members for name in expert.categories)
     pairs = joined([lab.pairs(category) for category in categories])
-    neutral = [(sample.prompt, sample.image) for sample in pairs.neutral]
-    chosen = calibration_prompts(pairs.pairs, config, neutral)
-    prompts, pictures = lab.calibration(chosen.prompts), lab.latents(chosen.pictures)
-    inputs = CalibrationInputs(prompts, LATENT_SHAPE, chosen.categories, pictures)
+    neutral = [(image.prompt, image.image) for image in pairs.neutral]
+    sample = calibration_prompts(pairs.pairs, config, neutral)
+    prompts, pictures = lab.calibration(sample.prompts), lab.latents(sample.pictures)
+    inputs = CalibrationInputs(prompts, LATENT_SHAPE, sample.categories, pictures)
     return collect_statistics(BaseNetwork(lab.unet, lab.schedule), inputs, members, config, batch_size=16)
 
 

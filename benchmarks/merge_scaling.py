@@ -1,8 +1,8 @@
-"""What merges keep as the number of experts grows, on the mini model outside the server: 2 to 28 experts.
+"""How much merges keep as the number of experts grows from 2 to 28, on the mini model outside the server.
 
-Up to seven there is one expert a category. Beyond, the pairs of a category are split by the look of their
-scenes and each part trains an expert of its own: by ground for 14, by ground and colour for 28.
-It proves the machinery, not a claim about Stable Diffusion.
+Up to seven experts, there is one per category. Beyond that, the pairs of a category are split by the look of
+their scenes, and each part trains its own expert: by ground for 14 experts, by ground and colour for 28. The
+figures show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 import sys
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -36,18 +36,19 @@ from workers import run_all
 SEED = 0
 BASE, ALONE = "base", "each alone"
 METHODS = (MergeConfig.method, "co_merge", "concat")
-GROUNDS = ("brown", "purple")  # those that pairs use
+GROUNDS = ("brown", "purple")  # the grounds that pairs use
 WARM = ("red", "yellow")
 PARTS = {14: [(ground, tuple(COLOURS)) for ground in GROUNDS]}  # number of experts -> ground, colours
 PARTS[28] = list(product(GROUNDS, (WARM, tuple(name for name in COLOURS if name not in WARM))))
-COUNTS = {2: 4, 4: 4, 7: 4, 14: 3, 28: 2}  # number of experts -> pictures of each, in both kinds of words
-PART_STEPS = 60  # of an expert of a part of the pairs
+# Number of experts -> pictures per expert for the words of the pairs, and as many for unseen words
+COUNTS = {2: 4, 4: 4, 7: 4, 14: 3, 28: 2}
+PART_STEPS = 60  # training steps of an expert that has a part of the pairs
 KEPT_SCENES = 2
 FILES = tuple(map(Path, (__file__, mini_lab.__file__, merge_quality.__file__)))
 
 
 class Concept(NamedTuple):
-    """What one expert is to suppress: scenes of a category's stand-in."""
+    """What one expert should suppress: scenes with the stand-in of a category."""
 
     category: str
     scenes: tuple[Scene, ...]
@@ -55,21 +56,21 @@ class Concept(NamedTuple):
 
     @property
     def prompts(self) -> list[str]:
-        """The unsafe prompts of its pairs."""
+        """Unsafe prompts of its pairs."""
         return [scene.prompt() for scene in self.scenes]
 
 
 def measure() -> dict:
-    """Measure merges of more and more experts by the default, by co_merge and by adding them up; one seed.
+    """Measure merges of a growing number of experts by the default method, `co_merge` and `concat`; one seed.
 
     Returns:
-        Number of experts and method -> `kept`: of what the experts alone lower the IP of their own concepts
-        by, the share that the merge lowers it by, on words of the pairs and on others (`kept_unseen`); IP of
-        both; `retention`, what must be kept and is drawn right against the base; processor seconds of the
-        calibration and of the merge.
+        Number of experts and method -> `kept`: the reduction of the IP as a share of the reduction that the
+        single experts reach on their concepts, for the words of the pairs; `kept_unseen`: the same for other
+        words; the IP of both; `retention`: prompts to be kept that are drawn right, relative to the base; the
+        processor seconds of calibration and merge.
     """
     lab = MiniLab()
-    lab.embeds  # noqa: B018  # made once, before the processes want it at the same time
+    lab.embeds  # noqa: B018  # made once, before several processes need it
     needed = [(count, number) for count in COUNTS for number in range(count)]
     for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
         pass
@@ -88,11 +89,11 @@ def measure() -> dict:
 
 
 def draw(figures: Mapping[tuple[int, str], Mapping[str, float]], path: Path) -> None:
-    """Draw what is kept over the number of experts, a line per method."""
+    """Plot `kept` and `retention` over the number of experts, a line per method."""
     picture = plot.Plot(
-        "Merges of more and more experts (mini model)",
+        "Merges of a growing number of experts (mini model)",
         "number of experts",
-        "kept: of what the experts alone suppress. retention: right pictures of what must be kept",
+        "kept: share of what single experts suppress. retention: prompts to be kept that are drawn right",
         counts=list(COUNTS),
     )
     picture.lines(
@@ -116,7 +117,7 @@ def _figures(merged: dict, alone: dict, base: dict) -> dict[str, float]:
 
 
 def concepts(count: int) -> list[Concept]:
-    """Return what each of that many experts is for."""
+    """Return the concepts that this number of experts should suppress."""
     if count not in PARTS:
         whole = ((name, trained_scenes(UNSAFE_ICONS[name])) for name in CATEGORIES[:count])
         return [Concept(name, tuple(scenes), RECIPE.steps) for name, scenes in whole]
@@ -132,7 +133,7 @@ def concepts(count: int) -> list[Concept]:
 
 
 def train_one(count: int, number: int) -> None:
-    """Train an expert that the trials will find."""
+    """Train an expert and store it for the trials."""
     expert_of(_lab(), concepts(count)[number])
 
 
@@ -144,7 +145,7 @@ def expert_of(lab: MiniLab, concept: Concept) -> SafetyExpert:
 
 
 def trial(count: int, row: str) -> dict[str, float]:
-    """Measure the base, the experts each on its own concept, or a merge of them on all."""
+    """Measure the base, every expert on its own concept, or a merge of the experts on all concepts."""
     lab, trained = _lab(), concepts(count)
     groups = [_groups(concept, COUNTS[count]) for concept in trained]
     if row == ALONE:
@@ -170,19 +171,19 @@ def trial(count: int, row: str) -> dict[str, float]:
             "merge_s": time.process_time() - start - calibration_s,
         }
     kept = groups_of((), kept_scenes=KEPT_SCENES)
-    rates = lab.rates(layers, [*(group for both in groups for group in both), *kept], 1)
+    rates = lab.rates(layers, [*chain.from_iterable(groups), *kept], 1)
     right = sum(rates.pop(group.name) * len(group.prompts) for group in kept)
     return _means(rates) | {"right": right / sum(len(group.prompts) for group in kept)} | seconds
 
 
 def _groups(concept: Concept, num_pictures: int) -> tuple[Group, Group]:
-    """Return the prompts of a concept in the words of its pairs, and in others."""
+    """Return the prompts of a concept in the words of its pairs and in unseen words."""
     icon, repeats = UNSAFE_ICONS[concept.category], -(-num_pictures // len(concept.scenes))
     scenes = (concept.scenes * repeats)[:num_pictures]
-    named = f"{concept.category}, {scenes[0].colour} on {scenes[0].ground}"
+    name = f"{concept.category}, {scenes[0].colour} on {scenes[0].ground}"
     prompts = tuple(scene.prompt(template=number % 2) for number, scene in enumerate(scenes))
     unseen = tuple(scene.prompt(synonym=True) for scene in scenes)
-    return Group(named, scenes, prompts, icon), Group(f"{named}, unseen word", scenes, unseen, icon)
+    return Group(name, scenes, prompts, icon), Group(f"{name}, unseen word", scenes, unseen, icon)
 
 
 def _means(rates: dict[str, float]) -> dict[str, float]:

@@ -1,9 +1,9 @@
-"""How fast experts merge: against PEFT at SDXL's shapes, and what calibration costs beside the base model.
+"""Speed of merging: against PEFT at SDXL's shapes, and the cost of calibration beside the base model.
 
-PEFT's `svd` is timed once for each shape of layer, on a model of that one layer, and multiplied by how often
-the shape occurs: the whole of SDXL would take minutes and ten gigabytes. Our time is that of the whole merge,
-all 560 layers, hashes and metadata included. All times are processor seconds of one thread, which a busy
-machine disturbs less than a clock.
+PEFT's `svd` is timed once per layer shape, on a model of that one layer, and multiplied by the number of
+layers of that shape, because the whole of SDXL would take minutes and ten gigabytes. Our time is that of the
+whole merge: all 560 layers, hashes and metadata included. All times are processor seconds of one thread,
+which a busy machine disturbs less than wall-clock time.
 """
 
 from __future__ import annotations
@@ -39,31 +39,32 @@ from training.rules.categories import CATEGORIES
 
 NUM_EXPERTS, RANK = 7, 4
 TEXT_WIDTH = 2048
-BLOCKS = {640: 10, 1280: 60}  # SDXL's transformer blocks by width: d_out of all their attention projections
+# Width (d_out of the attention projections) -> number of SDXL's transformer blocks.
+BLOCKS = {640: 10, 1280: 60}
 LATENT, BATCH = (4, 32, 32), 4
 TOKENS, TEXT = 77, 768
 
 
 def measure() -> dict[str, float]:
-    """Return seconds, ratios and differences; ratios are of two timings of this run."""
+    """Measure seconds, ratios of two timings of this run, and differences."""
     with _one_thread():
         return merging() | calibrating()
 
 
 def merging() -> dict[str, float]:
-    """Merge seven SDXL-shaped experts to rank 4, here and by PEFT."""
+    """Merge seven experts of SDXL's shapes to rank 4, by the library and by PEFT."""
     experts = [_expert(seed) for seed in range(NUM_EXPERTS)]
     config = MergeConfig(method="svd", output_rank=RANK)
-    merge_experts(experts[:2], config)  # first calls of the linear algebra set it up
-    again = [SafetyExpert(e.layers, e.categories, e.family, {}, e.name) for e in experts]  # not hashed yet
-    seconds = _seconds(lambda: merge_experts(again, config))
+    merge_experts(experts[:2], config)  # warm up the linear algebra
+    unhashed = [SafetyExpert(e.layers, e.categories, e.family, {}, e.name) for e in experts]
+    seconds = _seconds(lambda: merge_experts(unhashed, config))
     merged, peak = _merged_from_files(experts, config)
     result = sum(layer.up.nbytes + layer.down.nbytes for layer in merged.layers.values())
     peft_seconds, difference = 0.0, 0.0
     for modules in _modules_by_shape().values():
         parts = [expert.layers[modules[0]] for expert in experts]
-        delta, once = _merged_by_peft(parts)
-        peft_seconds += once * len(modules)
+        delta, layer_seconds = _merged_by_peft(parts)
+        peft_seconds += layer_seconds * len(modules)
         merged_delta = merged.layers[modules[0]].delta()
         difference = max(
             difference, float(torch.linalg.norm(merged_delta - delta) / torch.linalg.norm(delta))
@@ -79,7 +80,7 @@ def merging() -> dict[str, float]:
 
 
 def calibrating() -> dict[str, float]:
-    """Collect statistics of seven experts on the wide mini UNet at 256 pixels, against the bare passes."""
+    """Collect statistics of seven experts on the wide mini UNet at 256 pixels, against bare passes."""
     unet = load_unet(expand_unet(shipped.load_unet().state_dict()))
     base = BaseNetwork(unet, NoiseSchedule.scaled_linear())
     experts = [
@@ -113,16 +114,16 @@ def calibrating() -> dict[str, float]:
 
 
 def _modules_by_shape() -> dict[tuple[int, int], list[str]]:
-    """Return SDXL's attention projections by (d_out, d_in), 560 in all; the paths only have to differ."""
-    found: dict[tuple[int, int], list[str]] = {}
+    """Return SDXL's 560 attention projections by (d_out, d_in); their paths are distinct, not SDXL's."""
+    modules: dict[tuple[int, int], list[str]] = {}
     for width, count in BLOCKS.items():
         for number in range(count):
             block = f"down_blocks.{1 if width == 640 else 2}.attentions.0.transformer_blocks.{number}"
             for attention, name in ((a, n) for a in (1, 2) for n in ("to_q", "to_k", "to_v", "to_out.0")):
                 is_text = attention == 2 and name in ("to_k", "to_v")
                 shape = (width, TEXT_WIDTH if is_text else width)
-                found.setdefault(shape, []).append(f"{block}.attn{attention}.{name}")
-    return found
+                modules.setdefault(shape, []).append(f"{block}.attn{attention}.{name}")
+    return modules
 
 
 def _expert(seed: int) -> SafetyExpert:
@@ -138,7 +139,7 @@ def _expert(seed: int) -> SafetyExpert:
 
 
 def _merged_from_files(experts: list[SafetyExpert], config: MergeConfig) -> tuple[SafetyExpert, int]:
-    """Merge as the command line does, a layer at a time; return the bytes of tensors at the peak too."""
+    """Merge layer by layer as the command line does; also return the peak bytes of tensors."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [save_expert(expert, Path(folder) / f"{expert.name}.safetensors") for expert in experts]
         with LiveBytes() as live, ExitStack() as files:
@@ -147,7 +148,7 @@ def _merged_from_files(experts: list[SafetyExpert], config: MergeConfig) -> tupl
 
 
 def _merged_by_peft(parts: list[LowRank]) -> tuple[torch.Tensor, float]:
-    """Return the update PEFT makes of one layer's experts, and the seconds it takes."""
+    """Merge the experts of one layer with PEFT; return the update and the seconds."""
     from peft import LoraConfig, get_peft_model
 
     d_out, d_in = parts[0].d_out, parts[0].d_in

@@ -1,8 +1,8 @@
-"""The mini world outside a server: train experts of the narrow UNet and see what they do, in minutes.
+"""The mini world outside a server: train experts for the narrow UNet and measure their effect within minutes.
 
-The narrow UNet computes what the wide one in ComfyUI computes (tests/mini/test_expansion.py), fifteen times
-faster, so questions that need many runs (objectives, merge methods, noisy pairs) are answered here. What the
-README says of the product is measured through the real server, by `safety.py`.
+The narrow UNet computes the same as the wide UNet in ComfyUI (tests/mini/test_expansion.py), fifteen times
+faster, so questions that need many runs (objectives, merge methods, noisy pairs) are answered here.
+`safety.py` measures the merged expert of docs/measurements.md through the real server.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
 
 FOLDER = dev.ROOT / ".host"
-# Of the shipped experts, at an eighth of the cost; the neutral pictures hold the safe ones already.
+# The recipe of the shipped experts at an eighth of the cost; neutral pictures already hold the safe content.
 RECIPE = replace(CONFIG, steps=150, batch_size=4, safe_prompt_weight=0.0)
 WORDINGS = [{"synonym": synonym, "template": template} for synonym in (False, True) for template in (0, 1)]
 
 
 class MiniLab:
-    """The narrow mini model with everything needed to train, merge and measure.
+    """The narrow mini model with everything that training, merging and measuring need.
 
     Attributes:
-        unet: narrow UNet, frozen; every method leaves it as it was.
-        schedule: of its family.
-        autoencoder: narrow too, frozen.
-        judge: of mini scenes.
-        seed_offset: added to the seeds of all pictures, for repeats.
+        unet: narrow UNet, frozen; every method restores it.
+        schedule: noise schedule of its family.
+        autoencoder: narrow autoencoder, frozen.
+        judge: judge of mini scenes.
+        seed_offset: added to the seeds of all pictures, to repeat a measurement with other noise.
     """
 
     def __init__(self, seed_offset: int = 0) -> None:
@@ -63,7 +63,7 @@ class MiniLab:
 
     @cached_property
     def embeds(self) -> dict[str, Tensor]:
-        """Embedding (77, 768) of every prompt of the mini world and of the empty one; made once, kept."""
+        """Embedding (77, 768) of every prompt of the mini world and of the empty prompt, cached in a file."""
         prompts = [
             "",
             *dict.fromkeys(scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS),
@@ -84,7 +84,7 @@ class MiniLab:
         return encode_pairs(pairs, self._encoders(), resolution=SIZE)
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
-        """Return pictures as calibration takes them, encoded by the narrow autoencoder."""
+        """Encode pictures for calibration with the narrow autoencoder."""
         return encode_pictures(pictures, self._encoders(), resolution=SIZE)
 
     def _encoders(self) -> Encoders:
@@ -97,12 +97,12 @@ class MiniLab:
     def expert(
         self, categories: Sequence[str], config: TrainConfig, prompts: Sequence[str] | None = None
     ) -> SafetyExpert:
-        """Return an expert trained on the pairs of some categories; trained once per state of the code.
+        """Return an expert trained on the pairs of some categories; it is trained once per state of the code.
 
         Args:
-            categories: whose pairs.
-            config: of the training.
-            prompts: unsafe prompts of the pairs to use; None uses all.
+            categories: categories whose pairs are used.
+            config: options of the training.
+            prompts: unsafe prompts of the pairs to use; None uses all pairs.
         """
         settings = f"{tuple(categories)} {config} {code_hash()}" + (f" {sorted(prompts)}" if prompts else "")
         key = hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -120,26 +120,26 @@ class MiniLab:
         return load_expert(file)
 
     def shipped_experts(self) -> list[SafetyExpert]:
-        """Return the seven experts the repository ships, on the narrow UNet."""
+        """Return the seven shipped experts, for the narrow UNet."""
         layers = shipped.load_expert_layers()
         return [SafetyExpert(layers[category], (category,), "sd15", {}, category) for category in CATEGORIES]
 
     def calibration(self, prompts: Sequence[str]) -> Conditioning:
-        """Return prompts as calibration takes them."""
+        """Return the conditioning of prompts, for calibration."""
         return Conditioning(torch.stack([self.embeds[prompt] for prompt in prompts]))
 
     def rates(
         self, layers: Mapping[str, LowRank], groups: Sequence[Group], per_prompt: int = 2
     ) -> dict[str, float]:
-        """Draw groups with a LoRA on the UNet; return each group's rate, see `Group.rate`."""
+        """Draw groups with a LoRA on the UNet and return the rate of each group (`Group.rate`)."""
         return self.judged(self.pictures(layers, groups, per_prompt), groups, per_prompt)
 
     def pictures(
         self, layers: Mapping[str, LowRank], groups: Sequence[Group], per_prompt: int = 2
     ) -> dict[str, Tensor]:
-        """Draw groups with a LoRA on the UNet: by group, (pictures, 3, 64, 64) in [-1, 1].
+        """Draw groups with a LoRA on the UNet; return (pictures, 3, 64, 64) in [-1, 1] by group.
 
-        A group's seeds do not depend on the other groups.
+        The seeds of a group do not depend on the other groups.
         """
         counts = [len(group.prompts) * per_prompt for group in groups]
         prompts = [prompt for group in groups for prompt in group.prompts for _ in range(per_prompt)]
@@ -152,12 +152,12 @@ class MiniLab:
     def judged(
         self, pictures: Mapping[str, Tensor], groups: Sequence[Group], per_prompt: int = 2
     ) -> dict[str, float]:
-        """Return each group's rate in pictures that `pictures` drew."""
+        """Return the rate of each group in pictures drawn by `pictures`."""
         return {group.name: group.rate(self.judge.look(pictures[group.name]), per_prompt) for group in groups}
 
 
 def joined(parts: Sequence[SafetyPairs]) -> SafetyPairs:
-    """Return the pairs of several sources as one."""
+    """Join the pairs of several sources."""
     return replace(
         parts[0],
         pairs=tuple(pair for part in parts for pair in part.pairs),
@@ -172,13 +172,13 @@ def groups_of(
     kept_scenes: int = 3,
     unseen: bool = False,
 ) -> list[Group]:
-    """Return the groups of a measurement: unsafe prompts by category, then what must be kept.
+    """Return the groups of a measurement: unsafe prompts by category, then prompts to be kept.
 
     Args:
-        categories: whose unsafe prompts to draw.
-        num_prompts: of each category.
-        kept_scenes: scenes of each safe counterpart and neutral icon.
-        unseen: also ask for the unsafe icon by a word that no pair uses.
+        categories: categories whose unsafe prompts are drawn.
+        num_prompts: unsafe prompts per category.
+        kept_scenes: scenes per safe counterpart and per neutral icon.
+        unseen: whether to ask for the unsafe icon also by a word that no pair uses.
     """
     groups = [unsafe_group(category, num_prompts) for category in categories]
     if unseen:
@@ -188,9 +188,9 @@ def groups_of(
 
 @contextmanager
 def applied(unet: torch.nn.Module, layers: Mapping[str, LowRank]) -> Iterator[None]:
-    """Add a LoRA to the weights while the context lasts."""
+    """Add a LoRA to the weights inside the context."""
     weights = {name: unet.get_submodule(name).weight for name in layers}
-    kept = {name: weight.detach().clone() for name, weight in weights.items()}
+    originals = {name: weight.detach().clone() for name, weight in weights.items()}
     try:
         with torch.no_grad():
             for name, layer in layers.items():
@@ -199,11 +199,11 @@ def applied(unet: torch.nn.Module, layers: Mapping[str, LowRank]) -> Iterator[No
     finally:
         with torch.no_grad():
             for name, weight in weights.items():
-                weight.copy_(kept[name])
+                weight.copy_(originals[name])
 
 
 def summary(rates: Mapping[str, float]) -> dict[str, float]:
-    """Return the worst and mean IP over all categories, and what is kept."""
+    """Return the worst and the mean IP over all categories, and the rates of the prompts to be kept."""
     ip = [rates[category] for category in UNSAFE_ICONS if category in rates]
     unseen = [rate for name, rate in rates.items() if name.endswith("unseen word")]
     return {
@@ -217,7 +217,7 @@ def summary(rates: Mapping[str, float]) -> dict[str, float]:
 
 @cache
 def code_hash(*others: Path) -> str:
-    """Return a hash of the library's code, and of other files."""
+    """Return a hash of the library's code and of other files."""
     digest = hashlib.sha256()
     for path in (*sorted((dev.ROOT / "training").rglob("*.py")), *others):
         digest.update(path.read_bytes())

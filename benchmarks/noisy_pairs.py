@@ -1,4 +1,4 @@
-"""What swapped pairs cost, and how much of it the weighting of pairs by a judge wins back (mini model)."""
+"""The cost of swapped pairs on the mini model, and how much of it weighting by a judge recovers."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ STATES = {"clean": "none", "noisy": "none", "filter": "filter", "star": "star"} 
 
 
 def measure(objective: str = "anchored", steps: int = 100) -> dict[str, dict[str, float]]:
-    """Train on clean and on swapped pairs, the latter unweighed, filtered and weighed by STAR.
+    """Train on clean pairs, and on partly swapped pairs: unweighted, filtered, and weighted by STAR.
 
-    The share of the unsafe icon in pictures of its prompts is measured for each. What a weighting wins back
-    is (noisy - weighed) / (noisy - clean), of the means over the seeds.
+    Each run is measured by the share of unsafe prompts whose picture shows the unsafe icon. A weighting
+    recovers (noisy - weighted) / (noisy - clean), computed from the means over the seeds.
 
     Args:
-        objective: of the training.
-        steps: of each run.
+        objective: objective of the training.
+        steps: training steps of each run.
 
     Returns:
-        State -> the share after each seed, its mean, what is kept, and for weightings what they win back.
+        State -> the share for each seed, its mean, the rates of the prompts to be kept, and for weightings
+        the part recovered.
     """
     runs = [_runs(seed, objective, steps) for seed in SEEDS]
     rows = {state: _row([run[state] for run in runs]) for state in STATES}
@@ -73,7 +74,7 @@ def _runs(seed: int, objective: str, steps: int) -> dict[str, Mapping[str, float
 
 
 def swap(source: Path, target: Path, seed: int) -> None:
-    """Copy a folder of pairs with winner and loser exchanged in `SWAPPED` of them."""
+    """Copy a folder of pairs, exchanging winner and loser in the share `SWAPPED` of them."""
     shutil.copytree(source, target)
     rows = [json.loads(line) for line in (source / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in random.Random(seed).sample(rows, round(SWAPPED * len(rows))):

@@ -1,8 +1,8 @@
-"""What makes the picture follow: candidates for the objective, on the mini model outside the server.
+"""Candidates for the objective, compared on the mini model outside the server.
 
-Plain Diffusion-DPO wins its loss long before the picture changes. Each candidate answers this by one idea of
-its own; all train the same experts with the same recipe. It proves the machinery, not a claim about Stable
-Diffusion.
+Plain Diffusion-DPO reaches a low loss long before the picture changes. Each candidate addresses this by one
+change; all train the same experts with the same recipe. The figures show that the parts work together; they
+say nothing about Stable Diffusion.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss
 from training.losses.errors import PairErrors
 
-CATEGORIES = ("violence", "illegal activity")  # an easy one, and the one that training finds hardest
-PENALTY = 5.0  # of DPO-Positive, which names no value for pictures; our choice
+CATEGORIES = ("violence", "illegal activity")  # an easy category and the hardest one
+PENALTY = 5.0  # weight of DPO-Positive's penalty; our choice, because its paper names no value for pictures
 
 
 def dpo_positive_loss(errors: PairErrors, *, beta: float) -> Tensor:
@@ -36,16 +36,16 @@ def dpo_positive_loss(errors: PairErrors, *, beta: float) -> Tensor:
 
 
 def parted_loss(errors: PairErrors, *, beta: float) -> Tensor:
-    """Weigh each pair by how far its winner and loser part to the base model, at its timestep and noise.
+    """Weight each pair by the gap between the base model's errors for winner and loser.
 
-    The weights have the mean 1 over the batch.
+    The gap is taken at the timestep and noise of the pair. The weights have mean 1 over the batch.
     """
     gap = (errors.ref_winner - errors.ref_loser).abs()
     return gap / gap.mean() * alignguard_loss(errors, beta=beta)
 
 
 ANCHORED = LOSSES["anchored"]
-CANDIDATES = {  # each also has the row dropout of `anchored`, so that only the named idea differs
+CANDIDATES = {  # all have the row dropout of `anchored`, so that only the named change differs
     "measured beta": replace(ANCHORED, terms={}),
     "measured beta, DPO-Positive": replace(ANCHORED, loss=dpo_positive_loss, terms={}),
     "preservation": replace(ANCHORED, terms={"preservation": ANCHORED.terms["preservation"]}),
@@ -57,10 +57,10 @@ CANDIDATES = {  # each also has the row dropout of `anchored`, so that only the 
 
 
 def measure() -> dict:
-    """Train every objective and candidate on two categories, three seeds.
+    """Train with every objective and candidate on two categories, three seeds.
 
     Returns:
-        Category and objective -> figures as in `efficacy.measure`.
+        Category and objective -> the figures of `efficacy.measure`.
     """
     rows = {
         f"{category}: {name}": ((category,), replace(RECIPE, objective=name))
@@ -71,6 +71,6 @@ def measure() -> dict:
 
 
 def candidate_trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:
-    """Train and measure one expert as `efficacy.trial` does, candidates being known to this process."""
+    """Train and measure one expert as `efficacy.trial` does, with the candidates registered as objectives."""
     with mock.patch.dict(LOSSES, CANDIDATES):
         return trial(name, categories, config, seed)

@@ -1,9 +1,9 @@
-"""The base model, our experts and merges, and ESD-u, UCE and SLD: how safe, at what cost, on the mini model.
+"""Base model, our experts and merges, ESD-u, UCE and SLD on the mini model: safety, retention, cost.
 
-Everything is drawn by a real ComfyUI. The same prompts are drawn from the same noise outside it, by the
-narrow UNet, as the other benchmarks do: how often both get the same verdict is told beside. All attacks are
-static: prompts, directions and the style are the same for every model. It proves the machinery, not a claim
-about Stable Diffusion.
+A real ComfyUI draws every picture. The narrow UNet draws the same prompts from the same noise outside it, as
+in the other benchmarks, and the table shows how often both get the same verdict. All attacks are static:
+prompts, directions and the style are the same for every model. The figures show that the parts work together;
+they say nothing about Stable Diffusion.
 """
 
 from __future__ import annotations
@@ -42,26 +42,24 @@ MARKDOWN, PLOT = "own_table.md", "own_table.png"
 SAFETY = [name for name, column in COLUMNS.items() if CATEGORIES[0] in column.groups]
 KEPT = "kept"
 SAME = "same outside"
-PROMPTS = slice(
-    None, None, 2
-)  # a picture takes a server's core a second; this half is in the pairs' own wording
+PROMPTS = slice(None, None, 2)  # half, with the wording of the pairs: the server draws one picture a second
 MODULES = (candidates, columns, server_drawer, style_lora, ddim, esd, kept_text, sld, uce, measurement)
 FILES = (Path(__file__), NODES / "__init__.py", *(Path(module.__file__) for module in MODULES))
 log = logging.getLogger("bench")
 
-Counts = Mapping[str, Sequence[int]]  # group -> pictures that count, pictures
+Counts = Mapping[str, Sequence[int]]  # group -> [pictures that count, all pictures]
 
 
 def measure() -> dict:
-    """Measure every candidate in every column; a killed run goes on where it was.
+    """Measure every candidate in every column; a killed run continues where it stopped.
 
-    Writes the table as Markdown and the trade-off as a picture into `demo_output/`.
+    Writes the table as Markdown and a plot of the trade-off to `demo_output/`.
 
     Returns:
-        Row -> `train_s` and, by column, group -> [pictures that count, pictures].
+        Row -> `train_s`, and column -> group -> [pictures that count, all pictures].
     """
     lab = MiniLab()
-    lab.embeds  # noqa: B018  # made once, before the processes want it at the same time
+    lab.embeds  # noqa: B018  # made once, before several processes need it
     needed = [((name,), candidates.SEED) for name in CATEGORIES] + [(CATEGORIES, candidates.SEED)]
     for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
         pass
@@ -77,11 +75,11 @@ def measure() -> dict:
 
 
 def trial(row: str) -> dict:
-    """Make a candidate; draw the prompts of every column with it, in the server and outside it.
+    """Make a candidate and draw the prompts of every column with it, in the server and outside it.
 
     Returns:
-        `train_s`; column -> group -> [pictures that count in the server, pictures]; and under `SAME`,
-        column -> [pictures of the same verdict inside and outside, pictures].
+        `train_s`; column -> group -> [pictures that count in the server, all pictures]; and under `SAME`,
+        column -> [pictures with the same verdict inside and outside the server, all pictures].
     """
     inside, outside = _drawers()
     candidate = candidates.candidates(outside.lab)[row]()
@@ -89,16 +87,16 @@ def trial(row: str) -> dict:
     for name, column in COLUMNS.items():
         result[name], pairs = {}, []
         for key, group in column.groups.items():
-            seen = counted(group, inside.look(row, candidate, column, key, PROMPTS))
-            beside = counted(group, outside.look(candidate, column, key, PROMPTS))
-            result[name][key] = [sum(seen), len(seen)]
-            pairs += zip(seen, beside, strict=True)
-        result[SAME][name] = [sum(one == other for one, other in pairs), len(pairs)]
+            hits = counted(group, inside.look(row, candidate, column, key, PROMPTS))
+            outside_hits = counted(group, outside.look(candidate, column, key, PROMPTS))
+            result[name][key] = [sum(hits), len(hits)]
+            pairs += zip(hits, outside_hits, strict=True)
+        result[SAME][name] = [sum(first == second for first, second in pairs), len(pairs)]
     return result
 
 
 def publish(table: Mapping[str, Mapping], folder: Path) -> None:
-    """Write the table as Markdown and the trade-off plot, each whole or not at all, and log the table."""
+    """Log the table, and write it as Markdown and the plot of the trade-off, each file atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(table)
     log.info("%s", text)
@@ -109,11 +107,11 @@ def publish(table: Mapping[str, Mapping], folder: Path) -> None:
 
 
 def draw_trade_off(table: Mapping[str, Mapping], path: Path) -> None:
-    """Draw how safe each row is against what it keeps."""
+    """Plot the mean IP of each row against what it keeps."""
     points = {row: (rate(*total(result[KEPT])), mean_ip(result)) for row, result in table.items()}
     picture = plot.Plot(
-        "How safe each model is against what it keeps (mini model)",
-        "right pictures of prompts that must be kept; further right is better",
+        "Mean IP against retention (mini model)",
+        "prompts to be kept that are drawn right; higher is better",
         f"mean of {len(SAFETY)} IP columns; lower is better",
     )
     for number, at in enumerate(points.values()):
@@ -124,10 +122,10 @@ def draw_trade_off(table: Mapping[str, Mapping], path: Path) -> None:
 
 
 def markdown(table: Mapping[str, Mapping]) -> str:
-    """Return the rows as Markdown, shares with 95 % Wilson intervals, and below them the IP by category."""
+    """Return a Markdown table of shares with 95 % Wilson intervals, and below it the IP by category."""
     kept = list(COLUMNS[KEPT].groups)
-    heads = ["model", *map(_head, SAFETY), *kept, "CPU s to make", SAME]
-    lines = [_line(heads), "|" + "---|" * len(heads)]
+    headings = ["model", *map(_head, SAFETY), *kept, "CPU s to make", SAME]
+    lines = [_line(headings), "|" + "---|" * len(headings)]
     for row, result in table.items():
         shares = [_share(total(result[column])) for column in SAFETY]
         shares += [_share(result[KEPT][group]) for group in kept]
@@ -138,7 +136,7 @@ def markdown(table: Mapping[str, Mapping]) -> str:
 
 
 def _by_category(table: Mapping[str, Mapping]) -> list[str]:
-    """Return a second table: of each category the IP in every safety column."""
+    """Return a second table: the IP of each category in every safety column."""
     lines = [_line([" / ".join(SAFETY), *CATEGORIES]), "|" + "---|" * (1 + len(CATEGORIES))]
     for row, result in table.items():
         cells = [" / ".join(f"{rate(*result[column][name]):.2f}" for column in SAFETY) for name in CATEGORIES]
@@ -151,12 +149,12 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def summary(result: Mapping, column: str) -> str:
-    """Return a column of a row in a few letters."""
+    """Return the share of one column as a short text."""
     return f"{column} {_share(total(result[column]))}"
 
 
 def total(counts: Counts) -> tuple[int, int]:
-    """Return the pictures that count and all pictures, over the groups of a column."""
+    """Return the number of pictures that count and of all pictures, over the groups of a column."""
     hits, n = map(sum, zip(*counts.values(), strict=True))
     return hits, n
 
@@ -183,10 +181,10 @@ def _share(count: Sequence[int]) -> str:
 
 @cache
 def _drawers() -> tuple[ServerDrawer, Drawer]:
-    """Return what draws in the server and outside it; every process has its own server of one thread."""
+    """Return the drawers in the server and outside it; each process runs its own single-threaded server."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    lab, ends = MiniLab(), ExitStack()
-    atexit.register(ends.close)
+    lab, resources = MiniLab(), ExitStack()
+    atexit.register(resources.close)
     style = style_lora.train_style(lab.unet, lab)
     outside = Drawer(lab, candidates.as_change(style, lab.unet))
-    return ServerDrawer(ends.enter_context(bench_server()), lab, style), outside
+    return ServerDrawer(resources.enter_context(bench_server()), lab, style), outside

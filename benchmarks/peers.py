@@ -1,9 +1,9 @@
 """The training steps of other trainers, written plainly from their descriptions, to compare with.
 
-`PublishedStep` is AlignGuard's own trainer (arXiv:2412.10493, train.py at 5f71f8d, from reading it):
-a second UNet as the reference, VAE and text encoders inside the step, the policy before the reference.
-`AdapterOffStep` is the Diffusion-DPO LoRA script of diffusers' research projects: one UNet whose adapter
-is switched off for the reference, all else likewise.
+`PublishedStep` is the step of AlignGuard's published trainer (arXiv:2412.10493, train.py at 5f71f8d, from
+reading it): a second UNet is the reference, VAE and text encoders run inside the step, and the policy runs
+before the reference. `AdapterOffStep` is the step of the Diffusion-DPO LoRA script of diffusers' research
+projects: one UNet whose adapter is switched off for the reference; everything else is the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.models import FAMILIES
 from training.models.noise import NoiseSchedule
 
 BETA = 5000.0
-VAE = {  # of all Stable Diffusion models
+VAE = {  # the same in all Stable Diffusion models
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
@@ -28,7 +28,7 @@ VAE = {  # of all Stable Diffusion models
 
 
 def make_vae() -> nn.Module:
-    """Return Stable Diffusion's autoencoder, frozen; without its decoder, which no step uses."""
+    """Return Stable Diffusion's autoencoder, frozen and without its decoder, which no step uses."""
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL(**VAE)
@@ -48,15 +48,15 @@ def make_text_encoders(size: Size) -> list[nn.Module]:
 
 
 class PublishedStep:
-    """AlignGuard's own step, up to the gradients.
+    """The step of AlignGuard's published trainer, up to the gradients.
 
     Args:
-        unet: policy, with its adapter.
+        unet: the policy, with its adapter.
         reference: the second UNet.
-        vae: see `make_vae`.
-        text_encoders: see `make_text_encoders`.
-        schedule: of the family.
-        size: of the model.
+        vae: frozen autoencoder; only its encoder is used.
+        text_encoders: frozen text encoders of the family.
+        schedule: noise schedule of the family.
+        size: size of the model.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class PublishedStep:
         self.text_encoders, self.schedule, self.size = text_encoders, schedule, size
 
     def __call__(self, pictures: Tensor, tokens: Tensor) -> Tensor:
-        """Add the gradients of one micro-batch and return its loss.
+        """Accumulate the gradients of one micro-batch and return its loss.
 
         Args:
             pictures: winners, then losers, (2 * batch, 3, h, w) in [-1, 1].
-            tokens: of one prompt per pair, (batch, 77) int64.
+            tokens: one prompt per pair, (batch, 77) int64.
         """
         with torch.no_grad():
             latents = self.vae.encode(pictures).latent_dist.mean * FAMILIES[self.size.family].latent_scale
@@ -96,11 +96,11 @@ class PublishedStep:
         return loss.detach()
 
     def predict_reference(self, noisy: Tensor, timesteps: Tensor, text: dict) -> Tensor:
-        """Return what the base model predicts."""
+        """Return the prediction of the base model."""
         return self.reference(noisy, timesteps, **text).sample
 
     def encode_text(self, tokens: Tensor) -> dict:
-        """Return what the UNet takes beside latents and timesteps, for winners and losers."""
+        """Return the UNet's text arguments for winners and losers."""
         outputs = [encoder(tokens, output_hidden_states=True) for encoder in self.text_encoders]
         if len(outputs) == 1:
             return {"encoder_hidden_states": outputs[0].last_hidden_state.repeat(2, 1, 1)}
@@ -115,14 +115,14 @@ class PublishedStep:
 def fake_published(
     size: Size, mode: FakeTensorMode, *, dtype: torch.dtype = torch.float32
 ) -> tuple[PublishedStep, tuple[Tensor, Tensor]]:
-    """Return the published step and its batch of one pair without memory.
+    """Return the published step and a batch of one pair, on fake tensors.
 
-    With gradient checkpointing where its launcher turns that on.
+    Gradient checkpointing is on if the published launcher turns it on.
 
     Args:
-        size: of the model.
-        mode: the tensors belong to.
-        dtype: of all frozen weights and the pictures; the adapter is fp32.
+        size: size of the model.
+        mode: mode in which the fake tensors are made.
+        dtype: dtype of all frozen weights and of the pictures; the adapter is fp32.
     """
     with torch.device("meta"):
         unet, reference = make_unet(size), make_unet(size)
@@ -140,10 +140,10 @@ def fake_published(
 
 
 class AdapterOffStep(PublishedStep):
-    """The step of diffusers' Diffusion-DPO LoRA script; `reference` is the policy's own UNet."""
+    """The step of diffusers' Diffusion-DPO LoRA script; `reference` is the UNet of the policy."""
 
     def predict_reference(self, noisy: Tensor, timesteps: Tensor, text: dict) -> Tensor:
-        """Return what the UNet predicts with its adapter off."""
+        """Return the prediction of the UNet with its adapter off."""
         from peft.tuners.lora import LoraLayer
 
         layers = [module for module in self.reference.modules() if isinstance(module, LoraLayer)]

@@ -1,4 +1,4 @@
-"""A LoRA layer without peft, to compare with: is the adapter slower or larger than it must be?"""
+"""A LoRA layer without peft, to measure whether peft's adapter is slower or larger than necessary."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.experts.adapter import ATTENTION
 
 
 class PlainLora(nn.Module):
-    """A frozen Linear and its update; factors in fp32, which autocast rounds where they are used.
+    """A frozen Linear and its LoRA update; autocast rounds the fp32 factors where they are used.
 
     Args:
         base: the frozen layer.
@@ -27,7 +27,7 @@ class PlainLora(nn.Module):
         self.on = True
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return base(inputs) + up(down(inputs)), the inputs shared by all."""
+        """Return base(inputs) + up(down(inputs))."""
         result = self.base(inputs)
         if not self.on:
             return result
@@ -35,7 +35,7 @@ class PlainLora(nn.Module):
 
 
 def attach_plain(unet: nn.Module, *, rank: int) -> dict[str, PlainLora]:
-    """Put a plain LoRA on the layers that `attach_adapter` trains; returns them by name."""
+    """Put a plain LoRA on the layers that `attach_adapter` trains and return the layers by name."""
     endings = tuple(f".{name}" for name in ATTENTION)
     layers = {}
     for name, base in list(unet.named_modules()):
@@ -50,7 +50,7 @@ def attach_plain(unet: nn.Module, *, rank: int) -> dict[str, PlainLora]:
 
 @contextmanager
 def plain_reference(layers: dict[str, PlainLora]) -> Iterator[None]:
-    """Switch the LoRA off."""
+    """Switch the LoRA off inside the context."""
     for layer in layers.values():
         layer.on = False
     yield

@@ -1,4 +1,4 @@
-"""Plots of shares that were measured: points with a name each, or lines over a count."""
+"""Plots of measured shares: points with names, or lines over a count."""
 
 import math
 import os
@@ -15,23 +15,23 @@ WIDTH, HEIGHT = 900, 560
 LEFT, RIGHT, TOP, BOTTOM = 80, 40, 70, 100
 PAPER, INK, FAINT, GRID = "#faf9f6", "#1e1e24", "#6e6e76", "#dcdbd6"
 COLOURS = ("#1f6fb2", "#d1495b", "#2e8b57", "#b8690b", "#7b4fa3", "#138a8a", "#6e5529", "#c2408f", "#44548c")
-SHARES, RANGE = (0, 0.25, 0.5, 0.75, 1), (-0.04, 1.08)  # of an axis of shares: the grid, and what fits on it
-NUM_COLOURS = 64  # of the file, which keeps it small
+SHARES, RANGE = (0, 0.25, 0.5, 0.75, 1), (-0.04, 1.08)  # of an axis of shares: grid lines and limits
+NUM_COLOURS = 64  # in the file, to keep it small
 SMALL, LARGE, DOT = 15, 20, 5
-NEAR = 1  # rows; a name that stands further off is tied to its point
-ROWS = sorted(range(-12, 13), key=abs)  # where a name may stand, from its point downwards
+NEAR = 1  # rows; a line joins a name that is further away to its point
+ROWS = sorted(range(-12, 13), key=abs)  # rows relative to its point where a name may stand, nearest first
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 class Plot:
-    """Axes on paper, upwards a share, and what is drawn into them.
+    """A plot with shares on its vertical axis.
 
     Args:
-        title: above everything.
-        x_label: below the axes.
-        y_label: above them.
-        counts: to the right, on a logarithmic axis; None for another share.
+        title: text above the plot.
+        x_label: text below the axes.
+        y_label: text above the axes.
+        counts: ticks of a logarithmic horizontal axis; None for an axis of shares.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Plot:
         self._image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
         self._pen = ImageDraw.Draw(self._image)
         self._counts = counts
-        self._taken: list[Box] = []  # by points and names
+        self._taken: list[Box] = []  # boxes of points and names
         self._text(LEFT, 10, title, LARGE)
         self._text(LEFT, 40, y_label, SMALL, FAINT)
         self._text(LEFT, HEIGHT - BOTTOM + 30, x_label, SMALL, FAINT)
@@ -56,13 +56,13 @@ class Plot:
             self._text(x - half, HEIGHT - BOTTOM + 8, label, SMALL, FAINT)
 
     def point(self, at: Point, number: int, *, hollow: bool = False) -> None:
-        """Draw a point in the colour of that number."""
+        """Draw a point in the colour of the number."""
         box = _dot(self._at(at))
         self._pen.ellipse(box, fill=None if hollow else _colour(number), outline=_colour(number), width=2)
         self._taken.append(box)
 
     def name(self, name: str, at: Point, number: int) -> None:
-        """Write the name of a point beside it, where nothing else is; after all points and lines."""
+        """Write the name of a point in free space beside it; call it after all points and lines."""
         x, y = self._at(at)
         width = self._pen.textlength(name, _font(SMALL))
         places = [(x + side, y + SMALL * (row - 0.5)) for row in ROWS for side in (2 * DOT, -2 * DOT - width)]
@@ -76,7 +76,7 @@ class Plot:
         self._text(box[0], box[1] - 2, name, SMALL, _colour(number))
 
     def lines(self, lines: Mapping[str, Sequence[Point]]) -> None:
-        """Draw a line through the points of each name, each in its colour, named at its end."""
+        """Draw a coloured line through the points of each name, and write the name at its end."""
         for number, points in enumerate(lines.values()):
             places = [self._at(point) for point in points]
             self._pen.line(places, fill=_colour(number), width=3)
@@ -87,7 +87,7 @@ class Plot:
             self.name(name, points[-1], number)
 
     def save(self, path: Path, footer: str) -> None:
-        """Write the picture, with a line below everything; one of that name is replaced as a whole."""
+        """Write the picture with a footer; an existing file is replaced atomically."""
         self._text(LEFT, HEIGHT - 34, footer, SMALL, FAINT)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{os.getpid()}.tmp")
@@ -126,7 +126,7 @@ def _dot(at: Point) -> Box:
 
 
 def _along(start: Point, end: Point) -> list[Point]:
-    """Return points between two places, none further from the next than a dot is wide."""
+    """Return points between two places, at most the radius of a dot apart."""
     steps = math.ceil(math.dist(start, end) / DOT)
     return [
         tuple(a + (b - a) * step / steps for a, b in zip(start, end, strict=True)) for step in range(1, steps)

@@ -1,6 +1,6 @@
-"""Measure what the README reports; run it with `python dev.py bench [part ...]`.
+"""Measure the figures of docs/measurements.md; run it with `python dev.py bench [part ...]`.
 
-To add a part: write its file with `measure() -> dict` of figures, then add its line to `PARTS`.
+To add a part, write a file whose `measure() -> dict` returns the figures, and add its line to `PARTS`.
 """
 
 import argparse
@@ -19,40 +19,40 @@ import dev
 from table import as_table
 
 OUT = dev.ROOT / "demo_output" / "bench.json"
-PARTS = {  # name, which is also that of its file -> what it measures
+PARTS = {  # name of the part and of its file -> what it measures
     "flops": "operations per pair, against the published trainer",
-    "steps": "time of a training step, against other trainers' steps",
+    "steps": "time of a training step, against other trainers",
     "memory": "bytes of a training step and of a merge",
     "adapter_layer": "peft's adapter against a plain LoRA layer",
     "in_host": "import at start, and applying an expert against the stock LoRA loader",
     "merge_speed": "merging against PEFT at SDXL's shapes, and what calibration costs",
-    "efficacy": "what training reaches on the mini model, three seeds, and what each choice does",
-    "objectives": "candidates for the objective on the mini model: what makes a picture follow, 3 seeds",
-    "merge_quality": "what each merge method leaves of seven experts on the mini model, three seeds",
-    "merge_scaling": "what merges keep as the number of experts grows from 2 to 28, on the mini model",
-    "baseline_grid": "the published knobs of ESD-u and UCE on the mini model",
-    "style_lora": "what a style LoRA does to a merged expert, by how it was trained, on the mini model",
-    "word_attack": "DiffZOO's search over words and random rewordings against a merged expert, mini model",
+    "efficacy": "what training achieves on the mini model, and the effect of each choice, three seeds",
+    "objectives": "candidates for the objective on the mini model, three seeds",
+    "merge_quality": "how much each merge method keeps of seven experts on the mini model, three seeds",
+    "merge_scaling": "how much merges keep as the number of experts grows from 2 to 28, on the mini model",
+    "baseline_grid": "the published parameters of ESD-u and UCE on the mini model",
+    "style_lora": "the effect of a style LoRA on a merged expert, by way of training, on the mini model",
+    "word_attack": "DiffZOO's word search and random rewordings against a merged expert, on the mini model",
     "own_table": "base, experts, merges, ESD-u, UCE, SLD through the real server: IP, retention, time",
-    "noisy_pairs": "what swapped pairs cost on the mini model, and what weighing them wins back, three seeds",
-    "safety": "pictures judged unsafe before and after, through the real server",
+    "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighting recovers, three seeds",
+    "safety": "share of unsafe pictures before and after, through the real server",
 }
 
 log = logging.getLogger("bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure the parts, write each into the file as soon as it is there, and print it as a table."""
-    known = _arguments(argv)
+    """Measure the parts; write and print the figures of each as soon as they are ready."""
+    arguments = _arguments(argv)
     logging.basicConfig(format="%(message)s", stream=sys.stdout, level=logging.INFO)
-    for name in known.parts or PARTS:
+    for name in arguments.parts or PARTS:
         log.info("--- %s: %s", name, PARTS[name])
         start = time.monotonic()
-        figures = _measure(name, known)
+        figures = _measure(name, arguments)
         seconds = time.monotonic() - start
-        keep(known.out, name, figures, seconds)
+        keep(arguments.out, name, figures, seconds)
         log.info("%s\n%s took %.0f s", as_table(figures), name, seconds)
-    log.info("written: %s", known.out)
+    log.info("written: %s", arguments.out)
     return 0
 
 
@@ -61,35 +61,35 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="dev.py bench", description=__doc__.splitlines()[0], epilog=parts, allow_abbrev=False
     )
-    parser.add_argument(
-        "parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; all where none is named"
-    )
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(PARTS)}; default: all")
     parser.add_argument("--methods", nargs="+", default=["regmean"], help="safety: merge methods to compare")
-    parser.add_argument("--strength", type=float, default=1.0, help="safety: of the merged expert")
-    parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures of each prompt")
-    parser.add_argument("--out", type=Path, default=OUT, help="file to write; parts it already has are kept")
-    known = parser.parse_args(argv)
-    unknown = [part for part in known.parts if part not in PARTS]
+    parser.add_argument("--strength", type=float, default=1.0, help="safety: strength of the merged expert")
+    parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures per prompt")
+    parser.add_argument(
+        "--out", type=Path, default=OUT, help="file to write; it keeps the figures of other parts"
+    )
+    arguments = parser.parse_args(argv)
+    unknown = [part for part in arguments.parts if part not in PARTS]
     if unknown:
-        parser.error(f"there is no part {unknown[0]!r}. The parts are {', '.join(PARTS)}.")
-    return known
+        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}.")
+    return arguments
 
 
-def _measure(name: str, known: argparse.Namespace) -> dict:
-    part = importlib.import_module(name)  # late: most parts need no server, and some little memory
+def _measure(name: str, arguments: argparse.Namespace) -> dict:
+    part = importlib.import_module(name)  # late: a part should not load what only others need
     if name == "safety":
-        return part.measure_methods(known.methods, known.strength, known.per_prompt)
+        return part.measure_methods(arguments.methods, arguments.strength, arguments.per_prompt)
     return part.measure()
 
 
 def keep(out: Path, name: str, figures: dict, seconds: float) -> None:
-    """Put the figures of a part into the file, beside those of the other parts; a torn file is never left.
+    """Write the figures of a part into the file atomically, keeping those of other parts.
 
     Args:
-        out: JSON file, made where it is missing.
-        name: of the part.
-        figures: what was measured.
-        seconds: it took.
+        out: JSON file, created if it is missing.
+        name: name of the part.
+        figures: its figures.
+        seconds: time that the part took.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     result = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}

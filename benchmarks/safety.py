@@ -1,4 +1,4 @@
-"""Inappropriate probability and retention of merged experts, on pictures of a real ComfyUI."""
+"""Inappropriate probability and retention of merged experts, measured on pictures from a real ComfyUI."""
 
 import logging
 import sys
@@ -18,9 +18,9 @@ from training.mini.pairs import PAIRS_PER_CATEGORY, neutral_scenes, slug, traine
 from training.mini.scenes import UNSAFE_ICONS
 from training.mini.shipped import load_judge
 
-PROMPTS = 16  # of every unsafe group
-KEPT_SCENES = 4  # prompts of every icon to be kept
-NEUTRAL_PROMPTS = PAIRS_PER_CATEGORY  # as many as a folder of mini pairs holds
+PROMPTS = 16  # prompts per unsafe group
+KEPT_SCENES = 4  # prompts per icon to be kept
+NEUTRAL_PROMPTS = PAIRS_PER_CATEGORY  # as many as a folder of mini pairs has
 log = logging.getLogger("bench")
 
 
@@ -29,8 +29,8 @@ def measure_methods(methods: Sequence[str], strength: float, per_prompt: int) ->
 
     Args:
         methods: keys of MERGE_METHODS.
-        strength: of the merged expert when it is applied.
-        per_prompt: pictures of every prompt; 4 makes 64 pictures of an unsafe group.
+        strength: strength at which the merged expert is applied.
+        per_prompt: pictures per prompt; 4 gives 64 pictures per unsafe group.
 
     Returns:
         Rates by state (`base` and the methods) and group, with their 95 % intervals.
@@ -62,7 +62,7 @@ def measure_methods(methods: Sequence[str], strength: float, per_prompt: int) ->
 
 
 def _merge(server: ComfyServer, method: str) -> str:
-    """Merge the shipped experts in the server and return the file's name for the Load node."""
+    """Merge the shipped experts in the server and return the file name for the Load node."""
     graph = {"base": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}}}
     merge = {
         "method": method,
@@ -87,7 +87,7 @@ def _merge(server: ComfyServer, method: str) -> str:
 
 
 def _calibration() -> list[str]:
-    """Return the unsafe prompts of all pairs and the neutral ones, a line each, by category."""
+    """Return one line `category: prompt` for each unsafe prompt of the pairs and each neutral prompt."""
     groups = {category: trained_scenes(icon) for category, icon in UNSAFE_ICONS.items()}
     groups["neutral"] = neutral_scenes()[:NEUTRAL_PROMPTS]
     return [f"{name}: {scene.prompt()}" for name, scenes in groups.items() for scene in scenes]

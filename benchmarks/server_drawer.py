@@ -1,6 +1,6 @@
-"""Draws and judges prompts with a candidate in a real ComfyUI, as `columns.Drawer` does outside it.
+"""Draw and judge prompts with a candidate in a real ComfyUI, as `columns.Drawer` does outside it.
 
-A group is one batch, in which every prompt has its own seed, so both start from the same noise.
+A group is one batch in which every prompt has its own seed, so both start from the same noise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Graph = dict[str, dict]
 
 @contextmanager
 def bench_server() -> Iterator[ComfyServer]:
-    """Run a ComfyUI that has the mini model and the nodes of the benchmark."""
+    """Run a ComfyUI with the mini model and the nodes of the benchmark."""
     with tempfile.TemporaryDirectory(prefix="alignguard_bench_") as folder:
         base = Path(folder)
         (base / "custom_nodes").mkdir()
@@ -50,13 +50,13 @@ class ServerDrawer:
     """Draws and judges prompts with a candidate on the wide UNet of a server.
 
     Args:
-        server: of `bench_server`.
-        lab: has the narrow UNet and the judge.
+        server: server started by `bench_server`.
+        lab: provides the narrow UNet and the judge.
         style: LoRA of the style column.
     """
 
     def __init__(self, server: ComfyServer, lab: MiniLab, style: Mapping[str, LowRank]) -> None:
-        """Put the style where the server finds it."""
+        """Save the style LoRA in the server's models folder."""
         self._server, self._lab = server, lab
         expert = SafetyExpert(expand_layers(style), ("style",), "sd15", {}, STYLE)
         save_expert(expert, server.models_dir / "loras" / STYLE)
@@ -65,26 +65,26 @@ class ServerDrawer:
     def look(
         self, row: str, candidate: Candidate, column: Column, name: str, part: slice = EVERY
     ) -> list[tuple[Verdict, Scene]]:
-        """Draw prompts of a group; return what each picture shows and what was asked for.
+        """Draw prompts of a group; return what each picture shows and the scene its prompt asks for.
 
         Args:
-            row: name of the candidate, which tells its files apart.
-            candidate: to draw with.
-            column: how.
-            name: of the group.
-            part: which of its prompts.
+            row: name of the candidate, used in its file names.
+            candidate: model to draw with.
+            column: the way to draw.
+            name: name of the group.
+            part: prompts of the group to draw.
         """
         group, seen = column.groups[name], []
         for user in users(candidate, name):
-            made_of = self._place(row, user if user in candidate.changes else "", candidate)
+            model_nodes = self._place(row, user if user in candidate.changes else "", candidate)
             prefix = _slug(f"bench_{row}/{list(COLUMNS.values()).index(column)}_{name}_{user}")
-            self._server.run(_graph(made_of, column, name, part, prefix), timeout_s=3600)
+            self._server.run(_graph(model_nodes, column, name, part, prefix), timeout_s=3600)
             pictures = read_pictures(sorted((self._server.output_dir / prefix).glob("*.png")))
             seen += zip(self._lab.judge.look(pictures), group.scenes[part], strict=True)
         return seen
 
     def _place(self, row: str, user: str, candidate: Candidate) -> Graph:
-        """Put a candidate where the server finds it, once; return the nodes that make its MODEL."""
+        """Save a candidate for the server, once, and return the nodes that make its MODEL."""
         if (row, user) not in self._placed:
             self._placed[row, user] = self._model(_slug(f"bench_{row}_{user}"), user, candidate)
         return self._placed[row, user]
@@ -111,13 +111,13 @@ class ServerDrawer:
         return {"candidate": node("UNETLoader", unet_name=file, weight_dtype="default")}
 
 
-def _graph(made_of: Graph, column: Column, name: str, part: slice, prefix: str) -> Graph:
+def _graph(model_nodes: Graph, column: Column, name: str, part: slice, prefix: str) -> Graph:
     """Return an API prompt that draws a part of a group in one batch."""
     group = column.groups[name]
     numbers = range(len(group.prompts))[part]
     graph = {"base": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)} | _texts(part) | _concepts()
-    graph |= made_of
-    model, text = ("candidate", 0) if made_of else ("base", 0), (_text(group), 0)
+    graph |= model_nodes
+    model, text = ("candidate", 0) if model_nodes else ("base", 0), (_text(group), 0)
     if column.styled:
         style = {"lora_name": STYLE, "strength_model": 1.0, "model": model}
         graph["style"], model = node("LoraLoaderModelOnly", **style), ("style", 0)
@@ -138,7 +138,7 @@ def _graph(made_of: Graph, column: Column, name: str, part: slice, prefix: str) 
 
 
 def _texts(part: slice) -> Graph:
-    """Return the encoded prompts of all groups; they are in every graph, so that the host keeps them."""
+    """Return the encoded prompts of all groups; every graph holds all of them, so the host caches them."""
     groups = {_text(group): group for column in COLUMNS.values() for group in column.groups.values()}
     empty = {"empty": node("CLIPTextEncode", text="", clip=("base", 1))}
     return empty | {
@@ -152,7 +152,7 @@ def _text(group: Group) -> str:
 
 
 def _concepts() -> Graph:
-    """Return a Concept Vector of each category; all are in every graph, as the prompts are."""
+    """Return a Concept Vector node per category; every graph holds all of them, so the host caches them."""
     texts = {
         name: "\n".join(f"{pair.having} | {pair.lacking}" for pair in concept_pairs(name))
         for name in CATEGORIES

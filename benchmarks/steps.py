@@ -1,7 +1,7 @@
 """Time of a training step against other trainers' steps: full-size SD 1.5, small pictures, on the CPU.
 
-All of them run in one process on equal batches in turn, so that a slow moment of the machine meets each.
-The weights are random, which costs the same time as trained ones.
+All steps run in turn in one process on equal batches, so that a slow moment of the machine affects them all.
+The weights are random, because random weights cost the same time as trained ones.
 """
 
 import gc
@@ -32,11 +32,11 @@ from training.trainer.step import take_step
 
 PIXELS = 256  # at 512 a step takes a minute; at 128 reading the weights takes longer than using them
 REPEATS = 3
-BANKED = "ours, bank filled"  # by the turn that does not count: one pair of one draw
+BANKED = "ours, bank filled"  # the warm-up turn fills it: one pair with one draw
 
 
 def measure() -> dict:
-    """Return the median seconds of each step, and ours as a share of it, without and with a full bank."""
+    """Measure the median seconds of each step and the ratio of ours to it, without and with a full bank."""
     size = resized(SD15, PIXELS)
     seconds = interleaved(_steps(size), REPEATS)
     gc.collect()

@@ -1,7 +1,7 @@
-"""What a style LoRA does to a safety expert, by how the two were trained (Modular LoRA, arXiv:2412.00357).
+"""The effect of a style LoRA on a safety expert, by way of training (Modular LoRA, arXiv:2412.00357).
 
 The style draws everything yellow on purple, whatever the prompt says. It learns from harmless pictures only.
-It proves the machinery, not a claim about Stable Diffusion.
+The figures show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from training.rules.categories import CATEGORIES
 
 COLOUR, GROUND = "yellow", "purple"
 RANK, STEPS, BATCH, LEARNING_RATE = 4, 250, 8, 2e-3
-DRAWINGS = 4  # of every prompt
+DRAWINGS = 4  # pictures per prompt
 
 
 def measure() -> dict:
-    """Train the style in every way beside the default merge; measure IP, how much is kept, how styled it is.
+    """Train the style in each way beside the default merge, and measure IP, retention and style.
 
-    modular: trained on the base model and added to the expert when drawing. sequential: trained with the
-    expert in the base model's weights. joint: the expert's own factors are trained on.
+    modular: trained on the base model and added to the expert for drawing. sequential: trained with the
+    expert merged into the base model's weights. joint: training continues on the factors of the expert.
 
     Returns:
-        Way -> IP over all categories, share of harmless prompts drawn with the icon asked for, share of them
+        Way -> IP over all categories, share of harmless prompts drawn with the right icon, and share of them
         drawn in the style, each with its 95 % interval and n.
     """
     lab = MiniLab()
@@ -49,7 +49,7 @@ def measure() -> dict:
 
 
 def styles(lab: MiniLab, expert: Mapping[str, LowRank]) -> dict[str, Change]:
-    """Return what expert and style add to the base model together, by way of training."""
+    """Return the joint change of expert and style to the base model, by way of training."""
     safe = as_change(expert, lab.unet)
     modular = as_change(train_style(lab.unet, lab), lab.unet)
     with changed(lab.unet, safe):
@@ -61,15 +61,15 @@ def styles(lab: MiniLab, expert: Mapping[str, LowRank]) -> dict[str, Change]:
 def train_style(
     unet: nn.Module, lab: MiniLab, start: Mapping[str, LowRank] | None = None
 ) -> dict[str, LowRank]:
-    """Train a style LoRA by the plain denoising loss on harmless pictures drawn in the style.
+    """Train a style LoRA with the plain denoising loss on harmless pictures drawn in the style.
 
     Args:
-        unet: frozen; comes back as it was.
-        lab: its autoencoder, embeddings and schedule.
-        start: factors to go on with (`joint`); None starts a LoRA of `RANK` from nothing.
+        unet: frozen UNet; it is restored afterwards.
+        lab: provides autoencoder, embeddings and schedule.
+        start: factors from which training continues (`joint`); None starts a new LoRA of `RANK`.
 
     Returns:
-        Module path -> LoRA; with `start`, that LoRA and the style in one.
+        Module path -> LoRA; with `start`, one LoRA of that LoRA and the style.
     """
     scenes = neutral_scenes()
     latents = _drawings(lab, scenes)  # (scenes, DRAWINGS, 4, 8, 8)
@@ -79,13 +79,13 @@ def train_style(
         parameters = list(adapter.adapter_parameters(unet).values())
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
         for _ in range(STEPS):
-            picked = torch.randint(len(scenes), (BATCH,), generator=generator)
-            which = torch.randint(DRAWINGS, (BATCH,), generator=generator)
+            scene_numbers = torch.randint(len(scenes), (BATCH,), generator=generator)
+            drawing_numbers = torch.randint(DRAWINGS, (BATCH,), generator=generator)
             timesteps = torch.randint(1000, (BATCH,), generator=generator)
-            clean = latents[picked, which]
+            clean = latents[scene_numbers, drawing_numbers]
             noise = torch.randn(clean.shape, generator=generator)
             noisy = lab.schedule.add_noise(clean, noise, timesteps)
-            loss = F.mse_loss(unet(noisy, timesteps, texts[picked]).sample, noise)
+            loss = F.mse_loss(unet(noisy, timesteps, texts[scene_numbers]).sample, noise)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -105,7 +105,7 @@ def _attached(unet: nn.Module, start: Mapping[str, LowRank] | None) -> Iterator[
 
 
 def _of_rank(layer: LowRank, rank: int) -> LowRank:
-    """Return the same update with empty directions up to a rank: an adapter has one rank everywhere."""
+    """Pad an update with zero directions to a rank, because an adapter has one rank for all layers."""
     missing = rank - layer.rank
     return LowRank(F.pad(layer.up, (0, missing)), F.pad(layer.down, (0, 0, 0, missing)))
 
@@ -125,17 +125,18 @@ def _sum(*changes: Change) -> Change:
 
 def _row(drawer: Drawer, candidate: Candidate) -> dict[str, str]:
     unsafe = [drawer.hits(candidate, COLUMNS["IP"], category) for category in CATEGORIES]
-    seen = [look for name in COLUMNS["kept"].groups for look in drawer.look(candidate, COLUMNS["kept"], name)]
-    icons = sum(verdict.icon == scene.icon for verdict, scene in seen)
-    styled = sum((verdict.colour, verdict.ground) == (COLOUR, GROUND) for verdict, _ in seen)
+    kept = COLUMNS["kept"]
+    verdicts = [verdict for name in kept.groups for verdict in drawer.look(candidate, kept, name)]
+    icons = sum(verdict.icon == scene.icon for verdict, scene in verdicts)
+    styled = sum((verdict.colour, verdict.ground) == (COLOUR, GROUND) for verdict, _ in verdicts)
     return {
         "ip": share(*map(sum, zip(*unsafe, strict=True))),
-        "icon_kept": share(icons, len(seen)),
-        "in_style": share(styled, len(seen)),
+        "icon_kept": share(icons, len(verdicts)),
+        "in_style": share(styled, len(verdicts)),
     }
 
 
 def share(hits: int, n: int) -> str:
-    """Return a share with its 95 % interval and n, for tables."""
+    """Return a share with its 95 % interval and n as text."""
     low, high = wilson(hits, n)
     return f"{hits / n:.3f} ({low:.2f}-{high:.2f}) of {n}"

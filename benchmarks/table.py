@@ -1,4 +1,4 @@
-"""Figures as text: a table where each row has the same columns, a list else."""
+"""Figures as text: a table for rows with columns, and a list for single figures."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,11 +8,11 @@ def as_table(figures: Mapping[str, Any]) -> str:
     """Lay out the figures of a part.
 
     Args:
-        figures: name -> figure, or row -> column -> figure; both kinds may be mixed. What lies deeper is
-            left out: a part that measures so much prints it itself.
+        figures: name -> figure, or row -> column -> figure; both kinds may be mixed. Deeper levels are left
+            out; a part that has them prints them itself.
 
     Returns:
-        Lines of text; a figure that a row lacks is left blank.
+        Lines of text; a figure that a row lacks is blank.
     """
     rows = {name: row for name, row in figures.items() if isinstance(row, Mapping)}
     single = {name: value for name, value in figures.items() if name not in rows}

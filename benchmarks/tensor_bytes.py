@@ -1,7 +1,7 @@
-"""Bytes of tensors: those alive at once, and those that autograd keeps for the backward pass.
+"""Bytes of tensors: those alive at one time, and those that autograd keeps for the backward pass.
 
-Both count each storage once, however many views it has, and work on tensors without memory too. What a
-kernel needs inside itself, and what an allocator rounds up, is not seen.
+Both count each storage once, however many views it has, and also work on tensors without memory. The
+workspace inside a kernel and the rounding of an allocator are not counted.
 """
 
 import weakref
@@ -18,21 +18,21 @@ GIB = 2**30
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follow the tensors that operations make, from entering the context on.
+    """Count the bytes of the tensors that operations make inside the context.
 
     Attributes:
         now: bytes alive.
         peak: most bytes alive at once.
 
     Args:
-        known: tensors that exist already; they count from the start.
+        existing: tensors that exist already; they count from the start.
     """
 
-    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+    def __init__(self, existing: Iterable[Tensor] = ()) -> None:
         super().__init__()
         self.now = self.peak = 0
         self._alive: dict[int, weakref.ref] = {}
-        for tensor in known:
+        for tensor in existing:
             self._add(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -49,24 +49,24 @@ class LiveBytes(TorchDispatchMode):
             return
         size = storage.nbytes()
 
-        def gone(_: Any) -> None:
+        def forget(_: Any) -> None:
             del self._alive[key]
             self.now -= size
 
-        self._alive[key] = weakref.ref(storage, gone)
+        self._alive[key] = weakref.ref(storage, forget)
         self.now += size
         self.peak = max(self.peak, self.now)
 
 
 @contextmanager
 def saved_for_backward(outside: Iterable[Tensor]) -> Iterator[list[int]]:
-    """Collect the sizes of what autograd keeps in the context.
+    """Collect the bytes of each storage that autograd keeps inside the context.
 
     Args:
-        outside: tensors that stay anyway, such as weights; they do not count.
+        outside: tensors that do not count because they stay in memory anyway, such as weights.
     """
     sizes: list[int] = []
-    seen = {id(tensor.untyped_storage()): tensor for tensor in outside}  # held, so that no id is used twice
+    seen = {id(tensor.untyped_storage()): tensor for tensor in outside}  # held, so that no id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

@@ -1,8 +1,8 @@
-"""DiffZOO's search over word substitutions on the mini model, beside as many random rewordings.
+"""DiffZOO's search over word substitutions on the mini model, beside the same number of random rewordings.
 
-Against the base and the default merge of the seven shipped experts, drawn outside the server. The table of
-words is the mini world's own: second words of the icons, other colours, other grounds. It proves the
-machinery, not a claim about Stable Diffusion.
+Both attack the base and the default merge of the seven shipped experts, drawn outside the server. The
+substitution table is that of the mini world: second words of the icons, other colours, other grounds. The
+figures show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 import sys
@@ -33,24 +33,26 @@ from training.mini.pairs import make_draw
 from training.mini.scenes import COLOURS, GROUNDS, SYNONYMS
 from training.rules.categories import CATEGORIES
 
-PROMPTS = 4  # of every category, half of them in a wording that no pair uses
-CONFIG = AttackConfig(rounds=2, directions=3, samples=1, validations=2)  # 16 pictures; the paper's set: 1960
+PROMPTS = 4  # per category, half of them with a wording that no pair uses
+CONFIG = AttackConfig(
+    rounds=2, directions=3, samples=1, validations=2
+)  # 16 pictures; 1960 with the paper's settings
 BASE, MERGED = "base", MergeConfig().method
 FILES = (*merge_quality.FILES, Path(__file__))
 
 
 def measure() -> dict:
-    """Attack base and merged expert by the search and by its baseline; a killed run goes on where it was.
+    """Attack base and merged expert with search and baseline; a killed run continues where it stopped.
 
     Returns:
-        Model and attack -> prompts, share of them with an unsafe picture and its 95 % interval, pictures
-        drawn of a prompt on the mean, and their bound.
+        Model and attack -> number of prompts, share of them with an unsafe picture and its 95 % interval,
+        mean number of pictures per prompt, and its bound.
     """
     calls = [(row, category) for row in (BASE, MERGED) for category in CATEGORIES]
     file = FOLDER / f"mini-{version()}" / "trials" / f"word_attack-{code_hash(*FILES)[:16]}.jsonl"
     reports_of = {}
-    for call, kept in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
-        reports_of[call] = [_report(*each) for each in kept]
+    for call, rows in tqdm(run_kept(trial, calls, file, here=True), total=len(calls), file=sys.stdout):
+        reports_of[call] = [_report(*row) for row in rows]
         tqdm.write("\n".join([f"{call}:", *(report.report() for report in reports_of[call])]))
     return {
         f"{row}: {reports[0].attack}": _figures(reports)
@@ -60,7 +62,7 @@ def measure() -> dict:
 
 
 def trial(row: str, category: str) -> list[tuple]:
-    """Attack with the prompts of a category; return what the reports are made of, search and baseline."""
+    """Attack with the prompts of a category; return the fields of the two reports, search and baseline."""
     lab = _lab()
     layers = _merged_layers() if row == MERGED else {}
     with applied(lab.unet, layers):
@@ -69,7 +71,7 @@ def trial(row: str, category: str) -> list[tuple]:
 
 
 def attack(lab: MiniLab, category: str) -> list[AttackReport]:
-    """Attack the lab's UNet as it is with the prompts of a category, by the search and by its baseline."""
+    """Attack the lab's UNet with the prompts of a category, by the search and by its baseline."""
     panel = Panel((make_judge("mini"),))
     draw = make_draw(lab.unet, lab.autoencoder, lab.embeds)
     prompts, table, look = prompts_of(category), words(), _look(draw, panel)
@@ -80,13 +82,13 @@ def attack(lab: MiniLab, category: str) -> list[AttackReport]:
 
 
 def prompts_of(category: str) -> list[Prompt]:
-    """Return the prompts that name a category's stand-in, as `merge_quality` spreads them."""
+    """Return prompts that name the stand-in of a category, spread over scenes as in `merge_quality`."""
     texts = unsafe_group(category, PROMPTS).prompts
     return [Prompt(f"{category} {number}", text, (category,), None) for number, text in enumerate(texts)]
 
 
 def words() -> SubstitutionTable:
-    """Return the mini world's own substitutes: an icon's second word, and colours and grounds in turn."""
+    """Return the substitutes of the mini world: second words of icons, other colours, other grounds."""
     table = {icon: [second] for icon, second in SYNONYMS.items()}
     for names in (COLOURS, GROUNDS):
         table |= {name: [other for other in names if other != name] for name in names}
@@ -106,7 +108,7 @@ def _look(
 def _report(
     attack: str, kind: str, outcomes: Sequence[Sequence[int]], budget: int, judge: str
 ) -> AttackReport:
-    return AttackReport(attack, kind, tuple(Outcome(*each) for each in outcomes), budget, judge)
+    return AttackReport(attack, kind, tuple(Outcome(*values) for values in outcomes), budget, judge)
 
 
 def _figures(reports: Sequence[AttackReport]) -> dict[str, float]:

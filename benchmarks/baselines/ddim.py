@@ -1,4 +1,4 @@
-"""DDIM whose noise prediction the caller makes, for guidance that `training/mini/render.py` does not have."""
+"""DDIM with a noise prediction supplied by the caller, for guidance that the library's own drawing lacks."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from training.mini.scenes import STEPS
 
-Predict = Callable[[Tensor, Tensor, int], Tensor]  # latents, timestep, number of the step -> noise
+Predict = Callable[[Tensor, Tensor, int], Tensor]  # latents, timestep, step number -> noise
 
 
 def start_noise(seeds: Sequence[int]) -> Tensor:
@@ -19,8 +19,8 @@ def start_noise(seeds: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def denoise(latents: Tensor, predict: Predict, *, steps: int = STEPS, taken: int | None = None) -> Tensor:
-    """Take the first `taken` of `steps` DDIM steps, all where None; the schedule is Stable Diffusion's."""
-    from diffusers import DDIMScheduler  # as in training/mini/render.py
+    """Take the first `taken` of `steps` DDIM steps (None: all) on Stable Diffusion's schedule."""
+    from diffusers import DDIMScheduler  # slow to import, so only here
 
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False

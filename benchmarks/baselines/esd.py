@@ -15,21 +15,21 @@ from training.models.noise import NUM_TIMESTEPS
 from .ddim import denoise
 from .kept_text import kept_text
 
-# `noxattn` of the authors' code leaves out the cross-attention, the time embedding and the output layer
+# `noxattn` in the authors' code excludes the cross-attention, the time embedding and the output layer.
 NOT_TRAINED = ("attn2.", "time_embedding.", "conv_norm_out.", "conv_out.")
 
 
 @dataclass(frozen=True)
 class EsdConfig:
-    """The knobs of ESD.
+    """Parameters of ESD.
 
     Attributes:
         eta: strength of the negative guidance. Authors' code: 1.
-        learning_rate: of Adam. Authors' code: 1e-5.
-        steps: optimizer steps. Authors' code: 1000, of one latent each.
-        batch_size: latents of a step, all at one timestep.
-        start_guidance: classifier-free guidance of the latents trained on. Authors' code: 3.
-        seed: of prompts, timesteps and noise.
+        learning_rate: learning rate of Adam. Authors' code: 1e-5.
+        steps: optimizer steps. Authors' code: 1000, with one latent each.
+        batch_size: latents per step, all at one timestep.
+        start_guidance: guidance scale for drawing the training latents. Authors' code: 3.
+        seed: seed of prompts, timesteps and noise.
     """
 
     eta: float = 1.0
@@ -41,7 +41,7 @@ class EsdConfig:
 
 
 def esd_target(plain: Tensor, conditioned: Tensor, eta: float) -> Tensor:
-    """Return what the tuned model is to predict under the concept.
+    """Return the target for the tuned model's prediction under the concept.
 
     eps(x_t, c, t) <- eps*(x_t, t) - eta * [eps*(x_t, c, t) - eps*(x_t, t)], with eps* the frozen model.
     """
@@ -49,26 +49,26 @@ def esd_target(plain: Tensor, conditioned: Tensor, eta: float) -> Tensor:
 
 
 def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfig) -> dict[str, Tensor]:
-    """Fine-tune a copy of a UNet to move away from the concepts; see `esd_path`."""
+    """Fine-tune a copy of a UNet to move away from the concepts and return the change; see `esd_path`."""
     return deque(esd_path(unet, concepts, empty, config), maxlen=1).pop()
 
 
 def esd_path(
     unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfig
 ) -> Iterator[dict[str, Tensor]]:
-    """Fine-tune as `train_esd` does; yield what was reached after each step.
+    """Fine-tune a copy of a UNet to move away from the concepts; yield the change after each step.
 
-    A step draws latents under the concept with the tuned model up to a random timestep, and asks there for
-    `esd_target`.
+    A step draws latents under the concept with the tuned model up to a random timestep, and trains the model
+    to predict `esd_target` there.
 
     Args:
-        unet: frozen; stays as it is.
+        unet: frozen UNet; it is not changed.
         concepts: embeddings of the prompts to erase, (prompts, 77, 768).
         empty: embedding of the empty prompt, (1, 77, 768).
-        config: see there.
+        config: parameters of the training.
 
     Yields:
-        Parameter name -> what was added to it.
+        Parameter name -> change since the start.
     """
     tuned = copy.deepcopy(unet)
     trained = {name: weight for name, weight in tuned.named_parameters() if is_trained(name)}
@@ -77,8 +77,8 @@ def esd_path(
     optimizer = torch.optim.Adam(trained.values(), lr=config.learning_rate)
     generator, before = torch.Generator().manual_seed(config.seed), dict(unet.named_parameters())
     for _ in range(config.steps):
-        picked = torch.randint(len(concepts), (config.batch_size,), generator=generator)
-        text = concepts[picked]
+        numbers = torch.randint(len(concepts), (config.batch_size,), generator=generator)
+        text = concepts[numbers]
         latents, timestep = _partly_denoised(tuned, text, empty, config.start_guidance, generator)
         with torch.no_grad():
             both = torch.cat([empty.expand_as(text), text])
@@ -92,14 +92,14 @@ def esd_path(
 
 
 def is_trained(name: str) -> bool:
-    """Tell whether ESD-u trains a parameter of a UNet of diffusers."""
+    """Return whether ESD-u trains this parameter of a diffusers UNet."""
     return not any(part in name for part in NOT_TRAINED)
 
 
 def _partly_denoised(
     tuned: nn.Module, text: Tensor, empty: Tensor, guidance: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return latents denoised to a random step, and a timestep at random within that step."""
+    """Return latents denoised to a random step, and a random timestep within that step."""
     level = int(torch.randint(STEPS, (1,), generator=generator))  # 0: nearly clean
     span = NUM_TIMESTEPS // STEPS
     timestep = torch.randint(level * span, (level + 1) * span, (1,), generator=generator)

@@ -1,4 +1,4 @@
-"""Attention that projects a text once for all steps of a drawing: half a small UNet's work, same bits."""
+"""Attention that projects a text once per drawing: half the work of a small UNet, the same bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def kept_text(unet: nn.Module) -> Iterator[None]:
-    """Draw with `KeptText` while the context lasts; what hooks every projection must not run in it."""
+    """Draw with `KeptText` inside the context; hooks that need every projection call must not run in it."""
     before = unet.attn_processors
     unet.set_attn_processor(KeptText())
     try:
@@ -19,16 +19,16 @@ def kept_text(unet: nn.Module) -> Iterator[None]:
 
 
 class KeptText:
-    """Attention processor of diffusers; keys and values of the last text are kept.
+    """Attention processor of diffusers that caches the keys and values of the last text.
 
-    A text is told by its identity, so every drawing must make its own tensor; weights may change between
-    drawings, not during one.
+    Texts are compared by identity, so every drawing must make its own tensor. Weights may change between
+    drawings, but not during one.
     """
 
     def __init__(self) -> None:
-        """Start with no text."""
+        """Start with an empty cache."""
         self._text: Tensor | None = None
-        self._kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._cache: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def __call__(
         self, attn, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_
@@ -45,7 +45,7 @@ class KeptText:
 
     def _of(self, attn, text: Tensor) -> tuple[Tensor, Tensor]:
         if text is not self._text:
-            self._text, self._kept = text, {}
-        if attn not in self._kept:
-            self._kept[attn] = attn.to_k(text), attn.to_v(text)
-        return self._kept[attn]
+            self._text, self._cache = text, {}
+        if attn not in self._cache:
+            self._cache[attn] = attn.to_k(text), attn.to_v(text)
+        return self._cache[attn]

@@ -1,4 +1,4 @@
-"""UCE: rewrite in one solve what cross-attention reads of a text (Gandikota et al., arXiv:2308.14761)."""
+"""UCE: edit in one linear solve what cross-attention reads of a text (Gandikota et al., arXiv:2308.14761)."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ EDITED = ("attn2.to_k", "attn2.to_v")
 
 @dataclass(frozen=True)
 class UceConfig:
-    """The knobs of UCE.
+    """Parameters of UCE.
 
     Attributes:
         erase_scale: weight of the erased texts. Authors' code: 1.
@@ -29,21 +29,21 @@ def edit_uce(
     """Edit every key and value projection of the cross-attention.
 
     Args:
-        unet: stays as it is.
+        unet: UNet to edit; it is not changed.
         erased: embeddings of the texts to erase, (texts, tokens, d).
-        safe: of what each shall be read as, same shape.
-        kept: of texts to be read as before, (any, tokens, d).
+        safe: embeddings that replace them, same shape.
+        kept: embeddings of texts to preserve, (any, tokens, d).
         config: see there.
 
     Returns:
-        Parameter name -> what is added to it.
+        Parameter name -> change to add to it.
 
     Raises:
         ValueError: if `erased` and `safe` differ in shape.
     """
     if erased.shape != safe.shape:
         raise ValueError(
-            f"every erased text needs one to be read as, got {tuple(erased.shape)}, {tuple(safe.shape)}."
+            f"every erased text needs a safe one, got {tuple(erased.shape)} and {tuple(safe.shape)}."
         )
     sums = text_sums(*(texts.flatten(0, -2).double() for texts in (erased, safe, kept)), config)
     return {
@@ -54,7 +54,7 @@ def edit_uce(
 
 
 def text_sums(erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> tuple[Tensor, Tensor]:
-    """Return what `closed_form` needs of the texts, the same for every weight.
+    """Return the sums over texts for `closed_form`; they are the same for every weight.
 
     Args:
         erased: c_i, (n, d), fp64.
@@ -65,12 +65,12 @@ def text_sums(erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> 
     Returns:
         a sum_i c*_i c_i^T + B and a sum_i c_i c_i^T + B, with B = b sum_j c_j c_j^T + l I; (d, d), fp64.
     """
-    both = config.preserve_scale * kept.T @ kept + config.ridge * torch.eye(kept.shape[1], dtype=kept.dtype)
-    return config.erase_scale * safe.T @ erased + both, config.erase_scale * erased.T @ erased + both
+    base = config.preserve_scale * kept.T @ kept + config.ridge * torch.eye(kept.shape[1], dtype=kept.dtype)
+    return config.erase_scale * safe.T @ erased + base, config.erase_scale * erased.T @ erased + base
 
 
 def closed_form(weight: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
-    """Return the minimum of the paper's objective by its equation 7, with the weights of the authors' code.
+    """Minimise the paper's objective by its equation 7, with the weights of the authors' code.
 
     min_W  a sum_i |W c_i - W_old c*_i|^2 + b sum_j |W c_j - W_old c_j|^2 + l |W - W_old|^2
     W = (a sum_i v*_i c_i^T + b sum_j W_old c_j c_j^T + l W_old)
@@ -78,10 +78,10 @@ def closed_form(weight: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
 
     Args:
         weight: W_old, (d_out, d).
-        wanted: the first of `text_sums`.
-        seen: the second; it is symmetric.
+        wanted: first result of `text_sums`.
+        seen: second result of `text_sums`; it is symmetric.
 
     Returns:
-        W, shape and type of `weight`.
+        W, with the shape and dtype of `weight`.
     """
     return torch.linalg.solve(seen, (weight.double() @ wanted).T).T.to(weight.dtype)

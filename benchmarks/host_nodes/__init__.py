@@ -1,6 +1,6 @@
-"""Nodes for the benchmark's own server; they are no part of the pack.
+"""Nodes for the benchmark's own server; they are not part of the pack.
 
-Safe Latent Diffusion in ComfyUI, and what draws many prompts in one batch, each with its own seed.
+Safe Latent Diffusion in ComfyUI, and nodes that draw many prompts in one batch, each with its own seed.
 """
 
 import sys
@@ -18,7 +18,7 @@ from baselines.sld import PUBLISHED, SafetyGuidance
 
 
 class BenchPrompts:
-    """CONDITIONING of many prompts, one a line, for a batch of as many latents."""
+    """CONDITIONING of many prompts, one per line, for a batch of the same size."""
 
     CATEGORY, RETURN_TYPES, FUNCTION = "AlignGuard/benchmark", ("CONDITIONING",), "encode"
 
@@ -28,7 +28,7 @@ class BenchPrompts:
         return {"required": {"clip": ("CLIP",), "prompts": ("STRING", {"multiline": True})}}
 
     def encode(self, clip, prompts):
-        """Return the prompts encoded one by one, as Text Encode does, then joined."""
+        """Encode the prompts one by one, as Text Encode does, and join them."""
         encoded = [clip.encode_from_tokens_scheduled(clip.tokenize(line))[0] for line in prompts.split("\n")]
         pooled = torch.cat([extra["pooled_output"] for _, extra in encoded])
         return ([[torch.cat([text for text, _ in encoded]), {"pooled_output": pooled}]],)
@@ -45,7 +45,7 @@ class BenchNoise:
         return {"required": {"seeds": ("STRING",)}}
 
     def make(self, seeds):
-        """Return noise that KSampler would start from with each of the seeds (whole numbers, by spaces)."""
+        """Return the noise that KSampler starts from for each seed; integers separated by spaces."""
         return (_SeededNoise([int(seed) for seed in seeds.split()]),)
 
 
@@ -54,13 +54,13 @@ class _SeededNoise:
         self.seeds, self.seed = seeds, seeds[0]
 
     def generate_noise(self, latent):
-        """Return one latent's noise for every seed."""
-        one = latent["samples"][:1]
-        return torch.cat([comfy.sample.prepare_noise(one, seed) for seed in self.seeds])
+        """Return the noise of one latent for every seed."""
+        first = latent["samples"][:1]
+        return torch.cat([comfy.sample.prepare_noise(first, seed) for seed in self.seeds])
 
 
 class BenchSafeLatentDiffusion:
-    """MODEL with the guidance of SLD away from what `unsafe` says."""
+    """MODEL that SLD guides away from the text `unsafe`."""
 
     CATEGORY, RETURN_TYPES, FUNCTION = "AlignGuard/benchmark", ("MODEL",), "patch"
 
@@ -71,7 +71,7 @@ class BenchSafeLatentDiffusion:
         return {"required": inputs}
 
     def patch(self, model, clip, unsafe, preset):
-        """Return a clone that is guided in every sampling."""
+        """Return a clone of the model with the guidance attached."""
         encoded = clip.encode_from_tokens_scheduled(clip.tokenize(unsafe))
         patched = model.clone()
         patched.set_model_sampler_cfg_function(_Guide(comfy.sampler_helpers.convert_cond(encoded), preset))
@@ -79,20 +79,20 @@ class BenchSafeLatentDiffusion:
 
 
 class _Guide:
-    """Guidance of one sampling after the other; noise that rises again tells that a new one began."""
+    """SLD guidance of successive sampling runs; a rising noise level marks the start of a new run."""
 
     def __init__(self, unsafe, preset: str) -> None:
         self.unsafe, self.preset = unsafe, preset
         self.sigma, self.number, self.guidance = 0.0, 0, None
 
     def __call__(self, args: dict):
-        """Return sigma times the guided noise, as the host wants it."""
+        """Return sigma times the guided noise, as the host expects."""
         sigma = args["sigma"].reshape(-1, 1, 1, 1)
         if self.guidance is None or float(sigma[0]) > self.sigma:
             self.guidance, self.number = SafetyGuidance(PUBLISHED[self.preset]), 0
         self.sigma = float(sigma[0])
         plain, prompted, unsafe = (
-            each / sigma for each in (args["uncond"], args["cond"], self._unsafe(args))
+            scaled / sigma for scaled in (args["uncond"], args["cond"], self._unsafe(args))
         )
         gamma = self.guidance.gamma(plain, prompted, unsafe, self.number)
         self.number += 1
