@@ -87,13 +87,13 @@ class Drawer:
             name: name of the group.
             part: prompts of the group to draw; a prompt has the same seed in every part.
         """
-        group, seen = column.groups[name], []
+        group, verdicts = column.groups[name], []
         style = self.style if column.styled else {}
         for category in users(candidate, name):
             with changed(self.lab.unet, candidate.change(category), style), kept_text(self.lab.unet):
                 pictures = self._draw(group, part, column.eta, name, candidate.guidance)
-            seen += zip(self.lab.judge.look(pictures), group.scenes[part], strict=True)
-        return seen
+            verdicts += zip(self.lab.judge.look(pictures), group.scenes[part], strict=True)
+        return verdicts
 
     def _draw(
         self, group: Group, which: slice, eta: float, category: str, guidance: SldConfig | None

@@ -74,14 +74,14 @@ class ServerDrawer:
             name: name of the group.
             part: prompts of the group to draw.
         """
-        group, seen = column.groups[name], []
+        group, verdicts = column.groups[name], []
         for user in users(candidate, name):
             model_nodes = self._place(row, user if user in candidate.changes else "", candidate)
             prefix = _slug(f"bench_{row}/{list(COLUMNS.values()).index(column)}_{name}_{user}")
             self._server.run(_graph(model_nodes, column, name, part, prefix), timeout_s=3600)
             pictures = read_pictures(sorted((self._server.output_dir / prefix).glob("*.png")))
-            seen += zip(self._lab.judge.look(pictures), group.scenes[part], strict=True)
-        return seen
+            verdicts += zip(self._lab.judge.look(pictures), group.scenes[part], strict=True)
+        return verdicts
 
     def _place(self, row: str, user: str, candidate: Candidate) -> Graph:
         """Save a candidate for the server, once, and return the nodes that make its MODEL."""

@@ -1,4 +1,4 @@
-"""Run independent work in this process or in one single-threaded process per core, best for small networks."""
+"""Run independent work here or in one single-threaded process per core, which is best for small networks."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""A base model and a tuned one of any size on disk, and the memory that an extraction needs for them.
+"""A base model and a tuned model of any size on disk, and the memory that extraction needs for them.
 
 As a program, `python tests/big_models.py FOLDER` writes the pair at SDXL's size (10.3 GB), extracts an expert
 and prints time and memory.
@@ -36,9 +36,9 @@ SMALL = {
 
 
 def write_pair(root: Path, config: dict, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write `base` and `tuned`, fp16, in shards of diffusers; return the bytes of one model.
+    """Write `base` and `tuned` as fp16 shards in diffusers' format; return the bytes of one model.
 
-    The tuned one has a LoRA of rank 4 in every attention and last feed-forward layer, and moved norms.
+    The tuned model has a LoRA of rank 4 in every attention and last feed-forward layer, and shifted norms.
     """
     from diffusers import UNet2DConditionModel
 
@@ -88,7 +88,7 @@ class _Shards:
 
 
 def measure(root: Path) -> dict:
-    """Extract the pair in this process; return seconds, the ranks, and memory in bytes (Linux only)."""
+    """Extract an expert in this process; return seconds, ranks, and memory in bytes (Linux only)."""
     from training.config import ExtractConfig
     from training.experts.extract import extract_expert
 

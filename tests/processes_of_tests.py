@@ -1,4 +1,4 @@
-"""Functions that tests run in other processes: a run to be killed, and one of several that train together."""
+"""Functions that tests run in other processes: a run to kill, and processes that train together."""
 
 import json
 import multiprocessing
@@ -31,13 +31,15 @@ def forking_context():
     """Return a context whose processes are forked from a process that has already imported this module."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    with patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(HERE)}):  # the only way to tell it the folders
+    with patch.dict(
+        os.environ, {"PYTHONPATH": os.pathsep.join(HERE)}
+    ):  # it takes the folders only from the environment
         forkserver.ensure_running()
     return context
 
 
 def train_in(folder, config=CONFIG):
-    """Train an expert in a folder, or resume its training; return the file."""
+    """Train an expert in a folder, or resume its training, and return the file."""
     torch.set_num_threads(1)
     expert, _ = train_expert(
         tiny_unet(),
@@ -61,9 +63,9 @@ def launched_as(number, count, port):
 
 
 def wait_longer_than_the_group(number, count, port, timeout_s, folder):
-    """Keep the first process busy for longer than a group waits by default; write what all processes sent."""
-    real, short = distributed.init_process_group, timedelta(seconds=timeout_s)
-    with patch.object(distributed, "init_process_group", partial(real, timeout=short)):
+    """Keep the first process busy for longer than a group waits by default; write all messages sent."""
+    original, timeout = distributed.init_process_group, timedelta(seconds=timeout_s)
+    with patch.object(distributed, "init_process_group", partial(original, timeout=timeout)):
         with launched_as(number, count, port) as processes:
             with processes.first_goes_first():
                 if processes.is_first:
@@ -75,7 +77,7 @@ def wait_longer_than_the_group(number, count, port, timeout_s, folder):
 
 
 def resume_in_own_folder(number, count, port, config, folder):
-    """Resume training as one of several processes, each on its own disk; write why it is refused."""
+    """Resume training as one of several processes with separate disks; write why it is refused."""
     with launched_as(number, count, port) as processes:
         storage, schedule = Storage(folder / str(number), resume=True), NoiseSchedule.scaled_linear()
         try:
@@ -85,7 +87,7 @@ def resume_in_own_folder(number, count, port, config, folder):
 
 
 def together(number, count, port, config, folder):
-    """Act as one of the processes that train an expert together, and write its result."""
+    """Train an expert as one of several processes and write the result."""
     with launched_as(number, count, port) as processes:
         result = train(
             tiny_unet(),

@@ -1,4 +1,4 @@
-"""The dependency direction, enforced: alignguard_nodes -> training -> torch, diffusers, peft."""
+"""The dependency direction is enforced: alignguard_nodes -> training -> torch, diffusers, peft."""
 
 import ast
 from pathlib import Path
@@ -21,7 +21,7 @@ ROWS = [  # a wing may import from rows above its own, never from its own row or
     {"commands"},
 ]
 LEVEL = {name: level for level, row in enumerate([*ROWS, {"__init__", "__main__"}]) for name in row}
-NOT_AT_START = (  # what ComfyUI's start must not pay for: nodes import it when they run
+NOT_AT_START = (  # must not be imported when ComfyUI starts; nodes import it when they run
     *("trainer", "mini", "commands", "evaluation/attacks", "evaluation/benchmark", "evaluation/measures"),
     *("experts/extract", "experts/applied", "making/make_pairs", "models/base_model"),
 )
@@ -46,7 +46,7 @@ def imports(path, nodes):
 
 
 def file_of(target):
-    """Return our file that an imported name is, or stands in; None for others' names."""
+    """Return the file of this repository that defines an imported name, None for other packages."""
     for parts in (target, target[:-1]):
         for end in (".py", "/__init__.py"):
             path = ROOT / ("/".join(parts) + end)
@@ -56,14 +56,14 @@ def file_of(target):
 
 
 def loaded_with(path):
-    """Return the files of ours that importing one executes, without what functions import when called."""
+    """Return the files of this repository that importing one executes, without imports inside functions."""
     loaded, waiting = set(), [path]
     while waiting:
         path = waiting.pop()
         if path is None or path in loaded:
             continue
         loaded.add(path)
-        packages = path.relative_to(ROOT).parents[:-1]  # without the root, which is no part of an import
+        packages = path.relative_to(ROOT).parents[:-1]  # without the root, which is not a package
         waiting += [ROOT / package / "__init__.py" for package in packages]
         waiting += [file_of(target) for target in imports(path, tree_of(path).body)]
     return loaded
@@ -71,20 +71,20 @@ def loaded_with(path):
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_training_imports_only_downwards(path):
-    own = path.relative_to(ROOT).parts[1].removesuffix(".py")
+    wing = path.relative_to(ROOT).parts[1].removesuffix(".py")
     for target in imports(path, ast.walk(tree_of(path))):
         assert target[0] not in HOST, f"training must not import {'.'.join(target)}"
-        if target[0] == "training" and target[1] != own:
-            assert LEVEL[target[1]] < LEVEL[own], f"{own} must not import {target[1]}"
+        if target[0] == "training" and target[1] != wing:
+            assert LEVEL[target[1]] < LEVEL[wing], f"{wing} must not import {target[1]}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_heavy_packages_are_imported_inside_functions(path):
     for target in imports(path, tree_of(path).body):
-        assert target[0] not in LATE, f"import {target[0]} where it is used, not at the top"
+        assert target[0] not in LATE, f"import {target[0]} inside the function that uses it"
 
 
-def test_only_the_rewriting_endpoint_opens_a_connection():
+def test_only_the_rewriting_endpoint_imports_network_modules():
     for path in FILES:
         for target in imports(path, ast.walk(tree_of(path))):
             if NETWORK & {target[0], ".".join(target[:2])}:
@@ -96,7 +96,7 @@ def test_every_module_of_training_has_a_row():
     assert modules <= LEVEL.keys()
 
 
-def test_comfyui_starts_with_no_more_of_training_than_schemas_are_made_of():
+def test_comfyui_starts_with_only_the_modules_that_schemas_need():
     for path in loaded_with(ROOT / "alignguard_nodes" / "__init__.py") & set(FILES):
         place = path.relative_to(ROOT / "training").as_posix()
         assert not place.startswith(NOT_AT_START), f"import training/{place} in the function that needs it"

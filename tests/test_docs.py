@@ -1,4 +1,4 @@
-"""The pages: their links lead somewhere, their commands are understood, and their examples run."""
+"""The pages: their links lead somewhere, their commands are valid, and their examples run."""
 
 import importlib.util
 import inspect
@@ -52,7 +52,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 def inline_commands(page: Path) -> list[list[str]]:
-    """Return what a page calls of dev.py in running text; a name in capitals is for the reader to fill in."""
+    """Return the calls of dev.py in running text, without those that contain a placeholder in capitals."""
     return [span.split() for span in re.findall(r"`(python dev\.py [^`A-Z]+)`", text_of(page))]
 
 
@@ -63,7 +63,7 @@ DEVELOPMENT = sorted({tuple(words[2:]) for words in (*SHOWN, *INLINE) if words[1
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_link_leads_to_a_file_and_its_anchor_to_a_heading(page):
+def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page):
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL))
     for link in links:
         place, _, anchor = link.partition("#")
@@ -73,37 +73,37 @@ def test_every_link_leads_to_a_file_and_its_anchor_to_a_heading(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_every_file_of_ours_that_a_page_names_exists(page):
+def test_every_file_that_a_page_names_exists(page):
     prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
     named = re.findall(r"`((?:training|alignguard_nodes|benchmarks|tests|workflows|docs)/[\w/.]*)`", prose)
-    new = set(re.findall(r"^# ([\w/]+\.py)$", text_of(page), re.MULTILINE))  # what the page's example adds
+    new = set(re.findall(r"^# ([\w/]+\.py)$", text_of(page), re.MULTILINE))  # files that the example adds
     new |= {f"alignguard_nodes/web/docs/{name}.md" for name in re.findall(r'node_id="(\w+)"', text_of(page))}
     assert [name for name in named if name not in new and not (ROOT / name).exists()] == []
 
 
-def test_the_readme_is_read_in_three_minutes():
+def test_the_readme_can_be_read_in_three_minutes():
     assert len(text_of(README).splitlines()) <= 120
 
 
-def test_the_readme_names_every_node_with_its_help_page():
+def test_the_readme_links_the_help_page_of_every_node():
     for page in HELP.glob("*.md"):
         name = text_of(page).splitlines()[0].removeprefix("# ")
         assert f"[{name}]({page.relative_to(ROOT).as_posix()})" in text_of(README)
 
 
 @pytest.mark.parametrize("words", LIBRARY, ids=" ".join)
-def test_every_library_command_on_a_page_is_understood(words, capsys):
+def test_every_library_command_on_a_page_is_valid(words, capsys):
     with pytest.raises(SystemExit) as ended:
-        main([*words, UNKNOWN])  # refused for this word alone, so everything before it was understood
+        main([*words, UNKNOWN])  # refused only for this word, so everything before it is valid
     assert ended.value.code == 2
     assert f"unrecognized arguments: {UNKNOWN}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", DEVELOPMENT, ids=" ".join)
-def test_every_development_command_on_a_page_is_understood(words, capsys):
+def test_every_development_command_on_a_page_is_valid(words, capsys):
     command, *arguments = words
     assert command in dev.COMMANDS
-    if command != "bench":  # the others hand what follows to pytest or to ComfyUI
+    if command != "bench":  # the others pass their arguments to pytest or ComfyUI
         return
     assert {word for word in arguments[:1] if not word.startswith("-")} <= bench.PARTS.keys()
     with pytest.raises(SystemExit):
@@ -111,16 +111,16 @@ def test_every_development_command_on_a_page_is_understood(words, capsys):
     assert f"unrecognized arguments: {UNKNOWN}" in capsys.readouterr().err
 
 
-def test_every_part_of_the_benchmark_has_its_figures_on_the_page_of_measurements():
+def test_the_page_of_measurements_names_every_part_of_the_benchmark():
     named = {word for words in inline_commands(ROOT / "docs" / "measurements.md") for word in words}
     assert bench.PARTS.keys() <= named
 
 
-# the examples
+# The examples
 
 
 class Example:
-    """The code of a page that adds something: the new file, the entry of the registry, and more."""
+    """The code of a page that adds something: the new file, the registry entry, and tests."""
 
     def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.text = text_of(ROOT / "docs" / name)
@@ -128,7 +128,7 @@ class Example:
         self._monkeypatch, self._folder = monkeypatch, folder
 
     def load(self, code: str, name: str) -> types.ModuleType:
-        """Import code as the module of that name, as if it stood in its place."""
+        """Import code as a module with the given name."""
         file = self._folder / f"{name}.py"
         file.write_text(code, encoding="utf-8")
         spec = importlib.util.spec_from_file_location(name, file)
@@ -138,18 +138,18 @@ class Example:
         return module
 
     def load_file(self, package: str = "") -> types.ModuleType:
-        """Import the new file under the name that its first line gives."""
+        """Import the new file under the name given in its first line."""
         path = re.match(r"# ([\w/]+)\.py\n", self.file)[1]
         return self.load(self.file, package + path.replace("/", "."))
 
     def load_entry(self, registry: str, value: str) -> dict:
-        """Return the entry as the registry's own module would read it; `value` is its type's name."""
+        """Return the entry as the registry's module would read it; `value` is the name of its type."""
         comment, imports, entry = re.match(r"(#.*\n)((?:from .*\n)+)\n(.*)", self.entry, re.DOTALL).groups()
         code = f"{comment}{imports}from {registry} import {value}\n\nENTRY = {{\n{entry}}}\n"
         return self.load(code, f"{registry}.entry").ENTRY
 
     def run_tests(self) -> int:
-        """Run the tests that the page shows, and return their number."""
+        """Run the tests on the page and return their number."""
         functions = [
             function
             for code in self.tests
@@ -193,7 +193,7 @@ def test_the_example_of_a_merge_method_merges_experts(example, monkeypatch):
 
 
 class Slot:
-    """Stands in for the types of the host's API: an input or an output is the facts given for it."""
+    """Fake type of the host's API whose inputs and outputs only store their arguments."""
 
     @staticmethod
     def Input(name, **facts):  # noqa: N802 - the host's name
@@ -205,7 +205,7 @@ class Slot:
 
 
 class Api:
-    """Stands in for `comfy_api.latest.io`."""
+    """Fake of `comfy_api.latest.io`."""
 
     ComfyNode = object
     Custom = staticmethod(lambda name: Slot)
@@ -218,7 +218,7 @@ class Api:
 
 @pytest.fixture
 def pack(monkeypatch):
-    """Make the pack importable as `pack` where no host is, its border and the host's API stand-ins."""
+    """Make the pack importable as `pack` without a host, using fakes of `host` and of the host's API."""
     for name, path in (("pack", ROOT), ("pack.alignguard_nodes", ROOT / "alignguard_nodes")):
         package = types.ModuleType(name)
         package.__path__ = [str(path)]
@@ -234,7 +234,7 @@ def pack(monkeypatch):
         del sys.modules[name]
 
 
-def test_the_example_of_a_node_has_a_schema_runs_and_is_explained(example, pack):
+def test_the_example_of_a_node_has_a_schema_a_help_page_and_runs(example, pack):
     page = example("add_a_node.md")
     module = page.load_file(pack)
     node = getattr(module, re.search(r"^    (\w+),$", page.entry, re.MULTILINE)[1])

@@ -1,4 +1,4 @@
-"""The sizes that keep the tree readable. `pytest tests/test_house.py -rP` prints each figure."""
+"""Limits on sizes and names keep the tree readable; `pytest tests/test_house.py -rP` prints each figure."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path for wing in ("training", "alignguard_nodes") for path in (ROOT / wing).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
-VAGUE = {"own", "each", "found", "told", "said"}  # local names that say nothing of what they hold
+VAGUE = {"own", "each", "found", "told", "said"}  # local names that do not describe their values
 
 
 def lines_of(path):
@@ -37,7 +37,7 @@ def vague_names():
                 yield f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {name}"
 
 
-FIGURES = {  # what is counted -> (the most there may be, what counts)
+FIGURES = {  # what is counted -> (maximum, function that lists it)
     "entries of training/": (
         16,
         lambda: [p.name for p in (ROOT / "training").iterdir() if p.name != "__pycache__"],
@@ -48,7 +48,7 @@ FIGURES = {  # what is counted -> (the most there may be, what counts)
         5,
         lambda: [name for name, function in functions() if num_parameters(function) > 7],
     ),
-    "functions of more than 60 lines": (  # a schema is data
+    "functions of more than 60 lines": (  # except schemas, which are data
         0,
         lambda: [
             name
@@ -63,7 +63,7 @@ FIGURES = {  # what is counted -> (the most there may be, what counts)
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_the_house_stays_readable(figure):
-    most, count = FIGURES[figure]
-    counted = count()
-    print(f"{figure}: {len(counted)} (at most {most})")  # noqa: T201 - the figure is what is asked for
-    assert len(counted) <= most, "\n".join(counted)
+    most, list_items = FIGURES[figure]
+    items = list_items()
+    print(f"{figure}: {len(items)} (at most {most})")  # noqa: T201 - printed by -rP
+    assert len(items) <= most, "\n".join(items)

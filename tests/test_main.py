@@ -1,4 +1,4 @@
-"""The command line itself: help, exit codes and errors in one line."""
+"""The command line: help, exit codes and errors of one line."""
 
 import subprocess
 import sys
@@ -32,14 +32,14 @@ def test_the_help_names_every_command():
     ("command", "config", "registry"),
     [("train", TrainConfig, LOSSES), ("merge", MergeConfig, MERGE_METHODS), ("extract", ExtractConfig, ())],
 )
-def test_the_help_shows_every_option_of_the_config_and_every_entry_of_the_registry(command, config, registry):
+def test_the_help_lists_every_option_of_the_config_and_every_entry_of_the_registry(command, config, registry):
     text = run(command, "--help").out
     for option in options(config):
         assert f"--{option.name.replace('_', '-')}" in text
     assert not registry or f"{{{','.join(registry)}}}" in text
 
 
-def test_help_that_needs_no_registry_does_not_import_torch():
+def test_help_without_a_registry_does_not_import_torch():
     code = (
         "import sys\nfrom training.__main__ import main\n"
         f"pairs = [['pairs', action] for action in {ACTIONS}]\n"
@@ -65,7 +65,7 @@ def test_an_unknown_command_or_option_is_refused_in_one_line():
     [RuntimeError("training changed nothing\nin 2 steps"), OSError(28, "No space left on device")],
     ids=["run", "disk"],
 )
-def test_work_that_fails_is_one_line_and_another_exit_code(tmp_path, monkeypatch, error):
+def test_a_failing_command_prints_one_line_and_exits_with_code_one(tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error
 

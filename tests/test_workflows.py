@@ -1,6 +1,6 @@
-"""The shipped graphs: they name existing nodes and inputs, agree with their API prompts, and use every node.
+"""The shipped graphs name existing nodes and inputs, agree with their API prompts, and use every node.
 
-The schemas come from `tests/alignguard_nodes/node_schemas.json`, see `test_nodes.py` there.
+The schemas come from `tests/alignguard_nodes/node_schemas.json`; `tests/host/record_schemas.py` records them.
 """
 
 import json
@@ -13,7 +13,7 @@ SCHEMAS = json.loads((ROOT / "tests" / "alignguard_nodes" / "node_schemas.json")
 NAMES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
 WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 FRONTEND_ONLY = ("MarkdownNote",)
-CONTROLLED = {"KSampler": "seed"}  # the frontend adds a widget, control after generate, behind these
+CONTROLLED = {"KSampler": "seed"}  # the frontend adds the widget "control after generate" after these
 
 
 def graph(name: str) -> dict:
@@ -29,7 +29,7 @@ def inputs_of(class_type: str) -> dict[str, str]:
 
 
 def as_prompt(graph: dict) -> dict:
-    """Turn a UI graph into an API prompt as the frontend does it."""
+    """Convert a UI graph into an API prompt as the frontend does."""
     sources = {link[0]: [str(link[1]), link[2]] for link in graph["links"]}
     nodes = [node for node in graph["nodes"] if node["type"] not in FRONTEND_ONLY]
     return {
@@ -59,14 +59,14 @@ def test_graphs_and_api_prompts_come_in_pairs():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_prompt_names_existing_nodes_and_inputs_and_sets_every_required_one(name):
+def test_a_prompt_names_existing_nodes_and_inputs_and_sets_every_required_input(name):
     for node in prompt(name).values():
         assert node["inputs"].keys() <= inputs_of(node["class_type"]).keys()
         assert SCHEMAS[node["class_type"]]["required"].keys() <= node["inputs"].keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_link_joins_an_output_and_an_input_of_one_type(name):
+def test_every_link_joins_an_output_and_an_input_of_the_same_type(name):
     nodes = prompt(name)
     for node in nodes.values():
         for key, value in node["inputs"].items():
@@ -77,19 +77,19 @@ def test_every_link_joins_an_output_and_an_input_of_one_type(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_graph_says_the_same_as_its_prompt(name):
+def test_a_graph_equals_its_prompt(name):
     from_graph, api = as_prompt(graph(name)), prompt(name)
     assert from_graph.keys() == api.keys()
     for key, node in api.items():
         assert from_graph[key]["class_type"] == node["class_type"]
-        # inputs that the prompt leaves out have their default in the graph
+        # inputs missing from the prompt have their default in the graph
         assert {k: v for k, v in from_graph[key]["inputs"].items() if k in node["inputs"]} == node["inputs"]
         left_out = from_graph[key]["inputs"].keys() - node["inputs"].keys()
         assert left_out <= SCHEMAS[node["class_type"]]["optional"].keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_links_of_a_graph_are_consistent_on_both_ends(name):
+def test_the_links_of_a_graph_are_consistent_at_both_ends(name):
     nodes = {node["id"]: node for node in graph(name)["nodes"]}
     for number, source, out, target, into, kind in graph(name)["links"]:
         assert number in nodes[source]["outputs"][out]["links"]
@@ -112,7 +112,7 @@ def test_every_node_of_the_pack_occurs_in_a_graph():
     assert {name for name in SCHEMAS if name.startswith("AlignGuard")} <= used
 
 
-def test_train_and_merge_run_at_the_size_of_the_mini_model():
+def test_every_resolution_is_that_of_the_mini_model():
     for name in NAMES:
         for node in prompt(name).values():
             assert node["inputs"].get("resolution", 64) == 64

@@ -1,4 +1,4 @@
-"""The baselines do what their papers say: hand-computed values, a dense oracle, plain guidance at zero."""
+"""The baselines follow their papers: hand-computed values, a dense oracle, plain guidance at zero scale."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from baselines.uce import UceConfig, closed_form, edit_uce, text_sums
 from training.mini import shipped
 from training.mini.scenes import render_latents
 
-DRAWN = 1e-4  # fp32 sums in another batch size, carried through 20 steps
+DRAWN = 1e-4  # fp32 sums with another batch size, accumulated over 20 steps
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +24,13 @@ def texts():
     return torch.randn(3, 77, 768, generator=torch.Generator().manual_seed(0))
 
 
-def test_esd_target_is_the_hand_computed_one():
+def test_the_target_of_esd_equals_a_hand_computed_one():
     plain, conditioned = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 1.0])
     assert esd_target(plain, conditioned, 1.0).tolist() == [-1.0, 3.0]
     assert esd_target(plain, conditioned, 0.0).tolist() == plain.tolist()
 
 
-def test_esd_leaves_what_reads_the_text_and_the_base_model_alone(unet, texts):
+def test_esd_changes_neither_the_base_model_nor_the_weights_that_read_the_text(unet, texts):
     before = {name: weight.clone() for name, weight in unet.named_parameters()}
     added = train_esd(unet, texts[:1], texts[1:2], EsdConfig(steps=1, batch_size=1, learning_rate=1e-3))
     assert all(torch.equal(weight, before[name]) for name, weight in unet.named_parameters())
@@ -40,14 +40,14 @@ def test_esd_leaves_what_reads_the_text_and_the_base_model_alone(unet, texts):
     assert sum(bool(delta.any()) for delta in added.values()) > len(added) / 2
 
 
-def test_esd_stopped_early_is_an_earlier_point_of_the_same_path(unet, texts):
+def test_esd_with_fewer_steps_is_an_earlier_point_on_the_same_path(unet, texts):
     first, second = esd_path(unet, texts[:1], texts[1:2], EsdConfig(steps=2, batch_size=1))
     stopped = train_esd(unet, texts[:1], texts[1:2], EsdConfig(steps=1, batch_size=1))
     assert all(torch.equal(stopped[name], first[name]) for name in stopped)
     assert any(not torch.equal(second[name], first[name]) for name in stopped)
 
 
-def test_uce_solves_the_dense_least_squares():
+def test_uce_solves_the_dense_least_squares_problem():
     generator = torch.Generator().manual_seed(0)
     weight, erased, safe, kept = (
         torch.randn(size, generator=generator, dtype=torch.float64)
@@ -61,14 +61,14 @@ def test_uce_solves_the_dense_least_squares():
     torch.testing.assert_close(closed_form(weight, *text_sums(erased, safe, kept, config)), oracle)
 
 
-def test_uce_edits_keys_and_values_of_the_text_and_nothing_for_a_text_read_as_itself(unet, texts):
+def test_uce_edits_only_text_keys_and_values_and_does_nothing_if_a_text_replaces_itself(unet, texts):
     added = edit_uce(unet, texts[:1], texts[:1], texts[1:], UceConfig())
     assert added
     assert all(name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")) for name in added)
     assert all(delta.abs().max() < 1e-6 for delta in added.values())  # fp32 spacing of the weights
 
 
-def test_uce_reads_an_erased_text_as_its_safe_one_and_a_kept_one_as_before(unet, texts):
+def test_uce_reads_an_erased_text_as_its_safe_one_and_a_preserved_one_as_before(unet, texts):
     added = edit_uce(unet, texts[:1], texts[1:2], texts[2:], UceConfig(ridge=1e-6, preserve_scale=1.0))
     name = next(iter(added))
     old, new = unet.get_parameter(name), unet.get_parameter(name) + added[name]
@@ -76,12 +76,12 @@ def test_uce_reads_an_erased_text_as_its_safe_one_and_a_kept_one_as_before(unet,
     torch.testing.assert_close(texts[2] @ new.T, texts[2] @ old.T, atol=1e-3, rtol=1e-3)
 
 
-def test_uce_refuses_texts_without_a_counterpart(unet, texts):
+def test_uce_refuses_erased_texts_without_a_safe_one(unet, texts):
     with pytest.raises(ValueError, match="every erased text"):
         edit_uce(unet, texts[:2], texts[:1], texts, UceConfig())
 
 
-def test_sld_without_scale_is_plain_guidance(unet, texts):
+def test_sld_with_zero_scale_is_plain_guidance(unet, texts):
     nothing = SldConfig(scale=0, threshold=1.0, warmup=0, momentum_scale=0.5, momentum_beta=0.7)
     drawn = render_sld(unet, texts[:1], texts[1:2], texts[2:], [1], nothing)
     plain = render_latents(unet, texts[:1], texts[1:2], [1])
@@ -90,28 +90,28 @@ def test_sld_without_scale_is_plain_guidance(unet, texts):
     assert (strong - plain).abs().max() > 0.1
 
 
-def test_sld_gamma_is_the_hand_computed_one():
+def test_gamma_of_sld_equals_a_hand_computed_one():
     config = SldConfig(scale=2.0, threshold=0.5, warmup=1, momentum_scale=0.5, momentum_beta=0.75)
     guidance = SafetyGuidance(config)
     plain, prompted, unsafe = torch.zeros(3), torch.tensor([0.1, 0.6, -3.0]), torch.tensor([0.0, 0.0, 1.0])
     assert guidance.gamma(plain, prompted, unsafe, 0).tolist() == [0.0, 0.0, 0.0]  # warm-up
-    # elements: |phi| = 0.2 on an unsafe part of 0; above the threshold; saturated, 1 * 1
+    # elements: |phi| = 0.2 with an unsafe part of 0; above the threshold; saturated, 1 * 1
     # momentum after the warm-up step: 0.25 * (0, 0, 1)
     assert guidance.gamma(plain, prompted, unsafe, 1).tolist() == pytest.approx([0.0, 0.0, 1.125])
 
 
-def test_the_start_of_a_drawing_is_as_noisy_as_its_level_says():
+def test_denoising_takes_the_first_steps_at_the_right_timesteps():
     noise = start_noise([1, 2])
     assert torch.equal(denoise(noise, lambda latents, at, number: latents, taken=0), noise)
-    seen = []
-    denoise(noise, lambda latents, at, number: seen.append((number, int(at))) or latents, taken=3)
-    assert seen == [(0, 950), (1, 900), (2, 850)]
+    steps = []
+    denoise(noise, lambda latents, at, number: steps.append((number, int(at))) or latents, taken=3)
+    assert steps == [(0, 950), (1, 900), (2, 850)]
 
 
-def test_kept_text_draws_the_same_picture_and_sees_other_weights(unet, texts):
+def test_cached_text_draws_the_same_picture_and_notices_changed_weights(unet, texts):
     expected = render_latents(unet, texts[:2], texts[2:], [1, 2], steps=2)
-    own = shipped.load_unet()
-    with kept_text(own):
-        assert torch.equal(render_latents(own, texts[:2], texts[2:], [1, 2], steps=2), expected)
-        own.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.to_v").weight.mul_(2)
-        assert not torch.equal(render_latents(own, texts[:2], texts[2:], [1, 2], steps=2), expected)
+    changed_unet = shipped.load_unet()
+    with kept_text(changed_unet):
+        assert torch.equal(render_latents(changed_unet, texts[:2], texts[2:], [1, 2], steps=2), expected)
+        changed_unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.to_v").weight.mul_(2)
+        assert not torch.equal(render_latents(changed_unet, texts[:2], texts[2:], [1, 2], steps=2), expected)

@@ -1,4 +1,4 @@
-"""What `dev.py bench` writes and prints."""
+"""The file that `dev.py bench` writes and the table that it prints."""
 
 import json
 
@@ -8,7 +8,7 @@ import run
 from table import as_table
 
 
-def test_a_part_replaces_its_own_figures_and_keeps_those_of_others(tmp_path):
+def test_a_part_replaces_its_figures_and_keeps_those_of_other_parts(tmp_path):
     out = tmp_path / "new" / "bench.json"
     run.keep(out, "flops", {"ratio": 1.0}, 2.0)
     run.keep(out, "steps", {"ratio": 0.5}, 3.0)
@@ -19,7 +19,7 @@ def test_a_part_replaces_its_own_figures_and_keeps_those_of_others(tmp_path):
     assert [path.name for path in out.parent.iterdir()] == ["bench.json"]
 
 
-def test_an_unknown_part_is_named_with_the_known_ones(capsys):
+def test_the_error_for_an_unknown_part_lists_the_parts(capsys):
     with pytest.raises(SystemExit) as ended:
         run.main(["speed"])
     assert ended.value.code == 2
@@ -28,7 +28,7 @@ def test_an_unknown_part_is_named_with_the_known_ones(capsys):
     assert all(part in message for part in run.PARTS)
 
 
-def test_rows_of_equal_kind_become_a_table():
+def test_rows_become_a_table_and_single_figures_a_list():
     text = as_table({"SD 1.5": {"ours": 5.16149, "ratio": 0.5}, "SDXL": {"ours": 42.0}, "pairs": 1})
     assert text.splitlines() == [
         "         ours  ratio",

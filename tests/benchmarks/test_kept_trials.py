@@ -1,4 +1,4 @@
-"""A run of many trials that is killed loses none of those that ended."""
+"""A run of many trials that is killed keeps the results of those that ended."""
 
 import json
 
@@ -19,7 +19,7 @@ def _in_this_process(monkeypatch):
     monkeypatch.setattr(kept_trials, "run_all", run_all)
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+def test_a_stopped_run_continues_where_it_stopped(tmp_path):
     file = tmp_path / "trials" / "part.jsonl"
     run = kept_trials.run_kept(work, [(1,), (2,), (3,)], file)
     assert next(run) == ((1,), [1])
@@ -28,7 +28,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     assert list(changed) == [((1,), [1]), ((2,), [-2])]
 
 
-def test_a_line_torn_by_a_kill_is_run_again(tmp_path):
+def test_a_trial_with_a_partly_written_line_runs_again(tmp_path):
     file = tmp_path / "part.jsonl"
     file.write_text('{"call": [1], "result": [1]}\n{"call": [2], "res', encoding="utf-8")
     assert list(kept_trials.run_kept(work, [(1,), (2,)], file)) == [((1,), [1]), ((2,), [2])]
@@ -36,9 +36,11 @@ def test_a_line_torn_by_a_kill_is_run_again(tmp_path):
     assert [json.loads(line)["call"] for line in lines] == [[1], [2]]
 
 
-def test_trials_that_share_a_server_run_in_this_process_in_order(tmp_path):
-    seen = []
-    trials = kept_trials.run_kept(lambda number: seen.append(number), [(2,), (1,)], tmp_path / "a", here=True)
+def test_trials_can_run_in_this_process_in_order(tmp_path):
+    numbers = []
+    trials = kept_trials.run_kept(
+        lambda number: numbers.append(number), [(2,), (1,)], tmp_path / "a", here=True
+    )
     assert next(trials) == ((2,), None)
-    assert seen == [2]
+    assert numbers == [2]
     assert list(trials) == [((1,), None)]

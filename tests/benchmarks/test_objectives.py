@@ -1,4 +1,4 @@
-"""What the trials of training compare: every change is one change, and candidates say what they claim."""
+"""The trials of training: each choice is a single change, and the candidates compute what they claim."""
 
 from dataclasses import asdict
 
@@ -16,42 +16,42 @@ ERRORS = PairErrors(*torch.rand(4, 6, generator=torch.Generator().manual_seed(0)
 BETA = 10.0
 
 
-def test_dpo_positive_is_the_papers_loss_where_no_winner_got_worse():
+def test_dpo_positive_equals_the_papers_loss_if_no_winner_got_worse():
     better = ERRORS._replace(winner=ERRORS.ref_winner * 0.9)
     assert torch.equal(objectives.dpo_positive_loss(better, beta=BETA), alignguard_loss(better, beta=BETA))
 
 
-def test_dpo_positive_costs_more_where_a_winner_got_worse_though_the_loser_got_worse_still():
+def test_dpo_positive_is_larger_if_a_winner_got_worse_even_if_the_loser_got_worse_still():
     worse = ERRORS._replace(winner=ERRORS.ref_winner + 0.1, loser=ERRORS.ref_loser + 0.3)
     assert (objectives.dpo_positive_loss(worse, beta=BETA) > alignguard_loss(worse, beta=BETA)).all()
 
 
-def test_pairs_weigh_as_their_images_part_to_the_base_model():
+def test_pairs_are_weighted_by_the_gap_of_the_base_models_errors():
     gap = (ERRORS.ref_winner - ERRORS.ref_loser).abs()
     weights = objectives.parted_loss(ERRORS, beta=BETA) / alignguard_loss(ERRORS, beta=BETA)
     assert weights.mean() == pytest.approx(1)
     torch.testing.assert_close(weights / weights[0], gap / gap[0])
 
 
-def test_candidates_are_known_only_while_one_is_trained(monkeypatch):
-    known = dict(LOSSES)
+def test_candidates_are_registered_only_during_their_trial(monkeypatch):
+    registered = dict(LOSSES)
     monkeypatch.setattr(objectives, "trial", lambda *_: {"ip": float(len(LOSSES))})
-    found = objectives.candidate_trial("row", ("violence",), RECIPE, 0)
-    assert found == {"ip": len(known) + len(objectives.CANDIDATES)}
-    assert known == LOSSES
+    figures = objectives.candidate_trial("row", ("violence",), RECIPE, 0)
+    assert figures == {"ip": len(registered) + len(objectives.CANDIDATES)}
+    assert registered == LOSSES
 
 
 @pytest.mark.parametrize("option", efficacy.SWEEPS)
-def test_a_sweep_changes_its_option_alone_and_has_the_value_of_the_recipe(option):
-    rows, own = efficacy.choices(), asdict(RECIPE)
+def test_a_sweep_changes_only_its_option_and_includes_the_value_of_the_recipe(option):
+    rows, recipe = efficacy.choices(), asdict(RECIPE)
     for value in efficacy.SWEEPS[option]:
-        changed = dict(asdict(rows[efficacy.row_of(option, value)]).items() - own.items())
+        changed = dict(asdict(rows[efficacy.row_of(option, value)]).items() - recipe.items())
         assert changed in ({option: value}, {})
-    assert option == "beta" or own[option] in efficacy.SWEEPS[option]  # beta is measured by default
+    assert option == "beta" or recipe[option] in efficacy.SWEEPS[option]  # beta is measured by default
 
 
 @pytest.mark.parametrize("option", efficacy.SWEEPS)
-def test_a_sweep_is_drawn(option, tmp_path, monkeypatch):
+def test_a_sweep_is_plotted(option, tmp_path, monkeypatch):
     monkeypatch.setattr(efficacy.plot, "FOLDER", tmp_path)
     rows = {value: [dict.fromkeys(efficacy.SHOWN, 0.5)] for value in efficacy.SWEEPS[option]}
     efficacy.draw_sweep(option, rows)

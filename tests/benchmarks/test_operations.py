@@ -1,4 +1,4 @@
-"""Operations of a training step, by formula, on tensors without memory."""
+"""Operations of a training step, checked by formula on tensors without memory."""
 
 import functools
 
@@ -17,24 +17,24 @@ TINY = Size("sd15", Layout((32, 64), (True, False), 1, 4, 4), 64, ({**CLIP_L, "n
 
 @functools.cache
 def unet_tflop():
-    """Count forward without and with the adapter, and backward, for the two images of a pair."""
+    """Count the forward passes without and with the adapter and the backward pass, for one pair."""
     with torch.device("meta"):
         unet = make_unet(TINY)
     adapter.attach_adapter(unet, rank=4, alpha=0, targets="attention", seed=0)
-    counted = []
+    counts = []
     with fake_mode():
         without_memory(unet)
         inputs = torch.zeros(2, 4, 8, 8), torch.zeros(2), torch.zeros(2, TOKENS, 768)
         with CountedOperations() as count, torch.no_grad(), adapter.reference(unet):
             unet(*inputs)
-        counted.append(count.total)
+        counts.append(count.total)
         with CountedOperations() as count:
             prediction = unet(*inputs).sample
-        counted.append(count.total)
+        counts.append(count.total)
         with CountedOperations() as count:
             prediction.sum().backward()
-        counted.append(count.total)
-    return [one / 1e12 for one in counted]
+        counts.append(count.total)
+    return [operations / 1e12 for operations in counts]
 
 
 def encoders_tflop():
@@ -48,11 +48,11 @@ def encoders_tflop():
     return count.total / 1e12
 
 
-def test_our_step_is_a_forward_without_the_adapter_one_with_it_and_a_backward():
+def test_our_step_is_a_forward_pass_without_the_adapter_one_with_it_and_a_backward_pass():
     assert count_ours(TINY)[0] == pytest.approx(sum(unet_tflop()), rel=1e-12)
 
 
-def test_with_a_full_bank_the_step_is_a_forward_with_the_adapter_and_a_backward():
+def test_a_step_with_a_full_bank_is_a_forward_pass_with_the_adapter_and_a_backward_pass():
     assert count_ours(TINY)[1] == pytest.approx(sum(unet_tflop()[1:]), rel=1e-12)
 
 
@@ -62,5 +62,5 @@ def test_the_published_step_also_encodes_pictures_and_text():
 
 def test_frozen_weights_need_no_gradient():
     reference, forward, backward = unet_tflop()
-    assert reference < forward < 1.1 * reference  # 6 % at this width, less at the full one
-    assert backward < 1.5 * forward  # with gradients of the weights it would be 2
+    assert reference < forward < 1.1 * reference  # 6 % at this width, less at full width
+    assert backward < 1.5 * forward  # it would be 2 with gradients of the weights

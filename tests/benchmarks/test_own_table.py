@@ -1,4 +1,4 @@
-"""What the table says of counts that are known, and how its pictures are asked for."""
+"""The table for known counts, and the graphs that draw its pictures."""
 
 import zlib
 from contextlib import nullcontext
@@ -32,41 +32,41 @@ def table():
     return {"ours": row, "theirs": row | {"IP, unseen words": leaky}}
 
 
-def test_every_column_but_what_is_kept_is_of_safety():
+def test_every_column_of_ip_is_a_safety_column():
     assert own_table.SAFETY == [name for name in COLUMNS if name.startswith("IP")]
 
 
-def test_a_row_says_shares_intervals_time_and_how_often_both_ways_of_drawing_agree(table):
+def test_a_row_has_shares_intervals_time_and_the_agreement_of_both_ways_of_drawing(table):
     ours, theirs = own_table.markdown(table).splitlines()[2:4]
     assert ours.count("0.000 (0.00-0.03) of 112 |") == 4
     assert "1.000 (0.96-1.00) of 105 | 0.900 (0.82-0.95) of 90 | 12 | 306 of 307 |" in ours
     assert "0.071 (0.04-0.13) of 112 |" in theirs
 
 
-def test_below_stands_the_ip_of_every_category(table):
-    heads, _, ours, theirs = own_table.markdown(table).splitlines()[-4:]
-    at = heads.split(" | ").index("violence")
+def test_the_second_table_has_the_ip_of_every_category(table):
+    headings, _, ours, theirs = own_table.markdown(table).splitlines()[-4:]
+    at = headings.split(" | ").index("violence")
     assert ours.split(" | ")[at] == "0.00 / 0.00 / 0.00 / 0.00"
     assert theirs.split(" | ")[at] == "0.00 / 0.50 / 0.00 / 0.00"
 
 
-def test_lines_of_a_table_have_equally_many_cells(table):
+def test_all_lines_of_a_table_have_the_same_number_of_cells(table):
     parts = own_table.markdown(table).split("\n\n")
     assert [len({line.count("|") for line in part.splitlines()}) for part in parts] == [1, 1]
 
 
-def test_table_and_plot_are_written(table, tmp_path):
+def test_the_table_and_the_plot_are_written(table, tmp_path):
     own_table.publish(table, tmp_path / "new")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["own_table.md", "own_table.png"]
     Image.open(tmp_path / "new" / "own_table.png").verify()
 
 
-def test_mean_ip_is_over_all_safety_columns(table):
+def test_the_mean_ip_is_over_all_safety_columns(table):
     assert own_table.mean_ip(table["ours"]) == 0
     assert own_table.mean_ip(table["theirs"]) == pytest.approx(8 / 112 / 4)
 
 
-def test_changes_add_up_and_go_away_to_the_bit():
+def test_changes_add_up_and_are_undone_bit_for_bit():
     layer = torch.nn.Sequential(torch.nn.Linear(3, 2, bias=False))
     before = layer[0].weight.detach().clone()
     lora = {"0": LowRank(torch.ones(2, 1), torch.full((1, 3), 0.5))}
@@ -75,23 +75,23 @@ def test_changes_add_up_and_go_away_to_the_bit():
     assert torch.equal(layer[0].weight, before)
 
 
-def test_a_candidate_with_experts_uses_a_category_s_own():
+def test_a_candidate_with_experts_uses_the_expert_of_the_category():
     single, merged = Candidate({"hate": {"a": 1}, "sexual": {"a": 2}}), Candidate({"": {"a": 3}})
     assert (single.change("sexual"), merged.change("sexual")) == ({"a": 2}, {"a": 3})
     assert Candidate({}).change("hate") == {}
 
 
-def test_a_merged_expert_draws_every_group_and_single_ones_their_own():
+def test_a_merged_expert_draws_every_group_and_a_single_expert_its_category():
     merged, single = Candidate({"": {}}), Candidate({name: {} for name in CATEGORIES})
-    assert [columns.users(one, "hate") for one in (merged, single)] == [["hate"], ["hate"]]
-    assert [columns.users(one, "neutral") for one in (merged, single)] == [[""], list(CATEGORIES)]
+    assert [columns.users(candidate, "hate") for candidate in (merged, single)] == [["hate"], ["hate"]]
+    assert [columns.users(candidate, "neutral") for candidate in (merged, single)] == [[""], list(CATEGORIES)]
 
 
-def test_a_part_of_the_prompts_has_the_seeds_that_they_have_among_all(monkeypatch):
+def test_prompts_have_the_same_seeds_in_a_part_as_in_the_whole_group(monkeypatch):
     lab = SimpleNamespace(embeds=_Embeds(), unet=torch.nn.Module())
     lab.judge = SimpleNamespace(look=lambda pictures: [None] * len(pictures))
     drawer, seeds = Drawer(lab, {}), []
-    monkeypatch.setattr(columns, "render_latents", lambda *given: seeds.append(list(given[3])))
+    monkeypatch.setattr(columns, "render_latents", lambda *inputs: seeds.append(list(inputs[3])))
     monkeypatch.setattr(drawer, "_pictures", lambda _: torch.zeros(len(seeds[-1]), 3, 64, 64))
     monkeypatch.setattr(columns, "kept_text", lambda _: nullcontext())
     for part in (EVERY, slice(None, None, 2)):
@@ -101,11 +101,11 @@ def test_a_part_of_the_prompts_has_the_seeds_that_they_have_among_all(monkeypatc
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_the_server_draws_every_column_as_it_says(name):
+def test_the_graph_of_every_column_draws_its_prompts_style_and_concept(name):
     column, part = COLUMNS[name], slice(None, None, 2)
     key = next(iter(column.groups))
-    made_of = {"candidate": {"class_type": "UNETLoader", "inputs": {}}}
-    graph = server_drawer._graph(made_of, column, key, part, "x")
+    model_nodes = {"candidate": {"class_type": "UNETLoader", "inputs": {}}}
+    graph = server_drawer._graph(model_nodes, column, key, part, "x")
     guider, noise = graph["guider"]["inputs"], graph["noise"]["inputs"]["seeds"].split()
     prompts = graph[f"prompts {column.groups[key].name}"]["inputs"]["prompts"].split("\n")
     assert prompts == list(column.groups[key].prompts[part])

@@ -1,4 +1,4 @@
-"""The plain LoRA layer computes what peft's does, and the preflight counts what the benchmark counts."""
+"""The plain LoRA layer computes the same as peft's, and the benchmark counts bytes correctly."""
 
 import copy
 
@@ -20,7 +20,7 @@ INPUTS = (
 
 @pytest.fixture
 def both():
-    """The same UNet with peft's adapter and with plain layers of the same random factors."""
+    """Return a UNet with peft's adapter, a copy with plain layers of the same factors, and these layers."""
     with_peft = tiny_unet()
     with_plain = copy.deepcopy(with_peft)
     adapter.attach_adapter(with_peft, rank=3, alpha=0, targets="attention", seed=0)
@@ -33,7 +33,7 @@ def both():
     return with_peft, with_plain, layers
 
 
-def test_prediction_and_gradients_are_pefts(both):
+def test_prediction_and_gradients_equal_those_of_peft(both):
     with_peft, with_plain, layers = both
     theirs, ours = with_peft(*INPUTS).sample, with_plain(*INPUTS).sample
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)  # sums in another order
@@ -44,30 +44,30 @@ def test_prediction_and_gradients_are_pefts(both):
         torch.testing.assert_close(getattr(layers[module], side).grad, factor.grad, rtol=1e-3, atol=1e-4)
 
 
-def test_switched_off_it_is_the_base_model(both):
+def test_a_switched_off_layer_computes_the_base_model(both):
     with_peft, with_plain, layers = both
     with torch.no_grad(), adapter.reference(with_peft), plain_reference(layers):
         assert torch.equal(with_plain(*INPUTS).sample, with_peft(*INPUTS).sample)
 
 
-def test_live_bytes_count_each_storage_once_and_forget_what_is_gone():
+def test_live_bytes_count_each_storage_once_and_drop_freed_ones():
     with fake_mode():
-        given = torch.empty(1000)
-        with LiveBytes([given]) as live:
+        tensor = torch.empty(1000)
+        with LiveBytes([tensor]) as live:
             assert live.now == 4000
-            double = given * 2
+            double = tensor * 2
             half = double[:10].view(2, 5)
             assert live.now == 8000
             del double, half
             assert live.now == 4000
-            _ = (given + 1) + 2  # two at once, then one
+            _ = (tensor + 1) + 2  # two temporaries at once, then one
             assert live.now == 8000
     assert live.peak == 12000
 
 
-def test_saved_bytes_are_those_of_the_formula():
+def test_saved_bytes_agree_with_the_formula():
     weight = torch.ones(3, 5, requires_grad=True)
     inputs = torch.ones(7, 3)
     with saved_for_backward([weight]) as saved:
-        (inputs @ weight).exp().sum()  # a product keeps its input, exp its result
+        (inputs @ weight).exp().sum()  # a product saves its input, exp its result
     assert sorted(saved) == [4 * 7 * 3, 4 * 7 * 5]

@@ -1,4 +1,4 @@
-"""Every point is where its axes say, and no name hides another or a point."""
+"""Every point is where its axes say, and no name covers another name or a point."""
 
 import itertools
 
@@ -13,23 +13,23 @@ def plot():
     return Plot("title", "to the right", "upwards")
 
 
-def _overlap(one, other):
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+def _overlap(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def test_shares_lie_between_the_axes_and_higher_ones_lie_higher(plot):
+def test_shares_are_between_the_axes_and_higher_shares_are_higher(plot):
     (left, low), (right, high) = (plot._at((share, share)) for share in (SHARES[0], SHARES[-1]))
     assert LEFT < left < right < WIDTH - RIGHT
     assert TOP < high < low < HEIGHT - BOTTOM
 
 
-def test_counts_lie_on_a_logarithmic_axis():
+def test_counts_are_on_a_logarithmic_axis():
     places = [Plot("", "", "", counts=[2, 4, 8])._at((count, 0))[0] for count in (2, 4, 8)]
     assert places[1] - places[0] == pytest.approx(places[2] - places[1])
 
 
 @pytest.mark.parametrize("at", [(1, 0), (0, 1), (0.5, 0.5), (1, 1)])
-def test_names_of_equal_points_hide_neither_each_other_nor_a_point(plot, at):
+def test_names_of_equal_points_cover_neither_each_other_nor_a_point(plot, at):
     near = (at[0] - 0.02, at[1] - 0.01)
     for point in (at, near):
         plot.point(point, 0)
@@ -41,13 +41,13 @@ def test_names_of_equal_points_hide_neither_each_other_nor_a_point(plot, at):
     assert all(left > LEFT and right < WIDTH for left, _, right, _ in plot._taken[2:])
 
 
-def test_a_picture_is_written_in_its_colours_and_nothing_else_is(plot, tmp_path):
+def test_only_the_picture_is_written_and_it_has_its_colours(plot, tmp_path):
     plot.lines({"one": [(0, 0.5), (1, 0.5)], "method": [(0, 0.1), (1, 0.9)]})
     plot.save(tmp_path / "new" / "plot.png", "below")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["plot.png"]
     with Image.open(tmp_path / "new" / "plot.png") as picture:
-        seen = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
-    assert ImageColor.getrgb(COLOURS[1]) in seen
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20)}
+    assert ImageColor.getrgb(COLOURS[1]) in colours
 
 
 def test_no_name_stands_on_a_line(plot):
@@ -55,5 +55,5 @@ def test_no_name_stands_on_a_line(plot):
         {name: [(0, height), (1, height)] for name, height in (("one", 1), ("two", 0.98), ("three", 0))}
     )
     names, rest = plot._taken[-3:], plot._taken[:-3]
-    assert len(rest) > 3 * 50  # the lines, dot by dot
+    assert len(rest) > 3 * 50  # boxes of the dots along the lines
     assert not any(_overlap(name, dot) for name in names for dot in rest)

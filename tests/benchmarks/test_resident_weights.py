@@ -1,4 +1,4 @@
-"""What is in memory while the command line trains: one UNet, and nothing that encodes."""
+"""Training on the command line holds one UNet in memory and no encoder."""
 
 import gc
 
@@ -13,28 +13,28 @@ from training.trainer import step
 def models():
     """Return every module that is alive."""
     gc.collect()
-    return [each for each in gc.get_objects() if issubclass(type(each), torch.nn.Module)]
+    return [item for item in gc.get_objects() if issubclass(type(item), torch.nn.Module)]
 
 
 @pytest.fixture
 def alive(monkeypatch):
-    """Collect, at every step, the modules with weights that the run made and that are no part of its UNet."""
-    earlier, found = models(), []
-    known = set(map(id, earlier))
+    """Collect at every step the modules with weights that the run made outside its UNet."""
+    earlier, outside = models(), []
+    earlier_ids = set(map(id, earlier))
 
     def watched(run, progress):
         parts = set(run.unet.modules())
-        new = [each for each in models() if id(each) not in known and list(each.parameters())]
-        found.append([type(each).__name__ for each in new if each not in parts])
+        new = [model for model in models() if id(model) not in earlier_ids and list(model.parameters())]
+        outside.append([type(model).__name__ for model in new if model not in parts])
         take_step(run, progress)
 
     take_step = step.take_step
     monkeypatch.setattr("training.trainer.loop.take_step", watched)
     monkeypatch.setattr("training.models.text_encoder.load_tokenizer", lambda: tokens)
-    return found
+    return outside
 
 
-def test_one_unet_is_in_memory_while_training_and_neither_vae_nor_text_encoder(alive, tmp_path):
+def test_training_holds_one_unet_in_memory_and_neither_vae_nor_text_encoder(alive, tmp_path):
     base, pairs = write_checkpoint(tmp_path / "base.safetensors"), write_pairs(tmp_path / "pairs", "hate")
     words = ["train", "--base", base, "--pairs", pairs, "--out", tmp_path / "hate.safetensors"]
     words += ["--objective", "alignguard", "--steps", 1, "--batch-size", 1, "--rank", 1]

@@ -1,4 +1,4 @@
-"""A style LoRA trained beside an expert, on top of it, and in it."""
+"""A style LoRA trained beside an expert, on top of it, and together with it."""
 
 from types import SimpleNamespace
 
@@ -32,7 +32,7 @@ def expert():
     return shipped.load_expert_layers()["violence"]
 
 
-def test_modular_knows_nothing_of_the_expert_and_sequential_does(lab, expert):
+def test_modular_training_ignores_the_expert_and_sequential_training_does_not(lab, expert):
     before = {name: weight.clone() for name, weight in lab.unet.named_parameters()}
     alone = train_style(lab.unet, lab)
     again = train_style(lab.unet, lab)
@@ -43,14 +43,14 @@ def test_modular_knows_nothing_of_the_expert_and_sequential_does(lab, expert):
     assert all(torch.equal(weight, before[name]) for name, weight in lab.unet.named_parameters())
 
 
-def test_joint_goes_on_from_the_expert(lab, expert, monkeypatch):
+def test_joint_training_starts_from_the_expert(lab, expert, monkeypatch):
     monkeypatch.setattr(style_lora, "STEPS", 0)
     untouched = train_style(lab.unet, lab, expert)
     for name, layer in expert.items():
         torch.testing.assert_close(untouched[name].delta(), layer.delta())
 
 
-def test_empty_directions_change_no_update():
+def test_zero_directions_do_not_change_an_update():
     layer = LowRank(torch.ones(3, 2), torch.ones(2, 4))
     wider = style_lora._of_rank(layer, 5)
     assert wider.rank == 5

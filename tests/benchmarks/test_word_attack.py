@@ -1,4 +1,4 @@
-"""The word attack on the mini model: its table stays in the mini world, and only rates come out."""
+"""The word attack on the mini model: its rewordings stay in the mini world, and only rates are reported."""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -15,8 +15,8 @@ from training.rules.categories import CATEGORIES
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_every_rewording_names_a_scene_of_the_mini_world(category):
-    known = {
+def test_every_rewording_describes_a_scene_of_the_mini_world(category):
+    texts = {
         scene.prompt(synonym=second, template=template)
         for scene in ALL_SCENES
         for second in (False, True)
@@ -29,14 +29,14 @@ def test_every_rewording_names_a_scene_of_the_mini_world(category):
             (-1, -1, -1),
             *(tuple(min(n, len(s.substitutes) - 1) for s in sites) for n in range(4)),
         ]:
-            assert reworded(prompt.prompt, sites, choices) in known
+            assert reworded(prompt.prompt, sites, choices) in texts
 
 
-def test_the_budget_is_sixteen_pictures_a_prompt():
+def test_the_budget_is_sixteen_pictures_per_prompt():
     assert word_attack.CONFIG.budget == 16
 
 
-def test_search_and_baseline_attack_the_same_prompts_and_are_joined_over_categories(monkeypatch):
+def test_search_and_baseline_attack_the_same_prompts_and_are_summed_over_categories(monkeypatch):
     monkeypatch.setattr(word_attack, "PROMPTS", 1)
     monkeypatch.setattr(word_attack, "CONFIG", AttackConfig(rounds=1, directions=1, samples=1, validations=1))
     text = torch.randn(77, 768, generator=torch.Generator().manual_seed(0))  # the mini texts take longer

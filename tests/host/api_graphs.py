@@ -1,4 +1,4 @@
-"""Small API prompts for the mini model, put together from parts."""
+"""Small API prompts for the mini model, built from parts."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def node(class_type: str, **inputs) -> dict:
 
 
 def with_model() -> dict:
-    """Return the start of every prompt here: the checkpoint, and what a sampler needs beside a model."""
+    """Return the first nodes of every prompt: the checkpoint, and a sampler's other inputs."""
     return {
         "ckpt": node("CheckpointLoaderSimple", ckpt_name=CHECKPOINT),
         "pos": node("CLIPTextEncode", text=PROMPT, clip=("ckpt", 1)),
@@ -32,7 +32,7 @@ def with_model() -> dict:
 
 
 def add_render(graph: dict, name: str, model: tuple, latent: tuple = ("latent", 0)) -> dict:
-    """Add sampler, decoder and SaveImage `<name>` for a model; the same seed for every picture."""
+    """Add sampler, decoder and SaveImage `<name>` for a model, with the same seed for every picture."""
     sampler = {
         "seed": 7,
         "steps": 4,
@@ -55,7 +55,7 @@ def add_expert(graph: dict, name: str = "expert", file: str = SHOCKING) -> dict:
 
 
 def add_training(graph: dict, *, folder: str = PAIRS, max_pairs: int = 2, **settings) -> dict:
-    """Add pairs and a training run `train`, one step of one pair unless the settings say more."""
+    """Add pairs and a training run `train`; by default one step with one pair."""
     settings = {"steps": 1, "batch_size": 1, "resolution": 64, "category": "auto", **settings}
     graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=folder, category="all", max_pairs=max_pairs)
     inputs = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "vae": ("ckpt", 2), "pairs": ("pairs", 0)}
@@ -82,18 +82,18 @@ def shipped_prompt(name: str, **train_settings) -> dict:
 
 
 def text_of(entry: dict, name: str) -> str:
-    """Return the text that a node showed."""
+    """Return the text that a node shows."""
     return "\n".join(entry["outputs"][name]["text"])
 
 
 def pixels(server, entry: dict, name: str) -> bytes:
-    """Return the pixels of the one picture that a node saved."""
+    """Return the pixels of the only picture that a node saved."""
     (file,) = entry["outputs"][name]["images"]
     with Image.open(server.base_dir / file["type"] / file["subfolder"] / file["filename"]) as picture:
         return picture.convert("RGB").tobytes()
 
 
 def saved_experts(server) -> set[str]:
-    """Return the names of all files below output/loras."""
+    """Return the names of all files under output/loras."""
     folder = server.output_dir / "loras"
     return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}

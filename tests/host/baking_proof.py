@@ -1,8 +1,8 @@
-"""Lend the UNet of a patched MODEL, and compare it with what the host itself samples with.
+"""Borrow the UNet of a patched MODEL and compare it with the UNet that the host samples with.
 
     python baking_proof.py COMFYUI_FOLDER CHECKPOINT EXPERT PACK_PARENT
 
-Prints one line of JSON. PACK_PARENT holds the pack under the name `alignguard`.
+Prints one line of JSON. PACK_PARENT contains the pack under the name `alignguard`.
 """
 
 import json
@@ -28,39 +28,39 @@ SCHEDULED, QUANTISED, PLAIN = "scheduled", "quantised", "plain"
 
 
 def main() -> None:
-    """Bake, compare, and try what is refused."""
+    """Bake patches, compare the predictions, and collect the refusals."""
     base, *_ = comfy.sd.load_checkpoint_guess_config(CHECKPOINT, output_vae=False, output_clip=False)
     lora = comfy.utils.load_torch_file(EXPERT)
     patched, _ = comfy.sd.load_lora_for_models(base, None, lora, 0.7, 0.0)
     before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     inputs = random_inputs()
-    told = {PLAIN: refusal(patched), "untouched": refusal(base)}
+    results = {PLAIN: refusal(patched), "untouched": refusal(base)}
     with host.outside_inference_mode(), host.borrowed_unet(patched, "fp32", bake_patches=True) as lent:
         with torch.no_grad():
             ours = lent.unet(*inputs).sample
-        told |= {"num_baked": lent.num_baked, "layers": sum(key.endswith(".alpha") for key in lora)}
+        results |= {"num_baked": lent.num_baked, "layers": sum(key.endswith(".alpha") for key in lora)}
     after = base.model.state_dict()
-    told["shared_weights_changed"] = sum(not torch.equal(before[name], after[name]) for name in before)
+    results["shared_weights_changed"] = sum(not torch.equal(before[name], after[name]) for name in before)
     with torch.inference_mode():
-        told["change"] = difference(ours, host_prediction(base, inputs))
+        results["change"] = difference(ours, host_prediction(base, inputs))
         patched.patch_model()
-        told["difference"] = difference(ours, host_prediction(patched, inputs))
+        results["difference"] = difference(ours, host_prediction(patched, inputs))
         patched.unpatch_model()
     scheduled = base.clone()
     scheduled.add_hook_patches(
         comfy.hooks.WeightHook(), {key: patched.patches[key][0][1] for key in patched.patches}
     )
-    told[SCHEDULED] = refusal(scheduled, bake_patches=True)
-    told["changed"] = {name: refusal(model, bake_patches=True) for name, model in changed(patched).items()}
-    told["guided"] = refusal(guided(patched), bake_patches=True)
+    results[SCHEDULED] = refusal(scheduled, bake_patches=True)
+    results["changed"] = {name: refusal(model, bake_patches=True) for name, model in changed(patched).items()}
+    results["guided"] = refusal(guided(patched), bake_patches=True)
     key = next(iter(patched.patches))
     comfy.utils.set_attr_param(base.model, key, before[key].to(torch.float8_e4m3fn))
-    told[QUANTISED] = refusal(patched, bake_patches=True)
-    sys.stdout.write(json.dumps(told) + "\n")
+    results[QUANTISED] = refusal(patched, bake_patches=True)
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 def changed(model) -> dict:
-    """Return copies whose UNet computes something else than its weights say, by how they are refused."""
+    """Return copies whose UNet is changed in other ways than by its weights, by the name in the refusal."""
 
     def nothing(*args, **kwargs):
         raise AssertionError("called although nothing is drawn")
@@ -85,22 +85,22 @@ def changed(model) -> dict:
 
 
 def guided(model):
-    """Return a copy with all that acts on predictions, before, between or after them."""
+    """Return a copy with every change that acts only on predictions."""
 
-    def passed_on(executor, *args):
+    def unchanged(executor, *args):
         return executor(*args)
 
     copy = model.clone()
     copy.set_model_sampler_cfg_function(lambda args: args["cond"])
     copy.set_model_sampler_pre_cfg_function(lambda args: args["conds_out"])
     copy.set_model_sampler_post_cfg_function(lambda args: args["denoised"])
-    copy.add_wrapper(WrappersMP.OUTER_SAMPLE, passed_on)
-    copy.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "torch.compile", passed_on)
+    copy.add_wrapper(WrappersMP.OUTER_SAMPLE, unchanged)
+    copy.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "torch.compile", unchanged)
     return copy
 
 
 def refusal(model, **options) -> str:
-    """Return why a MODEL is not lent, or nothing."""
+    """Return the message that refuses to lend the UNet of a MODEL, or an empty string."""
     try:
         with host.borrowed_unet(model, "fp32", **options):
             return ""
@@ -116,7 +116,7 @@ def random_inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def host_prediction(model, inputs: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Run the UNet of a MODEL as its weights are now."""
+    """Run the UNet of a MODEL with its current weights."""
     noisy, timesteps, text = inputs
     return model.model.diffusion_model(noisy, timesteps, context=text)
 

@@ -1,4 +1,4 @@
-"""A base directory for ComfyUI: its models, inputs, outputs and nodes, apart from any ComfyUI of the user."""
+"""A base directory for ComfyUI: models, inputs, outputs and nodes, separate from any ComfyUI of the user."""
 
 import os
 import shutil
@@ -8,21 +8,21 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "alignguard"
-PAIRS_FOLDER = "alignguard_pairs"  # in ComfyUI's input folder; the shipped graphs name it
+PAIRS_FOLDER = "alignguard_pairs"  # in ComfyUI's input folder, as in the shipped graphs
 FOLDERS = ("custom_nodes", f"input/{PAIRS_FOLDER}", "output", "temp", "user/default/workflows")
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "loras", "safety_experts")
 NOT_COPIED = (".git", ".venv", ".host", "demo_output", "__pycache__", ".pytest_cache", ".ruff_cache")
 
 
 def prepare_base(base: Path) -> None:
-    """Make the folders of a base directory and put this pack into its custom_nodes, as `alignguard`."""
+    """Create the folders of a base directory and put this pack into its custom_nodes as `alignguard`."""
     for name in (*FOLDERS, *(f"models/{name}" for name in MODEL_FOLDERS)):
         (base / name).mkdir(parents=True, exist_ok=True)
     link_folder(PACK, base / "custom_nodes" / PACK_NAME)
 
 
 def place_mini(base: Path, mini: Mapping[str, Path]) -> None:
-    """Put what `build_mini` made where the nodes and the shipped graphs look for it.
+    """Put the files of `build_mini` where the nodes and the shipped graphs look for them.
 
     Args:
         base: a prepared base directory.
@@ -37,7 +37,7 @@ def place_mini(base: Path, mini: Mapping[str, Path]) -> None:
 
 
 def place_workflows(base: Path) -> None:
-    """Put the pack's graphs into the list of saved workflows, without touching one that was changed."""
+    """Copy the pack's graphs to the saved workflows, without overwriting any."""
     for graph in sorted((PACK / "workflows").glob("*.json")):
         target = base / "user" / "default" / "workflows" / graph.name
         if not target.exists():
@@ -45,7 +45,7 @@ def place_workflows(base: Path) -> None:
 
 
 def _link_files(source: Path, target: Path) -> None:
-    # no link of the folder itself: the nodes refuse pairs that a link leads out of input/
+    # the folder itself is no link, because the nodes refuse pairs that a link leads out of input/
     target.mkdir(exist_ok=True)
     for file in source.iterdir():
         link_file(file, target / file.name)
@@ -63,7 +63,7 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Make `target` show the folder `source`: a symbolic link, else a junction (Windows), else a copy."""
+    """Make `target` a symbolic link to the folder `source`, or a junction (Windows), or a copy."""
     if target.is_symlink() and target.resolve() == source.resolve():
         return
     _remove(target)

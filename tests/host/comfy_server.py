@@ -1,4 +1,4 @@
-"""A real ComfyUI server with this pack, driven over HTTP with the standard library only."""
+"""A real ComfyUI server with this pack, controlled over HTTP with the standard library only."""
 
 import atexit
 import json
@@ -19,14 +19,14 @@ from base_folder import prepare_base
 from host_source import find_host
 from virtual_environment import ROOT, clean_environment, venv_python
 
-START_LIMIT_S = 600  # a dead server is seen at once; this is for a busy machine
+START_LIMIT_S = 600  # for a busy machine; a dead server is noticed at once
 STOP_LIMIT_S = 10
 ANSWER_LIMIT_S = 120
 TAIL_LINES = 25
 
 
 class ComfyError(RuntimeError):
-    """The server refused a prompt, a node failed, or the server is gone; the message quotes it."""
+    """The server refused a prompt, a node failed, or the server ended; the message says why."""
 
 
 def host_folder() -> Path:
@@ -37,7 +37,7 @@ def host_folder() -> Path:
     """
     host = find_host()
     if host is None:
-        raise ComfyError("no ComfyUI found. Run `python dev.py test`, which gets one, or set COMFYUI_PATH.")
+        raise ComfyError("no ComfyUI found. Run `python dev.py test` to download one, or set COMFYUI_PATH.")
     return host
 
 
@@ -45,17 +45,17 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 120) -> None:
     """Wait until a condition holds.
 
     Raises:
-        AssertionError: if it does not within the limit, in seconds.
+        AssertionError: if it does not hold within the limit, in seconds.
     """
     deadline = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < deadline, f"nothing happened within {limit_s:g} s"
+        assert time.monotonic() < deadline, f"the condition did not hold within {limit_s:g} s"
         time.sleep(0.05)
 
 
 def server_command(base: Path, port: int, extra: Sequence[str] = ()) -> list[str]:
-    """Return the command that runs ComfyUI over a base directory, without network use of its own."""
-    python = venv_python()  # it holds the host's packages
+    """Return the command that runs ComfyUI on a base directory without network access."""
+    python = venv_python()  # has the host's packages installed
     database = (base / "user" / "comfyui.db").as_posix()  # the default lies inside the user's ComfyUI
     return [
         str(python if python.exists() else sys.executable),
@@ -67,7 +67,7 @@ def server_command(base: Path, port: int, extra: Sequence[str] = ()) -> list[str
 
 
 def server_environment() -> dict[str, str]:
-    """Return the environment of the server: no foreign packages, no hub, nothing written to a user's host."""
+    """Return the server's environment: no foreign packages, no hub, no bytecode in a user's host."""
     environment = clean_environment() | {
         "HF_HUB_OFFLINE": "1",
         "PYTHONUTF8": "1",
@@ -79,18 +79,18 @@ def server_environment() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
+    """Return a free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class ComfyServer:
-    """ComfyUI on the CPU over its own base directory; use it as a context manager.
+    """ComfyUI on the CPU with its own base directory; use it as a context manager.
 
     Args:
-        base_dir: made ready with `prepare_base`; keeps the server's log in `server.log`.
-        extra: more arguments for ComfyUI.
+        base_dir: base directory, prepared on construction; `server.log` in it is the server's log.
+        extra: further arguments for ComfyUI.
     """
 
     def __init__(self, base_dir: Path, *, extra: Sequence[str] = ()):
@@ -116,14 +116,14 @@ class ComfyServer:
         """Start the server and wait until it answers.
 
         Raises:
-            ComfyError: with the end of the log, if it dies or does not answer in time.
+            ComfyError: if it ends or does not answer in time; the message quotes the end of the log.
         """
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         with self.log_file.open("wb") as log:
             self._process = subprocess.Popen(
                 server_command(self.base_dir, port, self.extra),
-                stdin=subprocess.PIPE,  # host_process.py ends when it closes
+                stdin=subprocess.PIPE,  # host_process.py exits when it closes
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.base_dir,
@@ -140,7 +140,7 @@ class ComfyServer:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End the server and everything it started."""
+        """Stop the server and all its child processes."""
         process, self._process = self._process, None
         atexit.unregister(self.stop)
         if process is None or process.poll() is not None:
@@ -157,11 +157,11 @@ class ComfyServer:
         """Queue an API prompt and return its id.
 
         Args:
-            prompt: of the API.
-            client_id: of the browser that is told how it goes.
+            prompt: nodes by id, as the API takes them.
+            client_id: id of the client that receives progress messages; a new one by default.
 
         Raises:
-            ComfyError: if the server refuses it; the message holds every node's errors.
+            ComfyError: if the server refuses it; the message lists the errors of every node.
         """
         return self._json("/prompt", {"prompt": prompt, "client_id": client_id or uuid.uuid4().hex})[
             "prompt_id"
@@ -176,7 +176,11 @@ class ComfyServer:
         return self.wait(self.post(prompt), timeout_s)
 
     def wait(self, prompt_id: str, timeout_s: float = 300) -> dict:
-        """Wait for the end of a queued prompt and return its history entry; see `run`."""
+        """Wait for the end of a queued prompt and return its history entry.
+
+        Raises:
+            ComfyError: if a node fails, it is interrupted, or time runs out.
+        """
         deadline = time.monotonic() + timeout_s
         while not (entry := self.history(prompt_id)):
             self._check_alive()
@@ -189,7 +193,7 @@ class ComfyServer:
         return entry
 
     def history(self, prompt_id: str) -> dict:
-        """Return a prompt's history entry, {} while it is queued or runs."""
+        """Return the history entry of a prompt, or {} while it is queued or running."""
         return self._json(f"/history/{prompt_id}").get(prompt_id, {})
 
     def queue(self) -> dict:
@@ -197,7 +201,7 @@ class ComfyServer:
         return self._json("/queue")
 
     def object_info(self, node: str = "") -> dict:
-        """Return what the server says of one node class, or of all."""
+        """Return the server's information on one node class, or on all."""
         return self._json(f"/object_info/{urllib.parse.quote(node)}" if node else "/object_info")
 
     def interrupt(self) -> None:
@@ -205,7 +209,7 @@ class ComfyServer:
         self._request("/interrupt", b"{}", "application/json")
 
     def upload(self, source: Path, *, name: str = "", subfolder: str = "", overwrite: bool = True) -> dict:
-        """Put a file into the server's input folder over HTTP; returns name, subfolder and type."""
+        """Upload a file to the server's input folder and return its name, subfolder and type."""
         boundary = uuid.uuid4().hex
         fields = {"subfolder": subfolder, "overwrite": str(overwrite).lower(), "type": "input"}
         parts = [
@@ -218,7 +222,7 @@ class ComfyServer:
         return json.loads(self._request("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
 
     def saved_files(self, entry: dict, kind: str = "images") -> list[Path]:
-        """Return the files that a history entry's output nodes saved, in order of the nodes."""
+        """Return the files saved by the output nodes of a history entry, in the order of the nodes."""
         files = [file for output in entry["outputs"].values() for file in output.get(kind, ())]
         return [self.base_dir / file["type"] / file["subfolder"] / file["filename"] for file in files]
 
@@ -276,9 +280,9 @@ def _refusal(path: str, error: urllib.error.HTTPError) -> str:
     except ValueError:
         return f"{path}: HTTP {error.code}: {text}"
     messages = [f"{path}: {answer['error']['message']} {answer['error'].get('details', '')}".strip()]
-    for node, found in (answer.get("node_errors") or {}).items():
-        texts = "; ".join(f"{one['message']}: {one['details']}" for one in found["errors"])
-        messages.append(f"node {node} ({found['class_type']}): {texts}")
+    for node, report in (answer.get("node_errors") or {}).items():
+        texts = "; ".join(f"{error['message']}: {error['details']}" for error in report["errors"])
+        messages.append(f"node {node} ({report['class_type']}): {texts}")
     return "\n".join(messages)
 
 

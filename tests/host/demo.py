@@ -1,7 +1,7 @@
 """The main job: train, merge and apply safety experts in a real ComfyUI, and show before and after.
 
-Run it with `python dev.py demo`. Everything is drawn by the mini model, whose unsafe pictures are stand-ins
-such as a skull; it proves the machinery, not a claim about Stable Diffusion.
+Run it with `python dev.py demo`. The mini model draws everything; its unsafe pictures are stand-ins such as a
+skull. The demo shows that the parts work together; it says nothing about Stable Diffusion.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from training.mini.shipped import load_judge
 BASE, OUT = dev.ROOT / ".host" / "demo", dev.ROOT / "demo_output"
 MINI = dev.ROOT / ".host" / f"mini-{version()}"
 WORKFLOW = dev.ROOT / "workflows" / "api" / "alignguard_train_merge_compare.json"
-TRAINED = ("shocking", "violence")  # by the workflow; pairs of the others are not needed
-PROMPTS, PER_PROMPT = 4, 4  # 16 pictures of every unsafe group
+TRAINED = ("shocking", "violence")  # by the workflow; it needs no pairs of other categories
+PROMPTS, PER_PROMPT = 4, 4  # 16 pictures per unsafe group
 KEPT_SCENES, KEPT_PER_PROMPT = 1, 3
-SHOWN = 3  # pictures of a group in the grid
+SHOWN = 3  # pictures per group in the grid
 TRAIN_LIMIT_S = 3600
 
 log = logging.getLogger("demo")
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def run_workflow(server: ComfyServer, workflow: Path) -> str:
-    """Submit a graph that trains and merges experts; return the merged one's name for the Load node."""
+    """Run a graph that trains and merges experts; return the merged file's name for the Load node."""
     prompt_id = server.post(json.loads(workflow.read_text(encoding="utf-8")))
     if sys.stderr.isatty():
         _show_log(server, prompt_id)
@@ -73,7 +73,7 @@ def run_workflow(server: ComfyServer, workflow: Path) -> str:
 
 
 def _show_log(server: ComfyServer, prompt_id: str) -> None:
-    """Show the newest line of the server's log until the prompt has ended: its own progress bars."""
+    """Show the newest line of the server's log, such as its progress bars, until the prompt ends."""
     with tqdm(bar_format="    {elapsed} {desc}") as bar:
         while not server.history(prompt_id):
             bar.set_description_str(_current_line(server))
@@ -102,7 +102,7 @@ def compare(server: ComfyServer, expert: str):
 
 
 def summary(rates: dict, seconds: float) -> dict:
-    """Return the report: IP of every category, share drawn as asked of the groups to keep, time taken."""
+    """Return the report: IP by category, share drawn as asked of the groups to keep, and time."""
     unsafe = {name: row for name, row in rates.items() if row["group"].unsafe_icon}
     kept = {name: row for name, row in rates.items() if not row["group"].unsafe_icon}
     return {
@@ -134,14 +134,12 @@ def table(report: dict) -> str:
         lines.append(
             f"{name:<20}{row['right_before']:>13.2f}{row['right_after']:>7.2f}{ratio:>8}{row['n']:>5}"
         )
-    lines.append(
-        f"\n{report['seconds']:.0f} seconds. Mini model with stand-in icons: it proves the machinery."
-    )
+    lines.append(f"\n{report['seconds']:.0f} seconds. The mini model draws stand-in icons, not real harm.")
     return "\n".join(lines)
 
 
 def write_picture(path: Path, rates: dict, pictures: dict) -> None:
-    """Write the labelled grid: a row for every group, the same seeds before and after."""
+    """Write the labelled grid: one row per group, with the same seeds before and after."""
     rows = []
     for name, row in rates.items():
         group: Group = row["group"]
@@ -165,8 +163,8 @@ def _current_line(server: ComfyServer) -> str:
     return lines[-1][:100] if lines else ""
 
 
-def _report(what: str, done: int, total: int) -> None:
-    log.info("    %s %d/%d", what, done, total)
+def _report(stage: str, done: int, total: int) -> None:
+    log.info("    %s %d/%d", stage, done, total)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Ask what names the weights that draw, before and after the host itself has used, patched and loaded them.
+"""Collect the facts that identify the drawing weights, before and after the host uses them.
 
     python drawing_facts_proof.py COMFYUI_FOLDER CHECKPOINT EXPERT PACK_PARENT
 
-Prints one line of JSON: situation -> facts, or why there are none. PACK_PARENT holds the pack under the
-name `alignguard`.
+Prints one line of JSON: situation -> facts, or the message of the refusal. PACK_PARENT contains the pack
+under the name `alignguard`.
 """
 
 import json
@@ -27,33 +27,33 @@ from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 
 
 def main() -> None:
-    """Ask in every situation, in this order: the host's memory is what it is after the one before."""
+    """Collect the facts in every situation; the order matters, because each changes the host's state."""
     model, clip, vae = _load()
-    told = {"plain": _facts(model, clip, vae)}
+    facts = {"plain": _facts(model, clip, vae)}
     _draw(_with_expert(model), clip, vae)
-    told["plain after an expert drew"] = _facts(model, clip, vae)
+    facts["plain after an expert drew"] = _facts(model, clip, vae)
     _draw(model, clip, vae)
-    told["plain after it drew"] = _facts(model, clip, vae)
+    facts["plain after it drew"] = _facts(model, clip, vae)
     _fill_free_memory()
-    told["plain after another loading"] = _facts(*_load())
-    told["expert"] = _facts(_with_expert(model), clip, vae)
-    told["expert applied again"] = _facts(_with_expert(model), clip, vae)
-    told["expert after another loading"] = _facts(_with_expert(_load()[0]), clip, vae)
-    told["weaker expert"] = _facts(_with_expert(model, strength=0.5), clip, vae)
-    told["late expert"] = _facts(_with_expert(model, start_percent=0.1), clip, vae)
-    told["late expert applied again"] = _facts(_with_expert(model, start_percent=0.1), clip, vae)
-    told["later expert"] = _facts(_with_expert(model, start_percent=0.2), clip, vae)
-    told["v_prediction"] = _facts(ModelSamplingDiscrete().patch(model, "v_prediction", False)[0], clip, vae)
-    told["zsnr"] = _facts(ModelSamplingDiscrete().patch(model, "v_prediction", True)[0], clip, vae)
-    told["rescaled"] = _facts(RescaleCFG().patch(model, 0.7)[0], clip, vae)
-    told["rescaled less"] = _facts(RescaleCFG().patch(model, 0.6)[0], clip, vae)
+    facts["plain after another loading"] = _facts(*_load())
+    facts["expert"] = _facts(_with_expert(model), clip, vae)
+    facts["expert applied again"] = _facts(_with_expert(model), clip, vae)
+    facts["expert after another loading"] = _facts(_with_expert(_load()[0]), clip, vae)
+    facts["weaker expert"] = _facts(_with_expert(model, strength=0.5), clip, vae)
+    facts["late expert"] = _facts(_with_expert(model, start_percent=0.1), clip, vae)
+    facts["late expert applied again"] = _facts(_with_expert(model, start_percent=0.1), clip, vae)
+    facts["later expert"] = _facts(_with_expert(model, start_percent=0.2), clip, vae)
+    facts["v_prediction"] = _facts(ModelSamplingDiscrete().patch(model, "v_prediction", False)[0], clip, vae)
+    facts["zsnr"] = _facts(ModelSamplingDiscrete().patch(model, "v_prediction", True)[0], clip, vae)
+    facts["rescaled"] = _facts(RescaleCFG().patch(model, 0.7)[0], clip, vae)
+    facts["rescaled less"] = _facts(RescaleCFG().patch(model, 0.6)[0], clip, vae)
     skipping = clip.clone()
     skipping.clip_layer(-2)
-    told["clip skip"] = _facts(model, skipping, vae)
+    facts["clip skip"] = _facts(model, skipping, vae)
     hiding = model.clone()
     hiding.model_options["lock"] = threading.Lock()
-    told["hidden"] = _facts(hiding, clip, vae)
-    sys.stdout.write(json.dumps(told) + "\n")
+    facts["hidden"] = _facts(hiding, clip, vae)
+    sys.stdout.write(json.dumps(facts) + "\n")
 
 
 def _load():
@@ -61,7 +61,7 @@ def _load():
 
 
 def _fill_free_memory() -> None:
-    """Leave numbers behind where the host takes memory for weights that a checkpoint lacks."""
+    """Fill free memory with values, because the host may reuse it for weights missing from a checkpoint."""
     for size in (768, 768 * 768):
         [torch.full((size,), 7.0, dtype=kind) for kind in (torch.float16, torch.float32) for _ in range(50)]
 

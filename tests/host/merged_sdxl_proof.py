@@ -1,10 +1,10 @@
-"""Give a merged expert of SDXL to the stock loader and to Apply; compare the weights both would sample with.
+"""Load a merged SDXL expert with the stock loader and with Apply, and compare the weights to sample with.
 
     python merged_sdxl_proof.py COMFYUI_FOLDER FOLDER PACK_PARENT
 
-Writes FOLDER/merged.safetensors and prints one line of JSON. PACK_PARENT holds the pack under the name
-`alignguard`. The host's SDXL has its names and shapes but no values, so that it needs no memory; the values
-that are patched are random.
+Writes FOLDER/merged.safetensors and prints one line of JSON. PACK_PARENT contains the pack under the name
+`alignguard`. The host's SDXL has names and shapes but no values, so that it needs no memory; the patched
+weights are random.
 """
 
 import json
@@ -39,10 +39,10 @@ ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0")
 
 
 def main() -> None:
-    """Merge, save, load both ways and compare."""
-    warned: list[str] = []
+    """Merge, save, load in both ways and compare."""
+    warnings: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: warned.append(record.getMessage())
+    handler.emit = lambda record: warnings.append(record.getMessage())
     with torch.device("meta"):
         published = UNet2DConditionModel(**SDXL).state_dict()
         config = comfy.model_detection.model_config_from_diffusers_unet(published)
@@ -53,18 +53,18 @@ def main() -> None:
     logging.getLogger().addHandler(handler)
     stock, _ = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(str(file)), 0.7, 0.0)
     ours, _ = apply_expert(model, load_expert(file), strength=0.7)
-    told = {"layers": len(merged.layers), "patched": len(stock.patches), "warnings": warned}
-    told["same_keys"] = stock.patches.keys() == ours.patches.keys()
-    told["different"], told["unchanged"] = [], []
+    results = {"layers": len(merged.layers), "patched": len(stock.patches), "warnings": warnings}
+    results["same_keys"] = stock.patches.keys() == ours.patches.keys()
+    results["different"], results["unchanged"] = [], []
     for key in stock.patches:
-        weight, one, other = weight_of(model, key), patched(stock, key), patched(ours, key)
-        told["different"] += [] if torch.equal(one, other) else [key]
-        told["unchanged"] += [key] if torch.equal(one, weight) else []
-    sys.stdout.write(json.dumps(told) + "\n")
+        weight, by_stock, by_ours = weight_of(model, key), patched(stock, key), patched(ours, key)
+        results["different"] += [] if torch.equal(by_stock, by_ours) else [key]
+        results["unchanged"] += [key] if torch.equal(by_stock, weight) else []
+    sys.stdout.write(json.dumps(results) + "\n")
 
 
 def expert(category: str, seed: int, published: dict[str, torch.Tensor]) -> SafetyExpert:
-    """Return an expert of rank 2 in all attention projections, of random values."""
+    """Return an expert of rank 2 with random values in all attention projections."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {name.removesuffix(".weight"): weight.shape for name, weight in published.items()}
     layers = {
@@ -78,12 +78,12 @@ def expert(category: str, seed: int, published: dict[str, torch.Tensor]) -> Safe
 
 
 def patched(model: comfy.model_patcher.ModelPatcher, key: str) -> torch.Tensor:
-    """Return the weight as the host samples with it."""
+    """Return the weight that the host samples with."""
     return comfy.lora.calculate_weight(model.patches[key], weight_of(model, key), key)
 
 
 def weight_of(model: comfy.model_patcher.ModelPatcher, key: str) -> torch.Tensor:
-    """Return values for a weight of the model, always the same."""
+    """Return fixed random values for a weight of the model."""
     shape = comfy.utils.get_attr(model.model, key).shape
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(key)))
 

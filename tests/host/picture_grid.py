@@ -1,4 +1,4 @@
-"""A labelled grid of pictures: rows with a name, columns grouped under headings."""
+"""A labelled grid of pictures: rows with names, and columns grouped under headings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +15,13 @@ PAPER, INK, FAINT = (250, 249, 246), (30, 30, 36), (110, 110, 118)
 def save_grid(
     path: Path, headings: Sequence[str], rows: Sequence[tuple[str, str, Sequence[Tensor]]], footer: str
 ) -> None:
-    """Draw and write a grid.
+    """Draw a grid and write it to a file.
 
     Args:
         path: picture file, replaced if it exists.
-        headings: one per group of columns.
-        rows: name, a smaller line under it, and one tensor (pictures, 3, h, w) in [-1, 1] per heading.
-        footer: a line below everything.
+        headings: one heading per group of columns.
+        rows: name, a smaller text below it, and one tensor (pictures, 3, h, w) in [-1, 1] per heading.
+        footer: text below the grid.
     """
     per_group = len(rows[0][2][0])
     group_width = per_group * (TILE + GAP)

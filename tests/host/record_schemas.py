@@ -1,4 +1,4 @@
-"""Record the schemas that a real ComfyUI has of the nodes, in tests/alignguard_nodes/node_schemas.json.
+"""Record the node schemas of a real ComfyUI in tests/alignguard_nodes/node_schemas.json.
 
 Run it with the Python of `.venv` after a deliberate change of a schema, and check the difference:
 
@@ -15,7 +15,7 @@ SCHEMAS = Path(__file__).resolve().parents[1] / "alignguard_nodes" / "node_schem
 
 
 def schema(info: dict) -> dict:
-    """Reduce what the server says of a node to what saved graphs and API callers depend on."""
+    """Reduce the server's information on a node to what saved graphs and API callers depend on."""
     inputs = {
         part: {name: "COMBO" if isinstance(spec[0], list) else spec[0] for name, spec in specs.items()}
         for part, specs in ((part, info["input"].get(part, {})) for part in ("required", "optional"))
@@ -30,7 +30,7 @@ def schema(info: dict) -> dict:
 
 
 def main() -> None:
-    """Write the schemas of all nodes of the pack, and of the stock nodes that were recorded before."""
+    """Write the schemas of all nodes of the pack and of the stock nodes recorded before."""
     stock = [name for name in json.loads(SCHEMAS.read_text(encoding="utf-8")) if "AlignGuard" not in name]
     with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base)) as server:
         infos = server.object_info()

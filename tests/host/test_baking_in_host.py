@@ -1,4 +1,4 @@
-"""A MODEL with a LoRA on it is lent as the host samples with it, from a copy, or refused with the reason."""
+"""The UNet of a patched MODEL is lent as a copy that computes what the host samples with, or is refused."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ PROOF = Path(__file__).with_name("baking_proof.py")
 
 
 @pytest.fixture(scope="module")
-def told(mini, tmp_path_factory):
+def results(mini, tmp_path_factory):
     parent = tmp_path_factory.mktemp("pack")
     link_folder(PACK, parent / PACK_NAME)
     command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], mini["experts"] / SHOCKING, parent]
@@ -27,34 +27,34 @@ def told(mini, tmp_path_factory):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_the_lent_unet_predicts_what_the_patched_model_of_the_host_predicts(told):
-    assert told["num_baked"] == told["layers"] > 0
-    assert told["difference"] < 1e-4 < 1e-2 < told["change"]  # fp32 sums in another order; the expert is seen
+def test_the_lent_unet_predicts_the_same_as_the_patched_model_of_the_host(results):
+    assert results["num_baked"] == results["layers"] > 0
+    assert results["difference"] < 1e-4 < 1e-2 < results["change"]  # fp32 sums in another order
 
 
-def test_the_weights_that_other_branches_share_stay_as_they_are(told):
-    assert told["shared_weights_changed"] == 0
+def test_weights_shared_with_other_branches_do_not_change(results):
+    assert results["shared_weights_changed"] == 0
 
 
-def test_patches_are_refused_unless_they_may_be_baked(told):
-    assert told["untouched"] == ""
-    assert "already carries a LoRA or an expert" in told["plain"]
-    assert "bake_patches" in told["plain"]
+def test_a_patched_model_is_refused_unless_baking_is_allowed(results):
+    assert results["untouched"] == ""
+    assert "already carries a LoRA or an expert" in results["plain"]
+    assert "bake_patches" in results["plain"]
 
 
-def test_what_cannot_be_baked_is_refused_by_name(told):
-    assert "scheduled patches" in told["scheduled"]
-    assert "float8" in told["quantised"]
-    assert "not quantised" in told["quantised"]
+def test_patches_that_cannot_be_baked_are_named_in_the_refusal(results):
+    assert "scheduled patches" in results["scheduled"]
+    assert "float8" in results["quantised"]
+    assert "not quantised" in results["quantised"]
 
 
-def test_a_unet_that_is_changed_beside_its_weights_is_refused_by_the_name_of_the_change(told):
-    assert len(told["changed"]) == 9
-    for name, refusal in told["changed"].items():
+def test_a_unet_changed_besides_its_weights_is_refused_and_the_change_is_named(results):
+    assert len(results["changed"]) == 9
+    for name, refusal in results["changed"].items():
         assert "changed besides its weights" in refusal
         assert name in refusal
         assert "Connect the MODEL without" in refusal
 
 
-def test_what_only_combines_predictions_is_no_change_of_the_unet(told):
-    assert told["guided"] == ""
+def test_changes_that_only_combine_predictions_are_accepted(results):
+    assert results["guided"] == ""

@@ -1,4 +1,4 @@
-"""The base directory for ComfyUI: links where they are possible, and nothing of the user's touched."""
+"""The base directory for ComfyUI uses links if possible and touches nothing of the user's."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def make_mini(folder: Path) -> dict[str, Path]:
     return mini
 
 
-def test_the_pack_is_in_custom_nodes_under_its_own_name_and_twice_is_the_same(tmp_path):
+def test_the_pack_is_put_into_custom_nodes_and_preparing_twice_changes_nothing(tmp_path):
     for _ in range(2):
         prepare_base(tmp_path)
         assert (tmp_path / "custom_nodes" / "alignguard" / "__init__.py").samefile(PACK / "__init__.py")
 
 
-def test_the_mini_model_is_where_the_nodes_look_and_unfinished_pairs_are_not(tmp_path):
+def test_the_mini_model_is_placed_where_the_nodes_look_and_unfinished_pairs_are_not(tmp_path):
     mini = make_mini(tmp_path / "mini")
     prepare_base(tmp_path / "base")
     for _ in range(2):
@@ -36,7 +36,7 @@ def test_the_mini_model_is_where_the_nodes_look_and_unfinished_pairs_are_not(tmp
     assert (pairs / "hate" / "pairs.jsonl").is_file()
 
 
-def test_a_rebuilt_file_replaces_the_one_linked_before(tmp_path):
+def test_a_rebuilt_file_replaces_the_old_link(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_text("old", encoding="utf-8")
     link_file(source, target)
@@ -46,7 +46,7 @@ def test_a_rebuilt_file_replaces_the_one_linked_before(tmp_path):
     assert target.read_text(encoding="utf-8") == "new, of another age"
 
 
-def test_a_folder_in_the_way_of_a_link_is_replaced_and_the_linked_one_is_not_emptied(tmp_path):
+def test_a_link_replaces_an_existing_folder_and_leaves_the_previously_linked_folder_intact(tmp_path):
     first, second, target = (tmp_path / name for name in ("first", "second", "target"))
     for folder in (first, second, target):
         folder.mkdir()

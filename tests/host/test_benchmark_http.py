@@ -1,4 +1,4 @@
-"""The safety benchmark in the real server: its graph, its folder, and where no unsafe picture is."""
+"""The safety benchmark in the real server: its graph, its folder, and no unsafe picture anywhere."""
 
 import json
 
@@ -48,13 +48,13 @@ def sets(comfy):
     return folder
 
 
-def test_the_shipped_graph_finds_the_experts_safer_and_shows_nothing_unsafe(comfy):
+def test_the_shipped_graph_measures_safer_experts_and_shows_nothing_unsafe(comfy):
     entry = comfy.run(
         json.loads((API / "alignguard_safety_benchmark.json").read_text(encoding="utf-8")), timeout_s=1200
     )
     folder = comfy.output_dir / "alignguard_benchmarks" / "mini"
     facts = json.loads((folder / "report.json").read_text())
-    shares = {(each["model"], each["group"]): each["ip"] for each in facts["rates"]}
+    shares = {(row["model"], row["group"]): row["ip"] for row in facts["rates"]}
     assert shares["base", "shocking"] == shares["base", "violence"] == 1
     assert shares["alignguard_mini_shocking", "shocking"] == 0
     assert shares["alignguard_mini_shocking", "violence"] == 1
@@ -65,7 +65,7 @@ def test_the_shipped_graph_finds_the_experts_safer_and_shows_nothing_unsafe(comf
     assert "<script" not in (folder / "report.html").read_text()
 
 
-def test_rows_are_dropped_by_the_hard_rule_and_a_benchmark_goes_on_with_one_more_expert(comfy, sets):
+def test_the_hard_rule_drops_rows_and_a_benchmark_continues_with_another_expert(comfy, sets):
     entry = comfy.run(benchmark("first"))
     assert "3 prompts, 1 rows dropped" in text_of(entry, "prompts")
     folder = comfy.output_dir / "alignguard_benchmarks" / "first"
@@ -77,25 +77,25 @@ def test_rows_are_dropped_by_the_hard_rule_and_a_benchmark_goes_on_with_one_more
     assert len(after) == 9
     facts = json.loads((folder / "report.json").read_text())
     assert facts["notes"] == []
-    off, on = (each for each in facts["kept"] if each["what"] == "distance")
+    off, on = (row for row in facts["kept"] if row["what"] == "distance")
     assert (off["model"], off["mean"], on["model"]) == (
         "alignguard_mini_shocking at 0",
         0,
         "alignguard_mini_shocking",
     )
     assert facts["toxicity"]["blocked_words"]["number"] == 2
-    assert [each["clean_bypass_rate"] for each in facts["toxicity"]["models"]] == [0, 0, 0]
-    assert [each["n_without_blocked_words"] for each in facts["toxicity"]["models"]] == [0, 0, 0]
-    off = [each for each in facts["rates"] if each["model"].endswith("at 0")]
-    assert [each["versus_base"]["p"] for each in off] == [1, 1, 1]
+    assert [row["clean_bypass_rate"] for row in facts["toxicity"]["models"]] == [0, 0, 0]
+    assert [row["n_without_blocked_words"] for row in facts["toxicity"]["models"]] == [0, 0, 0]
+    off = [row for row in facts["rates"] if row["model"].endswith("at 0")]
+    assert [row["versus_base"]["p"] for row in off] == [1, 1, 1]
     with pytest.raises(ComfyError, match="made with another steps"):
         comfy.run(benchmark("first", steps=4))
 
 
-def test_a_base_that_carries_an_expert_already_is_told(comfy, sets):
+def test_the_report_notes_a_base_that_already_carries_an_expert(comfy, sets):
     graph = benchmark("carried", experts=(1.0,))
     graph["load1"]["inputs"]["model"] = ("ckpt", 0)
-    graph["benchmark"]["inputs"]["model"] = ("load1", 0)  # the output beside the expert's: an easy slip
+    graph["benchmark"]["inputs"]["model"] = ("load1", 0)  # an easy mistake: the output next to the expert's
     entry = comfy.run(graph)
     facts = json.loads((comfy.output_dir / "alignguard_benchmarks" / "carried" / "report.json").read_text())
     (note,) = facts["notes"]
@@ -104,13 +104,13 @@ def test_a_base_that_carries_an_expert_already_is_told(comfy, sets):
 
 
 @pytest.mark.parametrize("folder", ["../out", "/tmp/out", ""])
-def test_a_folder_that_leads_out_of_output_is_refused(comfy, sets, folder):
+def test_a_folder_outside_the_output_folder_is_refused(comfy, sets, folder):
     with pytest.raises(ComfyError, match="must be inside output/alignguard_benchmarks"):
         comfy.run(benchmark(folder))
 
 
 @pytest.mark.parametrize("name", ["../models/x.csv", "gone.csv"])
-def test_a_file_that_is_not_in_the_input_folder_is_refused(comfy, sets, name):
+def test_a_file_outside_the_input_folder_is_refused(comfy, sets, name):
     graph = benchmark("never")
     graph["prompts"]["inputs"]["file"] = name
     with pytest.raises(ComfyError, match="input folder"):

@@ -1,4 +1,4 @@
-"""CLIP image embeddings as the judges get them, against transformers on the same small random model."""
+"""The judges' CLIP image embeddings agree with transformers on the same small random model."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ CONFIG = {
 }
 SCRIPT = """
 import sys
-host, pack, config, weights, given, made = sys.argv[1:]
+host, pack, config, weights, inputs, outputs = sys.argv[1:]
 sys.path[:0] = [host, pack]
 sys.argv = ["main.py", "--cpu"]
 import comfy.options
@@ -40,12 +40,12 @@ clip_embed = importlib.import_module("alignguard.alignguard_nodes.host.pictures"
 vision = comfy.clip_vision.ClipVisionModel(config)
 missing, extra = vision.load_sd(load_file(weights))
 assert not missing, missing
-pictures = load_file(given)["pictures"]
-save_file({"embeds": clip_embed(vision)(pictures).contiguous()}, made)
+pictures = load_file(inputs)["pictures"]
+save_file({"embeds": clip_embed(vision)(pictures).contiguous()}, outputs)
 """
 
 
-def test_embeddings_are_the_projected_ones_of_the_centre_crop(tmp_path):
+def test_embeddings_are_projections_of_the_centre_crop(tmp_path):
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     with torch.random.fork_rng():
@@ -57,9 +57,9 @@ def test_embeddings_are_the_projected_ones_of_the_centre_crop(tmp_path):
     (tmp_path / "packs").mkdir()
     (tmp_path / "packs" / "alignguard").symlink_to(ROOT, target_is_directory=True)
     pictures = torch.rand(2, 3, SIZE, SIZE + 16, generator=torch.Generator().manual_seed(1))
-    save_file({"pictures": pictures}, tmp_path / "given.safetensors")
+    save_file({"pictures": pictures}, tmp_path / "inputs.safetensors")
 
-    names = ("packs", "config.json", "weights.safetensors", "given.safetensors", "made.safetensors")
+    names = ("packs", "config.json", "weights.safetensors", "inputs.safetensors", "outputs.safetensors")
     command = [sys.executable, "-c", SCRIPT, str(host_folder()), *(str(tmp_path / name) for name in names)]
     done = subprocess.run(command, capture_output=True, text=True, env=server_environment(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -69,6 +69,6 @@ def test_embeddings_are_the_projected_ones_of_the_centre_crop(tmp_path):
     pixels = (cropped - torch.tensor(mean)[:, None, None]) / torch.tensor(spread)[:, None, None]
     with torch.no_grad():
         expected = model(pixels).image_embeds
-    found = load_file(tmp_path / "made.safetensors")["embeds"]
-    assert found.shape == (2, CONFIG["projection_dim"])
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)  # the host keeps these weights in fp16
+    embeds = load_file(tmp_path / "outputs.safetensors")["embeds"]
+    assert embeds.shape == (2, CONFIG["projection_dim"])
+    torch.testing.assert_close(embeds, expected, atol=2e-3, rtol=0)  # the host keeps these weights in fp16

@@ -1,4 +1,4 @@
-"""The harness itself, against a real ComfyUI: ready, prompts, errors in words, and no process left behind."""
+"""The test harness against a real ComfyUI: start, prompts, readable errors, and no process left running."""
 
 import os
 import subprocess
@@ -24,12 +24,12 @@ def picture(size: int = 64, **changes) -> dict:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """A server without models: the harness does not need them."""
+    """A server without models, because these tests need none."""
     with ComfyServer(tmp_path_factory.mktemp("bare")) as server:
         yield server
 
 
-def test_a_prompt_runs_and_its_files_are_found(bare):
+def test_a_prompt_runs_and_its_saved_files_are_returned(bare):
     entry = bare.run(picture())
     (saved,) = bare.saved_files(entry)
     assert saved.parent == bare.output_dir
@@ -46,7 +46,7 @@ def test_a_refused_prompt_names_the_node_and_the_input(bare):
         bare.run(picture(width=-1))
 
 
-def test_a_failing_node_is_named_with_its_message(bare):
+def test_the_error_of_a_failing_node_names_it_and_quotes_its_message(bare):
     (bare.models_dir / "checkpoints" / "broken.safetensors").write_bytes(b"not a checkpoint")
     prompt = {
         "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "broken.safetensors"}},
@@ -58,19 +58,19 @@ def test_a_failing_node_is_named_with_its_message(bare):
         bare.run(prompt)
 
 
-def test_an_uploaded_file_is_in_the_input_folder(bare, tmp_path):
+def test_an_uploaded_file_arrives_in_the_input_folder(bare, tmp_path):
     source = tmp_path / "note.txt"
     source.write_bytes(b"\x00\r\n--x")
-    told = bare.upload(source, subfolder="notes")
-    assert told["subfolder"] == "notes"
+    uploaded = bare.upload(source, subfolder="notes")
+    assert uploaded["subfolder"] == "notes"
     assert (bare.input_dir / "notes" / "note.txt").read_bytes() == b"\x00\r\n--x"
 
 
-def test_the_database_is_not_in_the_host(bare):
+def test_the_database_is_in_the_base_directory(bare):
     assert (bare.base_dir / "user" / "comfyui.db").exists()
 
 
-def test_a_server_that_dies_at_start_says_so_with_its_log(tmp_path):
+def test_the_error_of_a_server_that_dies_at_start_quotes_its_log(tmp_path):
     with pytest.raises(
         ComfyError, match="(?s)not running any more.*unrecognized arguments: --no-such-option"
     ):

@@ -1,4 +1,4 @@
-"""What names the weights that draw pairs is their content, whatever the host did with them before."""
+"""Pairs record the content of the weights that drew them, whatever the host did with the weights before."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ PROOF = Path(__file__).with_name("drawing_facts_proof.py")
 
 
 @pytest.fixture(scope="module")
-def told(mini, tmp_path_factory):
+def facts(mini, tmp_path_factory):
     parent = tmp_path_factory.mktemp("pack")
     link_folder(PACK, parent / PACK_NAME)
     command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], mini["experts"] / SHOCKING, parent]
@@ -27,23 +27,23 @@ def told(mini, tmp_path_factory):
     return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_the_loaders_weights_have_one_name_whatever_was_drawn_before(told):
-    assert set(told["plain"]) == {"model", "encoders"}
-    assert told["plain after another loading"] == told["plain"]
-    assert told["plain after an expert drew"] == told["plain after it drew"] == told["plain"]
+def test_loaded_weights_are_identified_the_same_way_whatever_was_drawn_before(facts):
+    assert set(facts["plain"]) == {"model", "encoders"}
+    assert facts["plain after another loading"] == facts["plain"]
+    assert facts["plain after an expert drew"] == facts["plain after it drew"] == facts["plain"]
 
 
-def test_an_expert_is_named_by_its_content_and_not_by_when_it_was_applied(told):
-    assert told["expert applied again"] == told["expert after another loading"] == told["expert"]
-    assert told["late expert applied again"] == told["late expert"]
+def test_an_expert_is_identified_by_its_content_and_not_by_when_it_was_applied(facts):
+    assert facts["expert applied again"] == facts["expert after another loading"] == facts["expert"]
+    assert facts["late expert applied again"] == facts["late expert"]
 
 
-def test_everything_that_changes_the_pictures_has_a_name_of_its_own(told):
+def test_everything_that_changes_the_pictures_changes_the_facts(facts):
     different = ["plain", "expert", "weaker expert", "late expert", "later expert", "v_prediction", "zsnr"]
     different += ["rescaled", "rescaled less", "clip skip"]
-    assert len({json.dumps(told[name]) for name in different}) == len(different)
-    assert all(told[name]["model"] == told["plain"]["model"] for name in different)
+    assert len({json.dumps(facts[name]) for name in different}) == len(different)
+    assert all(facts[name]["model"] == facts["plain"]["model"] for name in different)
 
 
-def test_what_cannot_be_named_is_refused_by_name(told):
-    assert "model_options.lock cannot be read: it holds a lock" in told["hidden"]
+def test_options_that_cannot_be_identified_are_refused_by_name(facts):
+    assert "model_options.lock cannot be read: it holds a lock" in facts["hidden"]

@@ -1,4 +1,4 @@
-"""Extract Safety Expert in a real ComfyUI: what it makes of a tuned model, what it refuses."""
+"""Extract Safety Expert in a real ComfyUI: the expert of a tuned model, and the refusals."""
 
 import re
 
@@ -29,41 +29,39 @@ def apply(expert: tuple) -> dict:
     return node("AlignGuardApplySafetyExpert", model=("ckpt", 0), expert=expert, **settings)
 
 
-def largest_difference(one: bytes, other: bytes) -> int:
-    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+def largest_difference(first: bytes, second: bytes) -> int:
+    return max(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def test_the_base_with_the_extracted_expert_draws_what_the_tuned_model_draws(comfy):
+def test_the_base_with_the_extracted_expert_draws_the_same_as_the_tuned_model(comfy):
     graph = extracted()
     graph["tuned"] = node("UNETLoader", unet_name=TUNED, weight_dtype="default")
     graph["applied"] = apply(("extract", 0))
     for name, model in (("a", "tuned"), ("b", "applied"), ("base", "ckpt")):
         add_render(graph, name, (model, 0))
     entry = comfy.run(graph)
-    found = {name: pixels(comfy, entry, name) for name in ("a", "b", "base")}
-    assert (
-        largest_difference(found["a"], found["b"]) <= 3
-    )  # of 255; the rounding of fp16 weights stays behind
-    assert largest_difference(found["a"], found["base"]) > 60
+    pictures = {name: pixels(comfy, entry, name) for name in ("a", "b", "base")}
+    assert largest_difference(pictures["a"], pictures["b"]) <= 3  # of 255; fp16 weights are rounded
+    assert largest_difference(pictures["a"], pictures["base"]) > 60
     report = text_of(entry, "info")
     assert "categories: shocking" in report
     assert f"extracted from: {TUNED}, tuned from {CHECKPOINT}" in report
-    assert re.search(r"rank 4\b", report)  # that of the expert in its weights, found by itself
+    assert re.search(r"rank 4\b", report)  # the rank of the expert in the tuned weights
     assert report == text_of(entry, "extract")
 
 
-def test_two_equal_models_are_refused_by_name(comfy):
+def test_two_equal_models_are_refused_and_named(comfy):
     with pytest.raises(ComfyError, match=f"{CHECKPOINT} and {CHECKPOINT} hold equal weights"):
         comfy.run(extracted(tuned=CHECKPOINT))
 
 
 @pytest.mark.parametrize("name", ["gone.safetensors", "../../input/x.safetensors", "/etc/passwd"])
-def test_a_name_outside_the_lists_is_refused_before_anything_runs(comfy, name):
+def test_a_model_that_is_not_listed_is_refused_before_anything_runs(comfy, name):
     with pytest.raises(ComfyError, match="there is no model"):
         comfy.run(extracted(tuned=name))
 
 
-def test_the_stock_lora_loader_takes_every_layer_an_extraction_can_hold(comfy, mini):
+def test_the_stock_lora_loader_accepts_every_layer_that_an_extraction_can_hold(comfy, mini):
     shapes = UnetFile(mini["tuned"]).shapes
     generator = torch.Generator().manual_seed(3)
     layers = {}

@@ -1,4 +1,4 @@
-"""Every family at full size, of random weights: the host's own model and ours agree, experts included."""
+"""For every family at full size with random weights, the host's model and ours agree, experts included."""
 
 import json
 import os
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 PROOF = Path(__file__).with_name("full_size_proof.py")
 ROOT = PROOF.parents[2]
-# Both compute in fp32, but order their sums differently; a wrong name, scale or size is off by far more.
+# Both compute in fp32 but order their sums differently; a wrong name, scale or size gives a far larger error.
 TOLERANCE = 1e-4
 LAYERS = {"sd15": 128, "sd21": 128, "sdxl": 560}  # attention projections of the published models
 ARCHITECTURES = {
@@ -28,19 +28,19 @@ PEAK_GIB = 14  # of 24 in CI
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_hosts_own_model_agrees_and_takes_the_expert(name, tmp_path):
+def test_our_model_agrees_with_the_hosts_and_the_host_loads_the_expert(name, tmp_path):
     command = [sys.executable, PROOF, host_folder(), name, tmp_path]
     paths = [ROOT, ROOT / "tests", ROOT / "tests" / "host"]
     environment = server_environment() | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
-    told = json.loads(process.stdout.splitlines()[-1])
-    assert told["family"] == name
+    results = json.loads(process.stdout.splitlines()[-1])
+    assert results["family"] == name
     for part in ("unet", "text", "schedule", "update", *(["pooled"] if name == "sdxl" else [])):
-        assert told[part] <= TOLERANCE, told
-    assert len(told["losses"]) == 2
-    assert told["layers"] == told["patched"] == LAYERS[name]
-    assert told["warnings"] == []
-    assert told["peak_gib"] < PEAK_GIB
+        assert results[part] <= TOLERANCE, results
+    assert len(results["losses"]) == 2
+    assert results["layers"] == results["patched"] == LAYERS[name]
+    assert results["warnings"] == []
+    assert results["peak_gib"] < PEAK_GIB
     with safe_open(tmp_path / "expert.safetensors", "pt") as file:
         assert file.metadata()["modelspec.architecture"] == ARCHITECTURES[name]

@@ -1,4 +1,4 @@
-"""DESIGN section 8 in a real ComfyUI: what may not load does not, and nothing unsafe lands in the open."""
+"""The hard rules in a real ComfyUI: no forbidden content loads, and shared places hold nothing unsafe."""
 
 import json
 import struct
@@ -14,12 +14,12 @@ from comfy_server import ComfyError
 pytestmark = pytest.mark.host
 
 SIDE = 64
-WORDS = ("zorblax", "quintrell", "vumbadour", "plexiwick")  # in no other file or graph
+WORDS = ("zorblax", "quintrell", "vumbadour", "plexiwick")  # words that occur in no other file or graph
 DISGUISED = ("c h i l d", "k1d", "t\u0435\u0435n", "b.o.y")
 
 
 def pair_row(number: int, **changes) -> dict:
-    """Return one row of pairs.jsonl; its prompts hold words found nowhere else."""
+    """Return one row of pairs.jsonl whose prompts contain words that occur nowhere else."""
     unsafe, safe = WORDS[0], WORDS[1]
     return {
         "id": f"pair{number}",
@@ -33,14 +33,14 @@ def pair_row(number: int, **changes) -> dict:
 
 
 def write_pictures(folder, names) -> None:
-    """Write pictures of noise, so that no two files are equal."""
+    """Write pictures of noise, so that all files differ."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         Image.effect_noise((SIDE, SIDE), 80).convert("RGB").save(folder / name, format="PNG")
 
 
 def write_folder(comfy, name: str, rows) -> str:
-    """Write a pairs folder into input/ with two pictures per row, and return its name for the widget."""
+    """Write a pairs folder with two pictures per row into input/, and return its name for the widget."""
     folder = comfy.input_dir / name
     write_pictures(folder, [f"{side}_{n}.png" for n in range(len(rows)) for side in "us"])
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -48,7 +48,7 @@ def write_folder(comfy, name: str, rows) -> str:
 
 
 def write_csv(comfy, name: str, prompts, category: str) -> str:
-    """Write CoProV2's layout into input/: a CSV and the folder of its pictures."""
+    """Write a CSV and a folder of pictures in CoProV2's layout into input/."""
     lines = ["prompt,image,category"]
     for number, (unsafe, safe) in enumerate(prompts):
         files = [f"{side}_idx_{number:07d}_0.jpg" for side in "us"]
@@ -59,13 +59,13 @@ def write_csv(comfy, name: str, prompts, category: str) -> str:
 
 
 def load(comfy, folder: str, category: str = "all") -> str:
-    """Load pairs and return the report the node shows."""
+    """Load pairs and return the report that the node shows."""
     graph = {"pairs": node("AlignGuardLoadSafetyPairs", folder=folder, category=category, max_pairs=0)}
     graph["show"] = node("PreviewAny", source=("pairs", 1))
     return text_of(comfy.run(graph), "pairs")
 
 
-def test_disguised_rows_load_neither_from_a_folder_nor_from_a_csv(comfy):
+def test_disguised_rows_are_dropped_from_a_folder_and_from_a_csv(comfy):
     bad = [
         pair_row(1 + n, category=["sexual"], unsafe_prompt=f"a {word} {WORDS[2]}")
         for n, word in enumerate(DISGUISED)
@@ -80,13 +80,13 @@ def test_disguised_rows_load_neither_from_a_folder_nor_from_a_csv(comfy):
     assert not any(word in comfy.log_text() for word in WORDS)
 
 
-def test_a_source_of_such_rows_alone_is_refused_and_trains_nothing(comfy):
+def test_a_source_with_only_forbidden_rows_is_refused_and_trains_nothing(comfy):
     folder = write_folder(comfy, "rule_only", [pair_row(0, category=["Nudity"], safe_prompt="a kid")])
     with pytest.raises(ComfyError, match="word for a minor"):
         comfy.run(add_training(with_model(), folder=folder))
 
 
-def test_the_category_widget_cannot_bring_them_back(comfy):
+def test_the_category_widget_cannot_bring_forbidden_rows_back(comfy):
     row = pair_row(0, category=["sexual", "violence"], unsafe_prompt="a teen")
     folder = write_folder(comfy, "rule_category", [row])
     for category in ("violence", "sexual", "all"):
@@ -94,7 +94,7 @@ def test_the_category_widget_cannot_bring_them_back(comfy):
             load(comfy, folder, category)
 
 
-def test_calibration_text_of_such_lines_alone_is_refused_before_the_model_runs(comfy):
+def test_calibration_text_with_only_forbidden_lines_is_refused_before_the_model_runs(comfy):
     graph = add_expert(add_expert(with_model()), "other", HATE)
     graph["expert"]["inputs"]["expert_name"] = SHOCKING
     graph["text"] = node("PrimitiveStringMultiline", value="a n u d e k1d\nn\u0443de, a s\u0435xy boy")
@@ -106,7 +106,7 @@ def test_calibration_text_of_such_lines_alone_is_refused_before_the_model_runs(c
         comfy.run(graph)
 
 
-def test_a_manifest_reaches_no_file_outside_its_folder_and_no_bomb_is_opened(comfy, tmp_path):
+def test_a_manifest_cannot_read_files_outside_its_folder_or_open_a_decompression_bomb(comfy, tmp_path):
     rows = [pair_row(0), *(pair_row(n, safe_image=f"s_{n}.png") for n in range(1, 7))]
     rows[1]["safe_image"] = "../example.png"
     rows[2]["safe_image"] = str(tmp_path / "outside.png")
@@ -125,7 +125,7 @@ def test_a_manifest_reaches_no_file_outside_its_folder_and_no_bomb_is_opened(com
 
 
 @pytest.mark.parametrize("layout", ["folder", "csv"])
-def test_training_leaves_no_prompt_and_no_picture_where_others_look(comfy, layout):
+def test_training_leaves_no_prompt_and_no_picture_in_shared_places(comfy, layout):
     prompts = [(f"a {WORDS[0]} {n}", f"a {WORDS[1]} {n}") for n in range(2)]
     if layout == "folder":
         name = write_folder(comfy, "secret_folder", [pair_row(n) for n in range(2)])
@@ -134,11 +134,11 @@ def test_training_leaves_no_prompt_and_no_picture_where_others_look(comfy, layou
         name = write_csv(comfy, "secret_csv", prompts, "violence")
         pictures = [*(comfy.input_dir / "secret_csv").glob("*.jpg")]
     assert len(pictures) == 4
-    before, logged = seen_by_others(comfy), len(comfy.log_text())
+    before, logged = shared_files(comfy), len(comfy.log_text())
     entry = comfy.run(add_training(with_model(), folder=name, filename_prefix=f"secret_{layout}"))
     assert entry["outputs"]["train"]
-    new = seen_by_others(comfy) - before
-    assert len(new) >= 2  # the expert and its loss curve, so that the search below searches something
+    new = shared_files(comfy) - before
+    assert len(new) >= 2  # the expert and its loss curve, so that the checks below are not empty
     for file in new:
         assert holds_no_word(file.read_bytes()), file.name
         assert not shows_any(file, pictures), file.name
@@ -153,12 +153,12 @@ def test_a_node_that_fails_leaves_no_prompt_in_history_or_log(comfy):
         comfy.run(add_training(with_model(), folder=name, category="hate"))
     with urllib.request.urlopen(f"{comfy.url}/history", timeout=30) as answer:
         history = answer.read()
-    assert b"SafetyPairs(secret_failing, 1 pairs" in history  # the host records what the node was given
+    assert b"SafetyPairs(secret_failing, 1 pairs" in history  # the host records the inputs of the node
     assert holds_no_word(history)
     assert holds_no_word(comfy.log_text()[logged:].encode())
 
 
-def test_the_rewriter_drops_disguised_lines_and_opens_no_connection_to_another_machine(comfy):
+def test_the_rewriter_drops_disguised_lines_and_connects_to_no_other_machine(comfy):
     inputs = {"category": "sexual", "table": "blaze,lamp"}
     text = "a blaze by a road\na k1d by a blaze\na b o y by a blaze"
     graph = {"rewrite": node("AlignGuardRewritePrompts", prompts=text, method="table", **inputs)}
@@ -182,8 +182,8 @@ def test_a_paired_file_outside_input_is_refused(comfy, file):
         comfy.post(graph)
 
 
-def seen_by_others(comfy) -> set:
-    """Return every file that the server hands out, or that people share."""
+def shared_files(comfy) -> set:
+    """Return every file that the server hands out or that people may share."""
     folders = (comfy.base_dir / "temp", comfy.output_dir)
     return {file for folder in folders for file in folder.rglob("*") if file.is_file()}
 
@@ -193,14 +193,16 @@ def holds_no_word(data: bytes) -> bool:
 
 
 def shows_any(file, pictures) -> bool:
-    """Say whether a file is one of the pictures, by its bytes or by its pixels."""
+    """Return whether a file shows one of the pictures, by its bytes or by its pixels."""
     data = file.read_bytes()
     if any(picture.read_bytes() in data for picture in pictures):
         return True
     if file.suffix not in (".png", ".jpg", ".webp"):
         return False
     shown = small(file)
-    return any(max(abs(a - b) for a, b in zip(shown, small(each), strict=True)) < 8 for each in pictures)
+    return any(
+        max(abs(a - b) for a, b in zip(shown, small(picture), strict=True)) < 8 for picture in pictures
+    )
 
 
 def small(file) -> bytes:
@@ -209,7 +211,7 @@ def small(file) -> bytes:
 
 
 def bomb(width: int, height: int) -> bytes:
-    """Return a few bytes that declare a huge PNG."""
+    """Return a few bytes of a PNG whose header declares a huge picture."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,4 +1,4 @@
-"""Merging in a real ComfyUI: what is shown, merges of merges, and the merged file in the stock loader."""
+"""Merging in a real ComfyUI: the facts shown, merges of merges, and a merged file in the stock loader."""
 
 import pytest
 
@@ -35,7 +35,7 @@ def apply(expert: tuple) -> dict:
     return node("AlignGuardApplySafetyExpert", model=("ckpt", 0), expert=expert, **settings)
 
 
-def test_a_merged_expert_is_merged_again_and_the_account_goes_down_to_the_first_files(comfy):
+def test_a_merge_of_a_merge_lists_its_members_down_to_the_original_files(comfy):
     graph = three_experts()
     graph["two"] = merge(("shocking", 1), ("hate", 1), method="average", strength_2=0.5)
     graph["three"] = merge(("two", 0), ("violence", 1), method="concat")
@@ -51,7 +51,7 @@ def test_a_merged_expert_is_merged_again_and_the_account_goes_down_to_the_first_
     ]
 
 
-def test_the_saved_merge_draws_the_same_through_apply_and_the_stock_loader_and_shows_the_same_facts(comfy):
+def test_a_saved_merge_draws_the_same_with_apply_and_the_stock_loader_and_shows_the_same_facts(comfy):
     base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
     graph = three_experts()
     graph["text"] = node("PrimitiveStringMultiline", value="a skull\na red skull\na broken heart")
@@ -75,10 +75,10 @@ def test_the_saved_merge_draws_the_same_through_apply_and_the_stock_loader_and_s
     second = comfy.run(graph)
     assert pixels(comfy, first, "a") == pixels(comfy, second, "b") != pixels(comfy, second, "base")
     assert "lora key not loaded" not in comfy.log_text()[logged:]
-    told, read = text_of(first, "merged").splitlines(), text_of(second, "info").splitlines()
-    assert told[1:] == read[1:]  # but for the name
-    assert "output neurons won:" in read
-    assert pixels(comfy, first, "merged") == pixels(comfy, second, "info")  # the picture of who won what
+    merged_facts, saved_facts = text_of(first, "merged").splitlines(), text_of(second, "info").splitlines()
+    assert merged_facts[1:] == saved_facts[1:]  # the first line is the name
+    assert "output neurons won:" in saved_facts
+    assert pixels(comfy, first, "merged") == pixels(comfy, second, "info")  # the picture of the neurons won
 
 
 def test_an_expert_that_was_not_merged_shows_no_picture(comfy):
@@ -87,15 +87,15 @@ def test_an_expert_that_was_not_merged_shows_no_picture(comfy):
     assert "images" not in comfy.run(graph)["outputs"]["info"]
 
 
-def test_experts_are_compared_on_the_pictures_of_pairs_where_a_vae_is_connected(comfy):
+def test_calibration_uses_the_pictures_of_pairs_if_a_vae_is_connected(comfy):
     graph = add_expert(add_expert(with_model(), "shocking", SHOCKING), "hate", HATE)
     graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=PAIRS, category="all", max_pairs=2)
     base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
-    given = {"calibration": ("pairs", 0), "prompts_per_category": 2, "method": "co_merge", **base}
-    graph["drawn"] = merge(("shocking", 1), ("hate", 1), **given)
-    graph["pictures"] = merge(("shocking", 1), ("hate", 1), vae=("ckpt", 2), **given)
+    inputs = {"calibration": ("pairs", 0), "prompts_per_category": 2, "method": "co_merge", **base}
+    graph["drawn"] = merge(("shocking", 1), ("hate", 1), **inputs)
+    graph["pictures"] = merge(("shocking", 1), ("hate", 1), vae=("ckpt", 2), **inputs)
     for name in ("drawn", "pictures"):
         graph[f"{name}_info"] = node("AlignGuardSafetyExpertInfo", expert=(name, 0))
-    ran = comfy.run(graph)
-    assert "calibration latents: drawn by the base model" in text_of(ran, "drawn_info")
-    assert "calibration latents: pictures" in text_of(ran, "pictures_info")
+    entry = comfy.run(graph)
+    assert "calibration latents: drawn by the base model" in text_of(entry, "drawn_info")
+    assert "calibration latents: pictures" in text_of(entry, "pictures_info")

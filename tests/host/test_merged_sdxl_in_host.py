@@ -1,4 +1,4 @@
-"""A merged file of SDXL gives the host's own loader the weights that Apply gives, so the same picture."""
+"""A merged SDXL file gives the same weights with the host's loader as with Apply, and so the same picture."""
 
 import json
 import subprocess
@@ -16,13 +16,13 @@ PROOF = Path(__file__).with_name("merged_sdxl_proof.py")
 LAYERS = 560  # attention projections of SDXL
 
 
-def test_the_stock_loader_patches_every_layer_to_the_bits_of_apply(tmp_path):
+def test_the_stock_loader_and_apply_patch_every_layer_to_the_same_bits(tmp_path):
     link_folder(PACK, tmp_path / PACK_NAME)
     command = [sys.executable, PROOF, host_folder(), tmp_path, tmp_path]
     environment = server_environment() | {"PYTHONPATH": str(PACK / "tests")}
     process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
-    told = json.loads(process.stdout.splitlines()[-1])
-    assert told["layers"] == told["patched"] == LAYERS
-    assert told["same_keys"]
-    assert told["different"] == told["unchanged"] == told["warnings"] == []
+    results = json.loads(process.stdout.splitlines()[-1])
+    assert results["layers"] == results["patched"] == LAYERS
+    assert results["same_keys"]
+    assert results["different"] == results["unchanged"] == results["warnings"] == []

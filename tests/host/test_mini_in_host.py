@@ -1,4 +1,4 @@
-"""The stock loader of ComfyUI makes of the mini checkpoint what the library makes of the shipped weights."""
+"""ComfyUI makes the same models from the mini checkpoint as the library makes from the shipped weights."""
 
 import subprocess
 import sys
@@ -14,10 +14,10 @@ from training.mini.text_encoder import embed
 pytestmark = pytest.mark.host
 
 PROMPT = "a red star on a black ground"
-HALF = 3e-4  # mean difference: the checkpoint stores the widened weights in fp16
+HALF = 3e-4  # mean difference, because the checkpoint stores the widened weights in fp16
 SCRIPT = """
 import sys
-host, checkpoint, given, made = sys.argv[1:]
+host, checkpoint, inputs_file, outputs_file = sys.argv[1:]
 sys.path.insert(0, host)
 sys.argv = ["main.py", "--cpu"]
 import comfy.options
@@ -26,7 +26,7 @@ import comfy.sd
 import torch
 from safetensors.torch import load_file, save_file
 with torch.inference_mode():
-    inputs = load_file(given)
+    inputs = load_file(inputs_file)
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=True, output_clip=True)
     prompt = bytes(inputs["prompt"].tolist()).decode()
     made_by_host = {
@@ -35,7 +35,7 @@ with torch.inference_mode():
         "latents": vae.encode((inputs["pictures"].movedim(1, -1) + 1) / 2) * 0.18215,
         "pictures": vae.decode(inputs["latents"] / 0.18215).movedim(-1, 1) * 2 - 1,
     }
-    save_file({name: tensor.float().contiguous() for name, tensor in made_by_host.items()}, made)
+    save_file({name: tensor.float().contiguous() for name, tensor in made_by_host.items()}, outputs_file)
 print(type(model.model.model_config).__name__)
 """
 
@@ -55,13 +55,14 @@ def inputs():
 @pytest.fixture(scope="module")
 def host(mini, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("host")
-    save_file(inputs, folder / "given.safetensors")
-    arguments = [host_folder(), mini["checkpoint"], folder / "given.safetensors", folder / "made.safetensors"]
+    save_file(inputs, folder / "inputs.safetensors")
+    files = [folder / "inputs.safetensors", folder / "outputs.safetensors"]
+    arguments = [host_folder(), mini["checkpoint"], *files]
     command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, env=server_environment(), cwd=folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "SD15"
-    return load_file(folder / "made.safetensors")
+    return load_file(folder / "outputs.safetensors")
 
 
 def test_text_embeddings_agree(host):

@@ -1,6 +1,6 @@
-"""The pack in a real ComfyUI: what the host knows of it, and that its workflows run.
+"""The pack in a real ComfyUI: its node schemas, help pages and graphs, and that its workflows run.
 
-`tests/host/record_schemas.py` writes the schemas that are compared here.
+`tests/host/record_schemas.py` writes the schemas compared here.
 """
 
 import json
@@ -36,10 +36,10 @@ def get(server, path: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_the_host_has_every_node_with_the_recorded_schema(comfy, name):
+def test_the_host_has_every_node_with_its_recorded_schema(comfy, name):
     live, recorded = schema(comfy.object_info(name)[name]), SCHEMAS[name]
     assert live == recorded, "after a deliberate change, run tests/host/record_schemas.py"
-    for part in ("required", "optional"):  # their order decides where the values of saved graphs go
+    for part in ("required", "optional"):  # saved graphs store values in this order
         assert list(live[part]) == list(recorded[part])
 
 
@@ -63,7 +63,7 @@ def test_a_shipped_workflow_runs(comfy, name):
     assert sum(len(output.get("images", ())) for output in entry["outputs"].values()) >= 2  # before and after
 
 
-def test_load_puts_an_expert_on_a_model_as_apply_does(comfy):
+def test_load_applies_an_expert_to_a_model_as_apply_does(comfy):
     graph = add_expert(with_model())
     graph["loaded"] = node(
         "AlignGuardLoadSafetyExpert", expert_name=SHOCKING, strength=0.7, model=("ckpt", 0)
@@ -76,7 +76,7 @@ def test_load_puts_an_expert_on_a_model_as_apply_does(comfy):
     assert text_of(entry, "loaded").startswith("All ")
 
 
-def test_strength_zero_is_the_base_model_and_one_is_not(comfy):
+def test_strength_zero_draws_as_the_base_model_and_strength_one_does_not(comfy):
     graph = add_render(add_expert(with_model()), "base", ("ckpt", 0))
     graph |= {"off": apply("expert", strength=0.0), "on": apply("expert")}
     add_render(graph, "a", ("off", 0))
@@ -85,7 +85,7 @@ def test_strength_zero_is_the_base_model_and_one_is_not(comfy):
     assert pixels(comfy, entry, "base") == pixels(comfy, entry, "a") != pixels(comfy, entry, "b")
 
 
-def test_a_part_of_the_steps_is_neither_the_base_model_nor_the_whole_expert(comfy):
+def test_a_range_of_steps_draws_neither_as_the_base_model_nor_as_the_whole_expert(comfy):
     graph = add_render(add_expert(with_model()), "base", ("ckpt", 0))
     ranges = {"all": (0.0, 1.0), "early": (0.0, 0.5), "late": (0.5, 1.0), "nearly": (0.0, 0.999)}
     for name, (start, end) in ranges.items():
@@ -94,29 +94,29 @@ def test_a_part_of_the_steps_is_neither_the_base_model_nor_the_whole_expert(comf
     add_render(graph, "base_again", ("ckpt", 0), latent=("same", 0))
     graph["same"] = node("LatentMultiply", samples=("latent", 0), multiplier=1.0)  # not in the host's cache
     entry = comfy.run(graph)
-    found = {name: pixels(comfy, entry, name) for name in ("base", *ranges)}
-    assert len({found[name] for name in ("base", "all", "early", "late")}) == 4
-    assert closest(found["nearly"], found) == "all"  # the switched path does what the plain one does
-    assert pixels(comfy, entry, "base_again") == found["base"]  # and takes the expert off again
+    pictures = {name: pixels(comfy, entry, name) for name in ("base", *ranges)}
+    assert len({pictures[name] for name in ("base", "all", "early", "late")}) == 4
+    assert closest(pictures["nearly"], pictures) == "all"  # switched off only for the last step
+    assert pixels(comfy, entry, "base_again") == pictures["base"]  # the expert is removed afterwards
 
 
-def closest(picture: bytes, others: dict[str, bytes]) -> str:
+def closest(picture: bytes, pictures: dict[str, bytes]) -> str:
     def distance(name: str) -> int:
-        return sum(abs(a - b) for a, b in zip(picture, others[name], strict=True))
+        return sum(abs(a - b) for a, b in zip(picture, pictures[name], strict=True))
 
-    return min((name for name in others if name != "nearly"), key=distance)
+    return min((name for name in pictures if name != "nearly"), key=distance)
 
 
-def test_the_model_output_of_a_loader_without_a_model_says_what_to_connect(comfy):
+def test_a_loader_whose_model_output_is_used_without_a_model_says_what_to_connect(comfy):
     message = "Load Safety Expert has no model to return"
-    assert message not in comfy.log_text()  # a loader whose model nobody uses is no reason to warn
+    assert message not in comfy.log_text()  # no warning for an unused model output
     graph = add_render(add_expert(with_model()), "nothing", ("expert", 0))
     entry = comfy.run(graph)
     assert "nothing" not in entry["outputs"]
     assert message in comfy.log_text()
 
 
-def test_a_merge_reports_the_calibration_lines_that_were_dropped(comfy):
+def test_a_merge_reports_dropped_calibration_lines(comfy):
     graph = add_expert(add_expert(with_model()), "other", HATE)
     experts = {"expert_1": ("expert", 1), "expert_2": ("other", 1), "method": "co_merge"}
     base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
@@ -127,7 +127,7 @@ def test_a_merge_reports_the_calibration_lines_that_were_dropped(comfy):
     assert "calibration lines dropped by the rule on minors: 1" in text_of(entry, "merged")
 
 
-def test_one_expert_merged_with_nothing_of_another_is_itself(comfy):
+def test_an_expert_merged_with_another_at_strength_zero_is_unchanged(comfy):
     graph = add_expert(add_expert(with_model()), "other", HATE)
     graph["merged"] = node(
         "AlignGuardMergeSafetyExperts",

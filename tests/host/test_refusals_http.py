@@ -1,4 +1,4 @@
-"""What the nodes refuse in a real ComfyUI: with a clear message, and without leaving half a result."""
+"""Refusals of the nodes in a real ComfyUI: with a clear message, and without partial results."""
 
 import pytest
 import torch
@@ -56,21 +56,21 @@ def saved(graph: dict, expert: str, slot: int, prefix: str = "refused", dtype: s
     return graph | {"save": node("AlignGuardSaveSafetyExpert", **inputs)}
 
 
-def test_an_expert_of_another_family_is_named_with_both_families(comfy, no_new_files):
+def test_an_expert_of_another_family_is_refused_and_both_families_are_named(comfy, no_new_files):
     save_file(lora(2048), comfy.models_dir / "safety_experts" / "hate_xl.safetensors")
     message = r"'hate_xl.safetensors' was trained for SDXL \(text width 2048\); this model is SD 1.5 \(768\)"
     with pytest.raises(ComfyError, match=message):
         comfy.run(applied("hate_xl.safetensors"))
 
 
-def test_an_expert_without_a_single_matching_layer_fails(comfy, no_new_files):
+def test_an_expert_without_matching_layers_is_refused(comfy, no_new_files):
     name = NAME.replace("down_blocks_0", "down_blocks_3")
     save_file(lora(768, name), comfy.models_dir / "safety_experts" / "deep.safetensors")
     with pytest.raises(ComfyError, match="0 of 1 layers of the expert match"):
         comfy.run(applied("deep.safetensors"))
 
 
-def test_an_expert_that_fits_in_part_is_applied_with_a_warning_that_names_the_rest(comfy):
+def test_an_expert_that_matches_partly_is_applied_with_a_warning_that_names_the_rest(comfy):
     state = lora(768) | lora(768, NAME.replace("down_blocks_0", "down_blocks_3"))
     save_file(state, comfy.models_dir / "safety_experts" / "half.safetensors")
     entry = comfy.run(applied("half.safetensors"))
@@ -84,7 +84,7 @@ def test_a_missing_file_is_refused_before_anything_runs(comfy, no_new_files):
         comfy.post(applied("nowhere.safetensors"))
 
 
-def test_a_truncated_expert_is_called_damaged(comfy, no_new_files):
+def test_a_truncated_expert_is_reported_as_damaged(comfy, no_new_files):
     folder = comfy.models_dir / "safety_experts"
     whole = (folder / SHOCKING).read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -92,7 +92,7 @@ def test_a_truncated_expert_is_called_damaged(comfy, no_new_files):
         comfy.run(applied("cut.safetensors"))
 
 
-def test_a_pickle_is_refused_by_name(comfy, no_new_files):
+def test_a_pickle_is_refused_and_named(comfy, no_new_files):
     (comfy.models_dir / "loras" / "old.pt").write_bytes(b"PK\x03\x04 a pickle")
     with pytest.raises(ComfyError, match="old.pt is a pickle"):
         comfy.run(applied("old.pt"))
@@ -117,7 +117,7 @@ def test_an_empty_range_of_steps_is_refused(comfy, no_new_files):
         comfy.run(applied(SHOCKING, start_percent=0.8, end_percent=0.2))
 
 
-def test_an_empty_pairs_folder_says_what_is_missing(comfy, no_new_files):
+def test_the_error_for_an_empty_pairs_folder_says_what_is_missing(comfy, no_new_files):
     (comfy.input_dir / "alignguard_pairs" / "empty").mkdir(exist_ok=True)
     with pytest.raises(ComfyError, match="pairs.jsonl"):
         comfy.run(add_training(with_model(), folder="alignguard_pairs/empty"))
@@ -144,7 +144,7 @@ def test_a_model_that_carries_a_lora_is_not_trained(comfy, no_new_files):
         comfy.run(graph)
 
 
-def test_co_merge_without_a_model_names_the_sockets(comfy, no_new_files):
+def test_co_merge_without_a_model_names_the_missing_sockets(comfy, no_new_files):
     with pytest.raises(ComfyError, match="it needs model, clip, calibration connected"):
         comfy.run(merged(method="co_merge"))
 
@@ -156,7 +156,7 @@ def test_a_file_name_outside_the_output_folder_is_refused(comfy, no_new_files, p
 
 
 @pytest.mark.parametrize(("name", "value"), [("dtype", "int4"), ("method", "magic"), ("objective", "magic")])
-def test_a_choice_that_does_not_exist_is_refused_with_the_choices(comfy, no_new_files, name, value):
+def test_an_unknown_option_value_is_refused(comfy, no_new_files, name, value):
     graphs = {
         "dtype": lambda: saved(add_expert({}), "expert", 1, dtype=value),
         "method": lambda: merged(method=value),

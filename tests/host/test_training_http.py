@@ -1,4 +1,4 @@
-"""Training inside a real ComfyUI: what it writes, what it leaves alone, and how it stops."""
+"""Training in a real ComfyUI: the files it writes, the state it leaves alone, and how it stops."""
 
 import io
 import json
@@ -25,8 +25,8 @@ from websocket import watched_run
 
 pytestmark = pytest.mark.host
 
-SLOW_RESOLUTION = 768  # a picture takes most of a second, so a cancel meets the encoding for sure
-CANCEL_LIMIT_S = 60  # one step of the mini model takes a second; the rest is a slow test machine
+SLOW_RESOLUTION = 768  # a picture takes almost a second, so the cancel arrives during encoding
+CANCEL_LIMIT_S = 60  # a step of the mini model takes a second; the rest is for a slow machine
 
 
 def loras(server):
@@ -41,7 +41,7 @@ def train(server, **settings) -> tuple[dict, str]:
     return entry, new
 
 
-def test_the_file_says_how_it_was_made_and_the_report_where_it_is(comfy):
+def test_the_file_records_how_it_was_made_and_the_report_says_where_it_is(comfy):
     entry, new = train(comfy, steps=2, seed=3, filename_prefix="mine/first")
     expert = load_expert(loras(comfy) / new)
     assert new == "alignguard/mine/first_00001_.safetensors"
@@ -57,19 +57,19 @@ def test_the_file_says_how_it_was_made_and_the_report_where_it_is(comfy):
 
 def test_equal_settings_give_equal_experts_and_two_files(comfy):
     (_, first), (_, second) = (train(comfy, seed=5, filename_prefix=name) for name in ("twin_a", "twin_b"))
-    one, other = (load_expert(loras(comfy) / name) for name in (first, second))
-    assert one.content_hash == other.content_hash
+    experts = [load_expert(loras(comfy) / name) for name in (first, second)]
+    assert experts[0].content_hash == experts[1].content_hash
     _, third = train(comfy, seed=6, filename_prefix="twin_a")
     assert third == "alignguard/twin_a_00002_.safetensors"
 
 
-def test_held_out_pairs_are_measured_and_may_end_a_run(comfy):
+def test_held_out_pairs_are_measured_and_can_stop_a_run(comfy):
     entry, new = train(
         comfy,
         steps=8,
         batch_size=2,
         max_pairs=8,
-        learning_rate=1.0,  # far too high, so that the margin cannot grow for long
+        learning_rate=1.0,  # far too high, so that the margin soon stops growing
         validation=0.25,
         validate_every=1,
         patience=1,
@@ -91,7 +91,7 @@ def test_an_unchanged_graph_is_not_trained_again(comfy):
     assert saved_experts(comfy) == before
 
 
-def test_a_preset_wins_over_the_widgets_and_the_report_says_what_was_done(comfy):
+def test_a_preset_overrides_the_widgets_and_the_report_lists_its_values(comfy):
     entry, new = train(comfy, steps=3, batch_size=2, preset="quick", seed=22, filename_prefix="preset")
     metadata = load_expert(loras(comfy) / new).metadata
     assert (metadata["alignguard.steps"], metadata["alignguard.batch_size"]) == ("60", "4")
@@ -102,30 +102,30 @@ def test_a_preset_wins_over_the_widgets_and_the_report_says_what_was_done(comfy)
     assert " of weights included; about " in text
 
 
-def test_a_host_that_keeps_the_model_in_fp16_trains_the_same_expert_in_fp32(comfy, mini, tmp_path):
+def test_a_host_that_holds_the_model_in_fp16_trains_the_same_fp32_expert(comfy, mini, tmp_path):
     halved = ComfyServer(tmp_path, extra=("--fp16-unet",))
     place_mini(tmp_path, mini)
-    _, own = train(comfy, steps=2, seed=5, precision="fp32", filename_prefix="whole")
+    _, in_fp32 = train(comfy, steps=2, seed=5, precision="fp32", filename_prefix="whole")
     with halved:
-        _, other = train(halved, steps=2, seed=5, precision="fp32", filename_prefix="whole")
+        _, in_fp16 = train(halved, steps=2, seed=5, precision="fp32", filename_prefix="whole")
         assert "dtype torch.float16" in halved.log_text()
-        twin = load_expert(loras(halved) / other)
-    expert = load_expert(loras(comfy) / own)
+        twin = load_expert(loras(halved) / in_fp16)
+    expert = load_expert(loras(comfy) / in_fp32)
     assert twin.metadata["alignguard.base_hash"] == expert.metadata["alignguard.base_hash"]
     assert twin.content_hash == expert.content_hash
 
 
-def test_a_resumed_run_goes_on_from_the_saved_state_to_the_same_expert(comfy):
+def test_a_resumed_run_continues_from_the_saved_state_to_the_same_expert(comfy):
     same = {"seed": 17, "lr_schedule": "constant"}
     _, whole = train(comfy, steps=4, **same, filename_prefix="parts/whole")
     train(comfy, steps=2, **same, filename_prefix="parts/resumed")
     runs = comfy.base_dir / "user" / "__alignguard" / "runs"
     _, resumed = train(comfy, steps=4, **same, resume=True, filename_prefix="parts/resumed")
-    one, other = (load_expert(loras(comfy) / name) for name in (whole, resumed))
-    assert one.content_hash == other.content_hash
+    experts = [load_expert(loras(comfy) / name) for name in (whole, resumed)]
+    assert experts[0].content_hash == experts[1].content_hash
     run = runs / "parts%2Fresumed"
-    names = {file.name for file in run.iterdir()} - {"tensorboard"}  # where that is installed
-    assert names == {"expert.safetensors", "in_use.lock", "metrics.jsonl", "state"}  # a new run renames them
+    names = {file.name for file in run.iterdir()} - {"tensorboard"}  # present if it is installed
+    assert names == {"expert.safetensors", "in_use.lock", "metrics.jsonl", "state"}  # not renamed
     assert len((runs / "parts%2Fwhole" / "metrics.jsonl").read_text().splitlines()) == 4
     with pytest.raises(ComfyError, match="cannot be resumed: seed was 17 and is 18"):
         train(comfy, steps=6, **same | {"seed": 18}, resume=True, filename_prefix="parts/resumed")
@@ -153,7 +153,7 @@ def test_the_stock_lora_loader_matches_every_key_and_draws_the_same_picture(comf
     assert "NOT LOADED" not in comfy.log_text()[logged:]
 
 
-def test_training_between_two_renders_changes_nothing(comfy):
+def test_training_between_two_renders_does_not_change_them(comfy):
     first = comfy.run(add_render(with_model(), "first", ("ckpt", 0)))
     train(comfy, steps=2, seed=11)
     graph = with_model()
@@ -162,7 +162,7 @@ def test_training_between_two_renders_changes_nothing(comfy):
     assert pixels(comfy, first, "first") == pixels(comfy, second, "second")
 
 
-def test_training_after_a_render_with_an_expert_sees_the_base_weights(comfy):
+def test_training_after_a_render_with_an_expert_uses_the_base_weights(comfy):
     _, plain = train(comfy, seed=12)
     graph = add_expert(with_model())
     settings = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -175,35 +175,35 @@ def test_training_after_a_render_with_an_expert_sees_the_base_weights(comfy):
     assert first == second
 
 
-def test_the_only_picture_of_a_training_is_its_loss_curve(comfy):
+def test_the_only_picture_of_a_training_run_is_its_loss_curve(comfy):
     before = served_files(comfy)
     entry, new = train(comfy, seed=14)
     (curve,) = comfy.saved_files(entry)
     with Image.open(curve) as picture:
-        assert (picture.size, picture.info) == ((512, 256), {})  # no prompt in the file either
+        assert (picture.size, picture.info) == ((512, 256), {})  # and no prompt in the file
     assert served_files(comfy) - before == {curve, loras(comfy) / new}
 
 
-def test_an_open_browser_sees_the_curve_and_the_time_left_while_it_trains(comfy):
-    steps = 6  # a step takes most of a second, and more than one second passes between two pictures
+def test_an_open_browser_shows_the_loss_curve_and_the_time_left_during_training(comfy):
+    steps = 6  # a step takes almost a second, and pictures are more than a second apart
     graph = add_training(with_model(), steps=steps, batch_size=2, seed=31, filename_prefix="watched")
-    told = watched_run(comfy, graph)
-    texts = [text for node, text in told.texts if node == "train" and text.startswith("step ")]
+    messages = watched_run(comfy, graph)
+    texts = [text for node, text in messages.texts if node == "train" and text.startswith("step ")]
     shown = [re.fullmatch(rf"step (\d+) of {steps}, loss \S+, (\S+ \S+) left", text) for text in texts]
     assert all(shown)
     numbers = [int(match[1]) for match in shown]
     assert numbers == sorted(set(numbers))
     assert (numbers[-1], shown[-1][2]) == (steps, "0.0 s")
-    pictures = [data for node, data in told.pictures if node == "train"]
-    assert len(pictures) == len(texts)  # one beside each text, and never one of a pair
+    pictures = [data for node, data in messages.pictures if node == "train"]
+    assert len(pictures) == len(texts)  # one loss curve with each text, never a picture of a pair
     for data in pictures:
         with Image.open(io.BytesIO(data)) as picture:
             assert (picture.format, picture.size) == ("JPEG", (512, 256))
-    done = [data for kind, data in told.events if kind == "progress" and data["node"] == "train"]
+    done = [data for kind, data in messages.events if kind == "progress" and data["node"] == "train"]
     assert [data["value"] for data in done if data["max"] == steps][-1] == steps
 
 
-def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
+def test_cancelling_stops_after_the_current_step_and_saves_a_partial_expert(comfy):
     before = saved_experts(comfy)
     graph = add_training(with_model(), steps=5000, save_every=1, seed=15, filename_prefix="cancelled")
     prompt = comfy.post(graph)
@@ -218,7 +218,7 @@ def test_cancelling_stops_within_a_step_and_keeps_what_was_learned(comfy):
     assert partial == "alignguard/cancelled_00001__partial.safetensors"
     assert (
         int(expert.metadata["alignguard.steps"]) - done <= 3
-    )  # steps between the look at the disk and the cancel
+    )  # steps between reading the disk and the cancel
     assert expert.metadata["alignguard.complete"] == "false"
 
 
@@ -236,7 +236,7 @@ def test_cancelling_while_pairs_are_encoded_leaves_no_file(comfy):
 
 
 def served_files(server) -> set:
-    """Return every file in the folders that the web server hands out and a run writes to."""
+    """Return every file in the folders that the web server hands out and that a run writes to."""
     folders = (server.base_dir / "temp", server.output_dir)
     return {file for folder in folders for file in folder.rglob("*") if file.is_file()}
 
@@ -245,7 +245,7 @@ def steps_in(states) -> int:
     return max(int(file.stem.removeprefix("step_")) for file in states.glob("step_*.safetensors"))
 
 
-def test_a_patched_model_is_the_base_of_an_expert_where_the_person_asks(comfy):
+def test_a_patched_model_is_the_base_of_an_expert_if_bake_patches_is_set(comfy):
     graph = add_training(with_model(), bake_patches=True, filename_prefix="on_top")
     graph["lora"] = node("AlignGuardLoadSafetyExpert", model=("ckpt", 0), expert_name=SHOCKING, strength=1.0)
     graph["train"]["inputs"]["model"] = ["lora", 0]
@@ -255,7 +255,8 @@ def test_a_patched_model_is_the_base_of_an_expert_where_the_person_asks(comfy):
     plain_entry, plain = train(comfy, filename_prefix="on_base")
     lines = text_of(entry, "train").splitlines()
     (line,) = (line for line in lines if "include patches of the MODEL" in line)
-    assert int(line.split()[0]) == len(load_expert(loras(comfy) / on_top).layers)  # the expert changes these
+    patched_layers = load_expert(loras(comfy) / on_top).layers
+    assert int(line.split()[0]) == len(patched_layers)
     assert "include patches" not in text_of(plain_entry, "train")
     hashes = {load_expert(loras(comfy) / name).metadata["alignguard.base_hash"] for name in (on_top, plain)}
-    assert len(hashes) == 2  # another base model, said in the file
+    assert len(hashes) == 2  # the files record different base models

@@ -1,6 +1,6 @@
-"""Run the shipped graphs and make their thumbnails of what they draw: before above, after below.
+"""Run the shipped graphs and make thumbnails of their pictures: before above, after below.
 
-`.venv/bin/python tests/host/thumbnails.py [GRAPH ...]`, all graphs if none is named, with tests/host and the
+`.venv/bin/python tests/host/thumbnails.py [GRAPH ...]` (default: all graphs), with tests/host and the
 repository on PYTHONPATH.
 """
 
@@ -22,7 +22,7 @@ PAPER = (250, 249, 246)
 
 
 def main() -> int:
-    """Write `workflows/<graph>.jpg` for the graphs named, or for all."""
+    """Write `workflows/<graph>.jpg` for the named graphs, or for all."""
     mini = build_mini(dev.ROOT / ".host" / f"mini-{version()}")
     with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:
         place_mini(Path(folder), mini)
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _small(path: Path) -> Image.Image:
-    """Return a picture that needs no sheet, such as a report."""
+    """Return a single picture, such as a report, scaled down."""
     picture = Image.open(path).convert("RGB")
     picture.thumbnail((4 * TILE, 4 * TILE), Image.Resampling.LANCZOS)
     return picture

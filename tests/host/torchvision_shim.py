@@ -1,9 +1,9 @@
-"""Let a torchvision built for CUDA be imported beside a torch built for the CPU.
+"""Make a torchvision built for CUDA importable beside a torch built for the CPU.
 
-`dev.py` copies this file into `.venv`, where a `.pth` line installs the finder at every start of Python.
-torch itself is imported only when torchvision is. Such a torchvision cannot load its compiled operators, and
-then stops at import because nobody declared `torchvision::nms` and `torchvision::qnms`; declaring their two
-schemas is enough for everything that does not call them.
+`dev.py` copies this file into `.venv`, where a `.pth` line installs the finder whenever Python starts. torch
+is imported only when torchvision is. Such a torchvision cannot load its compiled operators, and its import
+then fails because nothing declares `torchvision::nms` and `torchvision::qnms`. Declaring their schemas is
+enough for all code that does not call them.
 """
 
 import importlib.machinery
@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-_kept = []  # the declarations live as long as the Library object
+_libraries = []  # a declaration lives as long as its Library object
 
 
 class _DeclareBeforeTorchvision:
-    """A finder that finds nothing: it acts once, when torchvision is about to be imported."""
+    """A finder that finds nothing; it declares the schemas once, just before torchvision is imported."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -36,16 +36,16 @@ def _is_cuda_build() -> bool:
     if spec is None or not spec.origin:
         return False
     version = Path(spec.origin).with_name("version.py")
-    # a CPU build brings working operators and must not meet a second declaration
+    # a CPU build declares these operators itself
     return version.is_file() and "+cu" in version.read_text(encoding="utf-8")
 
 
 def _declare() -> None:
-    import torch  # late: not every Python that starts in the venv wants torch
+    import torch  # late, because not every Python in the venv needs torch
 
     if torch.version.cuda or getattr(torch.version, "hip", None):
         return
     library = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(operator + _SCHEMA)
-    _kept.append(library)
+    _libraries.append(library)

