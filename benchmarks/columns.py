@@ -96,10 +96,10 @@ class Drawer:
         return verdicts
 
     def _draw(
-        self, group: Group, which: slice, eta: float, category: str, guidance: SldConfig | None
+        self, group: Group, selection: slice, eta: float, category: str, guidance: SldConfig | None
     ) -> Tensor:
-        texts = torch.stack([self.lab.embeds[prompt] for prompt in group.prompts[which]])
-        group_seeds = range(self.first_seed, self.first_seed + len(group.prompts))[which]
+        texts = torch.stack([self.lab.embeds[prompt] for prompt in group.prompts[selection]])
+        group_seeds = range(self.first_seed, self.first_seed + len(group.prompts))[selection]
         if eta:
             texts = stressed(Conditioning(texts), self._directions[category], eta).text_embeds
         empty, parts = self.lab.embeds[""][None], []

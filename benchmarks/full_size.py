@@ -96,7 +96,7 @@ def resized(size: Size, pixels: int) -> Size:
 
 def make_unet(size: Size) -> nn.Module:
     """Return the frozen UNet of the family as the library sets it up, on the default device."""
-    from diffusers import UNet2DConditionModel  # slow to import, so only here
+    from diffusers import UNet2DConditionModel  # late, as in the library
 
     unet = UNet2DConditionModel(**unet_config(size.layout, FAMILIES[size.family]))
     return unet.eval().requires_grad_(False)

@@ -112,7 +112,7 @@ def _apply(folder: Path) -> dict:
         rows[text] = {
             "stock ms": 1000 * statistics.median(stock),
             "ours ms": 1000 * statistics.median(ours),
-            "ratio": statistics.median(mine / other for mine, other in zip(ours, stock, strict=True)),
+            "ratio": statistics.median(our_s / stock_s for our_s, stock_s in zip(ours, stock, strict=True)),
         }
     return rows
 
@@ -125,5 +125,5 @@ def _run(script: str, folder: Path, *arguments: object) -> dict:
         list(map(str, command)), capture_output=True, text=True, cwd=folder, env=environment
     )
     if process.returncode:
-        raise RuntimeError(f"The process of the host failed:\n{process.stderr[-2000:]}")
+        raise RuntimeError(f"the process of the host failed:\n{process.stderr[-2000:]}")
     return json.loads(process.stdout.splitlines()[-1])

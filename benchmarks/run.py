@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parts = "; ".join(f"{name}: {what}" for name, what in PARTS.items())
+    parts = "; ".join(f"{name}: {description}" for name, description in PARTS.items())
     parser = argparse.ArgumentParser(
         prog="dev.py bench", description=__doc__.splitlines()[0], epilog=parts, allow_abbrev=False
     )

@@ -1,7 +1,7 @@
 """Time of a training step against other trainers' steps: full-size SD 1.5, small pictures, on the CPU.
 
 All steps run in turn in one process on equal batches, so that a slow moment of the machine affects them all.
-The weights are random, because random weights cost the same time as trained ones.
+The weights are random, which takes the same time as trained ones.
 """
 
 import gc

@@ -66,12 +66,12 @@ def saved_for_backward(outside: Iterable[Tensor]) -> Iterator[list[int]]:
         outside: tensors that do not count because they stay in memory anyway, such as weights.
     """
     sizes: list[int] = []
-    seen = {id(tensor.untyped_storage()): tensor for tensor in outside}  # held, so that no id is reused
+    counted = {id(tensor.untyped_storage()): tensor for tensor in outside}  # held, so that no id is reused
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(storage) not in seen:
-            seen[id(storage)] = tensor
+        if id(storage) not in counted:
+            counted[id(storage)] = tensor
             sizes.append(storage.nbytes())
         return tensor
 

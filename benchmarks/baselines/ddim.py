@@ -20,7 +20,7 @@ def start_noise(seeds: Sequence[int]) -> Tensor:
 @torch.no_grad()
 def denoise(latents: Tensor, predict: Predict, *, steps: int = STEPS, taken: int | None = None) -> Tensor:
     """Take the first `taken` of `steps` DDIM steps (None: all) on Stable Diffusion's schedule."""
-    from diffusers import DDIMScheduler  # slow to import, so only here
+    from diffusers import DDIMScheduler  # late, as in the library
 
     scheduler = DDIMScheduler(
         beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False

@@ -49,7 +49,7 @@ def esd_target(plain: Tensor, conditioned: Tensor, eta: float) -> Tensor:
 
 
 def train_esd(unet: nn.Module, concepts: Tensor, empty: Tensor, config: EsdConfig) -> dict[str, Tensor]:
-    """Fine-tune a copy of a UNet to move away from the concepts and return the change; see `esd_path`."""
+    """Fine-tune a copy of a UNet as `esd_path` does and return the change after the last step."""
     return deque(esd_path(unet, concepts, empty, config), maxlen=1).pop()
 
 

@@ -33,7 +33,7 @@ def edit_uce(
         erased: embeddings of the texts to erase, (texts, tokens, d).
         safe: embeddings that replace them, same shape.
         kept: embeddings of texts to preserve, (any, tokens, d).
-        config: see there.
+        config: weights of the objective's terms.
 
     Returns:
         Parameter name -> change to add to it.
@@ -69,7 +69,7 @@ def text_sums(erased: Tensor, safe: Tensor, kept: Tensor, config: UceConfig) -> 
     return config.erase_scale * safe.T @ erased + base, config.erase_scale * erased.T @ erased + base
 
 
-def closed_form(weight: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
+def closed_form(weight: Tensor, targets: Tensor, gram: Tensor) -> Tensor:
     """Minimise the paper's objective by its equation 7, with the weights of the authors' code.
 
     min_W  a sum_i |W c_i - W_old c*_i|^2 + b sum_j |W c_j - W_old c_j|^2 + l |W - W_old|^2
@@ -78,10 +78,10 @@ def closed_form(weight: Tensor, wanted: Tensor, seen: Tensor) -> Tensor:
 
     Args:
         weight: W_old, (d_out, d).
-        wanted: first result of `text_sums`.
-        seen: second result of `text_sums`; it is symmetric.
+        targets: first result of `text_sums`.
+        gram: second result of `text_sums`; it is symmetric.
 
     Returns:
         W, with the shape and dtype of `weight`.
     """
-    return torch.linalg.solve(seen, (weight.double() @ wanted).T).T.to(weight.dtype)
+    return torch.linalg.solve(gram, (weight.double() @ targets).T).T.to(weight.dtype)

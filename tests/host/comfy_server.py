@@ -54,7 +54,7 @@ def wait_for(condition: Callable[[], bool], limit_s: float = 120) -> None:
 
 
 def server_command(base: Path, port: int, extra: Sequence[str] = ()) -> list[str]:
-    """Return the command that runs ComfyUI on a base directory without network access."""
+    """Return the command that runs ComfyUI on a base directory with its online features off."""
     python = venv_python()  # has the host's packages installed
     database = (base / "user" / "comfyui.db").as_posix()  # the default lies inside the user's ComfyUI
     return [

@@ -135,11 +135,11 @@ def package_steps(
     torchvision wheel, which is built for CUDA, is installed without its dependencies.
     """
     texts = [(folder / "requirements.txt").read_text(encoding="utf-8") for folder in (host, root)]
-    wanted = [line for text in texts for line in requirement_lines(text)]
+    requirements = [line for text in texts for line in requirement_lines(text)]
     pair = (TORCH, TORCHVISION)
     torch = [("torch", pair)] if gpu else [("torch", pair[:1]), ("torchvision", ("--no-deps", pair[1]))]
     tested = [("tested", ("--no-deps", *TESTED))] if for_tests else []
-    return [*torch, ("packages", (*wanted, *TEST_TOOLS, *JUDGES, *pair[:1])), *tested]
+    return [*torch, ("packages", (*requirements, *TEST_TOOLS, *JUDGES, *pair[:1])), *tested]
 
 
 def install_packages(root: Path, host: Path, for_tests: bool = False) -> None:
