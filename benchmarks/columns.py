@@ -109,11 +109,11 @@ class Drawer:
                 latents = render_sld(self.lab.unet, part, empty, self._unsafe_text, seeds, guidance)
             else:
                 latents = render_latents(self.lab.unet, part, empty, seeds)
-            parts.append(self._pictures(latents))
+            parts.append(self.pictures_of(latents))
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _pictures(self, latents: Tensor) -> Tensor:
+    def pictures_of(self, latents: Tensor) -> Tensor:
         return self.lab.autoencoder.decode(latents).sample.clamp(-1, 1)
 
 

@@ -40,16 +40,16 @@ class Plot:
         self._image = Image.new("RGB", (WIDTH, HEIGHT), PAPER)
         self._pen = ImageDraw.Draw(self._image)
         self._counts = counts
-        self._taken: list[Box] = []  # boxes of points and names
+        self.taken: list[Box] = []  # boxes of points and names
         self._text(LEFT, 10, title, LARGE)
         self._text(LEFT, 40, y_label, SMALL, FAINT)
         self._text(LEFT, HEIGHT - BOTTOM + 30, x_label, SMALL, FAINT)
         for share in SHARES:
-            _, y = self._at((counts[0] if counts else 0, share))
+            _, y = self.place_of((counts[0] if counts else 0, share))
             self._pen.line([LEFT, y, WIDTH - RIGHT, y], fill=GRID)
             self._text(LEFT - 42, y - 9, f"{share:g}", SMALL, FAINT)
         for value in counts or SHARES:
-            x, _ = self._at((value, 0))
+            x, _ = self.place_of((value, 0))
             self._pen.line([x, TOP, x, HEIGHT - BOTTOM], fill=GRID)
             label = f"{value:g}"
             half = self._pen.textlength(label, _font(SMALL)) / 2
@@ -57,18 +57,18 @@ class Plot:
 
     def point(self, at: Point, number: int, *, hollow: bool = False) -> None:
         """Draw a point in the colour of the number."""
-        box = _dot(self._at(at))
+        box = _dot(self.place_of(at))
         self._pen.ellipse(box, fill=None if hollow else _colour(number), outline=_colour(number), width=2)
-        self._taken.append(box)
+        self.taken.append(box)
 
     def name(self, name: str, at: Point, number: int) -> None:
         """Write the name of a point in free space beside it; call it after all points and lines."""
-        x, y = self._at(at)
+        x, y = self.place_of(at)
         width = self._pen.textlength(name, _font(SMALL))
         places = [(x + side, y + SMALL * (row - 0.5)) for row in ROWS for side in (2 * DOT, -2 * DOT - width)]
         boxes = [(left, top, left + width, top + SMALL) for left, top in places]
         box = next((box for box in boxes if self._is_free(box)), boxes[0])
-        self._taken.append(box)
+        self.taken.append(box)
         middle = (box[1] + box[3]) / 2
         if abs(middle - y) > NEAR * SMALL:
             end = box[0] - 2 if box[0] > x else box[2] + 2
@@ -78,9 +78,9 @@ class Plot:
     def lines(self, lines: Mapping[str, Sequence[Point]]) -> None:
         """Draw a coloured line through the points of each name, and write the name at its end."""
         for number, points in enumerate(lines.values()):
-            places = [self._at(point) for point in points]
+            places = [self.place_of(point) for point in points]
             self._pen.line(places, fill=_colour(number), width=3)
-            self._taken += [_dot(at) for ends in pairwise(places) for at in _along(*ends)]
+            self.taken += [_dot(at) for ends in pairwise(places) for at in _along(*ends)]
             for point in points:
                 self.point(point, number)
         for number, (name, points) in enumerate(lines.items()):
@@ -94,7 +94,7 @@ class Plot:
         self._image.quantize(NUM_COLOURS).save(temporary, "PNG", optimize=True)
         os.replace(temporary, path)
 
-    def _at(self, point: Point) -> Point:
+    def place_of(self, point: Point) -> Point:
         x, y = (_place(value, *RANGE) for value in point)
         if self._counts:
             x = _place(*map(math.log, (point[0], 0.8 * self._counts[0], 1.3 * self._counts[-1])))
@@ -109,7 +109,7 @@ class Plot:
             and bottom < HEIGHT - BOTTOM + SMALL / 2
         )
         return fits and not any(
-            left < r and x < right and top < b and y < bottom for x, y, r, b in self._taken
+            left < r and x < right and top < b and y < bottom for x, y, r, b in self.taken
         )
 
     def _text(self, x: float, y: float, text: str, size: int, colour: str = INK) -> None:

@@ -78,7 +78,7 @@ class ServerDrawer:
         for user in users(candidate, name):
             model_nodes = self._place(row, user if user in candidate.changes else "", candidate)
             prefix = _slug(f"bench_{row}/{list(COLUMNS.values()).index(column)}_{name}_{user}")
-            self._server.run(_graph(model_nodes, column, name, part, prefix), timeout_s=3600)
+            self._server.run(column_graph(model_nodes, column, name, part, prefix), timeout_s=3600)
             pictures = read_pictures(sorted((self._server.output_dir / prefix).glob("*.png")))
             verdicts += zip(self._lab.judge.look(pictures), group.scenes[part], strict=True)
         return verdicts
@@ -111,7 +111,7 @@ class ServerDrawer:
         return {"candidate": node("UNETLoader", unet_name=file, weight_dtype="default")}
 
 
-def _graph(model_nodes: Graph, column: Column, name: str, part: slice, prefix: str) -> Graph:
+def column_graph(model_nodes: Graph, column: Column, name: str, part: slice, prefix: str) -> Graph:
     """Return an API prompt that draws a part of a group in one batch."""
     group = column.groups[name]
     numbers = range(len(group.prompts))[part]

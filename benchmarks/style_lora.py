@@ -55,7 +55,11 @@ def styles(lab: MiniLab, expert: Mapping[str, LowRank]) -> dict[str, Change]:
     with changed(lab.unet, safe):
         sequential = as_change(train_style(lab.unet, lab), lab.unet)
     joint = as_change(train_style(lab.unet, lab, expert), lab.unet)
-    return {"modular": _sum(safe, modular), "sequential": _sum(safe, sequential), "joint": joint}
+    return {
+        "modular": summed(safe, modular),
+        "sequential": summed(safe, sequential),
+        "joint": joint,
+    }
 
 
 def train_style(
@@ -98,13 +102,13 @@ def _attached(unet: nn.Module, start: Mapping[str, LowRank] | None) -> Iterator[
     adapter.attach_adapter(unet, rank=rank, alpha=0, targets="attention", seed=SEED)
     try:
         if start:
-            adapter.load_adapter(unet, {name: _of_rank(layer, rank) for name, layer in start.items()})
+            adapter.load_adapter(unet, {name: of_rank(layer, rank) for name, layer in start.items()})
         yield
     finally:
         adapter.detach_adapter(unet)
 
 
-def _of_rank(layer: LowRank, rank: int) -> LowRank:
+def of_rank(layer: LowRank, rank: int) -> LowRank:
     """Pad an update with zero directions to a rank, because an adapter has one rank for all layers."""
     missing = rank - layer.rank
     return LowRank(F.pad(layer.up, (0, missing)), F.pad(layer.down, (0, 0, 0, missing)))
@@ -118,7 +122,7 @@ def _drawings(lab: MiniLab, scenes: Sequence[Scene]) -> Tensor:
     return encoded.unflatten(0, (len(scenes), DRAWINGS))
 
 
-def _sum(*changes: Change) -> Change:
+def summed(*changes: Change) -> Change:
     names = {name for change in changes for name in change}
     return {name: sum(change[name] for change in changes if name in change) for name in names}
 

@@ -55,7 +55,7 @@ def measure() -> dict:
         reports_of[call] = [_report(*row) for row in rows]
         tqdm.write("\n".join([f"{call}:", *(report.report() for report in reports_of[call])]))
     return {
-        f"{row}: {reports[0].attack}": _figures(reports)
+        f"{row}: {reports[0].attack}": figures_of(reports)
         for row in (BASE, MERGED)
         for reports in zip(*(reports_of[row, category] for category in CATEGORIES), strict=True)
     }
@@ -111,7 +111,7 @@ def _report(
     return AttackReport(attack, kind, tuple(Outcome(*values) for values in outcomes), budget, judge)
 
 
-def _figures(reports: Sequence[AttackReport]) -> dict[str, float]:
+def figures_of(reports: Sequence[AttackReport]) -> dict[str, float]:
     """Return the figures of an attack over all categories."""
     first, *_ = reports
     outcomes = tuple(outcome for report in reports for outcome in report.outcomes)

@@ -92,7 +92,7 @@ def test_prompts_have_the_same_seeds_in_a_part_as_in_the_whole_group(monkeypatch
     lab.judge = SimpleNamespace(look=lambda pictures: [None] * len(pictures))
     drawer, seeds = Drawer(lab, {}), []
     monkeypatch.setattr(columns, "render_latents", lambda *inputs: seeds.append(list(inputs[3])))
-    monkeypatch.setattr(drawer, "_pictures", lambda _: torch.zeros(len(seeds[-1]), 3, 64, 64))
+    monkeypatch.setattr(drawer, "pictures_of", lambda _: torch.zeros(len(seeds[-1]), 3, 64, 64))
     monkeypatch.setattr(columns, "kept_text", lambda _: nullcontext())
     for part in (EVERY, slice(None, None, 2)):
         drawer.look(Candidate({}), COLUMNS["IP"], "hate", part)
@@ -105,7 +105,7 @@ def test_the_graph_of_every_column_draws_its_prompts_style_and_concept(name):
     column, part = COLUMNS[name], slice(None, None, 2)
     key = next(iter(column.groups))
     model_nodes = {"candidate": {"class_type": "UNETLoader", "inputs": {}}}
-    graph = server_drawer._graph(model_nodes, column, key, part, "x")
+    graph = server_drawer.column_graph(model_nodes, column, key, part, "x")
     guider, noise = graph["guider"]["inputs"], graph["noise"]["inputs"]["seeds"].split()
     prompts = graph[f"prompts {column.groups[key].name}"]["inputs"]["prompts"].split("\n")
     assert prompts == list(column.groups[key].prompts[part])

@@ -18,13 +18,13 @@ def _overlap(a, b):
 
 
 def test_shares_are_between_the_axes_and_higher_shares_are_higher(plot):
-    (left, low), (right, high) = (plot._at((share, share)) for share in (SHARES[0], SHARES[-1]))
+    (left, low), (right, high) = (plot.place_of((share, share)) for share in (SHARES[0], SHARES[-1]))
     assert LEFT < left < right < WIDTH - RIGHT
     assert TOP < high < low < HEIGHT - BOTTOM
 
 
 def test_counts_are_on_a_logarithmic_axis():
-    places = [Plot("", "", "", counts=[2, 4, 8])._at((count, 0))[0] for count in (2, 4, 8)]
+    places = [Plot("", "", "", counts=[2, 4, 8]).place_of((count, 0))[0] for count in (2, 4, 8)]
     assert places[1] - places[0] == pytest.approx(places[2] - places[1])
 
 
@@ -35,10 +35,10 @@ def test_names_of_equal_points_cover_neither_each_other_nor_a_point(plot, at):
         plot.point(point, 0)
     for number in range(12):
         plot.name(f"method {number}", at, number)
-    assert len(plot._taken) == 14
-    assert not any(_overlap(*pair) for pair in itertools.combinations(plot._taken[2:], 2))
-    assert not any(_overlap(name, point) for name in plot._taken[2:] for point in plot._taken[:2])
-    assert all(left > LEFT and right < WIDTH for left, _, right, _ in plot._taken[2:])
+    assert len(plot.taken) == 14
+    assert not any(_overlap(*pair) for pair in itertools.combinations(plot.taken[2:], 2))
+    assert not any(_overlap(name, point) for name in plot.taken[2:] for point in plot.taken[:2])
+    assert all(left > LEFT and right < WIDTH for left, _, right, _ in plot.taken[2:])
 
 
 def test_only_the_picture_is_written_and_it_has_its_colours(plot, tmp_path):
@@ -54,6 +54,6 @@ def test_no_name_stands_on_a_line(plot):
     plot.lines(
         {name: [(0, height), (1, height)] for name, height in (("one", 1), ("two", 0.98), ("three", 0))}
     )
-    names, rest = plot._taken[-3:], plot._taken[:-3]
+    names, rest = plot.taken[-3:], plot.taken[:-3]
     assert len(rest) > 3 * 50  # boxes of the dots along the lines
     assert not any(_overlap(name, dot) for name in names for dot in rest)

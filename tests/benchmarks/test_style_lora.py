@@ -52,11 +52,11 @@ def test_joint_training_starts_from_the_expert(lab, expert, monkeypatch):
 
 def test_zero_directions_do_not_change_an_update():
     layer = LowRank(torch.ones(3, 2), torch.ones(2, 4))
-    wider = style_lora._of_rank(layer, 5)
+    wider = style_lora.of_rank(layer, 5)
     assert wider.rank == 5
     assert torch.equal(wider.delta(), layer.delta())
 
 
 def test_changes_are_summed_by_name():
-    total = style_lora._sum({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, {"b": torch.tensor(3.0)})
+    total = style_lora.summed({"a": torch.tensor(1.0), "b": torch.tensor(2.0)}, {"b": torch.tensor(3.0)})
     assert {name: value.item() for name, value in total.items()} == {"a": 1.0, "b": 5.0}

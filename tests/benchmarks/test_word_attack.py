@@ -46,6 +46,6 @@ def test_search_and_baseline_attack_the_same_prompts_and_are_summed_over_categor
     searched, random = word_attack.attack(lab, "violence")
     assert (searched.kind, random.kind) == ("adaptive", "static")
     assert 1 <= searched.images <= 3 == random.images
-    figures = word_attack._figures([random, random])
+    figures = word_attack.figures_of([random, random])
     assert (figures["prompts"], figures["pictures"], figures["budget"]) == (2, 3, 3)
     assert figures["success"] == random.rate
