@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 
 from ..config import MergeConfig
 from ..experts.low_rank import LowRank
@@ -11,9 +12,11 @@ from .methods import MERGE_METHODS
 from .statistics import Statistics
 
 _CALIBRATION = ("hash", "inputs", "latents", "source", "base_hash", "agreement")
-# What a merge states of a member that is a merge itself, in the order in which files list it.
-_OPTIONS = ("method", "output_rank", "statistic", "timesteps", "prompts_per_category", "normalize", "seed")
-_OPTIONS += ("density", "level", "stop_agreement", "neutral_weight", "ridge")
+# What a merge states of a member that is a merge itself, in the order in which files list it; a new option
+# comes after these.
+_FIRST = ("method", "output_rank", "statistic", "timesteps", "prompts_per_category", "normalize", "seed")
+_FIRST += ("density", "level", "stop_agreement", "neutral_weight", "ridge")
+_OPTIONS = tuple(dict.fromkeys((*_FIRST, *(field.name for field in fields(MergeConfig)))))
 _REPEATING = (*_OPTIONS, *(f"calibration_{name}" for name in _CALIBRATION))
 
 
