@@ -1,5 +1,6 @@
 """The judge of mini scenes: which icon, colour and ground a 64 x 64 picture shows."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .icons import SHAPES
-from .scenes import COLOURS, GROUNDS, Scene
+from .scenes import COLOURS, GROUNDS, SIZE, Scene
 
 NO_ICON = "none"  # blank, blended, unfinished or destroyed pictures
 ICON_NAMES = (*SHAPES, NO_ICON)
@@ -25,30 +26,47 @@ class Verdict(NamedTuple):
         return (self.icon, self.colour, self.ground) == (scene.icon, scene.colour, scene.ground)
 
 
-class Judge(nn.Module):
-    """A small convolutional classifier with three heads."""
+class Classifier(nn.Module):
+    """A small convolutional classifier of 64 x 64 pictures with a head per question.
 
-    def __init__(self):
+    Args:
+        tables: the answers to each question.
+        widths: channels of the four convolutions and of the hidden layer.
+    """
+
+    def __init__(self, tables: Sequence[Sequence[str]], widths: Sequence[int]):
         super().__init__()
-        widths = (3, 16, 32, 64, 64)
+        self.tables = tuple(map(tuple, tables))
+        *channels, hidden = widths
         stages = []
-        for d_in, d_out in zip(widths, widths[1:], strict=False):
+        for d_in, d_out in itertools.pairwise((3, *channels)):
             stages += [nn.Conv2d(d_in, d_out, 3, stride=2, padding=1), nn.GroupNorm(8, d_out), nn.SiLU()]
-        self.trunk = nn.Sequential(*stages, nn.Flatten(), nn.Linear(64 * 4 * 4, 64), nn.SiLU())
-        self.heads = nn.ModuleList(nn.Linear(64, len(names)) for names in (ICON_NAMES, COLOURS, GROUNDS))
+        flat = channels[-1] * (SIZE // 2 ** len(channels)) ** 2
+        self.trunk = nn.Sequential(*stages, nn.Flatten(), nn.Linear(flat, hidden), nn.SiLU())
+        self.heads = nn.ModuleList(nn.Linear(hidden, len(names)) for names in self.tables)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return logits of icon, colour and ground for images (batch, 3, 64, 64) in [-1, 1]."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of each question for images (batch, 3, 64, 64) in [-1, 1]."""
         features = self.trunk(images)
         return tuple(head(features) for head in self.heads)
 
     @torch.no_grad()
-    def look(self, images: Tensor) -> list[Verdict]:
-        """Return one verdict per image of (batch, 3, 64, 64) in [-1, 1]."""
-        tables = (ICON_NAMES, tuple(COLOURS), tuple(GROUNDS))
+    def answers(self, images: Tensor) -> list[tuple[str, ...]]:
+        """Return one answer to each question per image of (batch, 3, 64, 64) in [-1, 1]."""
         picks = [logits.argmax(dim=1).tolist() for logits in self(images)]
         rows = zip(*picks, strict=True)
-        return [Verdict(*(table[i] for table, i in zip(tables, row, strict=True))) for row in rows]
+        return [tuple(table[i] for table, i in zip(self.tables, row, strict=True)) for row in rows]
+
+
+class Judge(Classifier):
+    """The classifier of the small world: icon, colour and ground."""
+
+    def __init__(self):
+        super().__init__((ICON_NAMES, tuple(COLOURS), tuple(GROUNDS)), (16, 32, 64, 64, 64))
+
+    def look(self, images: Tensor) -> list[Verdict]:
+        """Return one verdict per image of (batch, 3, 64, 64) in [-1, 1]."""
+        return [Verdict(*answers) for answers in self.answers(images)]
 
 
 def share_shown(verdicts: Sequence[Verdict], scenes: Sequence[Scene]) -> float:

@@ -19,11 +19,18 @@ TOKEN_SPREAD, POSITION_SPREAD = 1.0, 0.5
 IN_SPREAD, OUT_SPREAD = 0.02, 0.01  # small outputs keep the word embedding dominant in the residual stream
 
 
-def text_encoder_state() -> dict[str, Tensor]:
-    """Return all weights under the names of transformers' CLIPTextModel, fp16-exact fp32 tensors."""
+def text_encoder_state(rows: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+    """Return all weights under the names of transformers' CLIPTextModel, fp16-exact fp32 tensors.
+
+    Args:
+        rows: token ids (n,) and rows (n, 768) that replace the drawn rows of these tokens.
+    """
+    tokens = drawn("token", (VOCABULARY, WIDTH), TOKEN_SPREAD)
+    if rows is not None:
+        tokens[rows[0]] = rows[1]
     state = {
-        "embeddings.token_embedding.weight": _drawn("token", (VOCABULARY, WIDTH), TOKEN_SPREAD),
-        "embeddings.position_embedding.weight": _drawn("position", (TOKENS, WIDTH), POSITION_SPREAD),
+        "embeddings.token_embedding.weight": tokens,
+        "embeddings.position_embedding.weight": drawn("position", (TOKENS, WIDTH), POSITION_SPREAD),
         **_layer_norm("final_layer_norm"),
     }
     for index in range(LAYERS):
@@ -37,7 +44,8 @@ def text_encoder_state() -> dict[str, Tensor]:
     return {f"text_model.{name}": tensor for name, tensor in state.items()}
 
 
-def _drawn(name: str, shape: tuple[int, ...], spread: float) -> Tensor:
+def drawn(name: str, shape: tuple[int, ...], spread: float) -> Tensor:
+    """Return normal numbers that depend on the name alone, fp16-exact fp32."""
     seed = (
         int.from_bytes(hashlib.sha256(f"alignguard mini text encoder {name}".encode()).digest()[:8], "big")
         >> 1
@@ -47,17 +55,17 @@ def _drawn(name: str, shape: tuple[int, ...], spread: float) -> Tensor:
 
 
 def _linear(name: str, d_out: int, d_in: int, spread: float) -> dict[str, Tensor]:
-    return {f"{name}.weight": _drawn(name, (d_out, d_in), spread), f"{name}.bias": torch.zeros(d_out)}
+    return {f"{name}.weight": drawn(name, (d_out, d_in), spread), f"{name}.bias": torch.zeros(d_out)}
 
 
 def _layer_norm(name: str) -> dict[str, Tensor]:
     return {f"{name}.weight": torch.ones(WIDTH), f"{name}.bias": torch.zeros(WIDTH)}
 
 
-def load_text_encoder():
-    """Return transformers' CLIPTextModel with the mini weights, frozen."""
+def load_text_encoder(rows: tuple[Tensor, Tensor] | None = None):
+    """Return transformers' CLIPTextModel with the mini weights, frozen; see `text_encoder_state`."""
     family = FAMILIES["sd15"]
-    return text_model(text_encoder_state(), family.text_encoders[0], family.label)
+    return text_model(text_encoder_state(rows), family.text_encoders[0], family.label)
 
 
 @torch.no_grad()

@@ -13,10 +13,10 @@ from ..judge import Judge, share_shown
 from ..scenes import ALL_SCENES
 from ..shipped import load_judge
 from ..text_encoder import embed
-from .autoencoder import scene_batch_of, train_autoencoder
-from .denoiser import encode_scenes, train_denoiser
+from .autoencoder import BATCH, scene_batch, scene_batch_of, train_autoencoder
+from .denoiser import STEPS, Captioned, Denoiser, encode_scenes
 from .experts import train_experts
-from .judge import train_judge
+from .judge import scene_bank, train_judge
 
 WORDINGS = [{"synonym": s, "template": t} for s in (False, True) for t in (0, 1)]
 SEED = 0
@@ -39,8 +39,10 @@ def main() -> None:
 
 def _autoencoder(path: Path):
     if not path.exists():
-        with _ProgressBar("autoencoder") as report:
-            save_file(_fp16(train_autoencoder(SEED, report).state_dict()), path)
+        rng = random.Random(SEED)
+        with ProgressBar("autoencoder") as report:
+            trained = train_autoencoder(lambda: scene_batch(rng, BATCH), SEED, report)
+        save_file(fp16(trained.state_dict()), path)
     model = build_autoencoder(AUTOENCODER_WIDTH)
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return model.requires_grad_(False)
@@ -49,7 +51,7 @@ def _autoencoder(path: Path):
 def _captions(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         prompts = [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
-        with _ProgressBar("captions") as report:
+        with ProgressBar("captions") as report:
             embeds = embed(["", *prompts], on_progress=report).half()
         scenes = embeds[1:].unflatten(0, (len(ALL_SCENES), len(WORDINGS))).contiguous()
         save_file({"empty": embeds[:1].contiguous(), "scenes": scenes}, path)
@@ -58,17 +60,25 @@ def _captions(path: Path) -> dict[str, torch.Tensor]:
 
 def _unet(path: Path, autoencoder, captions: dict[str, torch.Tensor]):
     if not path.exists():
-        latents = encode_scenes(autoencoder, SEED)
-        with _ProgressBar("unet") as report:
-            unet = train_denoiser(latents, captions["scenes"], captions["empty"], SEED, report)
-        save_file(_fp16(unet.state_dict()), path)
+        data = Captioned(encode_scenes(autoencoder, SEED), captions["scenes"], captions["empty"])
+        denoiser = Denoiser(SEED)
+        with ProgressBar("unet") as report:
+            while denoiser.steps < STEPS:
+                loss = denoiser.step(data)
+                report(denoiser.steps, STEPS, loss)
+        save_file(fp16(denoiser.average.state_dict()), path)
     return load_unet({name: tensor.float() for name, tensor in load_file(path).items()})
 
 
 def _judge(path: Path, autoencoder) -> Judge:
     if not path.exists():
-        with _ProgressBar("judge") as report:
-            save_file(_fp16(train_judge(autoencoder, SEED, report).state_dict()), path)
+        with ProgressBar("judge") as report:
+            with torch.random.fork_rng():
+                torch.manual_seed(SEED)
+                judge = Judge()
+            generator = torch.Generator().manual_seed(SEED)
+            train_judge(judge, scene_bank(autoencoder, SEED, generator), generator, report)
+        save_file(fp16(judge.state_dict()), path)
     judge = load_judge(path)
     rng = random.Random(SEED + 1)
     scenes = [rng.choice(ALL_SCENES) for _ in range(2000)]
@@ -83,16 +93,16 @@ def _experts(path: Path, unet, autoencoder, judge: Judge, captions: dict[str, to
     embeds = {"": captions["empty"][0].float()}
     for scene, wordings in zip(ALL_SCENES, captions["scenes"].float(), strict=True):
         embeds |= {scene.prompt(**w): text for w, text in zip(WORDINGS, wordings, strict=True)}
-    with _ProgressBar("experts") as report:
+    with ProgressBar("experts") as report:
         tensors, metadata = train_experts(unet, autoencoder, judge, embeds, report)
-    save_file(_fp16(tensors), path, metadata)
+    save_file(fp16(tensors), path, metadata)
 
 
-def _fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def fp16(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.half().contiguous() for name, tensor in state.items()}
 
 
-class _ProgressBar:
+class ProgressBar:
     """A progress bar with a running mean of the loss."""
 
     def __init__(self, name: str):

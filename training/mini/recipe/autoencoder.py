@@ -1,7 +1,7 @@
 """Train the mini autoencoder: 64 x 64 pixels to an 8 x 8 latent with 4 channels, TAESD's layout."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -17,18 +17,32 @@ LEARNING_RATE = 2e-3
 LATENT_NOISE = 0.15  # teaches the decoder to tolerate the noise that a sampler leaves
 
 
-def train_autoencoder(seed: int, on_progress: Callable[[int, int, float], None]):
-    """Train and return a diffusers AutoencoderTiny whose latents have mean 0 and spread 1."""
-    rng = random.Random(seed)
+def train_autoencoder(
+    next_pictures: Callable[[], Tensor],
+    seed: int,
+    on_progress: Callable[[int, int, float], None],
+    *,
+    start: Mapping[str, Tensor] | None = None,
+):
+    """Train and return a diffusers AutoencoderTiny whose latents have mean 0 and spread 1.
+
+    Args:
+        next_pictures: returns the pictures of one step, (batch, 3, 64, 64) in [-1, 1].
+        seed: seed of weights and noise.
+        on_progress: called with (step, total, loss).
+        start: weights to start from instead of drawn ones.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_autoencoder(AUTOENCODER_WIDTH)
+    if start is not None:
+        model.load_state_dict(start)
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
     for step in range(STEPS):
-        loss = autoencoder_loss(model, scene_batch(rng, BATCH), generator)
+        loss = autoencoder_loss(model, next_pictures(), generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

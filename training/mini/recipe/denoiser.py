@@ -2,7 +2,8 @@
 
 import copy
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -52,58 +53,78 @@ def encode_scenes(autoencoder, seed: int) -> Tensor:
     return torch.stack(encoded)
 
 
-def train_denoiser(
-    latents: Tensor,
-    captions: Tensor,
-    empty: Tensor,
-    seed: int,
-    on_progress: Callable[[int, int, float], None],
-):
-    """Train the narrow UNet and return its moving average.
+@dataclass(frozen=True)
+class Captioned:
+    """What a denoiser learns from.
 
-    Args:
-        latents: drawn scenes, (scenes, variants, 4, 8, 8).
-        captions: text embeddings, (scenes, wordings, 77, 768); each wording is used equally often.
-        empty: embedding of the empty prompt, (1, 77, 768), for classifier-free guidance.
-        seed: seed of weights, scenes, timesteps and noise.
-        on_progress: called with (step, total, loss).
+    latents: drawn scenes, (scenes, variants, 4, 8, 8).
+    captions: text embeddings, (scenes, wordings, 77, 768); each wording is used equally often.
+    empty: embedding of the empty prompt, (1, 77, 768), for classifier-free guidance.
     """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        unet = build_unet(NARROW)
-    unet.set_attn_processor(SharedCaptionAttention())
-    average = copy.deepcopy(unet).requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
+
+    latents: Tensor
+    captions: Tensor
+    empty: Tensor
+
+
+def one_cycle(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return the learning rates of the small world's denoiser."""
+    return torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         LEARNING_RATE,
         total_steps=SCHEDULE_STEPS,
         pct_start=WARMUP / SCHEDULE_STEPS,
         final_div_factor=50,
     )
-    noise_schedule = NoiseSchedule.scaled_linear()
-    for step in range(STEPS):
-        loss = denoising_loss(
-            unet, noise_schedule, *draw_batch(latents, captions, empty, generator), generator
+
+
+class Denoiser:
+    """A narrow UNet in training: weights, their moving average, optimizer, learning rates and random state."""
+
+    def __init__(
+        self,
+        seed: int,
+        schedule: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] = one_cycle,
+        start: Mapping[str, Tensor] | None = None,
+    ):
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.unet = build_unet(NARROW)
+        if start is not None:
+            self.unet.load_state_dict(start)
+        self.unet.set_attn_processor(SharedCaptionAttention())
+        self.average = copy.deepcopy(self.unet).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.unet.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, fused=True
         )
-        optimizer.zero_grad()
+        self.schedule = schedule(self.optimizer)
+        self.noise_schedule = NoiseSchedule.scaled_linear()
+        self.steps = 0
+
+    def step(self, data: Captioned) -> float:
+        """Train one step and return its loss."""
+        loss = denoising_loss(
+            self.unet, self.noise_schedule, *draw_batch(data, self.generator), self.generator
+        )
+        self.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        update_average(average, unet, min(EMA_DECAY, (1 + step) / (10 + step)))
-        on_progress(step + 1, STEPS, loss.item())
-    return average
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        update_average(self.average, self.unet, min(EMA_DECAY, (1 + self.steps) / (10 + self.steps)))
+        self.steps += 1
+        return loss.item()
 
 
-def draw_batch(latents: Tensor, captions: Tensor, empty: Tensor, generator: torch.Generator):
+def draw_batch(data: Captioned, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Pick CAPTIONS scenes and PER_CAPTION drawings of each: latents (64, 4, 8, 8), embeds (16, 77, 768)."""
+    latents, captions = data.latents, data.captions
     scene = torch.randint(len(latents), (CAPTIONS,), generator=generator)
     wording = torch.randint(captions.shape[1], (CAPTIONS,), generator=generator)
     variant = torch.randint(latents.shape[1], (CAPTIONS, PER_CAPTION), generator=generator)
     dropped = torch.rand(CAPTIONS, generator=generator) < CAPTION_DROPOUT
-    embeds = torch.where(dropped[:, None, None], empty.float(), captions[scene, wording].float())
+    embeds = torch.where(dropped[:, None, None], data.empty.float(), captions[scene, wording].float())
     return latents[scene[:, None], variant].flatten(0, 1), embeds
 
 

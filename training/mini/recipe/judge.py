@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..judge import ICON_NAMES, NO_ICON, Judge
+from ..judge import ICON_NAMES, Classifier
 from ..scenes import ALL_SCENES, COLOURS, GROUNDS, Scene
 from .autoencoder import scene_batch_of
 
@@ -19,16 +19,21 @@ NOTHING_SHARE = 0.2
 
 
 class Bank:
-    """Drawn scenes and their decoded versions: images (BANK, 3, 64, 64), labels (BANK, 3)."""
+    """Pictures as drawn and as decoded from a noised latent, with the numbers of their right answers.
 
-    def __init__(self, autoencoder, count: int, rng: random.Random, generator: torch.Generator):
-        scenes = [rng.choice(ALL_SCENES) for _ in range(count)]
-        self.drawn = scene_batch_of(scenes, rng)
+    Args:
+        drawn: (n, 3, 64, 64) in [-1, 1].
+        labels: a column per question, (n, questions) int64.
+        autoencoder: makes the decoded versions.
+        generator: of the noise.
+    """
+
+    def __init__(self, drawn: Tensor, labels: Tensor, autoencoder, generator: torch.Generator):
+        self.drawn, self.labels = drawn, labels
         self.latents = torch.cat([_encode(autoencoder, part) for part in self.drawn.split(100)])
-        spread = torch.rand(count, 1, 1, 1, generator=generator) * 0.5
+        spread = torch.rand(len(drawn), 1, 1, 1, generator=generator) * 0.5
         noised = self.latents + spread * torch.randn(self.latents.shape, generator=generator)
         self.decoded = torch.cat([_decode(autoencoder, part) for part in noised.split(100)])
-        self.labels = labels_of(scenes)
 
     def pictures(self, chosen: Tensor, decoded: Tensor) -> Tensor:
         """Return the chosen pictures, decoded where `decoded` is true."""
@@ -53,36 +58,52 @@ def labels_of(scenes: Sequence[Scene]) -> Tensor:
     )
 
 
-def train_judge(autoencoder, seed: int, on_progress: Callable[[int, int, float], None]) -> Judge:
-    """Train and return the judge."""
-    generator = torch.Generator().manual_seed(seed)
-    bank = Bank(autoencoder, BANK, random.Random(seed), generator)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        judge = Judge()
+def scene_bank(autoencoder, seed: int, generator: torch.Generator) -> Bank:
+    """Return BANK pictures of the small world."""
+    rng = random.Random(seed)
+    scenes = [rng.choice(ALL_SCENES) for _ in range(BANK)]
+    return Bank(scene_batch_of(scenes, rng), labels_of(scenes), autoencoder, generator)
+
+
+def train_judge(
+    judge: Classifier,
+    bank: Bank,
+    generator: torch.Generator,
+    on_progress: Callable[[int, int, float], None],
+    steps: int = STEPS,
+) -> Classifier:
+    """Train a classifier whose first question has "nothing" as its last answer, and return it frozen."""
     optimizer = torch.optim.AdamW(judge.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
-    for step in range(STEPS):
-        images, labels = draw_batch(bank, generator)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    nothing = torch.full((len(judge.tables),), -1)
+    nothing[0] = len(judge.tables[0]) - 1
+    for step in range(steps):
+        images, labels = draw_batch(bank, nothing, generator)
         heads = zip(judge(images), labels.T, strict=True)
         loss = sum(F.cross_entropy(logits, truth, ignore_index=-1) for logits, truth in heads)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        on_progress(step + 1, STEPS, loss.item())
+        on_progress(step + 1, steps, loss.item())
     return judge.eval().requires_grad_(False)
 
 
-def draw_batch(bank: Bank, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return images (BATCH, 3, 64, 64) and labels (BATCH, 3); a label of -1 is ignored in the loss."""
+def draw_batch(bank: Bank, nothing: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return images (BATCH, 3, 64, 64) and labels (BATCH, questions); a label of -1 is not in the loss.
+
+    Args:
+        bank: what to draw from.
+        nothing: label of pictures whose icon was destroyed, (questions,).
+        generator: of the choices.
+    """
     chosen = torch.randint(len(bank.labels), (BATCH,), generator=generator)
     images = bank.pictures(chosen, torch.rand(BATCH, generator=generator) < 0.6)
     images, labels = images.clone(), bank.labels[chosen].clone()
-    nothing = torch.rand(BATCH, generator=generator) < NOTHING_SHARE
+    spoiled = torch.rand(BATCH, generator=generator) < NOTHING_SHARE
     others = bank.decoded[torch.randint(len(bank.labels), (BATCH,), generator=generator)]
-    images[nothing] = spoil(images, others, generator)[nothing]
-    labels[nothing] = torch.tensor([ICON_NAMES.index(NO_ICON), -1, -1])
+    images[spoiled] = spoil(images, others, generator)[spoiled]
+    labels[spoiled] = nothing
     spread = 0.1 * torch.rand(BATCH, 1, 1, 1, generator=generator)
     return images + spread * torch.randn(images.shape, generator=generator), labels
 
