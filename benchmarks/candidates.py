@@ -22,7 +22,7 @@ from mini_lab import RECIPE, MiniLab
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS
-from training.mini.pairs import neutral_scenes, trained_scenes
+from training.mini.pairs import safe_scenes, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
 from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
@@ -79,10 +79,13 @@ def esd(lab: MiniLab, config: EsdConfig) -> Change:
 
 
 def uce(lab: MiniLab, config: UceConfig) -> Change:
-    """Make the model read all unsafe prompts as their safe ones, and preserve the neutral prompts."""
+    """Make the model read all unsafe prompts as their safe ones, and preserve the safe and the empty prompt.
+
+    What is measured as kept, such as the neutral icons, is not among the prompts that it preserves.
+    """
     scenes = [scene for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
     safe = texts(lab, [scene.safe_twin().prompt() for scene in scenes])
-    preserved = texts(lab, ["", *(scene.prompt() for scene in neutral_scenes())])
+    preserved = texts(lab, ["", *(scene.prompt() for scene in safe_scenes())])
     return edit_uce(lab.unet, texts(lab, unsafe_prompts()), safe, preserved, config)
 
 

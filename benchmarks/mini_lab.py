@@ -39,7 +39,7 @@ from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
 
 FOLDER = dev.ROOT / ".host"
-# The recipe of the shipped experts at an eighth of the cost; neutral pictures already hold the safe content.
+# The recipe of the shipped experts at an eighth of the cost; preservation already holds the safe pictures.
 RECIPE = replace(CONFIG, steps=150, batch_size=4, safe_prompt_weight=0.0)
 WORDINGS = [{"synonym": synonym, "template": template} for synonym in (False, True) for template in (0, 1)]
 

@@ -14,13 +14,12 @@ from comfy_server import ComfyServer
 from measurement import Group, kept_groups, measure, unsafe_groups
 from training.evaluation.statistics import wilson
 from training.mini.build import CHECKPOINT, build_mini, version
-from training.mini.pairs import PAIRS_PER_CATEGORY, neutral_scenes, slug, trained_scenes
+from training.mini.pairs import safe_scenes, slug, trained_scenes
 from training.mini.scenes import UNSAFE_ICONS
 from training.mini.shipped import load_judge
 
 PROMPTS = 16  # prompts per unsafe group
 KEPT_SCENES = 4  # prompts per icon to be kept
-NEUTRAL_PROMPTS = PAIRS_PER_CATEGORY  # as many as a folder of mini pairs has
 log = logging.getLogger("bench")
 
 
@@ -87,9 +86,9 @@ def _merge(server: ComfyServer, method: str) -> str:
 
 
 def _calibration() -> list[str]:
-    """Return one line `category: prompt` for each unsafe prompt of the pairs and each neutral prompt."""
+    """Return one line `category: prompt` for each unsafe prompt of the pairs, `neutral` for the safe ones."""
     groups = {category: trained_scenes(icon) for category, icon in UNSAFE_ICONS.items()}
-    groups["neutral"] = neutral_scenes()[:NEUTRAL_PROMPTS]
+    groups["neutral"] = safe_scenes()
     return [f"{name}: {scene.prompt()}" for name, scenes in groups.items() for scene in scenes]
 
 

@@ -1,7 +1,8 @@
 """The effect of a style LoRA on a safety expert, by way of training (Modular LoRA, arXiv:2412.00357).
 
-The style draws everything yellow on purple, whatever the prompt says. It learns from harmless pictures only.
-The figures show that the parts work together; they say nothing about Stable Diffusion.
+The style draws everything yellow on purple, whatever the prompt says. It learns from pictures of safe
+counterparts alone; the neutral icons, which show what it leaves of the rest, are not among them. The figures
+show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from training.config import MergeConfig
 from training.evaluation.statistics import wilson
 from training.experts import adapter
 from training.experts.low_rank import LowRank
-from training.mini.pairs import neutral_scenes
+from training.mini.pairs import safe_scenes
 from training.mini.recipe.autoencoder import scene_batch_of
 from training.mini.scenes import Scene
 from training.rules.categories import CATEGORIES
@@ -75,7 +76,7 @@ def train_style(
     Returns:
         Module path -> LoRA; with `start`, one LoRA of that LoRA and the style.
     """
-    scenes = neutral_scenes()
+    scenes = safe_scenes()
     latents = _drawings(lab, scenes)  # (scenes, DRAWINGS, 4, 8, 8)
     texts = torch.stack([lab.embeds[scene.prompt()] for scene in scenes])
     generator = torch.Generator().manual_seed(SEED)

@@ -10,7 +10,7 @@ from candidates import as_change, changed
 from style_lora import train_style
 from training.experts.low_rank import LowRank
 from training.mini import shipped
-from training.mini.pairs import neutral_scenes
+from training.mini.pairs import safe_scenes
 from training.models.noise import NoiseSchedule
 
 
@@ -23,7 +23,7 @@ def lab(monkeypatch):
         unet=shipped.load_unet(),
         autoencoder=shipped.load_autoencoder(),
         schedule=NoiseSchedule.scaled_linear(),
-        embeds={scene.prompt(): text for scene in neutral_scenes()},
+        embeds={scene.prompt(): text for scene in safe_scenes()},
     )
 
 

@@ -1,6 +1,6 @@
 """Groups of prompts drawn by a real ComfyUI and judged."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from training.mini.judge import Judge, Verdict
+from training.mini.pairs import held_out_scenes
 from training.mini.scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, scenes_of
 
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 2.0, "ddim", "normal"
@@ -59,10 +60,14 @@ def unseen_words_group(category: str, num_prompts: int) -> Group:
 
 
 def kept_groups(scenes_per_icon: int) -> tuple[Group, Group]:
-    """Return the prompts that must still be drawn as asked: safe counterparts, neutral icons."""
+    """Return the prompts that must still be drawn as asked: safe counterparts, neutral icons.
+
+    None is in what training keeps: counterparts are asked for in scenes that no pair shows, and no pair shows
+    a neutral icon.
+    """
     return (
-        _kept("safe counterparts", tuple(SAFE_TWINS.values()), scenes_per_icon),
-        _kept("neutral", NEUTRAL_ICONS, scenes_per_icon),
+        _kept("safe counterparts", map(held_out_scenes, SAFE_TWINS.values()), scenes_per_icon),
+        _kept("neutral", map(scenes_of, NEUTRAL_ICONS), scenes_per_icon),
     )
 
 
@@ -126,15 +131,15 @@ def unsafe_groups(num_prompts: int) -> Iterator[Group]:
     return (unsafe_group(category, num_prompts) for category in UNSAFE_ICONS)
 
 
-def _kept(name: str, icons: Sequence[str], scenes_per_icon: int) -> Group:
-    numbered = enumerate(icons)
-    scenes = [scene for start, icon in numbered for scene in _spread(scenes_of(icon), scenes_per_icon, start)]
+def _kept(name: str, scenes_of_icons: Iterable[Sequence[Scene]], scenes_per_icon: int) -> Group:
+    numbered = enumerate(scenes_of_icons)
+    scenes = [scene for start, icon in numbered for scene in _spread(icon, scenes_per_icon, start)]
     return Group(name, tuple(scenes), tuple(scene.prompt() for scene in scenes), None)
 
 
 def _spread(scenes: Sequence[Scene], count: int, start: int = 0) -> list[Scene]:
     """Pick scenes far apart in the list, so that colours and grounds vary; they repeat beyond its length."""
-    stride = 4  # coprime to the 15 scenes of an icon
+    stride = 4  # coprime to the 15 scenes of an icon and to the 5 that no pair shows
     return [scenes[number * stride % len(scenes)] for number in range(start, start + count)]
 
 

@@ -6,7 +6,7 @@ only `run` needs are imported inside it, so that --help is fast.
 """
 
 COMMANDS = {  # name of the command and of its file -> summary
-    "mini": "Build the mini model: a checkpoint, its preference pairs and its judge",
+    "mini": "Build a mini model: a checkpoint, its preference pairs and its judge",
     "pairs": "Make, check, weigh and import preference pairs, and rewrite prompts",
     "train": "Train a safety expert on preference pairs",
     "merge": "Merge safety experts of one base model into one LoRA",

@@ -1,9 +1,10 @@
-"""Command `mini`: build the mini model."""
+"""Command `mini`: build a mini model."""
 
 import argparse
 import logging
 from pathlib import Path
 
+from ..mini import WORLDS
 from .options import add_json
 from .output import Answer, ProgressBar
 
@@ -15,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to fill; existing parts are kept"
     )
+    worlds = "; ".join(f"{name}: {summary}" for name, summary in WORLDS.items())
+    parser.add_argument(
+        "--world", choices=list(WORLDS), default="small", help=f"{worlds} (default: %(default)s)"
+    )
     add_json(parser)
     parser.set_defaults(run=_run)
 
@@ -24,7 +29,7 @@ def _run(args: argparse.Namespace) -> Answer:
 
     try:
         with ProgressBar("mini") as bar:
-            paths = build_mini(args.out, on_progress=bar.stage)
+            paths = build_mini(args.out, world=args.world, on_progress=bar.stage)
     except KeyboardInterrupt:
         log.info("finished parts stay in %s; run the same command to continue", args.out)
         raise

@@ -1,10 +1,10 @@
-"""Build the mini model for a host: a checkpoint that loads as SD 1.5, its pairs, judge and experts."""
+"""Build a mini model for a host: a checkpoint that loads as SD 1.5, its judge and pairs, and experts."""
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,10 +16,22 @@ from ..system.tensors import open_tensors, write_tensors
 from . import shipped
 from .architecture import AUTOENCODER_WIDTH
 from .expand import expand_autoencoder, expand_layers, expand_unet, native_autoencoder, native_unet
-from .pairs import PAIRS_PER_CATEGORY, make_draw, prompts_of, slug, write_pairs
-from .text_encoder import embed, text_encoder_state
+from .large.pairs import pairs_to_draw as large_pairs_to_draw
+from .large.shipped import LARGE
+from .pairs import (
+    PAIRS_PER_CATEGORY,
+    PairToDraw,
+    make_draw,
+    pairs_to_draw,
+    prompts_of,
+    slug,
+    write_pairs,
+)
+from .shipped import Shipped
+from .text_encoder import embed, load_text_encoder, text_encoder_state
 
-CHECKPOINT, JUDGE = "alignguard_mini.safetensors", "judge.safetensors"
+CHECKPOINT, LARGE_CHECKPOINT = "alignguard_mini.safetensors", "alignguard_mini_large.safetensors"
+JUDGE = "judge.safetensors"
 TUNED = "alignguard_mini_tuned.safetensors"
 TUNED_CATEGORY = "shocking"  # category that the tuned UNet was aligned against
 LATENT_SCALE = 0.18215  # SD 1.5: the host divides by it when encoding and multiplies before the UNet
@@ -28,69 +40,89 @@ TAESD_WIDTH = 64
 Progress = Callable[[str, int, int], None]
 
 
+@dataclass(frozen=True)
+class World:
+    """What is built of a world.
+
+    Attributes:
+        shipped: its weights.
+        checkpoint: file name of its checkpoint.
+        title: title of the checkpoint in its metadata.
+        pairs_to_draw: takes a category and a number of pairs.
+    """
+
+    shipped: Shipped
+    checkpoint: str
+    title: str
+    pairs_to_draw: Callable[[str, int], list[PairToDraw]]
+
+
+WORLDS = {
+    "small": World(shipped.SMALL, CHECKPOINT, "AlignGuard mini", pairs_to_draw),
+    "large": World(LARGE, LARGE_CHECKPOINT, "AlignGuard mini, large world", large_pairs_to_draw),
+}
+
+
 def build_mini(
     out: Path,
     *,
+    world: str = "small",
     pairs_per_category: int = PAIRS_PER_CATEGORY,
     categories: Sequence[str] = CATEGORIES,
     on_progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Write the checkpoint, a tuned UNet, the judge, pairs and the shipped experts; existing parts are kept.
+    """Write the checkpoint, the judge and pairs of a world; existing parts are kept.
 
     Args:
         out: folder, created if needed.
+        world: key of `WORLDS`. The small world also gets its shipped experts and a UNet tuned for safety.
         pairs_per_category: pairs to draw for each category; the few that the judge rejects are left out.
         categories: categories to draw pairs of.
         on_progress: called with (stage, done, total).
 
     Returns:
-        Paths of the files `checkpoint`, `tuned` and `judge` and of the folders `pairs` and `experts`.
+        Paths of the files `checkpoint` and `judge` and of the folder `pairs`; of the small world also of the
+        file `tuned` and of the folder `experts`.
 
     Raises:
-        ValueError: if the folder holds the checkpoint of another version of the mini model.
+        ValueError: if the folder holds another world, or the checkpoint of another version of this one.
+        FileNotFoundError: if weights are missing.
     """
     report = on_progress or (lambda stage, done, total: None)
-    paths = {
-        "checkpoint": out / CHECKPOINT,
-        "tuned": out / TUNED,
-        "judge": out / JUDGE,
-        "pairs": out / "pairs",
-        "experts": out / "experts",
-    }
-    _build_checkpoint(paths["checkpoint"], report)
-    if not paths["tuned"].exists():
-        write_tensors(paths["tuned"], tuned_state(), {"alignguard.mini": version()})
+    parts = WORLDS[world]
+    _check_world(out, world)
+    paths = {"checkpoint": out / parts.checkpoint, "judge": out / JUDGE, "pairs": out / "pairs"}
+    _build_checkpoint(paths["checkpoint"], parts, report)
     if not paths["judge"].exists():
-        write_tensors(paths["judge"], shipped.load_judge().state_dict(), {})
-    _build_experts(paths["experts"])
+        write_tensors(paths["judge"], parts.shipped.load_judge().state_dict(), {})
+    if world == "small":
+        paths |= _build_experts(out)
     missing = [category for category in categories if not (paths["pairs"] / slug(category)).exists()]
     paths["pairs"].mkdir(parents=True, exist_ok=True)
     if missing:
-        _build_pairs(paths["pairs"], missing, pairs_per_category, report)
+        wanted = {category: parts.pairs_to_draw(category, pairs_per_category) for category in missing}
+        _build_pairs(paths["pairs"], wanted, parts.shipped, report)
     return paths
 
 
 def version() -> str:
-    """Return the hash of the shipped weights, 12 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for path in sorted(shipped.FOLDER.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    """Return the version of the small world, 12 hexadecimal digits, see `Shipped.version`."""
+    return shipped.SMALL.version()
 
 
-def checkpoint_state() -> dict[str, Tensor]:
-    """Return the tensors of the checkpoint, fp16."""
-    unet = native_unet(expand_unet(shipped.load_unet().state_dict()))
+def checkpoint_state(weights: Shipped) -> dict[str, Tensor]:
+    """Return the tensors of the checkpoint of a world, fp16."""
+    unet = native_unet(expand_unet(weights.load_unet().state_dict()))
     times = TAESD_WIDTH // AUTOENCODER_WIDTH
-    autoencoder = native_autoencoder(expand_autoencoder(shipped.load_autoencoder().state_dict(), times))
+    autoencoder = native_autoencoder(expand_autoencoder(weights.load_autoencoder().state_dict(), times))
     autoencoder |= {"vae_scale": torch.tensor(LATENT_SCALE), "vae_shift": torch.tensor(0.0)}
     state = _prefixed("model.diffusion_model.", unet) | _prefixed("first_stage_model.", autoencoder)
-    state |= _prefixed("cond_stage_model.transformer.", text_encoder_state())
+    state |= _prefixed("cond_stage_model.transformer.", text_encoder_state(weights.token_rows()))
     return {name: tensor.half() if tensor.ndim else tensor.float() for name, tensor in state.items()}
 
 
 def tuned_state() -> dict[str, Tensor]:
-    """Return the wide UNet with a shipped expert merged into its weights, fp16: a model tuned for safety."""
+    """Return the small world's wide UNet with a shipped expert merged in, fp16: a model tuned for safety."""
     unet = {name: tensor.half() for name, tensor in expand_unet(shipped.load_unet().state_dict()).items()}
     for module, layer in expand_layers(shipped.load_expert_layers()[TUNED_CATEGORY]).items():
         weight = unet[f"{module}.weight"]
@@ -98,24 +130,33 @@ def tuned_state() -> dict[str, Tensor]:
     return _prefixed("model.diffusion_model.", native_unet(unet))
 
 
-def _build_checkpoint(path: Path, report: Progress) -> None:
+def _check_world(out: Path, world: str) -> None:
+    for name, parts in WORLDS.items():
+        if name != world and (out / parts.checkpoint).exists():
+            raise ValueError(f"{out} holds the {name} world. Choose another folder for the {world} one.")
+
+
+def _build_checkpoint(path: Path, world: World, report: Progress) -> None:
+    version = world.shipped.version()
     if path.exists():
         with open_tensors(path) as state:
             existing = state.metadata.get("alignguard.mini")
-        if existing != version():
+        if existing != version:
             raise ValueError(
-                f"{path} is version {existing} of the mini model; this pack contains version {version()}. "
+                f"{path} is version {existing} of the mini model; this pack contains version {version}. "
                 "Remove the folder or choose another one."
             )
         return
     report("checkpoint", 0, 1)
-    write_tensors(
-        path, checkpoint_state(), {"alignguard.mini": version(), "modelspec.title": "AlignGuard mini"}
-    )
+    metadata = {"alignguard.mini": version, "modelspec.title": world.title}
+    write_tensors(path, checkpoint_state(world.shipped), metadata)
     report("checkpoint", 1, 1)
 
 
-def _build_experts(folder: Path) -> None:
+def _build_experts(out: Path) -> dict[str, Path]:
+    tuned, folder = out / TUNED, out / "experts"
+    if not tuned.exists():
+        write_tensors(tuned, tuned_state(), {"alignguard.mini": version()})
     metadata = shipped.load_expert_metadata()
     for category, layers in shipped.load_expert_layers().items():
         path = folder / f"alignguard_mini_{slug(category)}.safetensors"
@@ -123,23 +164,30 @@ def _build_experts(folder: Path) -> None:
             facts = metadata[category] | {"alignguard.mini": version()}
             expert = SafetyExpert(expand_layers(layers), (category,), "sd15", facts, path.name)
             save_expert(expert, path)
+    return {"tuned": tuned, "experts": folder}
 
 
-def _build_pairs(folder: Path, categories: Sequence[str], count: int, report: Progress) -> None:
-    prompts = prompts_of(categories, count)
-    texts = embed(prompts, on_progress=lambda done, total: report("text embeddings", done, total))
+def _build_pairs(
+    folder: Path, wanted: Mapping[str, Sequence[PairToDraw]], weights: Shipped, report: Progress
+) -> None:
+    prompts = prompts_of([pair for of_category in wanted.values() for pair in of_category])
+    texts = embed(
+        prompts,
+        load_text_encoder(weights.token_rows()),
+        on_progress=lambda done, total: report("text embeddings", done, total),
+    )
     embeds = dict(zip(prompts, texts, strict=True))
-    draw = make_draw(shipped.load_unet(), shipped.load_autoencoder(), embeds)
-    judge = shipped.load_judge()
-    for number, category in enumerate(categories):
-        report("pairs", number, len(categories))
+    draw = make_draw(weights.load_unet(), weights.load_autoencoder(), embeds)
+    judge = weights.load_judge()
+    for number, (category, of_category) in enumerate(wanted.items()):
+        report("pairs", number, len(wanted))
         unfinished = Path(tempfile.mkdtemp(prefix=".drawing_", dir=folder))
         try:
-            write_pairs(unfinished, category, count=count, draw=draw, judge=judge)
+            write_pairs(unfinished, category, of_category, draw=draw, judge=judge)
             os.replace(unfinished, folder / slug(category))  # a folder of pairs is complete or absent
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    report("pairs", len(categories), len(categories))
+    report("pairs", len(wanted), len(wanted))
 
 
 def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
 
     def shows(self, scene: Scene) -> bool:
         """Return whether icon, colour and ground are those of the scene."""
-        return (self.icon, self.colour, self.ground) == (scene.icon, scene.colour, scene.ground)
+        return self == scene.answers
 
 
 class Classifier(nn.Module):

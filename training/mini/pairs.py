@@ -1,20 +1,41 @@
-"""Preference pairs drawn by the mini model itself, as in AlignGuard's recipe: same seed, two prompts."""
+"""Preference pairs drawn by a mini model itself, as in AlignGuard's recipe: same seed, two prompts.
+
+A folder of pairs holds nothing else: what shows how well everything else is kept, such as the neutral icons,
+is never in what training may keep.
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from .judge import Judge
-from .scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, render_latents, scenes_of
+from .judge import Classifier
+from .scenes import SAFE_TWINS, UNSAFE_ICONS, Scene, render_latents, scenes_of
 
 PAIRS_PER_CATEGORY = 48
 BATCH = 32
 HELD_OUT = 3  # every third scene of an icon is in no pair, to measure generalisation
+
+Draw = Callable[[Sequence[str], Sequence[int]], Tensor]  # prompts, seeds -> (len, 3, 64, 64) in [-1, 1]
+
+
+class Asked(NamedTuple):
+    """A picture to draw: its prompt, and the judge's answers if the picture shows what was asked for."""
+
+    prompt: str
+    answers: tuple[str, ...]
+
+
+class PairToDraw(NamedTuple):
+    """The loser and the winner of a pair, before they are drawn."""
+
+    unsafe: Asked
+    safe: Asked
 
 
 def slug(category: str) -> str:
@@ -23,60 +44,69 @@ def slug(category: str) -> str:
 
 
 def trained_scenes(icon: str) -> list[Scene]:
-    """Return the scenes of an icon that pairs and neutral samples may use."""
+    """Return the scenes of an icon of the small world that pairs may use."""
     return [scene for number, scene in enumerate(scenes_of(icon)) if number % HELD_OUT]
 
 
-def neutral_scenes() -> list[Scene]:
-    """Return the scenes that no expert may change: neutral icons and safe twins."""
-    per_icon = [trained_scenes(icon) for icon in (*NEUTRAL_ICONS, *SAFE_TWINS.values())]
-    return [scene for row in zip(*per_icon, strict=True) for scene in row]  # icons alternate
+def held_out_scenes(icon: str) -> list[Scene]:
+    """Return the scenes of an icon of the small world that are in no pair."""
+    return [scene for number, scene in enumerate(scenes_of(icon)) if not number % HELD_OUT]
+
+
+def safe_scenes() -> list[Scene]:
+    """Return the scenes of all winners of the small world; the icons alternate."""
+    per_icon = [trained_scenes(icon) for icon in SAFE_TWINS.values()]
+    return [scene for row in zip(*per_icon, strict=True) for scene in row]
+
+
+def pairs_to_draw(category: str, count: int) -> list[PairToDraw]:
+    """Return the pairs of a category of the small world; scenes repeat where there are too few."""
+    scenes = trained_scenes(UNSAFE_ICONS[category])
+    chosen = [scenes[number % len(scenes)] for number in range(count)]
+    return [
+        PairToDraw(*(Asked(side.prompt(), side.answers) for side in (scene, scene.safe_twin())))
+        for scene in chosen
+    ]
+
+
+def prompts_of(pairs: Sequence[PairToDraw]) -> list[str]:
+    """Return every prompt needed to draw these pairs, each once, the empty prompt first."""
+    return ["", *dict.fromkeys(asked.prompt for pair in pairs for asked in pair)]
 
 
 def write_pairs(
-    folder: Path,
-    category: str,
-    *,
-    count: int,
-    draw: Callable[[Sequence[str], Sequence[int]], Tensor],
-    judge: Judge,
+    folder: Path, category: str, pairs: Sequence[PairToDraw], *, draw: Draw, judge: Classifier
 ) -> int:
-    """Draw and write the pairs of one category and its neutral pictures, as a folder that `load_pairs` reads.
-
-    A pair is left out if the judge does not see the unsafe icon in the loser and the safe icon in the winner.
+    """Draw and write the pairs of one category, as a folder that `load_pairs` reads.
 
     Args:
-        folder: new folder for `pairs.jsonl`, `neutral.jsonl` and the pictures.
-        category: one of the seven.
-        count: number of pairs and of neutral pictures to draw.
-        draw: takes prompts and seeds and returns pictures, (len, 3, 64, 64) in [-1, 1].
-        judge: judge of mini scenes.
+        folder: new folder for `pairs.jsonl` and the pictures.
+        category: category of the losers.
+        pairs: what to draw; a pair is left out if the judge does not see in both pictures what was asked for.
+        draw: takes prompts and seeds and returns pictures; both pictures of a pair get the same seed.
+        judge: judge of the world.
 
     Returns:
         Number of pairs kept.
     """
-    scenes = _cycle(trained_scenes(UNSAFE_ICONS[category]), count)
-    seeds = [_seed(category, number) for number in range(count)]
-    losers = draw([scene.prompt() for scene in scenes], seeds)
-    winners = draw([scene.safe_twin().prompt() for scene in scenes], seeds)
-    verdicts = zip(judge.look(losers), judge.look(winners), strict=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds = [_seed(category, number) for number in range(len(pairs))]
+    losers, winners = (draw([asked.prompt for asked in side], seeds) for side in zip(*pairs, strict=True))
+    verdicts = zip(judge.answers(losers), judge.answers(winners), strict=True)
     rows = []
-    for number, (loser_verdict, winner_verdict) in enumerate(verdicts):
-        scene = scenes[number]
-        if not (loser_verdict.shows(scene) and winner_verdict.shows(scene.safe_twin())):
+    for number, (pair, answers) in enumerate(zip(pairs, verdicts, strict=True)):
+        if answers != (pair.unsafe.answers, pair.safe.answers):
             continue
         name = f"{slug(category)}_{number:04d}"
         _save(folder / f"u_{name}.png", losers[number])
         _save(folder / f"s_{name}.png", winners[number])
-        rows.append(_pair_row(name, category, scene))
-    _write_lines(folder / "neutral.jsonl", _neutral_rows(folder, category, count, draw))
-    _write_lines(folder / "pairs.jsonl", rows)
+        rows.append(_row(name, category, pair))
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "pairs.jsonl").write_text(lines, encoding="utf-8")
     return len(rows)
 
 
-def make_draw(
-    unet, autoencoder, embeds: dict[str, Tensor]
-) -> Callable[[Sequence[str], Sequence[int]], Tensor]:
+def make_draw(unet, autoencoder, embeds: dict[str, Tensor]) -> Draw:
     """Return a function from prompts and seeds to pictures.
 
     Args:
@@ -97,49 +127,21 @@ def make_draw(
     return draw
 
 
-def prompts_of(categories: Sequence[str], count: int) -> list[str]:
-    """Return every prompt needed to draw `count` pairs of these categories, the empty prompt first."""
-    scenes = [scene for category in categories for scene in trained_scenes(UNSAFE_ICONS[category])]
-    scenes += [scene.safe_twin() for scene in scenes] + neutral_scenes()[:count]
-    return ["", *dict.fromkeys(scene.prompt() for scene in scenes)]
-
-
-def _pair_row(name: str, category: str, scene: Scene) -> dict:
+def _row(name: str, category: str, pair: PairToDraw) -> dict:
     return {
         "id": name,
         "category": [category],
-        "unsafe_prompt": scene.prompt(),
-        "safe_prompt": scene.safe_twin().prompt(),
+        "unsafe_prompt": pair.unsafe.prompt,
+        "safe_prompt": pair.safe.prompt,
         "unsafe_image": f"u_{name}.png",
         "safe_image": f"s_{name}.png",
     }
 
 
-def _neutral_rows(folder: Path, category: str, count: int, draw) -> Iterator[dict]:
-    scenes = _cycle(neutral_scenes(), count)
-    pictures = draw(
-        [scene.prompt() for scene in scenes], [_seed(f"{category} neutral", n) for n in range(count)]
-    )
-    for number, (scene, picture) in enumerate(zip(scenes, pictures, strict=True)):
-        name = f"n_{slug(category)}_{number:04d}"
-        _save(folder / f"{name}.png", picture)
-        yield {"id": name, "prompt": scene.prompt(), "image": f"{name}.png"}
-
-
-def _cycle(scenes: Sequence[Scene], count: int) -> list[Scene]:
-    return [scenes[number % len(scenes)] for number in range(count)]
-
-
-def _seed(name: str, number: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"mini pairs {name} {number}".encode()).digest()[:6], "big")
+def _seed(category: str, number: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"mini pairs {category} {number}".encode()).digest()[:6], "big")
 
 
 def _save(path: Path, picture: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = ((picture + 1) * 127.5).round().byte().permute(1, 2, 0).contiguous().numpy()
     Image.fromarray(pixels).save(path)
-
-
-def _write_lines(path: Path, rows) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

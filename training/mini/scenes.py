@@ -82,6 +82,11 @@ class Scene:
     colour: str
     ground: str
 
+    @property
+    def answers(self) -> tuple[str, str, str]:
+        """What the judge answers if a picture shows the scene."""
+        return self.icon, self.colour, self.ground
+
     def prompt(self, *, synonym: bool = False, template: int = 0) -> str:
         """Return the caption; `synonym` uses the icon's second word, which experts never see."""
         noun = SYNONYMS[self.icon] if synonym else self.icon

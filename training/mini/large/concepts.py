@@ -1,9 +1,10 @@
 """The concepts of the large world: seventy stand-ins with a safe counterpart each, and seventy neutral ones.
 
-A stand-in is an ordinary drawing that plays the role of a harmful picture; the stand-ins of a category are near
-in meaning, as harmful things of a category are. A concept has three words, taken from the names and keywords
-that Unicode's CLDR (version 48) gives its emoji; each word belongs to one concept and is one token of CLIP.
-Which concepts and which words may be in pairs or in what training keeps is fixed here and nowhere else.
+A stand-in is an ordinary drawing that plays the role of a harmful picture; the stand-ins of a category are
+near in meaning, as harmful things of a category are. A concept has three words, taken from the names and
+keywords that Unicode's CLDR (cldr-annotations-full 48.2.0, Unicode-3.0) gives its emoji; each word belongs to
+one concept and is one token of CLIP. Which concepts and which words may be in pairs or in what training keeps
+is fixed here and nowhere else.
 """
 
 import random
@@ -213,9 +214,20 @@ def paired(category: str) -> tuple[Concept, ...]:
     return _chosen(STAND_INS[category], PAIRED_PER_CATEGORY, category)
 
 
+def never_paired(category: str) -> tuple[Concept, ...]:
+    """Return the stand-ins of a category that are never in pairs."""
+    return tuple(concept for concept in STAND_INS[category] if concept not in paired(category))
+
+
 def words_in_pairs(concept: Concept) -> tuple[int, ...]:
     """Return the numbers of the words by which pairs ask for a concept; the others are never in pairs."""
     return _chosen(range(len(concept.words)), WORDS_IN_PAIRS, concept.emoji)
+
+
+def unseen_word(concept: Concept) -> int:
+    """Return the number of the word by which no pair asks for a concept."""
+    (number,) = set(range(len(concept.words))).difference(words_in_pairs(concept))
+    return number
 
 
 KEPT = _chosen(NEUTRAL, len(NEUTRAL) // 2, "neutral")  # neutral concepts that training may keep

@@ -27,6 +27,11 @@ class Scene:
     concept: Concept
     ground: str
 
+    @property
+    def answers(self) -> tuple[str, str]:
+        """What the judge answers if a picture shows the scene: the concept's name, and the ground."""
+        return self.concept.name, self.ground
+
     def prompt(self, *, word: int = 0, template: int = 0) -> str:
         """Return the caption with one of the concept's three words."""
         return TEMPLATES[template].format(noun=self.concept.words[word], ground=self.ground)

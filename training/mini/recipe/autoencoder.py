@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..architecture import AUTOENCODER_WIDTH, build_autoencoder
 from ..scenes import ALL_SCENES, Scene, draw
+from . import seeded
 
 STEPS = 1600
 BATCH = 32
@@ -33,9 +34,7 @@ def train_autoencoder(
         start: weights to start from instead of drawn ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = build_autoencoder(AUTOENCODER_WIDTH)
+    model = seeded(lambda: build_autoencoder(AUTOENCODER_WIDTH), seed)
     if start is not None:
         model.load_state_dict(start)
     model.to(memory_format=torch.channels_last)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...models.noise import NoiseSchedule
 from ..architecture import NARROW, build_unet
 from ..scenes import ALL_SCENES
+from . import seeded
 from .autoencoder import scene_batch_of
 
 STEPS = 4_000
@@ -79,7 +80,7 @@ def one_cycle(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRSc
 
 
 class Denoiser:
-    """A narrow UNet in training: weights, their moving average, optimizer, learning rates and random state."""
+    """A narrow UNet in training: weights, moving average, optimizer, learning rates and random state."""
 
     def __init__(
         self,
@@ -88,9 +89,7 @@ class Denoiser:
         start: Mapping[str, Tensor] | None = None,
     ):
         self.generator = torch.Generator().manual_seed(seed)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.unet = build_unet(NARROW)
+        self.unet = seeded(lambda: build_unet(NARROW), seed)
         if start is not None:
             self.unet.load_state_dict(start)
         self.unet.set_attn_processor(SharedCaptionAttention())

