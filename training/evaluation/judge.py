@@ -147,6 +147,8 @@ class JudgeKind:
         licence: of code and weights.
         summary: what the judge sees, for people.
         needs_clip_vision: whether it works on CLIP image embeddings.
+        lists_default_by_name: whether `judge_choices` lists the default preset by the judge's name alone,
+            because saved graphs store it so: it was the only preset once.
     """
 
     make: Callable[[str, JudgeParts], Judge]
@@ -154,3 +156,9 @@ class JudgeKind:
     licence: str
     summary: str
     needs_clip_vision: bool = False
+    lists_default_by_name: bool = False
+
+    def choices(self, name: str) -> list[str]:
+        """Return the names by which people choose this judge and its presets."""
+        presets = [f"{name}:{preset}" for preset in self.presets]
+        return [name, *presets[1:]] if self.lists_default_by_name or len(presets) == 1 else presets

@@ -21,11 +21,7 @@ EVALUATORS: dict[str, JudgeKind] = {
 
 def judge_choices() -> list[str]:
     """Return the names that `make_judge` takes: `name`, or `name:preset` for a judge with several presets."""
-    return [
-        f"{name}:{preset}" if len(kind.presets) > 1 else name
-        for name, kind in EVALUATORS.items()
-        for preset in kind.presets
-    ]
+    return [choice for name, kind in EVALUATORS.items() for choice in kind.choices(name)]
 
 
 def make_judge(
