@@ -24,6 +24,7 @@ def train_autoencoder(
     on_progress: Callable[[int, int, float], None],
     *,
     start: Mapping[str, Tensor] | None = None,
+    steps: int = STEPS,
 ):
     """Train and return a diffusers AutoencoderTiny whose latents have mean 0 and spread 1.
 
@@ -32,6 +33,7 @@ def train_autoencoder(
         seed: seed of weights and noise.
         on_progress: called with (step, total, loss).
         start: weights to start from instead of drawn ones.
+        steps: number of steps.
     """
     generator = torch.Generator().manual_seed(seed)
     model = seeded(lambda: build_autoencoder(AUTOENCODER_WIDTH), seed)
@@ -39,15 +41,15 @@ def train_autoencoder(
         model.load_state_dict(start)
     model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
-    for step in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    for step in range(steps):
         loss = autoencoder_loss(model, next_pictures(), generator)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        on_progress(step + 1, STEPS, loss.item())
+        on_progress(step + 1, steps, loss.item())
     return model.requires_grad_(False)
 
 

@@ -33,10 +33,11 @@ from .meanings import word_meanings
 
 SEED = 0
 VARIANTS = 24  # drawings of each scene
-STEPS = 13_000
-WARMUP, DECAY = 200, 3_000  # steps of rising and, at the end, of falling learning rate
+STEPS = 11_000
+WARMUP, DECAY = 200, 2_500  # steps of rising and, at the end, of falling learning rate
 SAVE_EVERY = 250
-JUDGE_STEPS = 8_000
+AUTOENCODER_STEPS = 500  # from the small world's autoencoder
+JUDGE_STEPS = 6_000
 FRESH = 4_000  # drawings that the judge is measured on
 WORDINGS = [{"word": word, "template": template} for word in range(3) for template in range(len(TEMPLATES))]
 
@@ -58,9 +59,9 @@ def main() -> None:
     captions = _captions(weights)
     _train_autoencoder(out / "autoencoder.safetensors", drawings)
     autoencoder = weights.load_autoencoder()
-    _train_judge(out / "judge.safetensors", autoencoder, drawings)
-    _measure(weights.load_judge(), autoencoder, load_emoji(options.emoji))
     _train_unet(out, _latents(out / "latents.safetensors", autoencoder, drawings), captions)
+    _train_judge(out / "judge.safetensors", autoencoder, drawings[:, ::2])  # every second one is enough
+    _measure(weights.load_judge(), autoencoder, load_emoji(options.emoji))
 
 
 def _drawings(path: Path, package: Path) -> Tensor:
@@ -104,7 +105,7 @@ def _train_autoencoder(path: Path, drawings: Tensor) -> None:
 
     start = SMALL.load_autoencoder().state_dict()
     with ProgressBar("autoencoder") as report:
-        trained = train_autoencoder(next_pictures, SEED, report, start=start)
+        trained = train_autoencoder(next_pictures, SEED, report, start=start, steps=AUTOENCODER_STEPS)
     save_weights(path, trained.state_dict())
 
 
@@ -116,7 +117,7 @@ def _latents(path: Path, autoencoder, drawings: Tensor) -> Tensor:
             for variants in drawings:
                 latents.append(autoencoder.encode(as_images(variants)).latents)
                 report(len(latents), len(drawings))
-        save_file({"latents": torch.stack(latents)}, path)
+        save_file({"latents": torch.stack(latents).contiguous()}, path)
     return load_file(path)["latents"]
 
 
