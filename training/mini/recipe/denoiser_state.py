@@ -1,6 +1,7 @@
 """Save and load a denoiser in training, so that a killed recipe goes on where it stopped."""
 
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -38,4 +39,6 @@ def load_denoiser(denoiser: Denoiser, path: Path) -> None:
         states.setdefault(int(number), {})[key] = tensor
     denoiser.optimizer.load_state_dict(denoiser.optimizer.state_dict() | {"state": states})
     denoiser.schedule.last_epoch = denoiser.steps - 1
-    denoiser.schedule.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the optimizer's steps were taken before the kill
+        denoiser.schedule.step()
