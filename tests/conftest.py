@@ -17,12 +17,13 @@ OUTDATED_S = 86_400
 @pytest.fixture(scope="session")
 def mini() -> dict[str, Path]:
     """The mini model as `build_mini` returns it, kept in `.host` for as long as the code that makes it."""
-    from training.mini.build import build_mini  # late: most tests do not need it
+    return _built("mini")
 
-    folder = ROOT / ".host" / f"mini-{MINI_PAIRS}-{_maker_hash()}"
-    _remove_outdated(folder.parent)
-    folder.mkdir(parents=True, exist_ok=True)
-    return build_mini(folder, pairs_per_category=MINI_PAIRS)  # goes on where an earlier one was cut off
+
+@pytest.fixture(scope="session")
+def large_mini() -> dict[str, Path]:
+    """The mini model of the large world, with pairs of one category, kept likewise."""
+    return _built("mini-large", world="large", categories=("shocking",))
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU, this machine has none"))
+
+
+def _built(name: str, **options) -> dict[str, Path]:
+    from training.mini.build import build_mini  # late: most tests do not need it
+
+    folder = ROOT / ".host" / f"{name}-{MINI_PAIRS}-{_maker_hash()}"
+    _remove_outdated(folder.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    return build_mini(folder, pairs_per_category=MINI_PAIRS, **options)  # goes on if it was cut off
 
 
 def _remove_outdated(parent: Path) -> None:

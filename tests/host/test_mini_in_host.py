@@ -1,4 +1,4 @@
-"""ComfyUI makes the same models from the mini checkpoint as the library makes from the shipped weights."""
+"""ComfyUI makes the same models from a mini checkpoint as the library makes from the shipped weights."""
 
 import subprocess
 import sys
@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comfy_server import host_folder, server_environment
-from training.mini import shipped
-from training.mini.text_encoder import embed
+from training.mini.large.shipped import LARGE
+from training.mini.shipped import SMALL
+from training.mini.text_encoder import embed, load_text_encoder
 
 pytestmark = pytest.mark.host
 
-PROMPT = "a red star on a black ground"
+PROMPT = "a red star on a black ground"  # in the large world, all its words have stored rows
 HALF = 3e-4  # mean difference, because the checkpoint stores the widened weights in fp16
 SCRIPT = """
 import sys
@@ -52,12 +53,19 @@ def inputs():
     }
 
 
+@pytest.fixture(scope="module", params=[("mini", SMALL), ("large_mini", LARGE)], ids=["small", "large"])
+def world(request):
+    """The checkpoint of a world and its shipped weights."""
+    fixture, weights = request.param
+    return request.getfixturevalue(fixture)["checkpoint"], weights
+
+
 @pytest.fixture(scope="module")
-def host(mini, inputs, tmp_path_factory):
+def host(world, inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("host")
     save_file(inputs, folder / "inputs.safetensors")
     files = [folder / "inputs.safetensors", folder / "outputs.safetensors"]
-    arguments = [host_folder(), mini["checkpoint"], *files]
+    arguments = [host_folder(), world[0], *files]
     command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, env=server_environment(), cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -65,17 +73,18 @@ def host(mini, inputs, tmp_path_factory):
     return load_file(folder / "outputs.safetensors")
 
 
-def test_text_embeddings_agree(host):
-    torch.testing.assert_close(host["text"], embed([PROMPT]), atol=1e-4, rtol=0)  # fp32 on both sides
+def test_text_embeddings_agree(host, world):
+    expected = embed([PROMPT], load_text_encoder(world[1].token_rows()))
+    torch.testing.assert_close(host["text"], expected, atol=1e-4, rtol=0)  # fp32 on both sides
 
 
-def test_predicted_noise_agrees(host, inputs):
-    expected = shipped.load_unet()(inputs["latents"], inputs["timesteps"], inputs["text"]).sample
+def test_predicted_noise_agrees(host, world, inputs):
+    expected = world[1].load_unet()(inputs["latents"], inputs["timesteps"], inputs["text"]).sample
     assert (host["noise"] - expected).abs().mean() < HALF
 
 
-def test_latents_and_pictures_agree(host, inputs):
-    autoencoder = shipped.load_autoencoder()
+def test_latents_and_pictures_agree(host, world, inputs):
+    autoencoder = world[1].load_autoencoder()
     assert (host["latents"] - autoencoder.encode(inputs["pictures"]).latents).abs().mean() < HALF
     expected = autoencoder.decode(inputs["latents"]).sample.clamp(-1, 1)
     assert (host["pictures"] - expected).abs().mean() < HALF

@@ -13,8 +13,11 @@ from training.mini.architecture import (
     load_unet,
 )
 from training.mini.expand import expand_autoencoder, expand_layers, expand_unet
+from training.mini.large.shipped import LARGE
+from training.mini.shipped import SMALL
 
 TOLERANCE = 1e-5  # fp32 sums of five times as many terms, on outputs of size 1
+TRAINED_TOLERANCE = 1e-4  # activations of trained weights are larger, and so is their rounding
 HALF_TOLERANCE = 2e-4  # mean difference; fp16 rounds each weight by up to 2^-11 of itself
 
 
@@ -54,6 +57,15 @@ def test_half_precision_storage_costs_little(wide, inputs, expected):
     stored = load_unet({name: tensor.half().float() for name, tensor in wide.state_dict().items()})
     difference = stored(*inputs).sample - expected
     assert difference.abs().mean() < HALF_TOLERANCE
+
+
+@pytest.mark.parametrize("weights", [SMALL, LARGE], ids=lambda weights: weights.world)
+def test_the_shipped_unet_predicts_the_same_noise_when_widened(weights, inputs):
+    unet = weights.load_unet()
+    predicted = unet(*inputs).sample
+    assert predicted.abs().mean() > 0.1
+    widened = load_unet(expand_unet(unet.state_dict()))(*inputs).sample
+    torch.testing.assert_close(widened, predicted, atol=TRAINED_TOLERANCE, rtol=0)
 
 
 def test_expanded_lora_has_the_effect_of_the_narrow_lora(narrow, wide, inputs, expected):
