@@ -9,7 +9,7 @@ from builders import expert_of, layers_of_shapes, seeded
 from training.config import MergeConfig
 from training.experts.low_rank import LowRank, concatenate
 from training.merging import BaseNetwork, CalibrationInputs, Members, collect_statistics, merge_experts
-from training.merging.calibration_inputs import base_passes, calibration_timesteps, ddim_step, starting_noise
+from training.merging.calibration_inputs import base_passes, starting_noise
 from training.merging.collector import tokens_of
 from training.merging.input_record import RecordedActivity
 from training.models.conditioning import Conditioning
@@ -322,28 +322,6 @@ def test_a_model_without_the_experts_layers_is_refused(unet, prompts):
 def test_calibration_without_prompts_is_refused(unet, experts):
     with pytest.raises(ValueError, match="at least one calibration prompt"):
         collect(unet, experts, torch.zeros(0, 7, WIDTH))
-
-
-@pytest.mark.parametrize(("count", "expected"), [(1, [999]), (4, [999, 749, 499, 249]), (3, [999, 666, 333])])
-def test_timesteps_are_spread_over_the_whole_schedule(count, expected):
-    assert calibration_timesteps(count, 1000) == expected
-
-
-def test_a_thousand_timesteps_are_all_of_them():
-    assert calibration_timesteps(1000, 1000) == list(range(999, -1, -1))
-
-
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_a_perfect_prediction_follows_the_noising_chain(prediction_type):
-    schedule = NoiseSchedule.scaled_linear(prediction_type)
-    clean, noise = torch.randn(2, 2, *LATENT, generator=torch.Generator().manual_seed(0)).unbind(0)
-    at = [torch.full((2,), t) for t in (600, 200)]
-    noisy, expected = (schedule.add_noise(clean, noise, t) for t in at)
-    predicted = schedule.target(clean, noise, at[0])
-    torch.testing.assert_close(
-        ddim_step(schedule, noisy, predicted, 600, 200), expected, rtol=1e-4, atol=1e-5
-    )
-    torch.testing.assert_close(ddim_step(schedule, noisy, predicted, 600, None), clean, rtol=1e-4, atol=1e-5)
 
 
 def test_a_pass_ends_when_its_halves_agree_and_the_metadata_says_so(unet, experts):

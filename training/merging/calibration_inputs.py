@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..config import MergeConfig
 from ..models.conditioning import Conditioning, predict
+from ..models.ddim import ddim_step, spread_timesteps
 from ..models.noise import NoiseSchedule, named_generator
 from ..pairs.pair import PreferencePair
 from .methods import MERGE_METHODS
@@ -199,7 +200,7 @@ def noised(
     weight = next(base.unet.parameters())
     prompts = batch.prompts.to(weight)
     generators = [named_generator(f"calibration/{config.seed}/{number}") for number in numbers]
-    highest = calibration_timesteps(config.timesteps, len(base.schedule.alphas_cumprod))
+    highest = spread_timesteps(config.timesteps, len(base.schedule.alphas_cumprod))
     for stratum, (high, low) in enumerate(zip(highest, [*highest[1:], -1], strict=True)):
         turns = zip(batch.pictures, numbers, strict=True)
         clean = torch.stack([pictures[(number + stratum) % len(pictures)] for pictures, number in turns])
@@ -219,7 +220,7 @@ def _drawn(
     weight = next(base.unet.parameters())
     prompts = batch.prompts.to(weight)
     latents = starting_noise(numbers, batch.latent_shape, config.seed).to(weight.device)
-    timesteps = calibration_timesteps(config.timesteps, len(base.schedule.alphas_cumprod))
+    timesteps = spread_timesteps(config.timesteps, len(base.schedule.alphas_cumprod))
     for timestep, next_timestep in zip(timesteps, [*timesteps[1:], None], strict=True):
         steps = torch.full((len(prompts),), timestep, device=weight.device)
         predicted = predict(base.unet, latents.to(weight.dtype), steps, prompts)
@@ -227,45 +228,10 @@ def _drawn(
         yield latents
 
 
-def calibration_timesteps(num_steps: int, num_timesteps: int) -> list[int]:
-    """Return timesteps spread evenly over the schedule, descending, the noisiest one included."""
-    return [num_timesteps - 1 - i * num_timesteps // num_steps for i in range(num_steps)]
-
-
 def starting_noise(numbers: Sequence[int], latent_shape: Sequence[int], seed: int) -> Tensor:
     """Draw the noise of each prompt from its own generator, (batch, c, h, w)."""
     generators = [named_generator(f"calibration/{seed}/{number}") for number in numbers]
     return torch.stack([torch.randn(*latent_shape, generator=generator) for generator in generators])
-
-
-def ddim_step(
-    schedule: NoiseSchedule, noisy: Tensor, predicted: Tensor, timestep: int, next_timestep: int | None
-) -> Tensor:
-    """Move latents from one noise level to a lower one along the predicted direction, without new noise.
-
-    x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) noise, with x_0 and noise as predicted at t (Song et al. 2021,
-    arXiv:2010.02502, eq. 12 with sigma = 0).
-
-    Args:
-        schedule: also says what the model predicts.
-        noisy: latents at `timestep`, (batch, c, h, w), fp32.
-        predicted: output of the UNet for them, same shape, fp32.
-        timestep: index in [0, 1000).
-        next_timestep: lower index, or None for the clean latents.
-
-    Returns:
-        Latents at `next_timestep`, (batch, c, h, w), fp32.
-    """
-    alpha = schedule.alphas_cumprod[timestep]
-    signal, sigma = float(alpha.sqrt()), float((1 - alpha).sqrt())
-    if schedule.prediction_type == "epsilon":
-        noise, clean = predicted, (noisy - sigma * predicted) / signal
-    else:  # v = signal * noise - sigma * clean
-        noise, clean = signal * predicted + sigma * noisy, signal * noisy - sigma * predicted
-    if next_timestep is None:
-        return clean
-    alpha = schedule.alphas_cumprod[next_timestep]
-    return float(alpha.sqrt()) * clean + float((1 - alpha).sqrt()) * noise
 
 
 def _repeated(items: Iterable[_T], count: int) -> list[_T]:
