@@ -5,17 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tiny import tiny_data, tiny_unet
+from tiny import predict, random_layers, tiny_data, tiny_unet
 from training.config import TrainConfig
 from training.experts import adapter
-from training.losses import resolved
-from training.losses.terms import STRENGTH, star_anchor
+from training.losses import LOSSES, resolved
+from training.losses.terms import star_anchor
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule, squared_error
 from training.trainer.bank import ReferenceErrors
 from training.trainer.batch import Batch
 from training.trainer.figures import Reference, batch_figures
 from training.trainer.loop import train
+from training.trainer.progress import Progress
+from training.trainer.run import Run
+from training.trainer.step import take_step
 
 PAIRS = 2
 
@@ -58,8 +61,22 @@ def test_the_preference_is_the_mean_of_the_pairs_by_their_weights():
 
 def test_the_star_anchor_of_a_pair_is_half_the_distances_of_both_its_images():
     policy, reference = torch.zeros(4, 1, 1, 1), torch.tensor([1.0, 2.0, 3.0, 4.0]).view(4, 1, 1, 1)
-    loss = star_anchor(policy, reference, torch.tensor([0.5, 1.0]))  # the second pair is fully trusted
-    assert loss.item() == pytest.approx(STRENGTH * 0.5 * (1 + 9) / 2 / 2)
+    weights = torch.tensor([0.5, 1.0])  # the second pair is fully trusted
+    loss = star_anchor(policy, reference, weights, logit_scale=3.0)
+    assert loss.item() == pytest.approx(3 * 0.5 * (1 + 9) / 2 / 2)
+
+
+@pytest.mark.parametrize("beta", [3.0, 5000.0])
+@pytest.mark.parametrize(("objective", "per_beta"), [("alignguard", 0.5), ("anchored", 0.5), ("duo", 1.0)])
+def test_the_star_anchor_weighs_a_squared_distance_as_the_logit_weighs_a_squared_error(
+    objective, per_beta, beta
+):
+    policy, reference, _ = predictions()
+    distances = (policy - reference).square().mean(dim=(1, 2, 3))  # winners, then losers, each by prompt
+    winners, losers = distances[:PAIRS], distances[2 * PAIRS : 3 * PAIRS]  # under the unsafe prompt
+    expected = per_beta * beta * (0.75 * (winners[0] + losers[0]) / 2 + (winners[1] + losers[1]) / 2) / 2
+    found = figures([0.25, 0.0], objective=objective, beta=beta, pair_weighting="star")["star_anchor"]
+    torch.testing.assert_close(found, expected)
 
 
 def test_pairs_of_weight_zero_have_no_gradient_at_the_base_model():
@@ -67,6 +84,25 @@ def test_pairs_of_weight_zero_have_no_gradient_at_the_base_model():
     policy = reference.clone().requires_grad_()
     figures([0.0, 0.0], policy=policy, pair_weighting="star")["loss"].backward()
     assert policy.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("objective", LOSSES)
+def test_training_on_distrusted_pairs_alone_returns_a_changed_adapter_to_the_base_model(objective):
+    options = {"preserve_weight": 0.0, "row_dropout": 0.0, "pair_weighting": "star"}  # nothing else holds it
+    config = TrainConfig(objective=objective, steps=20, batch_size=3, rank=3, learning_rate=2e-2, **options)
+    unet = tiny_unet()
+    base = predict(unet)
+    adapter.attach_adapter(unet, rank=3, alpha=0, targets="attention", seed=0)
+    adapter.load_adapter(unet, random_layers(tiny_unet()))
+    data = replace(tiny_data(), safety_gap=torch.ones(6))
+    run = Run.of(unet, data, NoiseSchedule.scaled_linear(), resolved(config, lambda: 500.0))
+    run = replace(run, weights=torch.zeros(6))  # `train` refuses a run whose pairs are all distrusted
+    progress = Progress(run)
+    before = (predict(unet) - base).square().mean()
+    for _ in range(config.steps):
+        take_step(run, progress)
+    assert progress.metrics["preference"] == 0
+    assert (predict(unet) - base).square().mean() < before / 4
 
 
 def trained(**options):

@@ -61,6 +61,10 @@ class Objective:
         """Option -> the term of this objective that it weighs."""
         return {TERM_OPTIONS[term]: term for term in self.terms}
 
+    def logit_scale(self, beta: float) -> float:
+        """Return the factor of the squared errors in the logit: beta / 2 or beta, see `beta_halved`."""
+        return beta / 2 if self.beta_halved else beta
+
     def default_weight(self, option: str, beta: float) -> float:
         """Return the default of the option that weighs a term, 0 if the objective has no such term."""
         weight = self.terms.get(self.weighed_by.get(option, ""), 0.0)

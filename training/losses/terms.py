@@ -9,7 +9,6 @@ TERM_OPTIONS = {  # term -> the option that weighs it
     "preservation": "preserve_weight",  # on neutral prompts
     "output_preservation": "preserve_weight",  # on pure noise under the empty prompt
 }
-STRENGTH = 1.0  # of `star_anchor`, whose distance is a mean per element; our choice
 
 
 def winner_anchor(errors: PairErrors) -> Tensor:
@@ -39,22 +38,30 @@ def preservation(prediction: Tensor, ref_prediction: Tensor) -> Tensor:
     return (prediction.float() - ref_prediction.float()).square().mean()
 
 
-def star_anchor(prediction: Tensor, ref_prediction: Tensor, weights: Tensor) -> Tensor:
+def star_anchor(prediction: Tensor, ref_prediction: Tensor, weights: Tensor, *, logit_scale: float) -> Tensor:
     """Keep the base model's predictions on pairs that are not fully trusted.
 
-    loss = strength * mean[(1 - a) / 2 * (|eps_w - ref_w|^2 + |eps_l - ref_l|^2)]
+    loss = logit_scale * mean[(1 - a) / 2 * (|eps_w - ref_w|^2 + |eps_l - ref_l|^2)]
 
-    The divergence between two denoising steps of one noise level is proportional to the squared distance of
-    their predictions. So this is the term that STAR-DSS (arXiv:2505.17196) applies to untrusted parts of a
-    text, carried over to images; our own derivation. The norm is the mean over elements.
+    This is the static form of STAR-DSS (arXiv:2505.17196), carried over from texts to images; our own
+    derivation. STAR-DSS adds w * cross-entropy and (1 - w) * KL divergence to the reference, both in one
+    unit. Here both are read off one denoising step. It is a Gaussian whose mean moves in proportion to the
+    predicted noise and whose variance is fixed. So with one factor c of the noise level, its negative log
+    likelihood is c * |eps - noise|^2 (plus a constant), and its divergence from the base model's step is
+    c * |eps - ref|^2. The logit of the preference is a difference of such log likelihoods, and multiplies
+    each squared error by beta / 2 (by beta in `duo`). So c is `logit_scale`, at every noise level.
+
+    The norm is the mean over elements. The half gives both images of a pair the weight that they have in the
+    preference of an untrained adapter, where the sigmoid is one half.
 
     Args:
         prediction: output with the adapter, the winners before the losers, (2 * batch, 4, h, w).
         ref_prediction: output without the adapter, same shape.
         weights: a, how much each pair is trusted, in [0, 1], (batch,).
+        logit_scale: factor of the squared errors in the logit, see `Objective.logit_scale`.
 
     Returns:
         Shape (), fp32. 0 when all pairs are trusted or the adapter is zero.
     """
     distance = (prediction.float() - ref_prediction.float()).square().flatten(1).mean(dim=1)  # (2 * batch,)
-    return STRENGTH * ((1 - weights) * (distance.view(2, -1).mean(dim=0))).mean()
+    return logit_scale * ((1 - weights) * (distance.view(2, -1).mean(dim=0))).mean()

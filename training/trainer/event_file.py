@@ -69,7 +69,7 @@ def open_event_file(folder: Path, config: TrainConfig, *, steps_done: int) -> Ev
     except Exception as error:  # a protobuf or NumPy that it does not fit: TypeError, AttributeError
         log.warning("nothing is written for TensorBoard, which cannot be loaded: %s", error)
         return None
-    scale = config.beta / 2 if LOSSES[config.objective].beta_halved else config.beta
+    scale = LOSSES[config.objective].logit_scale(config.beta)
     purge_step = steps_done + 1 if steps_done else None
     try:
         return EventFile(SummaryWriter(str(folder / EVENTS), purge_step=purge_step), scale)

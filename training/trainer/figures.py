@@ -60,7 +60,12 @@ def batch_figures(
     terms = _terms(errors, policy[end:], reference.kept, weights, config)
     if config.pair_weighting == "star":
         unsafe_rows = [start + pair for start in (0, batch.num_rows) for pair in range(batch.num_pairs)]
-        terms["star_anchor"] = star_anchor(policy[unsafe_rows], reference.pairs[unsafe_rows], weights)
+        terms["star_anchor"] = star_anchor(
+            policy[unsafe_rows],
+            reference.pairs[unsafe_rows],
+            weights,
+            logit_scale=LOSSES[config.objective].logit_scale(config.beta),
+        )
     return {"loss": sum(terms.values()), **terms, **watched(errors, policy[:end], reference.pairs)}
 
 
