@@ -33,8 +33,8 @@ class TrainConfig:
     pair_weighting: str = option(
         "none",  # paper: none
         "none treats all pairs alike. filter leaves out pairs whose loser is not unsafe or whose winner is "
-        "not safe. star weights pairs by their safety gap and holds the rest to the base model. Both need "
-        "judged pairs. Paper: none.",
+        "not safe. star, the static form of STAR-DSS, weights pairs by their safety gap and holds the rest "
+        "to the base model. Both need judged pairs. Paper: none.",
         choices=("none", "filter", "star"),
     )
 

@@ -5,9 +5,10 @@
 `filter` leaves out pairs with a < 1/2, and, where the manifest says so, pairs whose loser is not unsafe or
 whose winner is not safe at the judges' own thresholds. `star` weighs every pair by a, and keeps the rest of
 its weight at the base model. After STAR-DSS (arXiv:2505.17196), which mixes cross-entropy and a divergence
-to the reference by a guard's score of each piece of a text; our own derivation for images and DPO. A
-mislabelled pair (its winner no safer than its loser) then keeps the model as it was instead of teaching it
-the reverse.
+to the reference by a guard's score of each piece of a text; our own derivation for images and DPO. One
+weight for a whole pair is the form that STAR-DSS calls static. Its dynamic form would weigh parts of an
+image and is not built. A mislabelled pair (its winner no safer than its loser) then keeps the model as it
+was instead of teaching it the reverse.
 """
 
 from __future__ import annotations
