@@ -169,6 +169,8 @@ def test_a_preset_sets_options_and_options_on_the_command_line_win():
     assert config("--preset", "quick") == TrainConfig(steps=60, batch_size=4)
     paper = config("--preset", "paper SDXL", "--steps", "7")
     assert (paper.steps, paper.learning_rate, paper.objective) == (7, 1e-5, "alignguard")
+    duo = config("--preset", "DUO SD 1.4", "--rank", "8")
+    assert (duo.objective, duo.targets, duo.rank) == ("duo", "self-attention", 8)
     assert run("train", "--preset", "slow").code == 2
 
 

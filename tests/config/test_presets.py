@@ -1,4 +1,4 @@
-"""Presets: what they set is valid and, for the paper's, what the paper's launch scripts set."""
+"""Presets: what they set is valid and, for those of a paper, what its scripts set."""
 
 import pytest
 
@@ -21,12 +21,24 @@ def test_the_papers_presets_have_the_values_of_the_launch_scripts():
     assert (sdxl.learning_rate, sdxl.warmup_steps, sdxl.max_grad_norm) == (1e-5, 0, 0.0)
 
 
-@pytest.mark.parametrize("preset", ["paper SD 1.5", "paper SDXL"])
+def test_duos_preset_has_the_values_of_its_nudity_script():
+    duo = resolved(TrainConfig(**preset_values("DUO SD 1.4")))
+    assert (duo.objective, duo.prompts, duo.targets) == ("duo", "empty", "self-attention")
+    assert (duo.rank, duo.alpha, duo.weight_decay, duo.max_grad_norm) == (32, 0, 1e-2, 1.0)  # alpha = rank
+    assert (duo.steps, duo.batch_size * duo.grad_accumulation) == (1000, 4)  # a pair on each of four GPUs
+    assert (duo.lr_schedule, duo.warmup_steps, duo.beta) == ("constant", 0, 500.0)
+    assert duo.learning_rate == pytest.approx(3e-4 * 100 / duo.beta)
+    assert duo.preserve_weight == 1e6 * duo.beta / 100
+
+
+@pytest.mark.parametrize("preset", ["paper SD 1.5", "paper SDXL", "DUO SD 1.4"])
 def test_a_papers_preset_switches_off_what_the_paper_does_not_have(preset):
     others = {"bank": 8, "validation": 0.2, "patience": 2, "buckets": True, "anchor_weight": 0.5}
+    others |= {"pair_weighting": "star", "row_dropout": 0.5}
     config = TrainConfig(**{**others, **preset_values(preset)})
     assert (config.bank, config.validation, config.patience, config.buckets) == (0, 0.0, 0, False)
-    assert resolved(config, lambda: 1.0).anchor_weight == 0
+    assert config.pair_weighting == "none"
+    assert resolved(config).anchor_weight == resolved(config).row_dropout == 0
 
 
 def test_custom_sets_nothing_and_an_unknown_name_is_refused():

@@ -8,10 +8,11 @@ the model draws without a prompt. For v-prediction it is the difference of v, be
 epsilon vanishes where the schedule ends in pure noise. Pairs are noised at the first 750 timesteps only.
 
 Source: naver-ai/DUO, train/unlearn-sd.py, where the weight of the second part is base_lambda * beta / 100
-with base_lambda 1e6 for SD 1.4. Deviations, all ours: winner and loser share one timestep as in
-Diffusion-DPO (in DUO they have different ones); if the prompts of the pairs are used, both images are seen
-under each prompt of the pair (in DUO each image under its own prompt); the learning rate is not divided by
-beta. DUO's SD 1.4 runs train the self-attention only (`targets`), at rank 32.
+with base_lambda 1e6 for SD 1.4. The recipe of DUO's SD 1.4 runs (self-attention only, rank 32) is the preset
+`DUO SD 1.4`. Deviations, all ours: winner and loser share one timestep as in Diffusion-DPO (in DUO they have
+different ones); the pure noise is drawn by itself (in DUO it is the noise of the pair); if the prompts of the
+pairs are used, both images are seen under each prompt of the pair (in DUO each image under its own prompt);
+the learning rate is not divided by beta, so another beta than the preset's needs another rate.
 """
 
 import torch.nn.functional as F
