@@ -1,8 +1,8 @@
 """Candidates for the objective, compared on the mini model outside the server.
 
 Plain Diffusion-DPO reaches a low loss long before the picture changes. Each candidate addresses this by one
-change; all train the same experts with the same recipe. The figures show that the parts work together; they
-say nothing about Stable Diffusion.
+change; all train the same experts with the same recipe. The published objectives train as published, by their
+presets. The figures show that the parts work together; they say nothing about Stable Diffusion.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,17 @@ from torch import Tensor
 
 from efficacy import measured, spread, trial
 from mini_lab import RECIPE
-from training.config import TrainConfig
+from training.config import TrainConfig, preset_values
 from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss
 from training.losses.errors import PairErrors
 
 CATEGORIES = ("violence", "illegal activity")  # an easy category and the hardest one
+PUBLISHED = {"alignguard": "paper SD 1.5", "duo": "DUO SD 1.4"}  # objective -> preset of its recipe
+# What the mini model changes in a preset: it trains on the CPU, and its pairs are encoded once, unmirrored. A
+# quarter of the paper's batch keeps 2000 steps in minutes; the 48 pairs of an expert are still seen 83 times
+# under both prompts, where the paper sees the rows of one category 4 to 17 times.
+ON_THE_MINI = {"precision": "fp32", "flip": 0.0, "grad_accumulation": 1}
 PENALTY = 5.0  # weight of DPO-Positive's penalty; our choice, because its paper names no value for pictures
 
 
@@ -63,11 +68,22 @@ def measure() -> dict:
         Category and objective -> the figures of `efficacy.measure`.
     """
     rows = {
-        f"{category}: {name}": ((category,), replace(RECIPE, objective=name))
+        f"{category}: {name}": ((category,), recipe_of(name))
         for category in CATEGORIES
         for name in (*LOSSES, *CANDIDATES)
     }
     return {row: spread(by_seed) for row, by_seed in measured(rows, candidate_trial).items()}
+
+
+def recipe_of(name: str) -> TrainConfig:
+    """Return how an objective or candidate is trained: by its published preset, else by `RECIPE`.
+
+    The presets keep their learning rate, schedule, rank, targets and number of steps; `ON_THE_MINI` says what
+    differs.
+    """
+    if name in PUBLISHED:
+        return TrainConfig(**{**preset_values(PUBLISHED[name]), **ON_THE_MINI})
+    return replace(RECIPE, objective=name)
 
 
 def candidate_trial(name: str, categories: Sequence[str], config: TrainConfig, seed: int) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The trials of training: each choice is a single change, and the candidates compute what they claim."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ import torch
 import efficacy
 import objectives
 from mini_lab import RECIPE
+from training.config import preset_values
 from training.losses import LOSSES
 from training.losses.alignguard import alignguard_loss
 from training.losses.errors import PairErrors
@@ -39,6 +40,19 @@ def test_candidates_are_registered_only_during_their_trial(monkeypatch):
     figures = objectives.candidate_trial("row", ("violence",), RECIPE, 0)
     assert figures == {"ip": len(registered) + len(objectives.CANDIDATES)}
     assert registered == LOSSES
+
+
+@pytest.mark.parametrize(("name", "preset"), [("alignguard", "paper SD 1.5"), ("duo", "DUO SD 1.4")])
+def test_a_published_objective_trains_by_its_preset_but_for_what_the_mini_model_needs(name, preset):
+    published, recipe = preset_values(preset), asdict(objectives.recipe_of(name))
+    assert recipe["objective"] == name
+    differing = {option for option, value in published.items() if recipe[option] != value}
+    assert differing <= objectives.ON_THE_MINI.keys()
+
+
+def test_our_objective_and_the_candidates_train_by_the_recipe_of_the_mini_model():
+    for name in ("anchored", *objectives.CANDIDATES):
+        assert objectives.recipe_of(name) == replace(RECIPE, objective=name)
 
 
 @pytest.mark.parametrize("option", efficacy.SWEEPS)
