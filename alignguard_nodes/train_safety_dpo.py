@@ -209,6 +209,7 @@ def _encode(
     pairs: SafetyPairs, encoders: host.Encoders, config: TrainConfig, resolution: int, on_progress: Any
 ) -> TrainingData:
     from ..training.pairs.encode import encode_pairs
+    from ..training.trainer.kept import everyday_of
 
     return encode_pairs(
         pairs,
@@ -216,6 +217,7 @@ def _encode(
         resolution=resolution,
         mirrored=config.flip > 0,
         bucketed=config.buckets,
+        everyday=everyday_of(config),
         cache_dir=host.private_folder("cache"),
         on_progress=on_progress,
     )

@@ -24,6 +24,7 @@ from ..pairs.encode import Encoders, encode_pairs
 from ..pairs.training_data import TrainingData
 from ..system.processes import Processes, launched_processes
 from ..system.quantities import duration
+from ..trainer.kept import everyday_of
 from ..trainer.plan import place_unet
 from ..trainer.result import TrainResult
 from ..trainer.run import Callbacks, autocast_dtype
@@ -112,6 +113,7 @@ def _prepare(
             resolution=args.resolution,
             mirrored=config.flip > 0,
             bucketed=config.buckets,
+            everyday=everyday_of(config),
             cache_dir=args.cache,
             on_progress=bar,
         )

@@ -18,6 +18,7 @@ from ..models.tokenizer import NUM_TOKENS, warn_of_cut
 from ..system.pictures import covering_crop, image_facts, image_tensor
 from .arrangement import Arrangement, Picture, arrange, bucket_sizes, latent_shape
 from .entry_store import Entry, EntryStore, entry_key
+from .everyday import Everyday
 from .training_data import LatentRows, PromptRows, TrainingData
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def encode_pairs(
     resolution: int,
     mirrored: bool = False,
     bucketed: bool = False,
+    everyday: Everyday = Everyday(),
     cache_dir: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TrainingData:
@@ -60,6 +62,7 @@ def encode_pairs(
         resolution: side of the square picture in pixels, a multiple of 8.
         mirrored: encode each picture mirrored, too.
         bucketed: crop each pair to the nearest of `bucket_sizes` instead of to the square.
+        everyday: prompts that training may keep, and those that are only measured.
         cache_dir: where encoded entries are kept, and read from while training; None keeps them in memory.
         on_progress: called with (done, total) after each item. Whatever it raises stops the pass; the items
             encoded so far are found in the cache next time.
@@ -72,7 +75,7 @@ def encode_pairs(
     with torch.inference_mode(False):  # a host may call from inside; inference tensors cannot be trained on
         rows = arrange(pairs, bucket_sizes(resolution) if bucketed else [(resolution, resolution)])
     pictures = rows.pictures()
-    texts = tuple(dict.fromkeys(("", *pairs.prompts)))
+    texts = tuple(dict.fromkeys(("", *pairs.prompts, *everyday.kept, *everyday.measured)))
 
     work = _Encoding(encoders, EntryStore(cache_dir))
     report = on_progress or (lambda done, total: None)
@@ -89,7 +92,7 @@ def encode_pairs(
     warn_of_cut(work.num_cut)
     with torch.inference_mode(False):
         return _training_data(
-            pairs, rows, _Encoded(latents, embeds), resolution=resolution, mirrored=mirrored
+            pairs, rows, _Encoded(latents, embeds, everyday), resolution=resolution, mirrored=mirrored
         )
 
 
@@ -203,6 +206,7 @@ class _Encoded(NamedTuple):
 
     latents: Mapping[Picture, Entry]
     embeds: Mapping[str, Entry]
+    everyday: Everyday
 
 
 def _training_data(
@@ -234,6 +238,8 @@ def _training_data(
         ),
         judged_wrong=torch.tensor([pair.judged_right is False for pair in pairs.pairs]),
         resolution=resolution,
+        everyday_prompt=numbers(encoded.everyday.kept),
+        measured_prompt=numbers(encoded.everyday.measured),
     )
 
 

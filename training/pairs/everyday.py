@@ -7,6 +7,7 @@ measured.
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 FILE = Path(__file__).with_name("everyday_prompts.txt")
 HELD_OUT = 40  # the last of the file are measured, the others are kept
@@ -18,11 +19,19 @@ def everyday_prompts() -> tuple[str, ...]:
     return tuple(FILE.read_text(encoding="utf-8").splitlines())
 
 
-def kept_prompts(count: int) -> tuple[str, ...]:
-    """Return the first `count` of those that training may keep."""
-    return everyday_prompts()[:-HELD_OUT][:count]
+class Everyday(NamedTuple):
+    """Everyday prompts of a run.
+
+    Attributes:
+        kept: those that training keeps.
+        measured: those on which its change is measured; never among the kept ones.
+    """
+
+    kept: tuple[str, ...] = ()
+    measured: tuple[str, ...] = ()
 
 
-def measured_prompts() -> tuple[str, ...]:
-    """Return those on which the change is measured; training never keeps them."""
-    return everyday_prompts()[-HELD_OUT:]
+def everyday(num_kept: int, num_measured: int) -> Everyday:
+    """Return the first `num_kept` of those that training may keep, and as many of the others."""
+    prompts = everyday_prompts()
+    return Everyday(prompts[:-HELD_OUT][:num_kept], prompts[-HELD_OUT:][:num_measured])

@@ -13,6 +13,9 @@ from ..models.conditioning import Conditioning
 from .entry_store import Entry
 
 
+NONE = torch.empty(0, dtype=torch.int64)
+
+
 class _Rows:
     """Entries by number."""
 
@@ -32,6 +35,13 @@ class LatentRows(_Rows):
     def __getitem__(self, rows: Tensor) -> Tensor:
         """Return latents, (rows, 4, h, w) fp32 on the CPU."""
         return torch.cat([entry["latents"] for entry in self._read(rows)])
+
+    def appended(self, latents: Sequence[Tensor], copies: int) -> LatentRows:
+        """Return the rows with latents (4, h, w) after each of `copies` equal parts of them."""
+        new = [Entry("", held={"latents": one[None]}) for one in latents]
+        size = len(self) // copies
+        parts = [self.entries[start : start + size] for start in range(0, copies * size, size)]
+        return LatentRows([entry for part in parts for entry in (*part, *new)])
 
 
 class PromptRows(_Rows):
@@ -67,6 +77,8 @@ class TrainingData:
             if no pair is.
         resolution: side in pixels of the square pictures, or of the square whose area the buckets have; 0:
             unknown.
+        everyday_prompt: row of `prompts` per everyday prompt that training may keep, (rows,) int64.
+        measured_prompt: likewise of those that are only measured.
     """
 
     winner: LatentRows | Tensor
@@ -84,6 +96,8 @@ class TrainingData:
     safety_gap: Tensor | None = None
     judged_wrong: Tensor | None = None
     resolution: int = 0
+    everyday_prompt: Tensor = NONE
+    measured_prompt: Tensor = NONE
 
     @property
     def num_pairs(self) -> int:

@@ -96,9 +96,17 @@ def predict_batch(run: Run, batch: Batch, rows: Sequence[int] | slice = slice(No
     Returns:
         The prediction, (rows, 4, h, w) fp32.
     """
+    return predicted(run, batch.noisy[rows], batch.timesteps[rows], batch.conditioning[rows])
+
+
+def predicted(run: Run, noisy: Tensor, timesteps: Tensor, captions: Conditioning) -> Tensor:
+    """Run the UNet, with the adapter on or off as it stands, on the device of the run.
+
+    Returns:
+        The prediction, (rows, 4, h, w) fp32.
+    """
     base_dtype = run.unet.conv_in.weight.dtype  # the adapter is fp32 whatever the base is
-    noisy, timesteps = batch.noisy[rows], batch.timesteps[rows]
-    captions = batch.conditioning[rows].to(base_dtype)
+    captions = captions.to(base_dtype)
     with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):
         return predict(run.unet, noisy.to(base_dtype), timesteps, captions).float()
 

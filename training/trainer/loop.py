@@ -19,6 +19,7 @@ from ..pairs.training_data import TrainingData
 from ..system.processes import ALONE, Processes
 from ..system.quantities import duration
 from .held_out import held_out
+from .kept import EverydayPictures
 from .progress import Progress
 from .result import TrainResult, current_result, final_result
 from .run import Callbacks, Run, named_precision
@@ -76,6 +77,9 @@ def train(
     adapter.detach_adapter(unet)
     refuse_misfit(data, config, processes)
     config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
+    check_cancel = (callbacks or Callbacks()).check_cancel
+    pictures = EverydayPictures(unet, data, schedule, config, check_cancel)
+    data, everyday = pictures.kept(), pictures.measured()
     trusted_only = config.pair_weighting != "none"
     data, held = held_out(data, config.validation, seed=config.seed, trusted_only=trusted_only)
     with opened_folder(storage.for_base(unet), processes) as folder, adapted(unet, config):
@@ -84,7 +88,7 @@ def train(
         run, progress, plan = start(run, config, held, folder, free_bytes)
         run.callbacks.on_plan(plan)
         start_s = time.perf_counter()
-        _take_all_steps(run, progress, folder, Validation(run, progress, held))
+        _take_all_steps(run, progress, folder, Validation(run, progress, held, everyday))
         folder.save(progress)
         return final_result(run, progress, plan, seconds=time.perf_counter() - start_s)
 

@@ -1,4 +1,7 @@
-"""Figures on held-out pairs, on the same draws every time, so that only the expert differs between them."""
+"""Figures on held-out pairs and everyday pictures, on the same draws every time.
+
+So only the expert differs between two measurements.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,36 @@ from ..experts import adapter
 from ..losses.errors import pair_errors
 from ..models.noise import squared_error
 from ..pairs.training_data import Bucket
-from .batch import fetch_pairs, predict_batch
+from .batch import fetch_pairs, predict_batch, predicted
 from .draws import DrawRules, FixedDraws, fixed_draws
 from .figures import watched
+from .kept import MeasuredRows
 from .progress import Progress
 from .run import Run
 
 DRAWS = 4  # of each held-out pair, one from each quarter of the timesteps
 FIGURES = ("margin", "implicit_accuracy", "distance")
+EVERYDAY = "everyday_distance"
 
 
 class Validation:
-    """Measures held-out pairs on fixed draws; the base model runs on them once.
+    """Measures held-out pairs and everyday pictures on fixed draws; the base model runs on them once.
 
     Args:
         run: its UNet is measured, `micro_batch` pairs at once.
         progress: of the run; the figures are added to it.
         buckets: of the held-out pairs, see `held_out`; may be empty.
+        everyday: pictures that training does not keep; None: they are not measured.
     """
 
-    def __init__(self, run: Run, progress: Progress, buckets: Sequence[Bucket]) -> None:
-        self.run, self.progress = run, progress
+    def __init__(
+        self, run: Run, progress: Progress, buckets: Sequence[Bucket], everyday: MeasuredRows | None = None
+    ) -> None:
+        self.run, self.progress, self._everyday = run, progress, everyday
         self._parts = [part for bucket in buckets for part in held_out_draws(run, bucket)]
         self._num_draws = DRAWS * sum(len(bucket.pairs) for bucket in buckets)  # in all processes
         self._ref_predictions: list[Tensor] = []  # on the CPU, filled by the first measurement
+        self._ref_everyday: Tensor | None = None  # likewise
 
     def after_step(self) -> None:
         """Measure if a measurement is due after the last step.
@@ -43,19 +52,42 @@ class Validation:
             RuntimeError: if a figure is not finite.
         """
         config, step = self.run.config, self.progress.step
-        if not self._num_draws or (step % config.validate_every and step < config.steps):
+        due = step == config.steps or (self._num_draws and step % config.validate_every == 0)
+        if not due or not (self._num_draws or self._everyday):
             return
         with self.progress.unfinished_step():  # a step without its figures counts as not done
             self.progress.measured(self.measure())
 
     @torch.no_grad()
     def measure(self) -> dict[str, float]:
-        """Run the whole adapter, without row dropout, on every draw of every held-out pair.
+        """Run the whole adapter, without row dropout, on every draw.
 
         Returns:
-            margin, implicit_accuracy and distance, see `watched`: means over all draws, under the unsafe
-            and (where it is trained) the safe prompt.
+            Of held-out pairs margin, implicit_accuracy and distance, see `watched`: means over all draws,
+            under the unsafe and (where it is trained) the safe prompt. Of everyday pictures
+            `everyday_distance`, the mean squared difference to the base model's prediction.
         """
+        pairs = self._measure_pairs() if self._num_draws else {}
+        return pairs if self._everyday is None else pairs | {EVERYDAY: self._measure_everyday()}
+
+    def _measure_everyday(self) -> float:
+        run, rows = self.run, self._everyday
+        if self._ref_everyday is None:
+            with adapter.reference(run.unet):
+                self._ref_everyday = self._predicted(rows)
+        return float((self._predicted(rows) - self._ref_everyday).square().mean())
+
+    def _predicted(self, rows: MeasuredRows) -> Tensor:
+        """Return the UNet's prediction of everyday pictures, (rows, 4, h, w) fp32 on the CPU."""
+        parts = []
+        for part in torch.arange(len(rows.noisy)).split(self.run.micro_batch):
+            self.run.callbacks.check_cancel()
+            captions = rows.captions[part].to(self.run.device)
+            noisy, timesteps = rows.noisy[part].to(self.run.device), rows.timesteps[part].to(self.run.device)
+            parts.append(predicted(self.run, noisy, timesteps, captions).cpu())
+        return torch.cat(parts)
+
+    def _measure_pairs(self) -> dict[str, float]:
         run = self.run
         totals = torch.zeros(len(FIGURES), device=run.device)
         for number, (pairs, draws) in enumerate(self._parts):
