@@ -161,7 +161,7 @@ def training_s(lab: MiniLab) -> float:
     Both take the same number of steps. A few steps are timed, because the experts may come from an earlier
     run or from a busy machine.
     """
-    data = lab.encode(lab.pairs(CATEGORIES[0]))
+    data = lab.encode(lab.pairs(CATEGORIES[0]), RECIPE)
     start = time.process_time()
     train(lab.unet, data, lab.schedule, replace(RECIPE, steps=PACE_STEPS))
     return (time.process_time() - start) / PACE_STEPS * RECIPE.steps * len(CATEGORIES)

@@ -34,8 +34,10 @@ from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs, load_pairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
+from training.pairs.everyday import everyday
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
+from training.trainer.kept import NUM_KEPT, NUM_MEASURED, everyday_of
 from training.trainer.loop import train
 
 FOLDER = dev.ROOT / ".host"
@@ -63,12 +65,11 @@ class MiniLab:
 
     @cached_property
     def embeds(self) -> dict[str, Tensor]:
-        """Embedding (77, 768) of every prompt of the mini world and of the empty prompt, cached in a file."""
-        prompts = [
-            "",
-            *dict.fromkeys(scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS),
-        ]
-        file = FOLDER / f"mini-{version()}" / "embeds.safetensors"
+        """Embedding (77, 768) of the prompts of the mini world, the everyday and the empty one; cached."""
+        scenes = [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
+        prompts = list(dict.fromkeys(["", *scenes, *chain(*everyday(NUM_KEPT, NUM_MEASURED))]))
+        key = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
+        file = FOLDER / f"mini-{version()}" / f"embeds_{key}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             save_file({"embeds": embed(prompts)}, file)
@@ -79,9 +80,9 @@ class MiniLab:
         folder = build_mini(FOLDER / f"mini-{version()}", categories=(category,))["pairs"] / slug(category)
         return load_pairs(folder)
 
-    def encode(self, pairs: SafetyPairs) -> TrainingData:
-        """Return pairs encoded by the narrow autoencoder."""
-        return encode_pairs(pairs, self._encoders(), resolution=SIZE)
+    def encode(self, pairs: SafetyPairs, config: TrainConfig) -> TrainingData:
+        """Return pairs encoded by the narrow encoders, with the everyday prompts that the options need."""
+        return encode_pairs(pairs, self._encoders(), resolution=SIZE, everyday=everyday_of(config))
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
         """Encode pictures for calibration with the narrow autoencoder."""
@@ -112,7 +113,7 @@ class MiniLab:
             if prompts:
                 used = tuple(pair for pair in pairs.pairs if pair.unsafe_prompt in prompts)
                 pairs = replace(pairs, pairs=used)
-            result = train(self.unet, self.encode(pairs), self.schedule, config)
+            result = train(self.unet, self.encode(pairs, config), self.schedule, config)
             facts = {"alignguard.initial_a_hash": result.initial_a_hash}
             trained = SafetyExpert(result.layers, tuple(categories), "sd15", facts, file.name)
             with suppress(FileExistsError):  # another process was faster

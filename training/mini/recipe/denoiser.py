@@ -17,7 +17,7 @@ from .autoencoder import scene_batch_of
 
 STEPS = 4_000
 SCHEDULE_STEPS = 8_000  # training stops half way through the one-cycle schedule: all pictures are right
-CAPTIONS, PER_CAPTION = 16, 4  # 64 scenes per step; keys and values of a caption are computed once
+CAPTIONS, PER_CAPTION = 16, 4
 LEARNING_RATE = 1e-3
 WARMUP = 200
 EMA_DECAY = 0.999
@@ -61,11 +61,15 @@ class Captioned:
     latents: drawn scenes, (scenes, variants, 4, 8, 8).
     captions: text embeddings, (scenes, wordings, 77, 768); each wording is used equally often.
     empty: embedding of the empty prompt, (1, 77, 768), for classifier-free guidance.
+    num_captions: captions per step; keys and values of a caption are computed once.
+    num_drawings: drawings per caption and step.
     """
 
     latents: Tensor
     captions: Tensor
     empty: Tensor
+    num_captions: int = CAPTIONS
+    num_drawings: int = PER_CAPTION
 
 
 def one_cycle(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
@@ -117,12 +121,12 @@ class Denoiser:
 
 
 def draw_batch(data: Captioned, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pick CAPTIONS scenes and PER_CAPTION drawings of each: latents (64, 4, 8, 8), embeds (16, 77, 768)."""
+    """Pick scenes and drawings of each: latents (rows, 4, 8, 8), embeds (captions, 77, 768)."""
     latents, captions = data.latents, data.captions
-    scene = torch.randint(len(latents), (CAPTIONS,), generator=generator)
-    wording = torch.randint(captions.shape[1], (CAPTIONS,), generator=generator)
-    variant = torch.randint(latents.shape[1], (CAPTIONS, PER_CAPTION), generator=generator)
-    dropped = torch.rand(CAPTIONS, generator=generator) < CAPTION_DROPOUT
+    scene = torch.randint(len(latents), (data.num_captions,), generator=generator)
+    wording = torch.randint(captions.shape[1], (data.num_captions,), generator=generator)
+    variant = torch.randint(latents.shape[1], (data.num_captions, data.num_drawings), generator=generator)
+    dropped = torch.rand(data.num_captions, generator=generator) < CAPTION_DROPOUT
     embeds = torch.where(dropped[:, None, None], data.empty.float(), captions[scene, wording].float())
     return latents[scene[:, None], variant].flatten(0, 1), embeds
 

@@ -33,8 +33,9 @@ from .meanings import word_meanings
 
 SEED = 0
 VARIANTS = 24  # drawings of each scene
-STEPS = 11_000
-WARMUP, DECAY = 200, 2_500  # steps of rising and, at the end, of falling learning rate
+STEPS = 8_700
+WARMUP, DECAY = 200, 2_000  # steps of rising and, at the end, of falling learning rate
+FEW_CAPTIONS = 2_500  # first steps, with four drawings per caption; later, every drawing has its own
 SAVE_EVERY = 250
 AUTOENCODER_STEPS = 500  # from the small world's autoencoder
 JUDGE_STEPS = 6_000
@@ -164,13 +165,15 @@ def _train_unet(out: Path, latents: Tensor, captions: Mapping[str, Tensor]) -> N
     path, state = out / "unet.safetensors", out / "denoiser_state.safetensors"
     if path.exists():
         return
-    data = Captioned(latents, captions["scenes"], captions["empty"])
+    few = Captioned(latents, captions["scenes"], captions["empty"])
+    many = replace(few, num_captions=few.num_captions * few.num_drawings, num_drawings=1)
     denoiser = Denoiser(SEED, learning_rates, start=SMALL.load_unet().state_dict())
     if state.exists():
         load_denoiser(denoiser, state)
     with ProgressBar("unet") as report:
         while denoiser.steps < STEPS:
-            report(denoiser.steps + 1, STEPS, denoiser.step(data))
+            part = few if denoiser.steps < FEW_CAPTIONS else many
+            report(denoiser.steps + 1, STEPS, denoiser.step(part))
             if denoiser.steps % SAVE_EVERY == 0:
                 save_denoiser(denoiser, state)
     save_weights(path, denoiser.average.state_dict())
