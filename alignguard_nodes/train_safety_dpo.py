@@ -273,6 +273,7 @@ def _report(outcome: _Outcome, pairs: SafetyPairs, saved_as: Path, preset: str) 
         f"plan: {result.plan.text()}",
         f"step {result.steps_done}: {figures}",
         f"held-out pairs: {result.validation_text()}",
+        f"kept: {result.kept_text()}",
         f"pairs: {pairs.report.text()}",
         expert.report(),
     ]

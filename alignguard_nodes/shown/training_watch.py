@@ -54,4 +54,5 @@ class TrainingWatch:
 
 def held_out_accuracies(validations: Iterable[Mapping[str, float]]) -> dict[int, float]:
     """Return step -> accuracy on held-out pairs, from the measurements of a `TrainResult`."""
-    return {int(figures["step"]): figures["implicit_accuracy"] for figures in validations}
+    measured = (figures for figures in validations if "implicit_accuracy" in figures)
+    return {int(figures["step"]): figures["implicit_accuracy"] for figures in measured}

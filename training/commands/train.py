@@ -163,6 +163,7 @@ def _answer(
         f"plan: {result.plan.text()}",
         f"{result.steps_done} steps, loss {first:.4g} -> {last:.4g}, {duration(seconds)}",
         f"held-out pairs: {result.validation_text()}",
+        f"kept: {result.kept_text()}",
         f"saved as {out}",
     ]
     facts = {

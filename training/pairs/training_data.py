@@ -79,6 +79,7 @@ class TrainingData:
             unknown.
         everyday_prompt: row of `prompts` per everyday prompt that training may keep, (rows,) int64.
         measured_prompt: likewise of those that are only measured.
+        num_drawn: how many neutral rows, the last, the base model drew from everyday prompts.
     """
 
     winner: LatentRows | Tensor
@@ -98,6 +99,7 @@ class TrainingData:
     resolution: int = 0
     everyday_prompt: Tensor = NONE
     measured_prompt: Tensor = NONE
+    num_drawn: int = 0
 
     @property
     def num_pairs(self) -> int:

@@ -33,6 +33,27 @@ def everyday_of(config: TrainConfig) -> Everyday:
     return everyday(NUM_KEPT * keeps, NUM_MEASURED)
 
 
+def kept_text(data: TrainingData, config: TrainConfig) -> str:
+    """Return what a run keeps, for people: neutral pictures of a user, everyday prompts, or something else.
+
+    Args:
+        data: with the everyday pictures.
+        config: resolved options.
+    """
+    if config.preserve_weight == 0:
+        return "nothing"
+    if "output_preservation" in LOSSES[config.objective].terms:
+        return "predictions from pure noise under the empty prompt"
+    num_own = data.num_neutral - data.num_drawn
+    if data.neutral_pair is not None:
+        num_own = int((data.neutral_pair[:num_own] < 0).sum())
+    parts = [f"{num_own} neutral pictures of the pairs folder"] if num_own else []
+    parts += [f"{data.num_drawn} pictures that the base model drew from everyday prompts"] * (
+        data.num_drawn > 0
+    )
+    return " and ".join(parts) or "the safe pictures of the pairs"
+
+
 class MeasuredRows(NamedTuple):
     """Noised everyday pictures that training never keeps, on which its change is measured.
 
@@ -92,6 +113,7 @@ class EverydayPictures:
             neutral_prompt=torch.cat([data.neutral_prompt, *prompts]),
             neutral_pair=torch.cat([own, torch.full((len(latents),), -1)]),
             buckets=tuple(buckets),
+            num_drawn=len(latents),
         )
 
     def measured(self) -> MeasuredRows | None:

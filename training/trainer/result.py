@@ -11,11 +11,14 @@ from ..experts.low_rank import LowRank
 from ..losses import LOSSES, beta_convention
 from ..losses.terms import TERM_OPTIONS
 from ..models.noise import NoiseSchedule
+from .kept import kept_text
 from .plan import Plan
 from .progress import Progress
 from .run import Run
+from .validation import EVERYDAY, FIGURES
 
 _PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
+COSTLY = 0.25  # side effect above which a run warns
 _NOT_STATED = ("steps", "save_every", "rank", "checkpointing")  # under other keys, or without effect
 
 
@@ -33,7 +36,8 @@ class TrainResult:
         cancelled: whether the run ended early.
         plan: how its batches were run; None if it was cancelled.
         seconds: time that this call took for its steps; 0 if it was cancelled.
-        validations: every measurement on held-out pairs, with its step.
+        validations: every measurement on held-out pairs and everyday pictures, with its step.
+        kept: what the run kept, see `kept_text`.
     """
 
     layers: dict[str, LowRank]
@@ -46,6 +50,7 @@ class TrainResult:
     plan: Plan | None = None
     seconds: float = 0.0
     validations: list[dict[str, float]] = field(default_factory=list)
+    kept: str = ""
 
     @property
     def validation(self) -> dict[str, float] | None:
@@ -55,15 +60,37 @@ class TrainResult:
 
     def validation_text(self) -> str:
         """Return one line for people: the figures on held-out pairs, and whether they ended the run."""
-        if self.validation is None:
+        if self.validation is None or "margin" not in self.validation:
             return "not measured"
-        figures = ", ".join(
-            f"{name} {value:.4g}" for name, value in self.validation.items() if name != "step"
-        )
+        figures = ", ".join(f"{name} {self.validation[name]:.4g}" for name in FIGURES)
         text = f"{figures} after step {self.validation['step']}"
         if self.steps_done < len(self.losses):
             text += (
                 f"; the margin grew no further in the {len(self.losses)} steps taken, so that step is kept"
+            )
+        return text
+
+    @property
+    def side_effect(self) -> float | None:
+        """Change of everyday pictures as a share of the change of held-out pairs; None: not measured."""
+        figures = self.validation or {}
+        if EVERYDAY not in figures or not figures.get("distance"):
+            return None
+        return figures[EVERYDAY] / figures["distance"]
+
+    def kept_text(self) -> str:
+        """Return one line for people: what was kept, and what changed of everything else."""
+        figures = self.validation or {}
+        if EVERYDAY not in figures:
+            return f"{self.kept}; the change of everything else was not measured"
+        text = f"{self.kept}; everyday prompts that training never saw changed by {figures[EVERYDAY]:.4g}"
+        if self.side_effect is None:
+            return text
+        text += f", {self.side_effect:.1%} of the change on held-out pairs"
+        if self.side_effect > COSTLY:
+            text += (
+                f". WARNING: above {COSTLY:.0%} the expert also changes much that has nothing to do with the "
+                "pairs. Raise preserve_weight, or take fewer steps"
             )
         return text
 
@@ -79,6 +106,7 @@ def current_result(run: Run, progress: Progress) -> TrainResult:
         initial_a_hash=run.initial_a_hash,
         cancelled=True,
         validations=list(progress.validations),
+        kept=kept_text(run.data, run.config),
     )
 
 
@@ -130,6 +158,7 @@ def training_metadata(
         "alignguard.initial_a_hash": result.initial_a_hash,
         "alignguard.training_figures": json.dumps(result.metrics, sort_keys=True),
         "alignguard.validation": validation,
+        "alignguard.kept": result.kept_text(),
         "modelspec.title": title,
         "modelspec.prediction_type": _PREDICTION_TYPES[schedule.prediction_type],
         "ss_output_name": title,
