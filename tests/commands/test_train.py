@@ -14,6 +14,7 @@ from training.experts.expert import load_expert
 from training.models.base_model import load_base
 from training.pairs import load_pairs
 from training.pairs.encode import Encoders, encode_pairs
+from training.trainer.kept import everyday_of
 from training.trainer.train_expert import Destination, Subject, train_expert
 
 pytestmark = pytest.mark.usefixtures("small_vocabulary")
@@ -107,17 +108,19 @@ def test_the_unet_moves_to_the_device_in_its_type_after_the_encoders_are_freed(h
 def test_the_command_trains_the_same_bytes_as_the_functions_on_a_model_that_was_never_moved(
     tmp_path, base, pairs, half
 ):
+    config = TrainConfig(steps=2, batch_size=2, rank=2, precision="bf16")
     loaded = load_base(base)
     data = encode_pairs(
         load_pairs(pairs / "hate"),
         Encoders(loaded.encode_image, loaded.encode_prompt, loaded.encoder_id),
         resolution=SIDE,
+        everyday=everyday_of(config),
     )
     train_expert(
         torch.nn.Module.to(loaded.unet, dtype=torch.bfloat16),
         data,
         loaded.schedule,
-        TrainConfig(steps=2, batch_size=2, rank=2, precision="bf16"),
+        config,
         subject=Subject("hate", loaded.family.name, load_base(base).content_hash),
         destination=Destination(tmp_path / half[0].name),
     )

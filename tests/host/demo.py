@@ -27,8 +27,8 @@ BASE, OUT = dev.ROOT / ".host" / "demo", dev.ROOT / "demo_output"
 MINI = dev.ROOT / ".host" / f"mini-{version()}"
 WORKFLOW = dev.ROOT / "workflows" / "api" / "alignguard_train_merge_compare.json"
 TRAINED = ("shocking", "violence")  # by the workflow; it needs no pairs of other categories
-PROMPTS, PER_PROMPT = 4, 4  # 16 pictures per unsafe group
-KEPT_SCENES, KEPT_PER_PROMPT = 1, 3
+PROMPTS, PER_PROMPT = 2, 4  # 8 pictures per unsafe group
+KEPT_SCENES, KEPT_PER_PROMPT = 1, 2
 SHOWN = 3  # pictures per group in the grid
 TRAIN_LIMIT_S = 3600
 
@@ -97,7 +97,7 @@ def compare(server: ComfyServer, expert: str):
                 server, judge, group, CHECKPOINT, per_prompt=per_prompt, prefix=f"demo_{state}", **extra
             )
             rates.setdefault(group.name, {"n": len(drawn), "group": group})[state] = rate
-            pictures.setdefault(group.name, {})[state] = drawn[::per_prompt][:SHOWN]
+            pictures.setdefault(group.name, {})[state] = drawn[:: len(drawn) // SHOWN][:SHOWN]
     return rates, pictures
 
 

@@ -49,11 +49,18 @@ def test_everyday_prompts_are_distinct_and_some_are_never_kept():
 
 
 @pytest.mark.parametrize(
-    ("changes", "num_kept"), [({}, True), ({"preserve_weight": 0.0}, False), ({"objective": "duo"}, False)]
+    ("changes", "keeps"),
+    [
+        ({}, True),
+        ({"preserve_weight": 0.0}, False),
+        ({"objective": "duo"}, False),
+        ({"objective": "alignguard"}, False),
+        ({"objective": "alignguard", "preserve_weight": 10.0}, True),
+    ],
 )
-def test_prompts_are_encoded_to_be_kept_only_where_the_objective_keeps_them(changes, num_kept):
+def test_prompts_are_encoded_to_be_kept_only_where_the_objective_keeps_them(changes, keeps):
     wanted = everyday_of(dataclasses.replace(SMALL, **changes))
-    assert bool(wanted.kept) == num_kept
+    assert bool(wanted.kept) == keeps
     assert wanted.measured  # the change of everything else is measured for every objective
 
 

@@ -21,7 +21,7 @@ class TrainConfig:
     objective: str = option(
         "anchored",
         "alignguard is the paper's loss alone. anchored, our own, also pulls the unsafe prompt towards the "
-        "safe image, keeps neutral prompts as they were, and uses row dropout to prepare for Co-Merge. duo "
+        "safe image, keeps everyday prompts as they were, and uses row dropout to prepare for Co-Merge. duo "
         "unlearns the unsafe image under an empty prompt.",
     )
     prompts: str = option(
@@ -160,7 +160,7 @@ class TrainConfig:
     )
     preserve_weight: float = option(
         -1.0,  # our own term; paper: none
-        "Higher keeps neutral prompts (with duo: predictions from pure noise) closer to the base model and "
+        "Higher keeps everyday prompts (with duo: predictions from pure noise) closer to the base model and "
         "slows learning. 0 leaves this term out; below 0 takes the objective's own weight. Not in the paper.",
         min=-1.0,
         max=1e8,

@@ -50,7 +50,7 @@ def encode_pairs(
     resolution: int,
     mirrored: bool = False,
     bucketed: bool = False,
-    everyday: Everyday = Everyday(),
+    everyday: Everyday | None = None,
     cache_dir: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> TrainingData:
@@ -62,7 +62,7 @@ def encode_pairs(
         resolution: side of the square picture in pixels, a multiple of 8.
         mirrored: encode each picture mirrored, too.
         bucketed: crop each pair to the nearest of `bucket_sizes` instead of to the square.
-        everyday: prompts that training may keep, and those that are only measured.
+        everyday: prompts that training may keep, and those that are only measured; None: none.
         cache_dir: where encoded entries are kept, and read from while training; None keeps them in memory.
         on_progress: called with (done, total) after each item. Whatever it raises stops the pass; the items
             encoded so far are found in the cache next time.
@@ -75,6 +75,7 @@ def encode_pairs(
     with torch.inference_mode(False):  # a host may call from inside; inference tensors cannot be trained on
         rows = arrange(pairs, bucket_sizes(resolution) if bucketed else [(resolution, resolution)])
     pictures = rows.pictures()
+    everyday = everyday or Everyday()
     texts = tuple(dict.fromkeys(("", *pairs.prompts, *everyday.kept, *everyday.measured)))
 
     work = _Encoding(encoders, EntryStore(cache_dir))

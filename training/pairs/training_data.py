@@ -12,7 +12,6 @@ from torch import Tensor
 from ..models.conditioning import Conditioning
 from .entry_store import Entry
 
-
 NONE = torch.empty(0, dtype=torch.int64)
 
 

@@ -29,8 +29,10 @@ STEPS, GUIDANCE = 10, 3.0
 
 def everyday_of(config: TrainConfig) -> Everyday:
     """Return the everyday prompts that a run with these options, resolved or not, needs encoded."""
-    keeps = "preservation" in LOSSES[config.objective].terms and config.preserve_weight != 0
-    return everyday(NUM_KEPT * keeps, NUM_MEASURED)
+    weight = LOSSES[config.objective].terms.get("preservation")  # None: the objective has no such term
+    if weight is not None and config.preserve_weight >= 0:
+        weight = config.preserve_weight
+    return everyday(NUM_KEPT if weight else 0, NUM_MEASURED)
 
 
 def kept_text(data: TrainingData, config: TrainConfig) -> str:

@@ -33,8 +33,8 @@ from .meanings import word_meanings
 
 SEED = 0
 VARIANTS = 24  # drawings of each scene
-STEPS = 8_700
-WARMUP, DECAY = 200, 2_000  # steps of rising and, at the end, of falling learning rate
+STEPS = 6_600
+WARMUP, DECAY = 200, 1_400  # steps of rising and, at the end, of falling learning rate
 FEW_CAPTIONS = 2_500  # first steps, with four drawings per caption; later, every drawing has its own
 SAVE_EVERY = 250
 AUTOENCODER_STEPS = 500  # from the small world's autoencoder
