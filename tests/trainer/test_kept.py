@@ -1,4 +1,4 @@
-"""What a run keeps: everyday pictures that the base model draws, and a user's own first."""
+"""What a run keeps: everyday prompts on the pictures of the pairs, and a user's own pictures first."""
 
 import dataclasses
 
@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from tiny import tiny_data, tiny_unet
-from tiny_runs import SCHEDULE, SHARED_UNET, SMALL, equal_layers, run, two_buckets
+from tiny_runs import SCHEDULE, SMALL, equal_layers, run, two_buckets
+from training.experts import adapter
+from training.losses import resolved
+from training.models.noise import NoiseSchedule
 from training.pairs.everyday import HELD_OUT, everyday, everyday_prompts
-from training.trainer.kept import EverydayPictures, everyday_of, kept_text
+from training.trainer.batch import draw_batch, fetch_batch
+from training.trainer.kept import everyday_of, kept_text, measured_rows, with_everyday
+from training.trainer.run import Run
 
 NUM_PAIRS, NUM_OWN, NUM_EVERYDAY, NUM_MEASURED = 6, 2, 5, 3
 
@@ -36,10 +41,6 @@ def everyday_data(num_own=NUM_OWN, **options):
     )
 
 
-def pictures(data, config=SMALL, unet=SHARED_UNET):
-    return EverydayPictures(unet, data, SCHEDULE, config, lambda: None)
-
-
 def test_everyday_prompts_are_distinct_and_some_are_never_kept():
     prompts = everyday_prompts()
     kept, measured = everyday(10**6, 10**6)
@@ -64,54 +65,70 @@ def test_prompts_are_encoded_to_be_kept_only_where_the_objective_keeps_them(chan
     assert wanted.measured  # the change of everything else is measured for every objective
 
 
-def test_safe_pictures_do_not_stand_in_where_everyday_pictures_are_kept():
-    kept = pictures(everyday_data(num_own=0)).kept()
-    (bucket,) = kept.buckets
+def test_safe_pictures_do_not_stand_in_where_everyday_prompts_are_kept():
+    data = with_everyday(everyday_data(num_own=0))
+    (bucket,) = data.buckets
     assert bucket.neutral.tolist() == list(range(NUM_PAIRS, NUM_PAIRS + NUM_EVERYDAY))
-    assert kept.neutral_prompt[bucket.neutral].tolist() == everyday_data().everyday_prompt.tolist()
-    assert "5 pictures that the base model drew" in kept_text(kept, SMALL)
+    assert kept_text(data, SMALL) == "5 everyday prompts"
+
+
+def test_without_everyday_prompts_the_safe_pictures_stand_in():
+    data = dataclasses.replace(everyday_data(num_own=0), everyday_prompt=torch.arange(0))
+    assert with_everyday(data) is data
+    assert kept_text(data, SMALL) == "the safe pictures of the pairs"
 
 
 def test_pictures_of_a_user_are_at_least_half_of_what_is_kept():
-    kept = pictures(everyday_data()).kept()
-    neutral = kept.buckets[0].neutral
-    own = neutral < NUM_OWN
-    assert own.float().mean() >= 0.5
+    data = with_everyday(everyday_data())
+    neutral = data.buckets[0].neutral
+    assert (neutral < NUM_OWN).float().mean() >= 0.5
     assert set(neutral.tolist()) == set(range(NUM_OWN + NUM_EVERYDAY))
-    assert kept_text(kept, SMALL).startswith("2 neutral pictures of the pairs folder and 5 pictures")
+    assert kept_text(data, SMALL) == "2 neutral pictures of the pairs folder and 5 everyday prompts"
 
 
-def test_pictures_are_drawn_by_the_base_model_from_their_prompt_and_the_seed():
-    data = everyday_data()
-    once, again = pictures(data).kept().neutral, pictures(data).kept().neutral
-    other_seed = pictures(data, dataclasses.replace(SMALL, seed=4)).kept().neutral
-    other_base = pictures(data, unet=tiny_unet(seed=1)).kept().neutral
-    assert torch.equal(once, again)
-    assert torch.equal(once[:NUM_OWN], data.neutral)
-    for other in (other_seed, other_base):
-        assert not torch.equal(once[NUM_OWN:], other[NUM_OWN:])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_an_everyday_prompt_is_put_on_a_picture_of_the_pair_at_its_place(mirrored):
+    config = dataclasses.replace(SMALL, batch_size=8, flip=0.5 * mirrored, preserve_weight=1.0)
+    data = with_everyday(everyday_data(mirrored=mirrored))
+    unet = tiny_unet()
+    adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
+    started = Run.of(unet, data, SCHEDULE, resolved(config))
+    draw = draw_batch(started, 0)
+    batch = fetch_batch(started, draw)
+    kept = slice(2 * batch.num_rows, None)
+    for place, number in enumerate(draw.neutral.tolist()):
+        if number < NUM_OWN:
+            image = data.neutral[number + NUM_OWN * int(draw.neutral_flipped[place])]
+            prompt = data.neutral_prompt[number]
+        else:
+            table = data.loser if draw.on_loser[place] else data.winner
+            image = table[draw.pairs[place] + NUM_PAIRS * int(draw.flipped[place])]
+            prompt = data.everyday_prompt[number - NUM_OWN]
+        noisy = SCHEDULE.add_noise(
+            image[None], draw.neutral_noise[place][None], draw.neutral_timesteps[place][None]
+        )
+        assert torch.equal(batch.noisy[kept][place], noisy[0])
+        assert torch.equal(
+            batch.conditioning[kept][[place]].text_embeds, data.prompts[prompt[None]].text_embeds
+        )
 
 
-def test_how_many_are_drawn_at_once_does_not_matter():
-    one = pictures(everyday_data(), dataclasses.replace(SMALL, batch_size=1)).kept().neutral
-    torch.testing.assert_close(one, pictures(everyday_data()).kept().neutral, rtol=1e-4, atol=1e-4)
-
-
-def test_drawn_pictures_have_no_mirrored_version():
-    data = everyday_data(mirrored=True)
-    kept = pictures(data).kept()
-    plain, mirrored = kept.neutral.chunk(2)
-    assert torch.equal(plain[NUM_OWN:], mirrored[NUM_OWN:])
-    assert not torch.equal(plain[:NUM_OWN], mirrored[:NUM_OWN])
-
-
-def test_every_bucket_keeps_pictures_of_its_size(tmp_path):
+def test_every_bucket_keeps_all_everyday_prompts_in_its_size(tmp_path):
     data = two_buckets(tmp_path)
-    numbers = data.safe_prompt[:3]
-    kept = pictures(dataclasses.replace(data, everyday_prompt=numbers)).kept()
-    assert kept.num_drawn == 3
-    for bucket in kept.buckets:
-        assert kept.neutral[bucket.neutral].shape[1:] == bucket.latent_shape
+    data = dataclasses.replace(data, everyday_prompt=data.safe_prompt[:3])
+    for bucket in with_everyday(data).buckets:
+        assert bucket.neutral.tolist() == [data.num_neutral + number for number in range(3)]
+    assert run(dataclasses.replace(SMALL, flip=0.5), data=data).steps_done == SMALL.steps
+
+
+def test_measured_prompts_are_put_on_safe_and_unsafe_pictures_at_all_timesteps():
+    data = everyday_data()
+    rows = measured_rows(data, SCHEDULE, seed=0)
+    assert rows.timesteps.tolist() == [0, 333, 666]
+    assert torch.equal(rows.captions.text_embeds, data.prompts[data.measured_prompt].text_embeds)
+    clean = NoiseSchedule(torch.ones(1000))  # adds no noise
+    pictures = measured_rows(data, clean, seed=0).noisy
+    assert torch.equal(pictures, torch.stack([data.winner[0], data.loser[2], data.winner[4]]))
 
 
 def test_a_run_measures_prompts_that_it_never_keeps():

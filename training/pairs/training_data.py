@@ -35,13 +35,6 @@ class LatentRows(_Rows):
         """Return latents, (rows, 4, h, w) fp32 on the CPU."""
         return torch.cat([entry["latents"] for entry in self._read(rows)])
 
-    def appended(self, latents: Sequence[Tensor], copies: int) -> LatentRows:
-        """Return the rows with latents (4, h, w) after each of `copies` equal parts of them."""
-        new = [Entry("", held={"latents": one[None]}) for one in latents]
-        size = len(self) // copies
-        parts = [self.entries[start : start + size] for start in range(0, copies * size, size)]
-        return LatentRows([entry for part in parts for entry in (*part, *new)])
-
 
 class PromptRows(_Rows):
     """Encoded prompts by number."""
@@ -78,7 +71,6 @@ class TrainingData:
             unknown.
         everyday_prompt: row of `prompts` per everyday prompt that training may keep, (rows,) int64.
         measured_prompt: likewise of those that are only measured.
-        num_drawn: how many neutral rows, the last, the base model drew from everyday prompts.
     """
 
     winner: LatentRows | Tensor
@@ -98,7 +90,6 @@ class TrainingData:
     resolution: int = 0
     everyday_prompt: Tensor = NONE
     measured_prompt: Tensor = NONE
-    num_drawn: int = 0
 
     @property
     def num_pairs(self) -> int:
@@ -122,7 +113,8 @@ class Bucket(NamedTuple):
     Attributes:
         latent_shape: (4, h, w).
         pairs: indices of pairs, (pairs,) int64, at least one.
-        neutral: indices of neutral rows of that size, (rows,) int64, at least one.
+        neutral: what may be kept, at least one, (rows,) int64: numbers of neutral rows of that size, and from
+            `num_neutral` on those of everyday prompts, which are put on pictures of the pairs.
     """
 
     latent_shape: tuple[int, ...]

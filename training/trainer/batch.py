@@ -132,15 +132,27 @@ def _pair_rows(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> tuple[Rows,
 
 
 def _kept_rows(run: Run, draw: Draw) -> Rows:
-    """Fetch what must stay as in the base model: neutral images, or pure noise, as the objective asks."""
+    """Fetch what must stay as in the base model: neutral images and everyday prompts, or pure noise.
+
+    An everyday prompt is put on the winner or the loser of the pair at its place in the batch.
+    """
     if "output_preservation" in LOSSES[run.config.objective].terms:
         return _pure_noise_rows(run, draw)
     data = run.data
+    images = []
+    for place, number in enumerate(draw.neutral.tolist()):
+        if number < data.num_neutral:
+            table, row = data.neutral, number + data.num_neutral * draw.neutral_flipped[place]
+        else:
+            table = data.loser if draw.on_loser[place] else data.winner
+            row = draw.pairs[place] + data.num_pairs * draw.flipped[place]
+        images.append(_fetched(run, table, row[None]))
+    prompts = torch.cat([data.neutral_prompt, data.everyday_prompt])
     return Rows(
-        _fetched(run, data.neutral, draw.neutral + data.num_neutral * draw.neutral_flipped),
+        torch.cat(images),
         draw.neutral_noise.to(run.device),
         draw.neutral_timesteps.to(run.device),
-        _fetched(run, data.prompts, data.neutral_prompt[draw.neutral]),  # never dropped
+        _fetched(run, data.prompts, prompts[draw.neutral]),  # never dropped
     )
 
 

@@ -50,12 +50,13 @@ class Draw(NamedTuple):
         timesteps: shared by the winner, the loser and both prompts of a pair, (pairs,) int64.
         noise: shared likewise, (pairs, 4, h, w).
         dropped: whether the empty prompt replaces the (unsafe, safe) prompt, (pairs, 2) bool.
-        neutral: numbers of neutral rows, (pairs,) int64.
+        neutral: numbers of what is kept, see `Bucket.neutral`, (pairs,) int64.
         neutral_timesteps: (pairs,) int64.
         neutral_noise: (pairs, 4, h, w).
         rows_seed: seed of row dropout, the same for the whole step, (pairs,) int64.
         flipped: whether both images of a pair are mirrored, (pairs,) bool.
         neutral_flipped: whether a neutral image is mirrored, (pairs,) bool.
+        on_loser: whether an everyday prompt is put on the loser or on the winner of the pair, (pairs,) bool.
         bank_rows: row of the `Bank` that holds the errors of this draw, -1 without a bank, (pairs,) int64.
     """
 
@@ -69,6 +70,7 @@ class Draw(NamedTuple):
     rows_seed: Tensor
     flipped: Tensor
     neutral_flipped: Tensor
+    on_loser: Tensor
     bank_rows: Tensor
 
     def split(self, num_parts: int) -> list[Draw]:
@@ -121,6 +123,7 @@ def draw_step(step: int, buckets: Sequence[Bucket], rules: DrawRules, *, batch_s
         rows_seed=torch.randint(2**31, (1,), generator=generator("rows")).expand(batch_size),
         flipped=torch.rand(batch_size, generator=generator("flip")) < rules.flip,
         neutral_flipped=torch.rand(batch_size, generator=generator("neutral flip")) < rules.flip,
+        on_loser=torch.rand(batch_size, generator=generator("everyday side")) < 0.5,
         bank_rows=torch.full((batch_size,), -1),
     )
     if not rules.num_fixed:

@@ -19,7 +19,7 @@ from ..pairs.training_data import TrainingData
 from ..system.processes import ALONE, Processes
 from ..system.quantities import duration
 from .held_out import held_out
-from .kept import EverydayPictures
+from .kept import measured_rows, with_everyday
 from .progress import Progress
 from .result import TrainResult, current_result, final_result
 from .run import Callbacks, Run, named_precision
@@ -77,11 +77,10 @@ def train(
     adapter.detach_adapter(unet)
     refuse_misfit(data, config, processes)
     config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
-    check_cancel = (callbacks or Callbacks()).check_cancel
-    pictures = EverydayPictures(unet, data, schedule, config, check_cancel)
-    data, everyday = pictures.kept(), pictures.measured()
     trusted_only = config.pair_weighting != "none"
+    everyday = measured_rows(data, schedule, config.seed)
     data, held = held_out(data, config.validation, seed=config.seed, trusted_only=trusted_only)
+    data = with_everyday(data)
     with opened_folder(storage.for_base(unet), processes) as folder, adapted(unet, config):
         any_beta = resolved(config, lambda: 1.0)  # beta is measured later, and the plan does not depend on it
         run = Run.of(unet, data, schedule, any_beta, processes=processes, callbacks=callbacks)
