@@ -17,6 +17,7 @@ from ..training.merging import (
     calibrated_methods,
     calibration_prompts,
     collect_statistics,
+    listed_prompts,
     merge_experts,
     plain_methods,
 )
@@ -68,7 +69,8 @@ class MergeSafetyExperts(io.ComfyNode):
                     optional=True,
                     tooltip=f"{ONLY_FOR}: the prompts on which the experts are compared. Safety pairs, or "
                     "text with one prompt per line, which may begin with its category, as in 'violence: ...' "
-                    "or 'neutral: ...'. Use unsafe prompts of every category, equally many of each.",
+                    "or 'neutral: ...'. Use unsafe prompts of every category, equally many of each. Without "
+                    "neutral ones, regmean takes everyday prompts that come with the pack.",
                 ),
                 io.Combo.Input(
                     "method",
@@ -146,7 +148,7 @@ class _Calibration:
         for expert, _ in members:
             check_family(expert, *host.family_of(self.model))
         family = host.check_trainable(self.model)
-        encoded = host.encode_prompts(self.clip, prompts.prompts, family, self.on_progress)
+        encoded = host.encode_prompts(self.clip, (*prompts.prompts, ""), family, self.on_progress)
         latents = None
         if self.vae is not None and prompts.pictures:
             latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)
@@ -156,7 +158,9 @@ class _Calibration:
         with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
             return collect_statistics(
                 BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash),
-                CalibrationInputs(encoded, shape, prompts.categories, latents),
+                CalibrationInputs(
+                    encoded[:-1], shape, prompts.categories, latents, encoded[-1:], prompts.neutral
+                ),
                 members,
                 self.config,
                 store=StatisticsStore(host.private_folder("cache")),
@@ -179,7 +183,7 @@ class _Calibration:
             parsed = parse_prompts(self.source)
             if parsed.num_dropped:  # safety pairs were filtered when they were loaded
                 self.notes.append(f"calibration lines dropped by the rule on minors: {parsed.num_dropped}")
-            return CalibrationPrompts(parsed.prompts, parsed.categories)
+            return listed_prompts(parsed, self.config)
         neutral = [(sample.prompt, sample.image) for sample in self.source.neutral]
         return calibration_prompts(self.source.pairs, self.config, neutral)
 

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from builders import expert_of
+from builders import expert_of, write_rows
 from command_line import FAST, answer_of, assert_never_overwrites, assert_refused, run
 from tiny import random_layers, tiny_unet
+from tiny_checkpoint import write_pairs
 from training.config import MergeConfig, options
 from training.experts.expert import load_expert, save_expert
 from training.merging import MERGE_METHODS
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("small_vocabulary")
     [
         ("co_merge", "folder of folders", "4"),  # two prompts from both of the categories
         ("co_merge", "text", "2"),  # the line the hard rule forbids is not used
-        ("regmean", "folder of folders", "6"),  # and two safe prompts
+        ("regmean", "folder of folders", "8"),  # and two everyday and two safe prompts
         ("regmean", "text by category", "3"),
     ],
 )
@@ -45,6 +46,37 @@ def test_a_merge_takes_calibration_from_pairs_and_from_text(
     has_pictures = source == "folder of folders"
     assert (metadata["alignguard.calibration_source"] == "pictures") == has_pictures
     assert ("1 lines of prompts.txt were dropped" in outcome.err) == (source == "text")
+
+
+@pytest.mark.parametrize(
+    ("source", "neutral"),
+    [
+        ("pairs", "2 everyday prompts and 2 safe prompts of the pairs"),
+        ("pairs with neutral.jsonl", "1 prompt of neutral.jsonl and 2 safe prompts of the pairs"),
+        ("text", "2 everyday prompts"),
+        ("text with neutral lines", "1 neutral line of the text"),
+    ],
+)
+def test_regmean_says_which_neutral_inputs_it_had(tmp_path, base, experts, source, neutral):
+    calibration = tmp_path / "calibration"
+    if source.startswith("pairs"):
+        for category in ("hate", "violence"):
+            write_pairs(calibration / category, category)
+        if source != "pairs":
+            row = {"id": "n", "prompt": "a tree", "image": "s_0.png"}
+            write_rows(calibration / "hate" / "neutral.jsonl", [row])
+    else:
+        lines = "hate: a skull\nviolence: a sword\n" + "neutral: a tree\n" * (source != "text")
+        calibration.write_text(lines, encoding="utf-8")
+    out = tmp_path / "merged.safetensors"
+    words = ["--base", base, "--calibration", calibration, "--out", out, *FAST]
+    words += ["--method", "regmean", "--timesteps", 1, "--prompts-per-category", 2]
+    shown = run("merge", *experts, *words)
+    assert f"neutral inputs of the calibration: {neutral}" in shown.out.splitlines(), shown.err
+    assert load_expert(out).metadata["alignguard.calibration_neutral"] == neutral
+    out.unlink()
+    facts = answer_of(run("merge", *experts, *words, "--json"))
+    assert facts["expert"]["metadata"]["alignguard.calibration_neutral"] == neutral
 
 
 def test_a_merge_without_calibration_takes_strengths_in_the_order_of_the_experts(tmp_path, experts):

@@ -99,3 +99,27 @@ def test_calibration_uses_the_pictures_of_pairs_if_a_vae_is_connected(comfy):
     entry = comfy.run(graph)
     assert "calibration latents: drawn by the base model" in text_of(entry, "drawn_info")
     assert "calibration latents: pictures" in text_of(entry, "pictures_info")
+
+
+def test_regmean_draws_everyday_prompts_where_pairs_hold_no_neutral_ones_and_says_so(comfy):
+    graph = add_expert(with_model(), "shocking", SHOCKING)
+    graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=PAIRS, category="all", max_pairs=2)
+    graph["text"] = node("PrimitiveStringMultiline", value="shocking: a skull\nneutral: a flower")
+    base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
+    settings = {"prompts_per_category": 2, "method": "regmean", **base}
+    twice = ("shocking", 1), ("shocking", 1)  # both have prompts of their category among the pairs
+    graph["pictures"] = merge(*twice, calibration=("pairs", 0), vae=("ckpt", 2), **settings)
+    graph["drawn"] = merge(*twice, calibration=("pairs", 0), **settings)
+    graph["lines"] = merge(*twice, calibration=("text", 0), **settings)
+    for name in ("pictures", "drawn", "lines"):
+        graph[f"{name}_info"] = node("AlignGuardSafetyExpertInfo", expert=(name, 0))
+    entry = comfy.run(graph)
+    everyday = "2 everyday prompts and 2 safe prompts of the pairs"
+    for name, neutral in (
+        ("pictures", everyday),
+        ("drawn", everyday),
+        ("lines", "1 neutral line of the text"),
+    ):
+        line = f"neutral inputs of the calibration: {neutral}"
+        for node_of_text in (name, f"{name}_info"):
+            assert line in text_of(entry, node_of_text).splitlines()

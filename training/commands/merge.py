@@ -22,6 +22,7 @@ from ..merging import (
     calibrated_methods,
     calibration_prompts,
     collect_statistics,
+    listed_prompts,
     merge_experts,
     plain_methods,
 )
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     calibration_help = (
         "prompts on which the experts are compared: a folder that holds pairs.jsonl, a folder of such "
-        "folders, or a text file with one prompt per line; use pairs, or unsafe prompts, of every category"
+        "folders, or a text file with one prompt per line; use pairs, or unsafe prompts, of every category; "
+        "where there are no neutral prompts, regmean takes everyday prompts that come with the pack"
     )
     only_for = f"only for {calibrated_methods()}"
     add("experts", nargs="+", type=Path, metavar="E", help="the experts' .safetensors files")
@@ -90,21 +92,29 @@ def _calibrate(
             f"{config.method} compares the experts on their base model, so it needs --base and "
             f"--calibration. Add them, or set --method to one of {plain_methods()}."
         )
-    prompts, categories, pictures = read_calibration(args.calibration, config)
+    chosen = read_calibration(args.calibration, config)
     base = load_base(args.base)
     for expert, _ in members:
         check_family(expert, base.family.name, base.family.text_width)
     base_hash = base.content_hash  # before the pass, and where the weights still are
     base.encoders_to(device_of(args.device))
-    base.warn_of_long(dict.fromkeys(prompts))
-    embeds = {prompt: base.encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
-    latents = pictures and _encoded(args, bar, base, pictures)
+    prompts = dict.fromkeys(("", *chosen.prompts))
+    base.warn_of_long(prompts)
+    embeds = {prompt: base.encode_prompt(prompt) for prompt in prompts}
+    latents = chosen.pictures and _encoded(args, bar, base, chosen.pictures)
     base.unet_alone_to(device_of(args.device))
     side = args.resolution // LATENT_STEP
-    encoded = Conditioning.concatenate([embeds[prompt] for prompt in prompts])
+    inputs = CalibrationInputs(
+        Conditioning.concatenate([embeds[prompt] for prompt in chosen.prompts]),
+        (base.family.latent_channels, side, side),
+        chosen.categories,
+        latents,
+        empty=embeds[""],
+        neutral=chosen.neutral,
+    )
     return collect_statistics(
         BaseNetwork(base.unet, base.schedule, base_hash),
-        CalibrationInputs(encoded, (base.family.latent_channels, side, side), categories, latents),
+        inputs,
         members,
         config,
         store=args.cache and StatisticsStore(args.cache),
@@ -129,7 +139,7 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
 
     Args:
         path: folder, or text file in UTF-8 with one prompt per line.
-        config: for folders: prompts_per_category, and the method, which may need neutral prompts.
+        config: prompts_per_category, and the method, which may need neutral prompts.
 
     Raises:
         FileNotFoundError: if the path does not exist.
@@ -150,4 +160,4 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
         raise ValueError(f"{path.name} cannot be used for calibration: {error}") from error
     if parsed.num_dropped:
         log.info("%d lines of %s were dropped by the rule on minors", parsed.num_dropped, path.name)
-    return CalibrationPrompts(parsed.prompts, parsed.categories)
+    return listed_prompts(parsed, config)

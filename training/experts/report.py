@@ -24,6 +24,7 @@ _LABELS = {  # metadata key -> label
     "alignguard.level": "merged by",
     "alignguard.calibration_inputs": "calibration inputs",
     "alignguard.calibration_source": "calibration latents",
+    "alignguard.calibration_neutral": "neutral inputs of the calibration",
     "alignguard.calibration_agreement": "agreement of two halves of the calibration",
 }
 _SHARES = {  # share of an extraction's squared change -> where it went

@@ -17,7 +17,8 @@ from ..experts.low_rank import LowRank
 from ..models.noise import named_generator
 from ..rules.categories import normalize_categories
 from .calibrate import collect_statistics
-from .calibration_inputs import BaseNetwork, CalibrationInputs, CalibrationPrompts, calibration_prompts
+from .calibration_inputs import BaseNetwork, CalibrationInputs
+from .calibration_prompts import CalibrationPrompts, calibration_prompts, listed_prompts
 from .layer import MergedLayer, as_low_rank, rows_won
 from .members import Members, warn_of_bases, warn_of_initial_a
 from .metadata import calibration, energy, provenance, sizes
@@ -36,6 +37,7 @@ __all__ = [
     "calibrated_methods",
     "calibration_prompts",
     "collect_statistics",
+    "listed_prompts",
     "merge_experts",
     "plain_methods",
 ]

@@ -6,6 +6,7 @@ which keeps only what the method needs.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..experts.lora_keys import coverage
 from ..experts.low_rank import LowRank
-from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of
+from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of, with_everyday
 from .collector import Collector
 from .members import Members
 from .methods import MERGE_METHODS, calibrated_methods
@@ -36,7 +37,8 @@ def collect_statistics(
     """Run the base model on the calibration inputs and collect what the merge method needs.
 
     Cost: prompts * timesteps forward passes, whatever the number of experts. The pass ends early once the
-    choices on its two halves agree to config.stop_agreement.
+    choices on its two halves agree to config.stop_agreement. Everyday prompts among prompts with pictures are
+    drawn first, at 20 passes each; statistics found in the store need neither.
 
     Args:
         base: the base model of the experts.
@@ -45,7 +47,8 @@ def collect_statistics(
         config: method, timesteps, seed, stop_agreement, and the options of the method's collector.
         batch_size: prompts per forward pass; it does not change the result beyond rounding.
         store: cache to look the statistics up in, and to write them to.
-        on_progress: called with (inputs done, inputs); an exception raised by it ends the pass.
+        on_progress: called with (pictures drawn, pictures) if there are any to draw, then with (inputs done,
+            inputs); an exception raised by it ends the pass.
 
     Raises:
         ValueError: if the experts do not fit the model, there is no prompt, the method needs no statistics,
@@ -57,12 +60,12 @@ def collect_statistics(
     parts = _parts_on_model(base.unet, members)
     collector_type = _collector_type(config)
     if store:
-        facts = _facts_of_entry(base, members, calibration_hash)
-        path = store.path(collector_type, config, *facts)
+        path = store.path(collector_type, config, *_facts_of_entry(base, members, calibration_hash))
         statistics = store.read(path, collector_type)
         if statistics is not None:
-            return statistics
+            return replace(statistics, neutral=inputs.neutral)
     collector = collector_type(members, parts, inputs.categories, config)
+    inputs = with_everyday(base, inputs, config, batch_size=batch_size, on_progress=on_progress)
     with torch.no_grad(), _reading(base.unet, parts, collector):
         num_inputs = _run(base, inputs, collector, config, batch_size, on_progress)
     statistics = Statistics(
@@ -76,6 +79,7 @@ def collect_statistics(
         latent_shape=inputs.latent_shape,
         base_hash=base.weights_hash,
         from_pictures=inputs.pictures is not None,
+        neutral=inputs.neutral,
     )
     if store:
         store.write(path, statistics)

@@ -1,8 +1,9 @@
-"""The inputs of calibration: prompts chosen from preference pairs, and the latents shown with them.
+"""The inputs of calibration: encoded prompts, and the latents shown with them.
 
-In the order of the work: `calibration_prompts` chooses, the caller encodes them into `CalibrationInputs`,
-`rounds_of` orders them, and `base_passes` runs the base model on their latents. The latents are those of the
-prompts' pictures with noise added or, where prompts have no pictures, what the base model draws itself.
+In the order of the work: `calibration_prompts` chooses prompts, the caller encodes them into
+`CalibrationInputs`, `with_everyday` lets the base model draw the pictures of everyday prompts, `rounds_of`
+orders the inputs, and `base_passes` runs the base model on their latents. The latents are those of the
+prompts' pictures with noise added or, where no prompt has pictures, what the base model draws itself.
 
 Pictures are used where they exist: on the mini model (seven experts, three seeds, 168 pictures of each kind)
 merges from pictures left an IP on unseen words of 0.26 against 0.28 with `regmean` and 0.71 against 0.73 with
@@ -15,11 +16,9 @@ that so few pictures can show. For `regmean` the unsafe, the safe or both pictur
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,71 +27,10 @@ from ..config import MergeConfig
 from ..models.conditioning import Conditioning, predict
 from ..models.ddim import ddim_step, spread_timesteps
 from ..models.noise import NoiseSchedule, named_generator
-from ..pairs.pair import PreferencePair
-from .methods import MERGE_METHODS
+from ..pairs.everyday import GUIDANCE, STEPS, draw_everyday
 
 NEUTRAL = ""  # the category of prompts on which nothing must change
 _ROUND = 8  # prompts in a round if their categories are unknown
-_PicturesOf = defaultdict[str, list[Path]]  # distinct prompts, in order -> the pictures of each
-_T = TypeVar("_T")
-
-
-class CalibrationPrompts(NamedTuple):
-    """The prompts on which the experts are compared.
-
-    Attributes:
-        prompts: encoded and run one by one.
-        categories: the category that each prompt was chosen for (`NEUTRAL`: none); None if unknown.
-        pictures: files of each prompt's pictures; None if prompts have no pictures.
-    """
-
-    prompts: tuple[str, ...]
-    categories: tuple[str, ...] | None
-    pictures: tuple[tuple[Path, ...], ...] | None = None
-
-
-def calibration_prompts(
-    pairs: Iterable[PreferencePair], config: MergeConfig, neutral: Iterable[tuple[str, Path]] = ()
-) -> CalibrationPrompts:
-    """Choose calibration prompts from preference pairs.
-
-    A category with fewer prompts than asked for repeats them, each time with other noise; otherwise its
-    expert would count less for lack of prompts. A method that needs categories also gets as many neutral
-    prompts, and as many safe ones. An unsafe prompt has both pictures of its pair, because an expert in use
-    meets what lies between them.
-
-    Args:
-        pairs: of all categories to be merged; a pair of several categories serves each of them.
-        config: prompts_per_category, and the method.
-        neutral: prompts of no category, each with its picture.
-
-    Returns:
-        prompts_per_category unsafe prompts per category, category by category in sorted order, each
-        category in the order of the pairs; then, if needed, the neutral and the safe ones.
-
-    Raises:
-        ValueError: if there is no pair with a category.
-    """
-    unsafe: dict[str, _PicturesOf] = {}
-    safe, unrelated = _PicturesOf(list), _PicturesOf(list)
-    for pair in pairs:
-        safe[pair.safe_prompt] += [pair.winner]
-        for category in pair.categories:
-            unsafe.setdefault(category, _PicturesOf(list))[pair.unsafe_prompt] += [pair.loser, pair.winner]
-    for prompt, picture in neutral:
-        unrelated[prompt] += [picture]
-    if not unsafe:
-        raise ValueError("calibration needs preference pairs with a category, got none.")
-    groups = [(name, unsafe[name]) for name in sorted(unsafe)]
-    collector = MERGE_METHODS[config.method].collector
-    if collector and collector.needs_categories:
-        groups += [(NEUTRAL, texts) for texts in (unrelated, safe) if texts]
-    rows = [
-        (prompt, name, tuple(pictures))
-        for name, texts in groups
-        for prompt, pictures in _repeated(texts.items(), config.prompts_per_category)
-    ]
-    return CalibrationPrompts(*zip(*rows, strict=True))
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors
@@ -103,31 +41,50 @@ class CalibrationInputs:
         prompts: encoded, one row each.
         latent_shape: (c, h, w) of one latent.
         categories: see `CalibrationPrompts`.
-        pictures: latents of each prompt's pictures as the UNet sees them, each of latent_shape; None if the
-            base model draws the latents itself.
+        pictures: latents of each prompt's pictures as the UNet sees them, each of latent_shape; none of an
+            everyday prompt, see `with_everyday`. None if the base model draws the latents itself.
+        empty: the empty prompt, one row; needed if some prompts have pictures and others have none.
+        neutral: see `CalibrationPrompts`.
     """
 
     prompts: Conditioning
     latent_shape: tuple[int, ...]
     categories: Sequence[str] | None = None
     pictures: Sequence[Sequence[Tensor]] | None = None
+    empty: Conditioning | None = None
+    neutral: str = ""
+
+    def __post_init__(self) -> None:
+        if self.without_pictures and self.empty is None:
+            raise ValueError(
+                f"{len(self.without_pictures)} prompts have no picture, so the base model draws one of each, "
+                "and needs `empty`, the encoded empty prompt. Pass it."
+            )
+
+    @property
+    def without_pictures(self) -> list[int]:
+        """Numbers of the prompts without a picture among prompts with pictures."""
+        return [number for number, pictures in enumerate(self.pictures or ()) if not pictures]
 
     def batch(self, numbers: Sequence[int]) -> CalibrationInputs:
         """Return the inputs of these prompts, by number."""
-        return CalibrationInputs(
-            self.prompts[torch.tensor(numbers)],
-            self.latent_shape,
-            None if self.categories is None else [self.categories[i] for i in numbers],
-            self.pictures and [self.pictures[i] for i in numbers],
+        return replace(
+            self,
+            prompts=self.prompts[torch.tensor(numbers)],
+            categories=None if self.categories is None else [self.categories[i] for i in numbers],
+            pictures=self.pictures and [self.pictures[i] for i in numbers],
         )
 
     def calibration_hash(self, schedule: NoiseSchedule, config: MergeConfig) -> str:
-        """Return SHA-256 of prompts, pictures, timesteps, noise seed and schedule."""
+        """Return SHA-256 of prompts, pictures, how others are drawn, timesteps, noise seed and schedule."""
         facts = (self.latent_shape, config.timesteps, config.seed, schedule.prediction_type, self.categories)
         counts = self.pictures and [len(pictures) for pictures in self.pictures]
         digest = hashlib.sha256(f"{' '.join(map(str, facts))} {counts}".encode())
-        latents = [latent for pictures in self.pictures or () for latent in pictures]
-        for tensor in (*self.prompts.tensors, schedule.alphas_cumprod, *latents):
+        shown = [latent for pictures in self.pictures or () for latent in pictures]
+        if self.without_pictures:
+            digest.update(f"{STEPS} steps, guidance {GUIDANCE}".encode())
+            shown += self.empty.tensors
+        for tensor in (*self.prompts.tensors, schedule.alphas_cumprod, *shown):
             digest.update(f"{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy())
         return digest.hexdigest()
@@ -145,6 +102,48 @@ class BaseNetwork(NamedTuple):
     unet: nn.Module
     schedule: NoiseSchedule
     weights_hash: str = ""
+
+
+def with_everyday(
+    base: BaseNetwork,
+    inputs: CalibrationInputs,
+    config: MergeConfig,
+    *,
+    batch_size: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CalibrationInputs:
+    """Let the base model draw a picture for each prompt that has none while others have one.
+
+    Args:
+        base: the base model.
+        inputs: of all prompts.
+        config: its seed decides the noise.
+        batch_size: rows that the UNet gets at most, but at least two.
+        on_progress: called with (pictures drawn, pictures); an exception raised by it ends the drawing.
+
+    Returns:
+        The inputs with these pictures, on the CPU; unchanged if there is nothing to draw.
+    """
+    numbers = inputs.without_pictures
+    if not numbers:
+        return inputs
+    pictures = list(inputs.pictures)
+    num_drawn = 0
+    for latents in draw_everyday(
+        base.unet,
+        base.schedule,
+        inputs.prompts[numbers],
+        inputs.latent_shape,
+        seeds=[f"calibration/{config.seed}/everyday/{place}" for place in range(len(numbers))],
+        empty=inputs.empty,
+        batch_size=max(1, batch_size // 2),  # guidance doubles the rows
+    ):
+        for latent in latents:
+            pictures[numbers[num_drawn]] = [latent]
+            num_drawn += 1
+        if on_progress:
+            on_progress(num_drawn, len(numbers))
+    return replace(inputs, pictures=pictures)
 
 
 def rounds_of(num_prompts: int, categories: Sequence[str] | None, seed: int) -> list[list[int]]:
@@ -232,8 +231,3 @@ def starting_noise(numbers: Sequence[int], latent_shape: Sequence[int], seed: in
     """Draw the noise of each prompt from its own generator, (batch, c, h, w)."""
     generators = [named_generator(f"calibration/{seed}/{number}") for number in numbers]
     return torch.stack([torch.randn(*latent_shape, generator=generator) for generator in generators])
-
-
-def _repeated(items: Iterable[_T], count: int) -> list[_T]:
-    items = list(items)
-    return [items[i % len(items)] for i in range(count)]

@@ -11,7 +11,7 @@ from .members import Members
 from .methods import MERGE_METHODS
 from .statistics import Statistics
 
-_CALIBRATION = ("hash", "inputs", "latents", "source", "base_hash", "agreement")
+_CALIBRATION = ("hash", "inputs", "latents", "source", "base_hash", "agreement", "neutral")
 # What a merge states of a member that is a merge itself, in the order in which files list it; a new option
 # comes after these.
 _FIRST = ("method", "output_rank", "statistic", "timesteps", "prompts_per_category", "normalize", "seed")
@@ -75,7 +75,8 @@ def calibration(
     config: MergeConfig, statistics: Statistics, winners: Mapping[str, Sequence[int]]
 ) -> dict[str, str]:
     """State the calibration, and how many neurons each member won per layer, in the members' order."""
-    agreement, collector = statistics.agreement, MERGE_METHODS[config.method].collector
+    agreement, neutral = statistics.agreement, statistics.neutral
+    collector = MERGE_METHODS[config.method].collector
     source = "pictures" if statistics.from_pictures else "drawn by the base model"
     return {
         **_stated(config, [*collector.options, "timesteps", "prompts_per_category", "seed"]),
@@ -85,6 +86,7 @@ def calibration(
         "alignguard.calibration_base_hash": statistics.base_hash,
         "alignguard.calibration_source": source,
         **({} if agreement is None else {"alignguard.calibration_agreement": f"{agreement:.4f}"}),
+        **({"alignguard.calibration_neutral": neutral} if neutral else {}),
         **({"alignguard.winners": json.dumps(winners)} if winners else {}),
     }
 

@@ -17,6 +17,7 @@ from .members import Members
 from .methods import MERGE_METHODS
 
 _FORMAT = "4"  # raise it when the meaning of an entry changes: old entries are then never read
+_NOT_STORED = ("layers", "neutral")  # as facts
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors
@@ -35,6 +36,8 @@ class Statistics:
         latent_shape: (c, h, w) of the latents.
         base_hash: of the base model's weights; empty if unknown.
         from_pictures: whether the latents were those of pictures; otherwise the base model drew them.
+        neutral: what the neutral prompts were, see `CalibrationPrompts`; the store does not keep it, because
+            it does not follow from the content of the prompts.
     """
 
     layers: Mapping[str, Any]
@@ -47,6 +50,7 @@ class Statistics:
     latent_shape: tuple[int, ...] = ()
     base_hash: str = ""
     from_pictures: bool = False
+    neutral: str = ""
 
     def at(self, members: Members, module: str) -> Any:
         """Return the statistics of a layer at the strengths of the members."""
@@ -122,7 +126,7 @@ class StatisticsStore:
         return self._folder / name[:2] / f"{name}.safetensors"
 
     def read(self, path: Path, collector: type[Collector]) -> Statistics | None:
-        """Return the statistics in a file; None if it is missing or damaged."""
+        """Return the statistics in a file, without `neutral`; None if it is missing or damaged."""
         layers: dict[str, dict[str, dict[int, torch.Tensor]]] = {}
         try:
             with open_tensors(path) as tensors:
@@ -151,7 +155,7 @@ class StatisticsStore:
             for group, tensors in enumerate(layer)
             for place, tensor in enumerate(tensors)
         }
-        facts = {name: value for name, value in vars(statistics).items() if name != "layers"}
+        facts = {name: value for name, value in vars(statistics).items() if name not in _NOT_STORED}
         path.unlink(missing_ok=True)  # a damaged entry would block the new one
         try:
             write_tensors(path, tensors, {"statistics": json.dumps(facts)})
