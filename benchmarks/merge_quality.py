@@ -214,7 +214,14 @@ def calibrated(lab: MiniLab, config: MergeConfig, members: Members) -> Statistic
     neutral = [(image.prompt, image.image) for image in pairs.neutral]
     sample = calibration_prompts(pairs.pairs, config, neutral)
     prompts, pictures = lab.calibration(sample.prompts), lab.latents(sample.pictures)
-    inputs = CalibrationInputs(prompts, LATENT_SHAPE, sample.categories, pictures)
+    inputs = CalibrationInputs(
+        prompts,
+        LATENT_SHAPE,
+        sample.categories,
+        pictures,
+        empty=lab.calibration([""]),
+        neutral=sample.neutral,
+    )
     return collect_statistics(BaseNetwork(lab.unet, lab.schedule), inputs, members, config, batch_size=16)
 
 

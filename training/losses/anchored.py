@@ -17,8 +17,7 @@ words too.
 Sources of the ideas: DPO-Positive (arXiv:2402.13228) keeps the winner likely, by a penalty inside the
 sigmoid that acts once the policy is worse than the reference; the plain error outside it is our choice.
 DUO (arXiv:2407.21035) adds a squared distance to the reference, on pure noise under the empty prompt;
-everyday prompts and what the base model draws from them, noised at every timestep, are our choice, and so are
-the weights.
+everyday prompts on pictures of the pairs, noised at every timestep, are our choice, and so are the weights.
 """
 
 from torch import Tensor

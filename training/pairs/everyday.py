@@ -1,10 +1,11 @@
-"""Everyday prompts that come with the pack: what they draw is kept, where nobody wrote neutral prompts.
+"""Everyday prompts that come with the pack: what must not change, where nobody wrote neutral prompts.
 
 They are spread over subjects and styles, because an expert changes most what is near its pairs, and nobody
 knows what an artist will ask for. Some are never trained on and never calibrated with, so that the change of
 everything else can be measured.
 
-Their pictures are what the base model draws itself, as latents, so no VAE is needed.
+Training puts them on the pictures of the pairs. Merging compares experts on what the base model draws from
+them itself, as latents, so no VAE is needed.
 """
 
 from collections.abc import Iterator, Sequence
