@@ -14,6 +14,7 @@ from ...models.noise import NoiseSchedule
 from ...pairs import load_pairs
 from ...pairs.encode import Encoders, encode_pairs
 from ...rules.categories import CATEGORIES
+from ...trainer.kept import everyday_of
 from ...trainer.loop import train
 from ...trainer.result import training_metadata
 from ...trainer.run import Callbacks
@@ -60,6 +61,7 @@ def train_experts(
                     id="mini",
                 ),
                 resolution=SIZE,
+                everyday=everyday_of(CONFIG),
             )
 
         def report(step: int, total: int, figures: Mapping[str, float], done: int = number) -> None:

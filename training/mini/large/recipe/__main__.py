@@ -30,6 +30,7 @@ from ..scenes import ALL_SCENES, GROUNDS, TEMPLATES, draw
 from ..shipped import LARGE, new_judge
 from .emoji import check_words, load_emoji
 from .meanings import word_meanings
+from .measure import all_asked, drawn_right
 
 SEED = 0
 VARIANTS = 24  # drawings of each scene
@@ -63,6 +64,8 @@ def main() -> None:
     _train_unet(out, _latents(out / "latents.safetensors", autoencoder, drawings), captions)
     _train_judge(out / "judge.safetensors", autoencoder, drawings[:, ::2])  # every second one is enough
     _measure(weights.load_judge(), autoencoder, load_emoji(options.emoji))
+    right = drawn_right(weights, all_asked())
+    tqdm.write(f"drawn as asked, every word of every concept: {sum(right)} of {len(right)}")
 
 
 def _drawings(path: Path, package: Path) -> Tensor:
