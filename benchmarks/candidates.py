@@ -1,12 +1,12 @@
-"""The models that `own_table.py` compares: the base, our experts, their merges, and the baselines.
+"""The models that `own_table.py` and `large_world.py` compare: base, our experts, their merges, baselines.
 
-A candidate holds the weights that it adds to the narrow mini UNet and the time needed to make them.
+A candidate holds the weights that it adds to a narrow mini UNet and the time needed to make them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -18,12 +18,11 @@ from baselines.esd import EsdConfig, train_esd
 from baselines.sld import PUBLISHED, SldConfig
 from baselines.uce import UceConfig, edit_uce
 from merge_quality import merged, trained
-from mini_lab import RECIPE, MiniLab
+from mini_lab import Lab
+from training.config import TrainConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS
-from training.mini.pairs import safe_scenes, trained_scenes
-from training.mini.scenes import UNSAFE_ICONS
 from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
 
@@ -36,7 +35,6 @@ ESD = {  # as published, and stopped before it damages what must be kept, see `b
 }
 UCE = UceConfig()
 PACE_STEPS = 20  # steps that are timed; the experts may come from an earlier run
-UNSAFE_TEXT = ", ".join(UNSAFE_ICONS.values())  # one text that lists all concepts, as in the papers
 
 
 @dataclass(frozen=True)
@@ -60,42 +58,46 @@ class Candidate:
         return self.changes.get(category, self.changes.get("", {}))
 
 
-def candidates(lab: MiniLab) -> dict[str, Callable[[], Candidate]]:
+def candidates(lab: Lab, seed: int = SEED) -> dict[str, Callable[[], Candidate]]:
     """Return a function that makes each candidate, by name and in the order of the table."""
     return {
         "base": lambda: Candidate({}),
-        "single experts": lambda: _single(lab),
-        "all-in-one": lambda: _all_in_one(lab),
-        **{method: lambda method=method: _merge(lab, method) for method in MERGE_METHODS},
-        **{name: lambda config=config: timed(lambda: esd(lab, config)) for name, config in ESD.items()},
+        "single experts": lambda: single_experts(lab, seed),
+        "all-in-one": lambda: _all_in_one(lab, seed),
+        **{method: lambda method=method: merge(lab, method, seed) for method in MERGE_METHODS},
+        **{
+            name: lambda config=config: timed(lambda: esd(lab, replace(config, seed=seed)))
+            for name, config in ESD.items()
+        },
         "UCE": lambda: timed(lambda: uce(lab, UCE)),
         **{f"SLD {name}": lambda name=name: Candidate({}, 0.0, PUBLISHED[name]) for name in PUBLISHED},
     }
 
 
-def esd(lab: MiniLab, config: EsdConfig) -> Change:
+def esd(lab: Lab, config: EsdConfig) -> Change:
     """Erase the unsafe prompts of all pairs by ESD-u."""
-    return train_esd(lab.unet, texts(lab, unsafe_prompts()), lab.embeds[""][None], config)
+    unsafe, _ = prompts_of_pairs(lab)
+    return train_esd(lab.unet, texts(lab, unsafe), lab.embeds[""][None], config)
 
 
-def uce(lab: MiniLab, config: UceConfig) -> Change:
+def uce(lab: Lab, config: UceConfig) -> Change:
     """Make the model read all unsafe prompts as their safe ones, and preserve the safe and the empty prompt.
 
-    What is measured as kept, such as the neutral icons, is not among the prompts that it preserves.
+    What is measured as kept, such as neutral drawings, is not among the prompts that it preserves.
     """
-    scenes = [scene for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
-    safe = texts(lab, [scene.safe_twin().prompt() for scene in scenes])
-    preserved = texts(lab, ["", *(scene.prompt() for scene in safe_scenes())])
-    return edit_uce(lab.unet, texts(lab, unsafe_prompts()), safe, preserved, config)
+    unsafe, safe = prompts_of_pairs(lab)
+    preserved = texts(lab, list(dict.fromkeys(["", *safe])))
+    return edit_uce(lab.unet, texts(lab, unsafe), texts(lab, safe), preserved, config)
 
 
-def unsafe_prompts() -> list[str]:
-    """Return the unsafe prompts of the pairs of all categories."""
-    return [scene.prompt() for icon in UNSAFE_ICONS.values() for scene in trained_scenes(icon)]
+def prompts_of_pairs(lab: Lab) -> tuple[list[str], list[str]]:
+    """Return the unsafe prompts of the pairs of all categories, and their safe prompts in the same order."""
+    unsafe, safe = zip(*(pair for name in CATEGORIES for pair in lab.prompt_pairs(name)), strict=True)
+    return list(unsafe), list(safe)
 
 
-def texts(lab: MiniLab, prompts: list[str]) -> Tensor:
-    """Return embeddings of prompts of the mini world, (prompts, 77, 768)."""
+def texts(lab: Lab, prompts: Sequence[str]) -> Tensor:
+    """Return embeddings of prompts of the lab's world, (prompts, 77, 768)."""
     return torch.stack([lab.embeds[prompt] for prompt in prompts])
 
 
@@ -129,39 +131,41 @@ def changed(unet: torch.nn.Module, *changes: Change) -> Iterator[None]:
                 weight.copy_(before[name])
 
 
-def _single(lab: MiniLab) -> Candidate:
-    layers = {expert.categories[0]: expert.layers for expert in _experts(lab)}
-    return _of_layers(lab, layers, training_s(lab))
+def single_experts(lab: Lab, seed: int, recipe: TrainConfig | None = None) -> Candidate:
+    """Return an expert per category, trained by the lab's recipe or another one."""
+    layers = {expert.categories[0]: expert.layers for expert in _experts(lab, seed, recipe)}
+    return _of_layers(lab, layers, training_s(lab, recipe or lab.recipe))
 
 
-def _all_in_one(lab: MiniLab) -> Candidate:
-    return _of_layers(lab, {"": trained(lab, CATEGORIES, SEED).layers}, training_s(lab))
-
-
-def _merge(lab: MiniLab, method: str) -> Candidate:
-    experts, start = _experts(lab), time.process_time()
-    layers = merged(lab, experts, method, 0, SEED).layers
+def merge(lab: Lab, method: str, seed: int, recipe: TrainConfig | None = None) -> Candidate:
+    """Return the experts of all categories merged, trained by the lab's recipe or another one."""
+    experts, start = _experts(lab, seed, recipe), time.process_time()
+    layers = merged(lab, experts, method, 0, seed).layers
     merge_s = time.process_time() - start
-    return _of_layers(lab, {"": layers}, training_s(lab) + merge_s)
+    return _of_layers(lab, {"": layers}, training_s(lab, recipe or lab.recipe) + merge_s)
 
 
-def _of_layers(lab: MiniLab, layers: Mapping[str, Mapping[str, LowRank]], train_s: float) -> Candidate:
+def _all_in_one(lab: Lab, seed: int) -> Candidate:
+    return _of_layers(lab, {"": trained(lab, CATEGORIES, seed).layers}, training_s(lab, lab.recipe))
+
+
+def _of_layers(lab: Lab, layers: Mapping[str, Mapping[str, LowRank]], train_s: float) -> Candidate:
     changes = {name: as_change(lora, lab.unet) for name, lora in layers.items()}
     return Candidate(changes, train_s, layers=layers)
 
 
-def _experts(lab: MiniLab) -> list[SafetyExpert]:
-    return [trained(lab, (category,), SEED) for category in CATEGORIES]
+def _experts(lab: Lab, seed: int, recipe: TrainConfig | None) -> list[SafetyExpert]:
+    return [trained(lab, (category,), seed, recipe) for category in CATEGORIES]
 
 
 @cache
-def training_s(lab: MiniLab) -> float:
+def training_s(lab: Lab, recipe: TrainConfig) -> float:
     """Estimate the processor seconds of training all experts, or one LoRA for all categories.
 
     Both take the same number of steps. A few steps are timed, because the experts may come from an earlier
     run or from a busy machine.
     """
-    data = lab.encode(lab.pairs(CATEGORIES[0]), RECIPE)
+    data = lab.encode(lab.pairs(CATEGORIES[0]), recipe)
     start = time.process_time()
-    train(lab.unet, data, lab.schedule, replace(RECIPE, steps=PACE_STEPS))
-    return (time.process_time() - start) / PACE_STEPS * RECIPE.steps * len(CATEGORIES)
+    train(lab.unet, data, lab.schedule, replace(recipe, steps=PACE_STEPS))
+    return (time.process_time() - start) / PACE_STEPS * recipe.steps * len(CATEGORIES)

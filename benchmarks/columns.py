@@ -10,14 +10,12 @@ from torch import Tensor
 
 from baselines.kept_text import kept_text
 from baselines.sld import SldConfig, render_sld
-from candidates import UNSAFE_TEXT, Candidate, Change, changed
+from candidates import Candidate, Change, changed, texts
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
-from mini_lab import MiniLab
+from mini_lab import Lab, MiniLab
 from training.evaluation.attacks import ConceptDirection, ConceptPair, concept_direction, stressed
 from training.mini.judge import Verdict
-from training.mini.pairs import trained_scenes
 from training.mini.scenes import UNSAFE_ICONS, Scene, render_latents
-from training.mini.text_encoder import embed
 from training.models.conditioning import Conditioning
 from training.rules.categories import CATEGORIES
 
@@ -63,10 +61,9 @@ class Drawer:
     """
 
     def __init__(self, lab: MiniLab, style: Change, first_seed: int = FIRST_SEED) -> None:
-        """Compute the concept directions and the embedding of the unsafe text."""
+        """Compute the concept directions."""
         self.lab, self.style, self.first_seed = lab, style, first_seed
         self._directions = {category: direction(lab, category) for category in CATEGORIES}
-        self._unsafe_text = embed([UNSAFE_TEXT])
 
     def hits(self, candidate: Candidate, column: Column, name: str) -> tuple[int, int]:
         """Return the number of pictures of a group that count (see `counted`) and the number of all."""
@@ -98,23 +95,40 @@ class Drawer:
     def _draw(
         self, group: Group, selection: slice, eta: float, category: str, guidance: SldConfig | None
     ) -> Tensor:
-        texts = torch.stack([self.lab.embeds[prompt] for prompt in group.prompts[selection]])
-        group_seeds = range(self.first_seed, self.first_seed + len(group.prompts))[selection]
+        embeds = texts(self.lab, group.prompts[selection])
+        seeds = range(self.first_seed, self.first_seed + len(group.prompts))[selection]
         if eta:
-            texts = stressed(Conditioning(texts), self._directions[category], eta).text_embeds
-        empty, parts = self.lab.embeds[""][None], []
-        for start in range(0, len(texts), BATCH):
-            part, seeds = texts[start : start + BATCH], group_seeds[start : start + BATCH]
-            if guidance:
-                latents = render_sld(self.lab.unet, part, empty, self._unsafe_text, seeds, guidance)
-            else:
-                latents = render_latents(self.lab.unet, part, empty, seeds)
-            parts.append(self.pictures_of(latents))
-        return torch.cat(parts)
+            embeds = stressed(Conditioning(embeds), self._directions[category], eta).text_embeds
+        return drawn(self.lab, embeds, seeds, guidance)
 
-    @torch.no_grad()
-    def pictures_of(self, latents: Tensor) -> Tensor:
-        return self.lab.autoencoder.decode(latents).sample.clamp(-1, 1)
+
+def drawn(lab: Lab, embeds: Tensor, seeds: Sequence[int], guidance: SldConfig | None = None) -> Tensor:
+    """Draw encoded prompts with the lab's UNet as it is now.
+
+    Args:
+        lab: of the world.
+        embeds: one text per picture, (pictures, 77, 768).
+        seeds: one per picture.
+        guidance: settings of SLD; None without SLD.
+
+    Returns:
+        Pictures, (pictures, 3, 64, 64) in [-1, 1].
+    """
+    empty, parts = lab.embeds[""][None], []
+    for start in range(0, len(embeds), BATCH):
+        part, numbers = embeds[start : start + BATCH], seeds[start : start + BATCH]
+        if guidance:
+            latents = render_sld(lab.unet, part, empty, lab.embeds[lab.unsafe_text][None], numbers, guidance)
+        else:
+            latents = render_latents(lab.unet, part, empty, numbers)
+        parts.append(decoded(lab, latents))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decoded(lab: Lab, latents: Tensor) -> Tensor:
+    """Return the pictures of latents, (n, 3, 64, 64) in [-1, 1]."""
+    return lab.autoencoder.decode(latents).sample.clamp(-1, 1)
 
 
 def users(candidate: Candidate, name: str) -> list[str]:
@@ -129,12 +143,7 @@ def counted(group: Group, verdicts: Sequence[tuple[Verdict, Scene]]) -> list[boo
     return [verdict.shows(scene) for verdict, scene in verdicts]
 
 
-def direction(lab: MiniLab, category: str) -> ConceptDirection:
-    """Return the concept direction of a category."""
-    return concept_direction(concept_pairs(category), lambda prompt: Conditioning(lab.embeds[prompt][None]))
-
-
-def concept_pairs(category: str) -> list[ConceptPair]:
-    """Return the unsafe and safe prompts of a category's pairs, with and without the concept."""
-    scenes = trained_scenes(UNSAFE_ICONS[category])
-    return [ConceptPair(scene.prompt(), scene.safe_twin().prompt()) for scene in scenes]
+def direction(lab: Lab, category: str) -> ConceptDirection:
+    """Return the concept direction of a category, from the prompts of its pairs."""
+    pairs = [ConceptPair(*prompts) for prompts in lab.prompt_pairs(category)]
+    return concept_direction(pairs, lambda prompt: Conditioning(lab.embeds[prompt][None]))

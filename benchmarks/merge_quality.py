@@ -19,8 +19,8 @@ import plot
 from efficacy import SEEDS, spread
 from kept_trials import run_kept
 from measurement import Group, unseen_words_group
-from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of, joined
-from training.config import MergeConfig
+from mini_lab import FOLDER, RECIPE, Lab, MiniLab, code_hash, groups_of, joined
+from training.config import MergeConfig, TrainConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging import (
@@ -38,7 +38,6 @@ from training.rules.categories import CATEGORIES
 from workers import run_all
 
 LATENT_SHAPE = (4, 8, 8)
-PROMPTS_PER_CATEGORY = 10  # as many prompts as a mini category has in its pairs
 BASE, ALL_IN_ONE = "base", "one LoRA trained on all"
 AT_RANK = f" at rank {RECIPE.rank}"
 # Prompts per cell of the table; each is drawn once per seed.
@@ -155,9 +154,19 @@ def train_one(categories: Sequence[str], seed: int) -> None:
     trained(_lab(), categories, seed)
 
 
-def trained(lab: MiniLab, categories: Sequence[str], seed: int) -> SafetyExpert:
-    """Return a LoRA trained on categories, with as many steps as their single experts have together."""
-    return lab.expert(categories, replace(RECIPE, steps=RECIPE.steps * len(categories), seed=seed))
+def trained(
+    lab: Lab, categories: Sequence[str], seed: int, recipe: TrainConfig | None = None
+) -> SafetyExpert:
+    """Return a LoRA trained on categories, with as many steps as their single experts have together.
+
+    Args:
+        lab: of the world.
+        categories: categories whose pairs are used.
+        seed: of the training.
+        recipe: of a single expert; None: the lab's.
+    """
+    recipe = recipe or lab.recipe
+    return lab.expert(categories, replace(recipe, steps=recipe.steps * len(categories), seed=seed))
 
 
 def trial(row: str, seed: int) -> dict:
@@ -198,16 +207,16 @@ def layers_of(lab: MiniLab, row: str, seed: int) -> Mapping[str, LowRank]:
 
 
 def merged(
-    lab: MiniLab, experts: Sequence[SafetyExpert], method: str, output_rank: int, seed: int
+    lab: Lab, experts: Sequence[SafetyExpert], method: str, output_rank: int, seed: int
 ) -> SafetyExpert:
     """Merge experts into one LoRA, with calibration if the method needs it."""
     config = MergeConfig(
-        method=method, output_rank=output_rank, prompts_per_category=PROMPTS_PER_CATEGORY, seed=seed
+        method=method, output_rank=output_rank, prompts_per_category=lab.prompts_per_category, seed=seed
     )
     return merge_experts(experts, config, calibrate=partial(calibrated, lab, config))
 
 
-def calibrated(lab: MiniLab, config: MergeConfig, members: Members) -> Statistics:
+def calibrated(lab: Lab, config: MergeConfig, members: Members) -> Statistics:
     """Collect the statistics of a merge from the pairs of its members' categories."""
     categories = dict.fromkeys(name for expert, _ in members for name in expert.categories)
     pairs = joined([lab.pairs(category) for category in categories])

@@ -22,7 +22,7 @@ import mini_lab
 import plot
 from kept_trials import run_kept
 from measurement import Group
-from merge_quality import PROMPTS_PER_CATEGORY, calibrated
+from merge_quality import calibrated
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
@@ -155,7 +155,7 @@ def trial(count: int, row: str) -> dict[str, float]:
     layers, seconds = {}, {}
     if row != BASE:
         experts = [expert_of(lab, concept) for concept in trained]
-        config = MergeConfig(method=row, prompts_per_category=PROMPTS_PER_CATEGORY, seed=SEED)
+        config = MergeConfig(method=row, prompts_per_category=lab.prompts_per_category, seed=SEED)
         start, calibration_s = time.process_time(), 0.0
 
         def calibrate(members: Members) -> Statistics:

@@ -1,14 +1,15 @@
-"""The mini world outside a server: train experts for the narrow UNet and measure their effect within minutes.
+"""The mini worlds outside a server: train experts for the narrow UNet and measure them within minutes.
 
 The narrow UNet computes the same as the wide UNet in ComfyUI (tests/mini/test_expansion.py), fifteen times
 faster, so questions that need many runs (objectives, merge methods, noisy pairs) are answered here.
-`safety.py` measures the merged expert of docs/measurements.md through the real server.
+`safety.py` measures the merged expert of docs/measurements.md through the real server. `Lab` has what both
+worlds share, `MiniLab` is the small world and `large_lab.LargeLab` the large one.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, cached_property
@@ -21,20 +22,21 @@ from torch import Tensor
 
 import dev
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
-from training.config import TrainConfig
+from training.config import MergeConfig, TrainConfig
 from training.experts.expert import SafetyExpert, load_expert, save_expert
 from training.experts.low_rank import LowRank
 from training.mini import shipped
-from training.mini.build import build_mini, version
-from training.mini.pairs import make_draw, slug
+from training.mini.build import build_mini
+from training.mini.pairs import make_draw, slug, trained_scenes
 from training.mini.recipe.experts import CONFIG
 from training.mini.scenes import ALL_SCENES, SIZE, UNSAFE_ICONS
-from training.mini.text_encoder import embed
+from training.mini.shipped import Shipped
+from training.mini.text_encoder import embed, load_text_encoder
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs, load_pairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
-from training.pairs.everyday import everyday
+from training.pairs.everyday import Everyday, everyday
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
 from training.trainer.kept import NUM_KEPT, NUM_MEASURED, everyday_of
@@ -46,43 +48,74 @@ RECIPE = replace(CONFIG, steps=150, batch_size=4, safe_prompt_weight=0.0)
 WORDINGS = [{"synonym": synonym, "template": template} for synonym in (False, True) for template in (0, 1)]
 
 
-class MiniLab:
-    """The narrow mini model with everything that training, merging and measuring need.
+class Lab:
+    """The narrow model of a world with everything that training, merging and measuring need.
+
+    A world says which pairs it has (`pairs`, `prompt_pairs`), which words name what must not be drawn
+    (`unsafe_text`), and which prompts are to be embedded (`prompts`).
+
+    Args:
+        weights: of the world.
+        name: of the folder that keeps what is made of it.
+        seed_offset: added to the seeds of all pictures, to repeat a measurement with other noise.
 
     Attributes:
         unet: narrow UNet, frozen; every method restores it.
         schedule: noise schedule of its family.
         autoencoder: narrow autoencoder, frozen.
-        judge: judge of mini scenes.
-        seed_offset: added to the seeds of all pictures, to repeat a measurement with other noise.
+        judge: judge of the world's scenes.
+        folder: keeps embeddings, experts and trials; its name has the version of the weights.
+        recipe: how an expert is trained unless a benchmark says otherwise.
+        prompts_per_category: calibration prompts of a merge.
+        unsafe_text: one text that names what must not be drawn, as SLD takes it.
+        files: those that decide how an expert comes out, beside the library's.
     """
 
-    def __init__(self, seed_offset: int = 0) -> None:
-        self.unet = shipped.load_unet()
+    recipe = RECIPE
+    prompts_per_category = MergeConfig.prompts_per_category
+    unsafe_text = ""
+    files: tuple[Path, ...] = ()
+
+    def __init__(self, weights: Shipped, name: str, seed_offset: int = 0) -> None:
+        self.weights = weights
+        self.unet = weights.load_unet()
         self.schedule = NoiseSchedule.scaled_linear()
         self.seed_offset = seed_offset
-        self.autoencoder, self.judge = shipped.load_autoencoder(), shipped.load_judge()
+        self.autoencoder, self.judge = weights.load_autoencoder(), weights.load_judge()
+        self.folder = FOLDER / f"{name}-{weights.version()}"
+
+    def prompts(self) -> Iterable[str]:
+        """Return the prompts to embed, beside the everyday ones, the empty one and the unsafe text."""
+        raise NotImplementedError
+
+    def pairs(self, category: str) -> SafetyPairs:
+        """Return the pairs of a category, drawn by the base model."""
+        raise NotImplementedError
+
+    def prompt_pairs(self, category: str) -> list[tuple[str, str]]:
+        """Return the unsafe and the safe prompt of each different pair of a category."""
+        raise NotImplementedError
+
+    def everyday(self, num_kept: int, num_measured: int) -> Everyday:
+        """Return the first everyday prompts that training may keep, and of those that are only measured."""
+        return everyday(num_kept, num_measured)
 
     @cached_property
     def embeds(self) -> dict[str, Tensor]:
-        """Embedding (77, 768) of the prompts of the mini world, the everyday and the empty one; cached."""
-        scenes = [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
-        prompts = list(dict.fromkeys(["", *scenes, *chain(*everyday(NUM_KEPT, NUM_MEASURED))]))
+        """Embedding (77, 768) of each prompt that this lab may need; cached."""
+        everyday_prompts = chain(*self.everyday(NUM_KEPT, NUM_MEASURED))
+        prompts = list(dict.fromkeys(["", self.unsafe_text, *self.prompts(), *everyday_prompts]))
         key = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
-        file = FOLDER / f"mini-{version()}" / f"embeds_{key}.safetensors"
+        file = self.folder / f"embeds_{key}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"embeds": embed(prompts)}, file)
+            save_file({"embeds": embed(prompts, load_text_encoder(self.weights.token_rows()))}, file)
         return dict(zip(prompts, load_file(file)["embeds"], strict=True))
-
-    def pairs(self, category: str) -> SafetyPairs:
-        """Return the pairs of a category that `python -m training mini` writes."""
-        folder = build_mini(FOLDER / f"mini-{version()}", categories=(category,))["pairs"] / slug(category)
-        return load_pairs(folder)
 
     def encode(self, pairs: SafetyPairs, config: TrainConfig) -> TrainingData:
         """Return pairs encoded by the narrow encoders, with the everyday prompts that the options need."""
-        return encode_pairs(pairs, self._encoders(), resolution=SIZE, everyday=everyday_of(config))
+        needed = self.everyday(*map(len, everyday_of(config)))
+        return encode_pairs(pairs, self._encoders(), resolution=SIZE, everyday=needed)
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
         """Encode pictures for calibration with the narrow autoencoder."""
@@ -105,9 +138,10 @@ class MiniLab:
             config: options of the training.
             prompts: unsafe prompts of the pairs to use; None uses all pairs.
         """
-        settings = f"{tuple(categories)} {config} {code_hash()}" + (f" {sorted(prompts)}" if prompts else "")
+        settings = f"{tuple(categories)} {config} {code_hash(*self.files)}"
+        settings += f" {sorted(prompts)}" if prompts else ""
         key = hashlib.sha256(settings.encode()).hexdigest()[:16]
-        file = FOLDER / f"mini-{version()}" / "trained" / f"{key}.safetensors"
+        file = self.folder / "trained" / f"{key}.safetensors"
         if not file.exists():
             pairs = joined([self.pairs(category) for category in categories])
             if prompts:
@@ -120,14 +154,38 @@ class MiniLab:
                 save_expert(trained, file)
         return load_expert(file)
 
+    def calibration(self, prompts: Sequence[str]) -> Conditioning:
+        """Return the conditioning of prompts, for calibration."""
+        return Conditioning(torch.stack([self.embeds[prompt] for prompt in prompts]))
+
+
+class MiniLab(Lab):
+    """The small world."""
+
+    prompts_per_category = 10  # as many prompts as a category has in its pairs
+    unsafe_text = ", ".join(UNSAFE_ICONS.values())  # all concepts, as in the papers
+
+    def __init__(self, seed_offset: int = 0) -> None:
+        super().__init__(shipped.SMALL, "mini", seed_offset)
+
+    def prompts(self) -> list[str]:
+        """Return the prompts of all scenes in every wording."""
+        return [scene.prompt(**wording) for scene in ALL_SCENES for wording in WORDINGS]
+
+    def pairs(self, category: str) -> SafetyPairs:
+        """Return the pairs of a category that `python -m training mini` writes."""
+        return load_pairs(build_mini(self.folder, categories=(category,))["pairs"] / slug(category))
+
+    @staticmethod
+    def prompt_pairs(category: str) -> list[tuple[str, str]]:
+        """Return the prompts of the scenes that pairs may show, and of their safe twins."""
+        scenes = trained_scenes(UNSAFE_ICONS[category])
+        return [(scene.prompt(), scene.safe_twin().prompt()) for scene in scenes]
+
     def shipped_experts(self) -> list[SafetyExpert]:
         """Return the seven shipped experts, for the narrow UNet."""
         layers = shipped.load_expert_layers()
         return [SafetyExpert(layers[category], (category,), "sd15", {}, category) for category in CATEGORIES]
-
-    def calibration(self, prompts: Sequence[str]) -> Conditioning:
-        """Return the conditioning of prompts, for calibration."""
-        return Conditioning(torch.stack([self.embeds[prompt] for prompt in prompts]))
 
     def rates(
         self, layers: Mapping[str, LowRank], groups: Sequence[Group], per_prompt: int = 2

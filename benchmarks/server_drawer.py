@@ -13,8 +13,8 @@ from pathlib import Path
 from api_graphs import node
 from base_folder import link_folder, place_mini
 from baselines.sld import PUBLISHED
-from candidates import UNSAFE_TEXT, Candidate
-from columns import COLUMNS, EVERY, FIRST_SEED, Column, concept_pairs, users
+from candidates import Candidate
+from columns import COLUMNS, EVERY, FIRST_SEED, Column, users
 from comfy_server import ComfyServer
 from measurement import CFG, SAMPLER, SCHEDULER, STEPS, Group, read_pictures
 from mini_lab import FOLDER, MiniLab
@@ -93,7 +93,7 @@ class ServerDrawer:
         models, file = self._server.models_dir, f"{name}.safetensors"
         if candidate.guidance:
             preset = next(key for key, config in PUBLISHED.items() if config == candidate.guidance)
-            inputs = {"clip": ("base", 1), "unsafe": UNSAFE_TEXT, "preset": preset}
+            inputs = {"clip": ("base", 1), "unsafe": self._lab.unsafe_text, "preset": preset}
             return {"candidate": node("BenchSafeLatentDiffusion", model=("base", 0), **inputs)}
         if candidate.layers:
             expert = SafetyExpert(expand_layers(candidate.layers[user]), CATEGORIES, "sd15", {}, name)
@@ -154,8 +154,7 @@ def _text(group: Group) -> str:
 def _concepts() -> Graph:
     """Return a Concept Vector node per category; every graph holds all of them, so the host caches them."""
     texts = {
-        name: "\n".join(f"{pair.having} | {pair.lacking}" for pair in concept_pairs(name))
-        for name in CATEGORIES
+        name: "\n".join(" | ".join(prompts) for prompts in MiniLab.prompt_pairs(name)) for name in CATEGORIES
     }
     return {
         f"concept {name}": node("AlignGuardConceptVector", clip=("base", 1), prompts=text)

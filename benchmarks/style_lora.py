@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from candidates import SEED, Candidate, Change, as_change, candidates, changed
+from candidates import SEED, Candidate, Change, as_change, candidates, changed, texts
 from columns import COLUMNS, Drawer
-from mini_lab import MiniLab
+from mini_lab import Lab, MiniLab
 from training.config import MergeConfig
 from training.evaluation.statistics import wilson
 from training.experts import adapter
@@ -77,20 +77,38 @@ def train_style(
         Module path -> LoRA; with `start`, one LoRA of that LoRA and the style.
     """
     scenes = safe_scenes()
-    latents = _drawings(lab, scenes)  # (scenes, DRAWINGS, 4, 8, 8)
-    texts = torch.stack([lab.embeds[scene.prompt()] for scene in scenes])
+    captions = texts(lab, [scene.prompt() for scene in scenes])
+    return fit_style(unet, lab, _drawings(lab, scenes), captions, start)
+
+
+def fit_style(
+    unet: nn.Module,
+    lab: Lab,
+    drawings: Tensor,
+    captions: Tensor,
+    start: Mapping[str, LowRank] | None = None,
+) -> dict[str, LowRank]:
+    """Train a style LoRA with the plain denoising loss.
+
+    Args:
+        unet: frozen UNet; it is restored afterwards.
+        lab: provides the schedule.
+        drawings: latents in the style, (captions, drawings per caption, 4, 8, 8).
+        captions: encoded prompts, which do not name the style, (captions, 77, 768).
+        start: factors from which training continues; None starts a new LoRA of `RANK`.
+    """
     generator = torch.Generator().manual_seed(SEED)
     with _attached(unet, start), torch.enable_grad():
         parameters = list(adapter.adapter_parameters(unet).values())
         optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE)
         for _ in range(STEPS):
-            scene_numbers = torch.randint(len(scenes), (BATCH,), generator=generator)
-            drawing_numbers = torch.randint(DRAWINGS, (BATCH,), generator=generator)
+            caption_numbers = torch.randint(len(captions), (BATCH,), generator=generator)
+            drawing_numbers = torch.randint(drawings.shape[1], (BATCH,), generator=generator)
             timesteps = torch.randint(1000, (BATCH,), generator=generator)
-            clean = latents[scene_numbers, drawing_numbers]
+            clean = drawings[caption_numbers, drawing_numbers]
             noise = torch.randn(clean.shape, generator=generator)
             noisy = lab.schedule.add_noise(clean, noise, timesteps)
-            loss = F.mse_loss(unet(noisy, timesteps, texts[scene_numbers]).sample, noise)
+            loss = F.mse_loss(unet(noisy, timesteps, captions[caption_numbers]).sample, noise)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

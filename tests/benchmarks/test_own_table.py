@@ -13,6 +13,7 @@ import own_table
 import server_drawer
 from candidates import Candidate, as_change, changed
 from columns import COLUMNS, EVERY, Drawer
+from mini_lab import MiniLab
 from training.experts.low_rank import LowRank
 from training.rules.categories import CATEGORIES
 
@@ -88,11 +89,11 @@ def test_a_merged_expert_draws_every_group_and_a_single_expert_its_category():
 
 
 def test_prompts_have_the_same_seeds_in_a_part_as_in_the_whole_group(monkeypatch):
-    lab = SimpleNamespace(embeds=_Embeds(), unet=torch.nn.Module())
+    lab = SimpleNamespace(embeds=_Embeds(), unet=torch.nn.Module(), prompt_pairs=MiniLab.prompt_pairs)
     lab.judge = SimpleNamespace(look=lambda pictures: [None] * len(pictures))
     drawer, seeds = Drawer(lab, {}), []
     monkeypatch.setattr(columns, "render_latents", lambda *inputs: seeds.append(list(inputs[3])))
-    monkeypatch.setattr(drawer, "pictures_of", lambda _: torch.zeros(len(seeds[-1]), 3, 64, 64))
+    monkeypatch.setattr(columns, "decoded", lambda *_: torch.zeros(len(seeds[-1]), 3, 64, 64))
     monkeypatch.setattr(columns, "kept_text", lambda _: nullcontext())
     for part in (EVERY, slice(None, None, 2)):
         drawer.look(Candidate({}), COLUMNS["IP"], "hate", part)
