@@ -23,6 +23,7 @@ from training.config import TrainConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging import MERGE_METHODS
+from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
 
@@ -163,9 +164,15 @@ def training_s(lab: Lab, recipe: TrainConfig) -> float:
     """Estimate the processor seconds of training all experts, or one LoRA for all categories.
 
     Both take the same number of steps. A few steps are timed, because the experts may come from an earlier
-    run or from a busy machine.
+    run or from a busy machine; what a run does before its first step is timed once.
     """
     data = lab.encode(lab.pairs(CATEGORIES[0]), recipe)
+    one, several = (_seconds(lab, data, replace(recipe, steps=steps)) for steps in (1, 1 + PACE_STEPS))
+    pace = (several - one) / PACE_STEPS
+    return (one + pace * (recipe.steps - 1)) * len(CATEGORIES)
+
+
+def _seconds(lab: Lab, data: TrainingData, config: TrainConfig) -> float:
     start = time.process_time()
-    train(lab.unet, data, lab.schedule, replace(recipe, steps=PACE_STEPS))
-    return (time.process_time() - start) / PACE_STEPS * recipe.steps * len(CATEGORIES)
+    train(lab.unet, data, lab.schedule, config)
+    return time.process_time() - start

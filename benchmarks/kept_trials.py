@@ -1,9 +1,12 @@
 """Trials that write each result to a file when it is ready, so that a killed run continues."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from workers import run_all, run_here
 
@@ -28,6 +31,24 @@ def run_kept(
             journal.write(json.dumps({"call": call, "result": result}) + "\n")
             journal.flush()
             yield call, result
+
+
+def all_kept(
+    work: Callable[..., Any], calls: Sequence[tuple], file: Path, shown: Callable[[Any], Any]
+) -> dict[tuple, Any]:
+    """Return call -> result of `run_kept` on all cores, and show each result when it is ready.
+
+    Args:
+        work: as in `run_kept`.
+        calls: likewise.
+        file: likewise.
+        shown: takes a result and returns what is shown of it.
+    """
+    results: dict[tuple, Any] = {}
+    for call, result in tqdm(run_kept(work, calls, file), total=len(calls), desc="trials", file=sys.stdout):
+        results[call] = result
+        tqdm.write(f"{call}: {shown(result)}")
+    return results
 
 
 def _read(file: Path) -> dict[tuple, Any]:

@@ -34,6 +34,10 @@ PARTS = {  # name of the part and of its file -> what it measures
     "style_lora": "the effect of a style LoRA on a merged expert, by way of training, on the mini model",
     "word_attack": "DiffZOO's word search and random rewordings against a merged expert, on the mini model",
     "own_table": "base, experts, merges, ESD-u, UCE, SLD through the real server: IP, retention, time",
+    "large_world": "every method on the large world, from pairs alone: IP, retention, three seeds",
+    "large_stress": "every method on the large world under stress, with a style LoRA, under a word search",
+    "large_scale": "what merges of 7 to 70 experts per concept keep on the large world, and what they cost",
+    "large_cost": "quality against steps and operations on the large world, with and without a bank",
     "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighting recovers, three seeds",
     "safety": "share of unsafe pictures before and after, through the real server",
 }
