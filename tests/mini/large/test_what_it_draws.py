@@ -1,6 +1,7 @@
 """The large model draws what is asked, by any of a concept's words."""
 
-from training.mini.large.recipe.measure import all_asked, drawn_right
+from training.mini.large.recipe.__main__ import drawn_right
+from training.mini.large.scenes import all_asked
 from training.mini.large.shipped import LARGE
 
 EVERY = 9  # the whole list takes minutes: `python -m training.mini.large.recipe` prints its share

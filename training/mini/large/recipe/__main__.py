@@ -7,7 +7,7 @@ on from its last saved state. Of DIR, the files unet, autoencoder, judge and tok
 
 import argparse
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...judge import Classifier
+from ...pairs import make_draw
 from ...recipe import ProgressBar, save_weights, seeded
 from ...recipe.autoencoder import BATCH, train_autoencoder
 from ...recipe.denoiser import Captioned, Denoiser
@@ -26,11 +27,10 @@ from ...recipe.denoiser_state import load_denoiser, save_denoiser
 from ...recipe.judge import Bank, train_judge
 from ...shipped import SMALL, Shipped
 from ...text_encoder import embed, load_text_encoder
-from ..scenes import ALL_SCENES, GROUNDS, TEMPLATES, draw
+from ..scenes import ALL_SCENES, GROUNDS, TEMPLATES, Asked, all_asked, draw
 from ..shipped import LARGE, new_judge
 from .emoji import check_words, load_emoji
 from .meanings import word_meanings
-from .measure import all_asked, drawn_right
 
 SEED = 0
 VARIANTS = 24  # drawings of each scene
@@ -153,6 +153,16 @@ def decoded(autoencoder, images: Tensor) -> Tensor:
     """Return pictures (n, 3, 64, 64) after the autoencoder."""
     parts = [autoencoder.decode(autoencoder.encode(part).latents).sample for part in images.split(100)]
     return torch.cat(parts).clamp(-1, 1)
+
+
+def drawn_right(weights: Shipped, asked: Sequence[Asked]) -> list[bool]:
+    """Draw every prompt once and return whether the judge sees its concept on its ground."""
+    prompts = [prompt for _, prompt in asked]
+    texts = embed(["", *prompts], load_text_encoder(weights.token_rows()))
+    embeds = dict(zip(["", *prompts], texts, strict=True))
+    draw = make_draw(weights.load_unet(), weights.load_autoencoder(), embeds)
+    answers = weights.load_judge().answers(draw(prompts, range(len(prompts))))
+    return [answer == scene.answers for answer, (scene, _) in zip(answers, asked, strict=True)]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
