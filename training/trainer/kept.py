@@ -5,8 +5,10 @@ those of its pairs. So everyday prompts are put on just these, safe and unsafe a
 and what is learned must depend on the prompt. Pictures of a user (`neutral.jsonl`) count first: they are at
 least half of what is kept.
 
-Our choice, by the large mini world (`python dev.py bench large_world`): there, pictures that the base model
-draws from everyday prompts kept less than this.
+Our choice. On the large mini world (one category, one seed), 89 % of the neutral concepts that no run saw
+were still drawn right with the default options, against 77 % where the safe pictures of the pairs were kept.
+Pictures that the base model drew for as many everyday prompts kept less than this (50 % against 59 %, a short
+recipe, a base model not trained to its end).
 """
 
 from __future__ import annotations
