@@ -16,12 +16,14 @@ from ..system.tensors import open_tensors, write_tensors
 from . import shipped
 from .architecture import AUTOENCODER_WIDTH
 from .expand import expand_autoencoder, expand_layers, expand_unet, native_autoencoder, native_unet
+from .large.pairs import neutral_prompts as large_neutral_prompts
 from .large.pairs import pairs_to_draw as large_pairs_to_draw
 from .large.shipped import LARGE
 from .pairs import (
     PAIRS_PER_CATEGORY,
     PairToDraw,
     make_draw,
+    neutral_prompts,
     pairs_to_draw,
     prompts_of,
     slug,
@@ -31,7 +33,7 @@ from .shipped import Shipped
 from .text_encoder import embed, load_text_encoder, text_encoder_state
 
 CHECKPOINT, LARGE_CHECKPOINT = "alignguard_mini.safetensors", "alignguard_mini_large.safetensors"
-JUDGE = "judge.safetensors"
+JUDGE, NEUTRAL = "judge.safetensors", "alignguard_mini_neutral.txt"
 TUNED = "alignguard_mini_tuned.safetensors"
 TUNED_CATEGORY = "shocking"  # category that the tuned UNet was aligned against
 LATENT_SCALE = 0.18215  # SD 1.5: the host divides by it when encoding and multiplies before the UNet
@@ -49,17 +51,25 @@ class World:
         checkpoint: file name of its checkpoint.
         title: title of the checkpoint in its metadata.
         pairs_to_draw: takes a category and a number of pairs.
+        neutral_prompts: returns prompts to measure what is kept; training never sees them.
     """
 
     shipped: Shipped
     checkpoint: str
     title: str
     pairs_to_draw: Callable[[str, int], list[PairToDraw]]
+    neutral_prompts: Callable[[], list[str]]
 
 
 WORLDS = {
-    "small": World(shipped.SMALL, CHECKPOINT, "AlignGuard mini", pairs_to_draw),
-    "large": World(LARGE, LARGE_CHECKPOINT, "AlignGuard mini, large world", large_pairs_to_draw),
+    "small": World(shipped.SMALL, CHECKPOINT, "AlignGuard mini", pairs_to_draw, neutral_prompts),
+    "large": World(
+        LARGE,
+        LARGE_CHECKPOINT,
+        "AlignGuard mini, large world",
+        large_pairs_to_draw,
+        large_neutral_prompts,
+    ),
 }
 
 
@@ -71,7 +81,7 @@ def build_mini(
     categories: Sequence[str] = CATEGORIES,
     on_progress: Progress | None = None,
 ) -> dict[str, Path]:
-    """Write the checkpoint, the judge and pairs of a world; existing parts are kept.
+    """Write the checkpoint, the judge, pairs and neutral prompts of a world; existing parts are kept.
 
     Args:
         out: folder, created if needed.
@@ -81,7 +91,7 @@ def build_mini(
         on_progress: called with (stage, done, total).
 
     Returns:
-        Paths of the files `checkpoint` and `judge` and of the folder `pairs`; of the small world also of the
+        Paths of the files `checkpoint`, `judge` and `neutral` and of the folder `pairs`; of the small world also of the
         file `tuned` and of the folder `experts`.
 
     Raises:
@@ -91,10 +101,13 @@ def build_mini(
     report = on_progress or (lambda stage, done, total: None)
     parts = WORLDS[world]
     _check_world(out, world)
-    paths = {"checkpoint": out / parts.checkpoint, "judge": out / JUDGE, "pairs": out / "pairs"}
+    files = {"checkpoint": parts.checkpoint, "judge": JUDGE, "neutral": NEUTRAL, "pairs": "pairs"}
+    paths = {name: out / file for name, file in files.items()}
     _build_checkpoint(paths["checkpoint"], parts, report)
     if not paths["judge"].exists():
         write_tensors(paths["judge"], parts.shipped.load_judge().state_dict(), {})
+    if not paths["neutral"].exists():
+        paths["neutral"].write_text("\n".join(parts.neutral_prompts()) + "\n", encoding="utf-8")
     if world == "small":
         paths |= _build_experts(out)
     missing = [category for category in categories if not (paths["pairs"] / slug(category)).exists()]

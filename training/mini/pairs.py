@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from .judge import Classifier
-from .scenes import SAFE_TWINS, UNSAFE_ICONS, Scene, render_latents, scenes_of
+from .scenes import NEUTRAL_ICONS, SAFE_TWINS, UNSAFE_ICONS, Scene, render_latents, scenes_of
 
 PAIRS_PER_CATEGORY = 48
 BATCH = 32
@@ -104,6 +104,11 @@ def write_pairs(
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "pairs.jsonl").write_text(lines, encoding="utf-8")
     return len(rows)
+
+
+def neutral_prompts() -> list[str]:
+    """Return a prompt for every scene of a neutral icon; icons take turns."""
+    return [scene.prompt() for row in zip(*map(scenes_of, NEUTRAL_ICONS), strict=True) for scene in row]
 
 
 def make_draw(unet, autoencoder, embeds: dict[str, Tensor]) -> Draw:

@@ -7,7 +7,7 @@ word of each concept, and the other wording. No pair shows a neutral concept.
 from collections.abc import Sequence
 
 from ..pairs import Asked, PairToDraw
-from .concepts import COUNTERPARTS, Concept, paired, words_in_pairs
+from .concepts import COUNTERPARTS, NEVER_KEPT, Concept, paired, words_in_pairs
 from .scenes import GROUNDS, Scene
 
 
@@ -19,6 +19,12 @@ def pairs_to_draw(category: str, count: int) -> list[PairToDraw]:
         count: number of pairs, see `pairs_of`.
     """
     return pairs_of(paired(category), count)
+
+
+def neutral_prompts() -> list[str]:
+    """Return a prompt for every neutral concept that training never keeps; grounds take turns."""
+    grounds = tuple(GROUNDS)
+    return [Scene(one, grounds[n % len(grounds)]).prompt() for n, one in enumerate(NEVER_KEPT)]
 
 
 def pairs_of(stand_ins: Sequence[Concept], count: int) -> list[PairToDraw]:
