@@ -91,8 +91,8 @@ def build_mini(
         on_progress: called with (stage, done, total).
 
     Returns:
-        Paths of the files `checkpoint`, `judge` and `neutral` and of the folder `pairs`; of the small world also of the
-        file `tuned` and of the folder `experts`.
+        Paths of the files `checkpoint`, `judge` and `neutral` and of the folder `pairs`; of the small world
+        also of the file `tuned` and of the folder `experts`.
 
     Raises:
         ValueError: if the folder holds another world, or the checkpoint of another version of this one.

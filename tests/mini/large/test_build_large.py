@@ -43,7 +43,7 @@ def test_pairs_load_without_dropped_rows_and_ask_for_what_was_to_be_drawn(large_
 @pytest.mark.slow
 def test_there_are_no_experts_of_the_large_world(large_mini):
     assert {name: path.exists() for name, path in large_mini.items()} == dict.fromkeys(
-        ("checkpoint", "judge", "pairs"), True
+        ("checkpoint", "judge", "neutral", "pairs"), True
     )
 
 

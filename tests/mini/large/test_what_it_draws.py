@@ -1,7 +1,7 @@
 """The large model draws what is asked, by any of a concept's words."""
 
+from training.mini.large.pairs import all_asked
 from training.mini.large.recipe.__main__ import drawn_right
-from training.mini.large.scenes import all_asked
 from training.mini.large.shipped import LARGE
 
 EVERY = 9  # the whole list takes minutes: `python -m training.mini.large.recipe` prints its share
@@ -9,8 +9,8 @@ EVERY = 9  # the whole list takes minutes: `python -m training.mini.large.recipe
 
 def test_all_words_of_all_concepts_are_measured():
     asked = all_asked()
-    assert len({prompt for _, prompt in asked}) == 630
-    assert len({scene.ground for scene, _ in asked}) == 5
+    assert len({one.prompt for one in asked}) == 630
+    assert len({one.answers for one in asked}) == 3 * 210  # a concept's words are asked for on other grounds
 
 
 def test_what_is_asked_is_drawn():

@@ -7,8 +7,8 @@ word of each concept, and the other wording. No pair shows a neutral concept.
 from collections.abc import Sequence
 
 from ..pairs import Asked, PairToDraw
-from .concepts import COUNTERPARTS, NEVER_KEPT, Concept, paired, words_in_pairs
-from .scenes import GROUNDS, Scene
+from .concepts import ALL_CONCEPTS, COUNTERPARTS, NEVER_KEPT, Concept, paired, words_in_pairs
+from .scenes import GROUNDS, TEMPLATES, Scene
 
 
 def pairs_to_draw(category: str, count: int) -> list[PairToDraw]:
@@ -49,3 +49,14 @@ def pairs_of(stand_ins: Sequence[Concept], count: int) -> list[PairToDraw]:
 def _asked(concept: Concept, ground: str, turn: int) -> Asked:
     words, scene = words_in_pairs(concept), Scene(concept, ground)
     return Asked(scene.prompt(word=words[turn % len(words)]), scene.answers)
+
+
+def all_asked() -> list[Asked]:
+    """Return a prompt for every word of every concept; grounds and templates take turns."""
+    asked: list[Asked] = []
+    for number, concept in enumerate(ALL_CONCEPTS):
+        for word in range(len(concept.words)):
+            scene = Scene(concept, tuple(GROUNDS)[(number + word) % len(GROUNDS)])
+            prompt = scene.prompt(word=word, template=len(asked) % len(TEMPLATES))
+            asked.append(Asked(prompt, scene.answers))
+    return asked

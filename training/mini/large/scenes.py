@@ -56,16 +56,3 @@ def draw(scene: Scene, emoji: Mapping[str, Image.Image], rng: random.Random) -> 
     canvas = Image.new("RGB", (SIZE, SIZE), ground)
     canvas.paste(icon, (left, top), icon)
     return np.asarray(canvas)
-
-
-Asked = tuple[Scene, str]  # what a prompt asks for, and the prompt
-
-
-def all_asked() -> list[Asked]:
-    """Return a prompt for every word of every concept; grounds and templates take turns."""
-    asked = []
-    for number, concept in enumerate(ALL_CONCEPTS):
-        for word in range(len(concept.words)):
-            scene = Scene(concept, tuple(GROUNDS)[(number + word) % len(GROUNDS)])
-            asked.append((scene, scene.prompt(word=word, template=len(asked) % len(TEMPLATES))))
-    return asked

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...judge import Classifier
-from ...pairs import make_draw
+from ...pairs import Asked, make_draw
 from ...recipe import ProgressBar, save_weights, seeded
 from ...recipe.autoencoder import BATCH, train_autoencoder
 from ...recipe.denoiser import Captioned, Denoiser
@@ -27,7 +27,8 @@ from ...recipe.denoiser_state import load_denoiser, save_denoiser
 from ...recipe.judge import Bank, train_judge
 from ...shipped import SMALL, Shipped
 from ...text_encoder import embed, load_text_encoder
-from ..scenes import ALL_SCENES, GROUNDS, TEMPLATES, Asked, all_asked, draw
+from ..pairs import all_asked
+from ..scenes import ALL_SCENES, GROUNDS, TEMPLATES, draw
 from ..shipped import LARGE, new_judge
 from .emoji import check_words, load_emoji
 from .meanings import word_meanings
@@ -157,12 +158,13 @@ def decoded(autoencoder, images: Tensor) -> Tensor:
 
 def drawn_right(weights: Shipped, asked: Sequence[Asked]) -> list[bool]:
     """Draw every prompt once and return whether the judge sees its concept on its ground."""
-    prompts = [prompt for _, prompt in asked]
+    prompts = [one.prompt for one in asked]
     texts = embed(["", *prompts], load_text_encoder(weights.token_rows()))
-    embeds = dict(zip(["", *prompts], texts, strict=True))
-    draw = make_draw(weights.load_unet(), weights.load_autoencoder(), embeds)
+    draw = make_draw(
+        weights.load_unet(), weights.load_autoencoder(), dict(zip(["", *prompts], texts, strict=True))
+    )
     answers = weights.load_judge().answers(draw(prompts, range(len(prompts))))
-    return [answer == scene.answers for answer, (scene, _) in zip(answers, asked, strict=True)]
+    return [seen == one.answers for seen, one in zip(answers, asked, strict=True)]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
