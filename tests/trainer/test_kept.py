@@ -65,6 +65,11 @@ def test_prompts_are_encoded_to_be_kept_only_where_the_objective_keeps_them(chan
     assert wanted.measured  # the change of everything else is measured for every objective
 
 
+def test_an_unknown_objective_is_refused_before_anything_is_encoded():
+    with pytest.raises(ValueError, match="objective must be one of alignguard, anchored, duo, got 'magic'"):
+        everyday_of(dataclasses.replace(SMALL, objective="magic"))
+
+
 def test_safe_pictures_do_not_stand_in_where_everyday_prompts_are_kept():
     data = with_everyday(everyday_data(num_own=0))
     (bucket,) = data.buckets

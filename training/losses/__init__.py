@@ -94,6 +94,17 @@ LOSSES: dict[str, Objective] = {
 }
 
 
+def objective_named(name: str) -> Objective:
+    """Return an objective.
+
+    Raises:
+        ValueError: if there is none of that name.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"objective must be one of {', '.join(LOSSES)}, got {name!r}.")
+    return LOSSES[name]
+
+
 def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = None) -> TrainConfig:
     """Return the options with the objective's defaults filled in, and with options it does not use set to 0.
 
@@ -106,9 +117,7 @@ def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = Non
     Raises:
         ValueError: if the objective is unknown, or beta must be measured and `measure_beta` is None.
     """
-    if config.objective not in LOSSES:
-        raise ValueError(f"objective must be one of {', '.join(LOSSES)}, got {config.objective!r}.")
-    objective = LOSSES[config.objective]
+    objective = objective_named(config.objective)
     beta = config.beta or objective.beta or (measure_beta and measure_beta())
     if not beta:
         raise ValueError(

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..config import TrainConfig
-from ..losses import LOSSES
+from ..losses import LOSSES, objective_named
 from ..models.conditioning import Conditioning
 from ..models.noise import NoiseSchedule, named_generator
 from ..pairs.everyday import Everyday, everyday
@@ -31,8 +31,14 @@ NUM_KEPT, NUM_MEASURED = 128, 24
 
 
 def everyday_of(config: TrainConfig) -> Everyday:
-    """Return the everyday prompts that a run with these options, resolved or not, needs encoded."""
-    weight = LOSSES[config.objective].terms.get("preservation")  # None: the objective has no such term
+    """Return the everyday prompts that a run with these options, resolved or not, needs encoded.
+
+    Raises:
+        ValueError: if the objective is unknown.
+    """
+    weight = objective_named(config.objective).terms.get(
+        "preservation"
+    )  # None: the objective has no such term
     if weight is not None and config.preserve_weight >= 0:
         weight = config.preserve_weight
     return everyday(NUM_KEPT if weight else 0, NUM_MEASURED)
