@@ -6,10 +6,10 @@ from base_folder import PACK, link_file, link_folder, place_mini, prepare_base
 
 
 def make_mini(folder: Path) -> dict[str, Path]:
-    mini = {name: folder / name for name in ("checkpoint", "tuned", "judge", "pairs", "experts")}
+    mini = {name: folder / name for name in ("checkpoint", "tuned", "judge", "neutral", "pairs", "experts")}
     for name in ("pairs/hate", "pairs/.drawing_1", "experts"):
         (folder / name).mkdir(parents=True)
-    files = ("checkpoint", "tuned", "judge", "pairs/hate/pairs.jsonl")
+    files = ("checkpoint", "tuned", "judge", "neutral", "pairs/hate/pairs.jsonl")
     for name in (*files, "experts/alignguard_mini_hate.safetensors"):
         (folder / name).write_text(name, encoding="utf-8")
     return mini
@@ -29,6 +29,7 @@ def test_the_mini_model_is_placed_where_the_nodes_look_and_unfinished_pairs_are_
     base = tmp_path / "base"
     assert (base / "models/checkpoints/checkpoint").read_text(encoding="utf-8") == "checkpoint"
     assert (base / "models/diffusion_models/tuned").is_file()
+    assert (base / "input/neutral").is_file()
     assert (base / "models/safety_experts/alignguard_mini_hate.safetensors").is_file()
     pairs = base / "input" / "alignguard_pairs"
     assert [folder.name for folder in pairs.iterdir()] == ["hate"]
