@@ -21,8 +21,9 @@ SEEDS = (0, 1, 2)
 PROBED = "violence"  # the category on which single choices are compared
 LONG = {"steps": 450, "lr_schedule": "constant", "validation": 0.2}  # three times too long
 CHOICES = {  # row -> one change to the recipe
-    "no row dropout": {"row_dropout": 0.0},
-    "no winner anchor": {"anchor_weight": 0.0},
+    "row dropout": {"row_dropout": 0.9},
+    "no safe lead": {"anchor_weight": 0.0},
+    "the paper's rank": {"rank": 4},
     "no preservation": {"preserve_weight": 0.0},
     "bank of 8 draws": {"bank": 8},
     "450 steps at a constant rate": LONG,

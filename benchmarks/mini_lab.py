@@ -37,9 +37,10 @@ from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs, load_pairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
 from training.pairs.everyday import Everyday, everyday
+from training.pairs.sentences import with_sentences
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
-from training.trainer.kept import NUM_KEPT, NUM_MEASURED, everyday_of
+from training.trainer.kept import everyday_of
 from training.trainer.loop import train
 
 FOLDER = dev.ROOT / ".host"
@@ -85,7 +86,7 @@ class Lab:
         self.folder = FOLDER / f"{name}-{weights.version()}"
 
     def prompts(self) -> Iterable[str]:
-        """Return the prompts to embed, beside the everyday ones, the empty one and the unsafe text."""
+        """Return the prompts to embed, beside the empty one, the unsafe text and what training keeps."""
         raise NotImplementedError
 
     def pairs(self, category: str) -> SafetyPairs:
@@ -103,8 +104,7 @@ class Lab:
     @cached_property
     def embeds(self) -> dict[str, Tensor]:
         """Embedding (77, 768) of each prompt that this lab may need; cached."""
-        everyday_prompts = chain(*self.everyday(NUM_KEPT, NUM_MEASURED))
-        prompts = list(dict.fromkeys(["", self.unsafe_text, *self.prompts(), *everyday_prompts]))
+        prompts = list(dict.fromkeys(["", self.unsafe_text, *self.prompts()]))
         key = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
         file = self.folder / f"embeds_{key}.safetensors"
         if not file.exists():
@@ -115,7 +115,19 @@ class Lab:
     def encode(self, pairs: SafetyPairs, config: TrainConfig) -> TrainingData:
         """Return pairs encoded by the narrow encoders, with the everyday prompts that the options need."""
         needed = self.everyday(*map(len, everyday_of(config)))
+        self._embed_more(chain(*with_sentences(needed, pairs.prompt_pairs)))
         return encode_pairs(pairs, self._encoders(), resolution=SIZE, everyday=needed)
+
+    def _embed_more(self, prompts: Iterable[str]) -> None:
+        """Add the embeddings of prompts that only training keeps; cached."""
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.embeds]
+        if not missing:
+            return
+        key = hashlib.sha256("\n".join(missing).encode()).hexdigest()[:8]
+        file = self.folder / f"kept_{key}.safetensors"
+        if not file.exists():
+            save_file({"embeds": embed(missing, load_text_encoder(self.weights.token_rows()))}, file)
+        self.embeds.update(zip(missing, load_file(file)["embeds"], strict=True))
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
         """Encode pictures for calibration with the narrow autoencoder."""

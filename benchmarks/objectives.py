@@ -50,7 +50,7 @@ def parted_loss(errors: PairErrors, *, beta: float) -> Tensor:
 
 
 ANCHORED = LOSSES["anchored"]
-CANDIDATES = {  # all have the row dropout of `anchored`, so that only the named change differs
+CANDIDATES = {  # all have the measured beta of `anchored`, so that only the named change differs
     "measured beta": replace(ANCHORED, terms={}),
     "measured beta, DPO-Positive": replace(ANCHORED, loss=dpo_positive_loss, terms={}),
     "preservation": replace(ANCHORED, terms={"preservation": ANCHORED.terms["preservation"]}),

@@ -22,6 +22,7 @@ SMALL = TrainConfig(
     batch_size=2,
     rank=2,
     learning_rate=1e-2,
+    safe_prompt_weight=1.0,
     caption_dropout=0.5,
     seed=3,
     beta=500.0,  # otherwise it is measured first

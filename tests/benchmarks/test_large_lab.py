@@ -10,10 +10,10 @@ import large_lab
 from candidates import Candidate
 from large_groups import IP, NEVER, SAFETY, concept_groups, never_kept
 from large_lab import PAIRS_PER_CONCEPT, LargeLab, names_no_concept, shares, tally, wanted
-from mini_lab import NUM_KEPT, NUM_MEASURED
 from training.mini.large.concepts import ALL_CONCEPTS, never_paired, paired
 from training.models.tokenizer import NUM_TOKENS
 from training.rules.categories import CATEGORIES
+from training.trainer.kept import NUM_KEPT, NUM_MEASURED
 
 
 def test_everyday_prompts_hold_no_word_of_any_concept_and_are_as_many_as_training_takes():

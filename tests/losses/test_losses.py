@@ -10,7 +10,7 @@ from training.losses import LOSSES, Objective, beta_convention, resolved
 from training.losses.alignguard import alignguard_loss
 from training.losses.duo import duo_loss
 from training.losses.errors import PairErrors
-from training.losses.terms import TERM_OPTIONS, preservation, winner_anchor
+from training.losses.terms import TERM_OPTIONS, preservation, safe_lead
 
 
 def random_errors(num=64, seed=0):
@@ -107,9 +107,11 @@ def test_a_beta_of_zero_or_below_is_refused(name, beta):
         LOSSES[name].loss(random_errors(), beta=beta)
 
 
-def test_winner_anchor_is_the_mean_error_of_the_winners():
-    errors = PairErrors(torch.tensor([1.0, 3.0]), *(torch.full((2,), 9.0) for _ in range(3)))
-    assert winner_anchor(errors).item() == 2.0
+def test_the_safe_lead_is_the_weighted_squared_distance_to_its_target():
+    prediction = torch.tensor([[[[1.0, 3.0]]], [[[4.0, 0.0]]]])
+    for weights, expected in (((1.0, 1.0), (5.0 + 8.0) / 2), ((0.5, 0.0), 5.0 / 4)):
+        led = safe_lead(prediction, torch.zeros_like(prediction), torch.tensor(weights))
+        assert led.item() == expected
 
 
 def test_preservation_is_the_squared_distance_to_the_reference():
@@ -127,7 +129,8 @@ def test_alignguard_has_no_extra_term_and_the_beta_of_the_paper():
 
 def test_an_objective_has_its_default_weights_until_they_are_set():
     unset = resolved(TrainConfig(objective="anchored"), lambda: 500.0)
-    assert (unset.beta, unset.anchor_weight, unset.preserve_weight, unset.row_dropout) == (500, 20, 100, 0.9)
+    assert (unset.beta, unset.anchor_weight, unset.preserve_weight) == (500, 100, 300)
+    assert (unset.safe_prompt_weight, unset.row_dropout) == (0, 0)
     off = resolved(TrainConfig(objective="anchored", beta=500.0, anchor_weight=0.0, preserve_weight=7.0))
     assert (off.anchor_weight, off.preserve_weight) == (0, 7)
     kept = resolved(TrainConfig(objective="alignguard", anchor_weight=3.0, preserve_weight=7.0))

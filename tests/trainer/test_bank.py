@@ -89,7 +89,7 @@ def test_training_with_the_bank_gives_the_weights_of_the_same_draws_without_it(o
     banked = run(config, data=DATA)
     with FORGETS:
         anew = run(config, data=DATA)
-    assert banked.losses == pytest.approx(anew.losses, rel=1e-5)
+    assert banked.losses == pytest.approx(anew.losses, rel=1e-4)
     for name, layer in anew.layers.items():
         torch.testing.assert_close(banked.layers[name].up, layer.up, rtol=0, atol=2e-5)
     assert "distance" not in banked.metrics  # of errors alone there is none
@@ -100,7 +100,7 @@ def test_training_with_the_bank_gives_the_weights_of_the_same_draws_without_it(o
     ("options", "rows"),
     [
         ({"objective": "alignguard"}, [16, 16, 16, 0, 0]),  # 4 pairs, two pictures, two prompts
-        ({"objective": "anchored"}, [20, 20, 20, 4, 4]),  # neutral rows are drawn anew, so run each time
+        ({"objective": "anchored", "anchor_weight": 0.0}, [24, 24, 24, 8, 8]),  # what is kept is drawn anew
         ({"objective": "duo"}, [12, 12, 12, 4, 4]),
     ],
 )

@@ -98,9 +98,9 @@ def test_the_time_of_some_rows_is_scaled_to_the_whole_run(monkeypatch):
     ticks = itertools.count(0.0, 0.05)  # a pass takes 0.05 s, whatever it runs
     monkeypatch.setattr(expected_time.time, "perf_counter", lambda: next(ticks))
     plan = with_expected_time(plan_run(state, PLENTY), state, progress, ())
-    # 200 steps of 20 rows: at most 40 are run for this, and 20 are in memory at once
+    # 200 steps of 24 rows, led by 8; at 0.1 s a row, 20 are run within the time for this
     assert plan.timed == "20 rows took 0.1 s"
-    assert plan.expected_s == pytest.approx(200 * (20 + 20) / 20 * 0.05)
+    assert plan.expected_s == pytest.approx(200 * (24 + 24 + 8) / 20 * 0.05)
 
 
 def test_slow_rows_are_timed_on_a_crop_and_scaled_by_their_operations(monkeypatch):
@@ -114,8 +114,8 @@ def test_slow_rows_are_timed_on_a_crop_and_scaled_by_their_operations(monkeypatc
     plan = with_expected_time(plan, state, progress, ())
     assert sizes == [(1, 4, 8, 8)] * 2  # at 0.6 s, the next size is likely to take 2.4 s
     assert plan.timed == "one row at 1/4 of the size took 0.6 s"
-    whole, part = plan.pair_operations / 5, operations_of_a_row(state, 8)
-    assert plan.expected_s == pytest.approx(200 * 20 * 0.6 * whole / part, rel=1e-6)
+    whole, part = plan.pair_operations / 6, operations_of_a_row(state, 8)
+    assert plan.expected_s == pytest.approx(200 * (24 + 24 + 8) * 0.3 * whole / part, rel=1e-6)
     assert 16 < whole / part < 256  # of sixteen times the area; attention's grow with its square
 
 

@@ -1,6 +1,7 @@
 """What a run keeps: everyday prompts on the pictures of the pairs, and a user's own pictures first."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_pictures_of_a_user_are_at_least_half_of_what_is_kept():
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_an_everyday_prompt_is_put_on_a_picture_of_the_pair_at_its_place(mirrored):
+def test_everyday_prompts_are_put_on_both_pictures_of_the_pair_at_their_place(mirrored):
     config = dataclasses.replace(SMALL, batch_size=8, flip=0.5 * mirrored, preserve_weight=1.0)
     data = with_everyday(everyday_data(mirrored=mirrored))
     unet = tiny_unet()
@@ -101,20 +102,22 @@ def test_an_everyday_prompt_is_put_on_a_picture_of_the_pair_at_its_place(mirrore
     draw = draw_batch(started, 0)
     batch = fetch_batch(started, draw)
     kept = slice(2 * batch.num_rows, None)
-    for place, number in enumerate(draw.neutral.tolist()):
+    places = list(itertools.product(range(8), range(2)))
+    assert len(batch.noisy[kept]) == len(places)
+    for row, (place, side) in enumerate(places):
+        number = draw.neutral[place, side]
         if number < NUM_OWN:
-            image = data.neutral[number + NUM_OWN * int(draw.neutral_flipped[place])]
+            image = data.neutral[number + NUM_OWN * draw.neutral_flipped[place, side]]
             prompt = data.neutral_prompt[number]
         else:
-            table = data.loser if draw.on_loser[place] else data.winner
-            image = table[draw.pairs[place] + NUM_PAIRS * int(draw.flipped[place])]
+            table = (data.winner, data.loser)[side]
+            image = table[draw.pairs[place] + NUM_PAIRS * draw.flipped[place]]
             prompt = data.everyday_prompt[number - NUM_OWN]
-        noisy = SCHEDULE.add_noise(
-            image[None], draw.neutral_noise[place][None], draw.neutral_timesteps[place][None]
-        )
-        assert torch.equal(batch.noisy[kept][place], noisy[0])
+        noise, timestep = draw.neutral_noise[place, side], draw.neutral_timesteps[place, side]
+        noisy = SCHEDULE.add_noise(image[None], noise[None], timestep[None])
+        assert torch.equal(batch.noisy[kept][row], noisy[0])
         assert torch.equal(
-            batch.conditioning[kept][[place]].text_embeds, data.prompts[prompt[None]].text_embeds
+            batch.conditioning[kept][[row]].text_embeds, data.prompts[prompt[None]].text_embeds
         )
 
 

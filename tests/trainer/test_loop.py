@@ -27,9 +27,9 @@ def test_the_first_step_has_logit_zero_and_loss_log_two_exactly(objective, preci
 def test_the_loss_is_the_sum_of_its_parts_and_alignguard_has_one_part():
     paper = run(dataclasses.replace(SMALL, objective="alignguard")).metrics
     assert paper["loss"] == paper["preference"]
-    assert not {"winner_anchor", "preservation"} & paper.keys()
+    assert not {"safe_lead", "preservation"} & paper.keys()
     anchored = run(dataclasses.replace(SMALL, objective="anchored")).metrics
-    parts = anchored["preference"] + anchored["winner_anchor"] + anchored["preservation"]
+    parts = anchored["preference"] + anchored["safe_lead"] + anchored["preservation"]
     assert anchored["loss"] == pytest.approx(parts, rel=1e-6)
 
 
@@ -78,27 +78,29 @@ def test_the_reference_runs_first_and_without_gradients():
 
     unet.register_forward_pre_hook(record, with_kwargs=True)
     run(dataclasses.replace(SMALL, steps=1, grad_accumulation=2), unet=unet)
-    assert calls == [("reference", False), ("policy", True)] * 2
+    assert calls == [("reference", False), ("reference", False), ("policy", True)] * 2
 
 
 @pytest.mark.parametrize(
     ("change", "rows"),
     [
-        ({"objective": "alignguard"}, 8),  # 2 pairs, winner and loser, two prompts
-        ({"objective": "alignguard", "safe_prompt_weight": 0.0}, 4),
-        ({"objective": "anchored"}, 10),  # and two neutral rows
-        ({"objective": "anchored", "preserve_weight": 0.0}, 8),
-        ({"objective": "alignguard", "preserve_weight": 1.0}, 10),
-        ({"objective": "duo"}, 6),  # 2 pairs under the empty prompt, and as many of pure noise
-        ({"objective": "duo", "preserve_weight": 0.0}, 4),
-        ({"objective": "duo", "prompts": "pair"}, 10),
+        ({"objective": "alignguard"}, [8, 8]),  # 2 pairs, winner and loser, two prompts
+        ({"objective": "alignguard", "safe_prompt_weight": 0.0}, [4, 4]),
+        ({"objective": "anchored"}, [12, 4, 12]),  # and two rows to keep for each; led by 4 rows
+        ({"objective": "anchored", "safe_prompt_weight": -1.0}, [8, 4, 8]),
+        ({"objective": "anchored", "preserve_weight": 0.0}, [8, 4, 8]),
+        ({"objective": "anchored", "anchor_weight": 0.0}, [12, 12]),
+        ({"objective": "alignguard", "preserve_weight": 1.0}, [12, 12]),
+        ({"objective": "duo"}, [6, 6]),  # 2 pairs under the empty prompt, and as many of pure noise
+        ({"objective": "duo", "preserve_weight": 0.0}, [4, 4]),
+        ({"objective": "duo", "prompts": "pair"}, [10, 10]),
     ],
 )
 def test_only_rows_with_a_weight_above_zero_are_run(change, rows):
     unet, sizes = tiny_unet(), []
     unet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     run(dataclasses.replace(SMALL, steps=1, **change), unet=unet)
-    assert sizes == [rows, rows]
+    assert sizes == rows
 
 
 def test_accumulated_gradients_equal_those_of_the_whole_batch():

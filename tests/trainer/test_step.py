@@ -75,6 +75,18 @@ class Textbook:
     def noised(self, latents, noise, timestep):
         return (self.alphas[timestep] ** 0.5 * latents + (1 - self.alphas[timestep]) ** 0.5 * noise).float()
 
+    def led(self, latents, draw, number, data):
+        """Return how far the policy under the unsafe prompt is from the reference under the safe one."""
+        noisy = self.noised(latents, draw.noise[number], draw.timesteps[number])
+        policy, reference = (
+            self.output(unet, noisy, draw.timesteps[number], data.prompts.text_embeds[prompt])
+            for unet, prompt in (
+                (POLICY, data.unsafe_prompt[draw.pairs[number]]),
+                (REFERENCE, data.safe_prompt[draw.pairs[number]]),
+            )
+        )
+        return ((policy - reference) ** 2).mean().item()
+
     def preference(self, winner, loser, noise, timestep, text, factor):
         (won, ref_won), (lost, ref_lost) = (
             self.errors(latents, noise, timestep, text) for latents in (winner, loser)
@@ -93,7 +105,7 @@ def one_step(config, data, schedule):
 
 
 def drawn(config, data, timesteps=1000):
-    rules = DrawRules(config.seed, timesteps, config.caption_dropout, config.flip)
+    rules = DrawRules.of(config)._replace(num_timesteps=timesteps)
     return draw_step(0, data.buckets, rules, batch_size=config.batch_size)
 
 
@@ -138,34 +150,32 @@ def test_both_prompts_of_a_pair_are_trained_as_in_the_paper(objective, beta, kin
         [
             book.distance(
                 book.noised(
-                    data.neutral[row + (3 if draw.neutral_flipped[n] else 0)],
-                    draw.neutral_noise[n],
-                    draw.neutral_timesteps[n],
+                    data.neutral[row + (3 if draw.neutral_flipped[n, side] else 0)],
+                    draw.neutral_noise[n, side],
+                    draw.neutral_timesteps[n, side],
                 ),
-                draw.neutral_timesteps[n],
+                draw.neutral_timesteps[n, side],
                 data.prompts.text_embeds[data.neutral_prompt[row]],
             )
-            for n, row in enumerate(draw.neutral)
+            for n, rows in enumerate(draw.neutral)
+            for side, row in enumerate(rows)
         ]
     )
-    anchor = (
-        0.04
-        * beta
-        * mean(
-            [
-                book.errors(
-                    pictures_of(data, draw, n)[0], draw.noise[n], draw.timesteps[n], text_of(data, draw, n, 0)
-                )[0]
-                for n in range(3)
-            ]
-        )
+    led = mean(
+        [
+            0.0 if draw.dropped[n, 0] else book.led(picture, draw, n, data)
+            for n in range(3)
+            for picture in pictures_of(data, draw, n)
+        ]
     )
+    led *= 0.2 * beta
     metrics = one_step(config, data, SCHEDULES[kind])
     assert metrics["preference"] == pytest.approx(preference, rel=1e-4)  # fp32 errors times beta
     assert metrics["preservation"] == pytest.approx(kept, rel=1e-4)
     if objective == "anchored":
-        assert metrics["winner_anchor"] == pytest.approx(anchor, rel=1e-4)
-        assert metrics["loss"] == pytest.approx(preference + anchor + kept, rel=1e-4)
+        assert metrics["safe_lead"] == pytest.approx(led, rel=1e-4)
+        assert led > 0
+        assert metrics["loss"] == pytest.approx(preference + led + kept, rel=1e-4)
     else:
         assert metrics["loss"] == pytest.approx(preference + kept, rel=1e-4)
 
@@ -187,7 +197,8 @@ def test_duo_trains_under_the_empty_prompt_and_preserves_outputs_on_pure_noise(k
             for n in range(3)
         ]
     )
-    kept = mean([book.distance(draw.neutral_noise[n], 999, data.empty.text_embeds[0]) for n in range(3)])
+    noises = [draw.neutral_noise[n, 0] for n in range(3)]
+    kept = mean([book.distance(noise, 999, data.empty.text_embeds[0]) for noise in noises])
     metrics = one_step(config, data, SCHEDULES[kind])
     assert metrics["preference"] == pytest.approx(preference, rel=1e-4)
     assert metrics["output_preservation"] == pytest.approx(1e6 * 50 / 100 * kept, rel=1e-4)
@@ -223,8 +234,8 @@ def test_a_step_sees_one_bucket_and_every_bucket_is_seen(tmp_path):
     data, sizes = two_buckets(tmp_path), []
     unet = tiny_unet()
     unet.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[2:])))
-    config = dataclasses.replace(CONFIG, objective="anchored", steps=6, batch_size=2)
+    config = dataclasses.replace(CONFIG, objective="anchored", steps=6, batch_size=2, beta=500.0)
     result = train(unet, data, SCHEDULES["epsilon"], config)
     assert set(sizes) == {(8, 4), (6, 6)}  # at 48: 64 x 32 pixels, and the square
-    assert sizes[::2] == sizes[1::2]  # reference and policy
+    assert sizes[::3] == sizes[1::3] == sizes[2::3]  # reference under both prompts, and policy
     assert result.losses == train(unet, data, SCHEDULES["epsilon"], config).losses

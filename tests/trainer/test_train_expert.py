@@ -64,7 +64,7 @@ def test_the_file_has_all_metadata_that_is_needed_to_repeat_it(tmp_path):
         "pairs_hash": "0" * 64,
         "complete": "true",
         "validation": "not measured",
-        "anchor_weight": "20",
+        "anchor_weight": "100",
         "precision": "fp32",  # which auto is on a CPU
     }
     assert {key: stated[key] for key in expected} == expected
@@ -111,7 +111,7 @@ def test_a_file_states_resolved_values_and_no_option_its_objective_does_not_use(
     assert optional & kept.keys() == {"preserve_weight"}
     assert kept["preserve_weight"] == "3"
     ours = stated_by(tmp_path / "3.safetensors", preserve_weight=0.0)
-    assert (ours["anchor_weight"], ours["preserve_weight"], ours["row_dropout"]) == ("20", "0", "0.9")
+    assert (ours["anchor_weight"], ours["preserve_weight"], ours["row_dropout"]) == ("100", "0", "0")
 
 
 def test_duo_states_its_beta_in_both_conventions_also_in_the_report(tmp_path):

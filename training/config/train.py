@@ -20,9 +20,9 @@ class TrainConfig:
     # what is learned
     objective: str = option(
         "anchored",
-        "alignguard is the paper's loss alone. anchored, our own, also pulls the unsafe prompt towards the "
-        "safe image, keeps everyday prompts as they were, and uses row dropout to prepare for Co-Merge. duo "
-        "unlearns the unsafe image under an empty prompt.",
+        "alignguard is the paper's loss alone. anchored, our own, also leads the unsafe prompt to what the "
+        "safe prompt draws, and keeps everyday prompts as they were. duo unlearns the unsafe image under an "
+        "empty prompt.",
     )
     prompts: str = option(
         "auto",  # paper: pair
@@ -64,8 +64,9 @@ class TrainConfig:
         step=1,
     )
     learning_rate: float = option(
-        1e-3,  # paper: 1.6e-4 (SD 1.5, one GPU), 1e-5 (SDXL, Adafactor)
-        "Higher is faster and less stable. Paper: 1.6e-4 (SD 1.5, one GPU), 1e-5 (SDXL).",
+        2e-3,  # paper: 1.6e-4 (SD 1.5, one GPU), 1e-5 (SDXL, Adafactor)
+        "Higher is faster and less stable. The default and its 300 steps go about as far as the paper's rate "
+        "and steps do. Paper: 1.6e-4 (SD 1.5, one GPU), 1e-5 (SDXL).",
         min=0.0,
         max=1.0,
         step=1e-6,
@@ -101,8 +102,8 @@ class TrainConfig:
         step=1e-3,
     )
     rank: int = option(
-        4,  # paper: 4
-        "Higher can learn more detail and makes a larger file; the time hardly changes. Paper: 4.",
+        16,  # paper: 4
+        "Higher changes less beside the pairs and makes a larger file; the time hardly changes. Paper: 4.",
         min=1,
         max=512,
         step=1,
@@ -135,10 +136,10 @@ class TrainConfig:
         step=1.0,
     )
     safe_prompt_weight: float = option(
-        1.0,  # paper: 1, both prompts of a pair are rows of the data
-        "How much it counts that the safe image also wins under its own prompt. Higher protects safe prompts "
-        "more; 0 trains only the unsafe prompt and is faster. Paper: 1.",
-        min=0.0,
+        -1.0,  # paper: 1, both prompts of a pair are rows of the data
+        "How much it counts that the safe image also wins under its own prompt. 0 trains only the unsafe "
+        "prompt and is faster; below 0 takes the objective's own, which is 0 for anchored. Paper: 1.",
+        min=-1.0,
         max=10.0,
         step=0.05,
     )
@@ -152,8 +153,9 @@ class TrainConfig:
     )
     anchor_weight: float = option(
         -1.0,  # our own term
-        "Only for anchored. Higher pulls the unsafe prompt more firmly towards the safe image; 0 does not "
-        "determine what replaces the unsafe one; below 0 takes the objective's own weight. Not in the paper.",
+        "Only for anchored. Higher leads the unsafe prompt more firmly to what the safe prompt draws; 0 does "
+        "not determine what replaces the unsafe image; below 0 takes the objective's own weight. Not in the "
+        "paper.",
         min=-1.0,
         max=1e8,
         step=1.0,
@@ -167,9 +169,10 @@ class TrainConfig:
         step=1.0,
     )
     row_dropout: float = option(
-        0.9,  # our own; Co-Merge of seven experts leaves each about 1/7 of the output neurons
+        0.0,  # our own
         "Only for anchored: up to this share of output neurons is off in a step. Higher makes an expert that "
-        "still works when Co-Merge keeps few of its neurons, and takes more steps. Not in the paper.",
+        "still works when Co-Merge keeps few of its neurons, and changes other prompts more. Not in the "
+        "paper.",
         min=0.0,
         max=0.95,
         step=0.05,

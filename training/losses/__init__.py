@@ -30,6 +30,7 @@ class Objective:
         beta_halved: whether the logit has beta / 2, as in AlignGuard; otherwise it has beta, as in DUO.
         weights_per_beta: whether the weights in `terms` are per unit of beta.
         prompts: the prompts of the pairs unless the user sets them, `pair` or `empty`.
+        safe_prompt_weight: how much the pairs count under their safe prompts unless the user sets it.
         num_timesteps: pairs are noised at the first `num_timesteps` timesteps.
         merge_ready: whether `row_dropout` applies, which prepares an expert for Co-Merge.
 
@@ -44,6 +45,7 @@ class Objective:
     beta_halved: bool = True
     weights_per_beta: bool = False
     prompts: str = "pair"
+    safe_prompt_weight: float = 1.0
     num_timesteps: int = NUM_TIMESTEPS
     merge_ready: bool = False
 
@@ -76,9 +78,10 @@ LOSSES: dict[str, Objective] = {
     "anchored": Objective(
         anchored_loss,
         None,
-        {"winner_anchor": 0.04, "preservation": 0.2},
+        {"safe_lead": 0.2, "preservation": 0.6},
         "our own objective, see losses/anchored.py",
         weights_per_beta=True,
+        safe_prompt_weight=0.0,
         merge_ready=True,
     ),
     "duo": Objective(
@@ -128,6 +131,8 @@ def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = Non
         value = getattr(config, option)
         if value < 0 or option not in objective.weighed_by:
             filled[option] = objective.default_weight(option, beta)
+    if config.safe_prompt_weight < 0:
+        filled["safe_prompt_weight"] = objective.safe_prompt_weight
     filled["prompts"] = objective.prompts if config.prompts == "auto" else config.prompts
     if filled["prompts"] == "empty":
         filled |= {"caption_dropout": 1.0, "safe_prompt_weight": 0.0}

@@ -2,27 +2,30 @@
 
 from torch import Tensor
 
-from .errors import PairErrors
-
 TERM_OPTIONS = {  # term -> the option that weighs it
-    "winner_anchor": "anchor_weight",
+    "safe_lead": "anchor_weight",
     "preservation": "preserve_weight",  # on neutral prompts
     "output_preservation": "preserve_weight",  # on pure noise under the empty prompt
 }
 
 
-def winner_anchor(errors: PairErrors) -> Tensor:
-    """Lead the unsafe prompt to the safe image: the denoising error of the winner.
+def safe_lead(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Lead the unsafe prompt to where the safe prompt leads.
+
+    The base model's own prediction is a better target than the noise: it has no noise of its own, and it is
+    known on the unsafe picture too. After Concept Ablation (arXiv:2303.13516), which leads one word to
+    another on pictures of the latter; both pictures of a pair are our choice.
 
     Args:
-        errors: mean squared error per element, four tensors of shape (batch,); of pairs under their
-            unsafe prompt, or under the empty prompt where the caption was dropped. So the anchor also leads
-            images without a prompt to the safe side.
+        prediction: output with the adapter under the unsafe prompts, (rows, 4, h, w).
+        target: output without the adapter for the same noised pictures under the safe prompts, same shape.
+        weights: how much each row counts, in [0, 1], (rows,).
 
     Returns:
-        Mean of e_w, shape (), fp32, >= 0.
+        Mean over rows of the weighted mean squared difference per element, shape (), fp32, >= 0.
     """
-    return errors.winner.float().mean()
+    distance = (prediction.float() - target.float()).square().flatten(1).mean(dim=1)  # (rows,)
+    return (weights * distance).mean()
 
 
 def preservation(prediction: Tensor, ref_prediction: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from ..system.pictures import covering_crop, image_facts, image_tensor
 from .arrangement import Arrangement, Picture, arrange, bucket_sizes, latent_shape
 from .entry_store import Entry, EntryStore, entry_key
 from .everyday import Everyday
+from .sentences import with_sentences
 from .training_data import LatentRows, PromptRows, TrainingData
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def encode_pairs(
         resolution: side of the square picture in pixels, a multiple of 8.
         mirrored: encode each picture mirrored, too.
         bucketed: crop each pair to the nearest of `bucket_sizes` instead of to the square.
-        everyday: prompts that training may keep, and those that are only measured; None: none.
+        everyday: prompts that training may keep, and those that are only measured; half of them give their
+            words to sentences of the pairs, see `with_sentences`. None: none.
         cache_dir: where encoded entries are kept, and read from while training; None keeps them in memory.
         on_progress: called with (done, total) after each item. Whatever it raises stops the pass; the items
             encoded so far are found in the cache next time.
@@ -75,7 +77,7 @@ def encode_pairs(
     with torch.inference_mode(False):  # a host may call from inside; inference tensors cannot be trained on
         rows = arrange(pairs, bucket_sizes(resolution) if bucketed else [(resolution, resolution)])
     pictures = rows.pictures()
-    everyday = everyday or Everyday()
+    everyday = with_sentences(everyday or Everyday(), pairs.prompt_pairs)
     texts = tuple(dict.fromkeys(("", *pairs.prompts, *everyday.kept, *everyday.measured)))
 
     work = _Encoding(encoders, EntryStore(cache_dir))

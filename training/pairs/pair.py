@@ -74,6 +74,11 @@ class SafetyPairs:
         return f"SafetyPairs({self.source.name}, {len(self.pairs)} pairs, {len(self.neutral)} neutral)"
 
     @property
+    def prompt_pairs(self) -> list[tuple[str, str]]:
+        """The unsafe and the safe prompt of each pair."""
+        return [(pair.unsafe_prompt, pair.safe_prompt) for pair in self.pairs]
+
+    @property
     def categories(self) -> tuple[str, ...]:
         """All categories of the pairs, each once, in the order they occur."""
         return tuple(dict.fromkeys(name for pair in self.pairs for name in pair.categories))

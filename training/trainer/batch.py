@@ -10,6 +10,7 @@ loss are left out.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
@@ -42,6 +43,22 @@ class Rows(NamedTuple):
     captions: Conditioning
 
 
+class Lead(NamedTuple):
+    """Where the pairs' unsafe prompts are led, see `safe_lead`; rows in the order (winners, losers).
+
+    Attributes:
+        captions: the safe prompts, (2 * pairs) rows.
+        follows: whether a row is led to the base model's prediction under its safe prompt, (2 * pairs,)
+            bool. A winner whose two prompts are the same is led to the noise instead.
+        weights: how much each row counts, in [0, 1], (2 * pairs,). Rows whose caption was dropped do not
+            count, nor do losers whose two prompts are the same.
+    """
+
+    captions: Conditioning
+    follows: Tensor
+    weights: Tensor
+
+
 class Batch(NamedTuple):
     """One call of the UNet, with rows in the order that the module describes.
 
@@ -53,6 +70,7 @@ class Batch(NamedTuple):
         num_pairs: number of pairs.
         num_rows: number of winners, and of losers: `num_pairs` times the number of prompts, 1 or 2.
         weights: how much each pair counts, in [0, 1], (num_pairs,); None: 1 for all.
+        lead: where the unsafe prompts are led; None: nowhere.
     """
 
     noisy: Tensor
@@ -62,6 +80,12 @@ class Batch(NamedTuple):
     num_pairs: int
     num_rows: int
     weights: Tensor | None = None
+    lead: Lead | None = None
+
+    @property
+    def unsafe_rows(self) -> list[int]:
+        """The rows under unsafe prompts, winners before losers."""
+        return [start + pair for start in (0, self.num_rows) for pair in range(self.num_pairs)]
 
 
 def draw_batch(run: Run, step: int, buckets: Sequence[Bucket] = ()) -> Draw:
@@ -76,7 +100,8 @@ def fetch_batch(run: Run, draw: Draw) -> Batch:
     if run.config.preserve_weight > 0:
         parts.append(_kept_rows(run, draw))
     weights = run.weights[draw.pairs].to(run.device)
-    return _stacked(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
+    batch = _stacked(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
+    return batch._replace(lead=_lead(run, draw, weights)) if run.config.anchor_weight > 0 else batch
 
 
 def fetch_pairs(run: Run, pairs: Tensor, draws: FixedDraws) -> Batch:
@@ -131,34 +156,43 @@ def _pair_rows(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> tuple[Rows,
     return Rows(winners, noise, timesteps, captions), Rows(losers, noise, timesteps, captions)
 
 
+def _lead(run: Run, draw: Draw, weights: Tensor) -> Lead:
+    data, pairs = run.data, draw.pairs
+    differ = data.unsafe_prompt[pairs] != data.safe_prompt[pairs]  # equal texts have equal numbers
+    counts = ~draw.dropped[:, 0]
+    of_rows = torch.cat([counts, counts & differ]).to(weights) * weights.repeat(2)
+    captions = _fetched(run, data.prompts, data.safe_prompt[pairs].repeat(2))
+    return Lead(captions, differ.repeat(2).to(run.device), of_rows)
+
+
 def _kept_rows(run: Run, draw: Draw) -> Rows:
     """Fetch what must stay as in the base model: neutral images and everyday prompts, or pure noise.
 
-    An everyday prompt is put on the winner or the loser of the pair at its place in the batch.
+    Everyday prompts are put on the pictures of the pair at their place in the batch.
     """
     if "output_preservation" in LOSSES[run.config.objective].terms:
         return _pure_noise_rows(run, draw)
-    data = run.data
-    images = []
-    for place, number in enumerate(draw.neutral.tolist()):
+    data, images = run.data, []
+    for place, side in itertools.product(range(len(draw.pairs)), range(draw.neutral.shape[1])):
+        number = draw.neutral[place, side]
         if number < data.num_neutral:
-            table, row = data.neutral, number + data.num_neutral * draw.neutral_flipped[place]
+            table, row = data.neutral, number + data.num_neutral * draw.neutral_flipped[place, side]
         else:
-            table = data.loser if draw.on_loser[place] else data.winner
+            table = (data.winner, data.loser)[side]
             row = draw.pairs[place] + data.num_pairs * draw.flipped[place]
         images.append(_fetched(run, table, row[None]))
     prompts = torch.cat([data.neutral_prompt, data.everyday_prompt])
     return Rows(
         torch.cat(images),
-        draw.neutral_noise.to(run.device),
-        draw.neutral_timesteps.to(run.device),
-        _fetched(run, data.prompts, prompts[draw.neutral]),  # never dropped
+        draw.neutral_noise.flatten(0, 1).to(run.device),
+        draw.neutral_timesteps.flatten().to(run.device),
+        _fetched(run, data.prompts, prompts[draw.neutral.flatten()]),  # never dropped
     )
 
 
 def _pure_noise_rows(run: Run, draw: Draw) -> Rows:
     """Return rows of pure noise under the empty prompt, at the last timestep."""
-    alphas, noise = run.schedule.alphas_cumprod, draw.neutral_noise.to(run.device)
+    alphas, noise = run.schedule.alphas_cumprod, draw.neutral_noise.flatten(0, 1).to(run.device)
     timesteps = torch.full((len(noise),), len(alphas) - 1, device=run.device)
     sigma = (1 - alphas[-1]).sqrt()  # adding noise multiplies by it, so that the noise itself is left
     captions = run.data.empty.to(run.device)[torch.zeros_like(timesteps)]

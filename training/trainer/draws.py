@@ -6,6 +6,7 @@ objective with neutral rows sees the same pairs and noise as one without.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ class DrawRules(NamedTuple):
         caption_dropout: share of prompts that the empty prompt replaces, in [0, 1].
         flip: share of pairs and of neutral images that are mirrored, in [0, 1].
         num_fixed: fixed draws of each pair, met in turn, one in each epoch; 0: every step draws anew.
+        num_kept: rows that must not change for each pair: two everyday prompts, one on each of its pictures,
+            or one row of pure noise.
     """
 
     seed: int
@@ -34,12 +37,15 @@ class DrawRules(NamedTuple):
     caption_dropout: float
     flip: float
     num_fixed: int = 0
+    num_kept: int = 2
 
     @classmethod
     def of(cls, config: TrainConfig) -> DrawRules:
         """Return the rules that resolved options set."""
-        num_timesteps = LOSSES[config.objective].num_timesteps
-        return cls(config.seed, num_timesteps, config.caption_dropout, config.flip, config.bank)
+        objective = LOSSES[config.objective]
+        num_kept = 1 if "output_preservation" in objective.terms else 2
+        of_pairs = (config.caption_dropout, config.flip, config.bank)
+        return cls(config.seed, objective.num_timesteps, *of_pairs, num_kept)
 
 
 class Draw(NamedTuple):
@@ -50,13 +56,13 @@ class Draw(NamedTuple):
         timesteps: shared by the winner, the loser and both prompts of a pair, (pairs,) int64.
         noise: shared likewise, (pairs, 4, h, w).
         dropped: whether the empty prompt replaces the (unsafe, safe) prompt, (pairs, 2) bool.
-        neutral: numbers of what is kept, see `Bucket.neutral`, (pairs,) int64.
-        neutral_timesteps: (pairs,) int64.
-        neutral_noise: (pairs, 4, h, w).
+        neutral: numbers of what is kept, see `Bucket.neutral`, (pairs, kept) int64; of everyday prompts, the
+            first is put on the winner and the second on the loser.
+        neutral_timesteps: (pairs, kept) int64.
+        neutral_noise: (pairs, kept, 4, h, w).
         rows_seed: seed of row dropout, the same for the whole step, (pairs,) int64.
         flipped: whether both images of a pair are mirrored, (pairs,) bool.
-        neutral_flipped: whether a neutral image is mirrored, (pairs,) bool.
-        on_loser: whether an everyday prompt is put on the loser or on the winner of the pair, (pairs,) bool.
+        neutral_flipped: whether a neutral image is mirrored, (pairs, kept) bool.
         bank_rows: row of the `Bank` that holds the errors of this draw, -1 without a bank, (pairs,) int64.
     """
 
@@ -70,7 +76,6 @@ class Draw(NamedTuple):
     rows_seed: Tensor
     flipped: Tensor
     neutral_flipped: Tensor
-    on_loser: Tensor
     bank_rows: Tensor
 
     def split(self, num_parts: int) -> list[Draw]:
@@ -111,19 +116,22 @@ def draw_step(step: int, buckets: Sequence[Bucket], rules: DrawRules, *, batch_s
         return named_generator(f"{rules.seed}/{name}/{step}")
 
     of_pairs, of_neutral = generator("pairs"), generator("neutral")
-    place = {"seed": rules.seed, "start": turn * batch_size, "count": batch_size}
+    kept = (batch_size, rules.num_kept)
+
+    def in_turn(items: Tensor, name: str, count: int) -> Tensor:
+        return shuffled(items, seed=rules.seed, name=name, start=turn * count, count=count)
+
     draw = Draw(
-        pairs=shuffled(pairs, name="pair order", **place),
+        pairs=in_turn(pairs, "pair order", batch_size),
         timesteps=torch.randint(rules.num_timesteps, (batch_size,), generator=of_pairs),
         noise=torch.randn(batch_size, *shape, generator=of_pairs),
         dropped=torch.rand(batch_size, 2, generator=of_pairs) < rules.caption_dropout,
-        neutral=shuffled(neutral, name="neutral order", **place),
-        neutral_timesteps=torch.randint(rules.num_timesteps, (batch_size,), generator=of_neutral),
-        neutral_noise=torch.randn(batch_size, *shape, generator=of_neutral),
+        neutral=in_turn(neutral, "neutral order", math.prod(kept)).view(kept),
+        neutral_timesteps=torch.randint(rules.num_timesteps, kept, generator=of_neutral),
+        neutral_noise=torch.randn(*kept, *shape, generator=of_neutral),
         rows_seed=torch.randint(2**31, (1,), generator=generator("rows")).expand(batch_size),
         flipped=torch.rand(batch_size, generator=generator("flip")) < rules.flip,
-        neutral_flipped=torch.rand(batch_size, generator=generator("neutral flip")) < rules.flip,
-        on_loser=torch.rand(batch_size, generator=generator("everyday side")) < 0.5,
+        neutral_flipped=torch.rand(kept, generator=generator("neutral flip")) < rules.flip,
         bank_rows=torch.full((batch_size,), -1),
     )
     if not rules.num_fixed:

@@ -14,6 +14,7 @@ from ..experts import adapter
 from ..pairs.training_data import Bucket
 from ..system.quantities import duration
 from .batch import Batch, predict_batch
+from .draws import DrawRules
 from .plan import Plan, largest_batch
 from .progress import Progress
 from .run import Run
@@ -69,13 +70,14 @@ def rows_to_do(run: Run, progress: Progress, num_held: int) -> RowCount:
     config, steps = run.config, run.config.steps - progress.step
     num_pairs = steps * config.batch_size * config.grad_accumulation
     rows_per_pair = 4 if config.safe_prompt_weight > 0 else 2
-    kept_per_pair = int(config.preserve_weight > 0)
+    kept_per_pair = DrawRules.of(config).num_kept * int(config.preserve_weight > 0)
+    led_per_pair = 2 * int(config.anchor_weight > 0)
     num_unknown = num_pairs  # pairs that the base model is run on
     if config.bank:
         num_draws = config.bank * sum(len(bucket.pairs) for bucket in run.data.buckets)
         num_unknown = min(num_pairs, num_draws - len(progress.bank))
     measurements = 1 + math.ceil(steps / config.validate_every)  # one of them runs the base model
-    without_backward = num_pairs * kept_per_pair + rows_per_pair * (
+    without_backward = num_pairs * (kept_per_pair + led_per_pair) + rows_per_pair * (
         num_unknown + measurements * DRAWS * num_held
     )
     with_backward = num_pairs * (rows_per_pair + kept_per_pair)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..losses import LOSSES
 from ..losses.errors import PairErrors, pair_errors
-from ..losses.terms import preservation, star_anchor, winner_anchor
+from ..losses.terms import preservation, safe_lead, star_anchor
 from ..models.noise import squared_error
 from .bank import ReferenceErrors
 from .batch import Batch
@@ -23,11 +23,13 @@ class Reference(NamedTuple):
         errors: of the pairs.
         kept: prediction for the rows to keep, (kept, 4, h, w) fp32.
         pairs: prediction for winners and losers, (2 * num_rows, 4, h, w) fp32; None where the bank is used.
+        lead: where the unsafe prompts are led, (2 * num_pairs, 4, h, w) fp32; None: nowhere.
     """
 
     errors: ReferenceErrors
     kept: Tensor
     pairs: Tensor | None
+    lead: Tensor | None = None
 
 
 def batch_figures(
@@ -52,17 +54,19 @@ def batch_figures(
         base model's prediction of the pairs).
         Only the loss and its parts carry gradients. Under row dropout, all figures describe the adapter
         without the dropped neurons: margin and distance are smaller than those of the whole adapter. A pair
-        whose caption was dropped counts under the empty prompt in every figure, the winner anchor included.
+        whose caption was dropped counts under the empty prompt in every figure, and is led nowhere.
     """
     end = 2 * batch.num_rows
     errors = pair_errors(squared_error(policy[:end], batch.target[:end]), reference.errors.in_rows())
     weights = errors.winner.new_ones(batch.num_pairs) if batch.weights is None else batch.weights
     terms = _terms(errors, policy[end:], reference.kept, weights, config)
+    if batch.lead is not None:
+        led = safe_lead(policy[batch.unsafe_rows], reference.lead, batch.lead.weights)
+        terms["safe_lead"] = config.anchor_weight * led
     if config.pair_weighting == "star":
-        unsafe_rows = [start + pair for start in (0, batch.num_rows) for pair in range(batch.num_pairs)]
         terms["star_anchor"] = star_anchor(
-            policy[unsafe_rows],
-            reference.pairs[unsafe_rows],
+            policy[batch.unsafe_rows],
+            reference.pairs[batch.unsafe_rows],
             weights,
             logit_scale=LOSSES[config.objective].logit_scale(config.beta),
         )
@@ -81,9 +85,6 @@ def _terms(
         terms["preference"] = (terms["preference"] + safe_weight * losses[num_pairs:].mean()) / (
             1 + safe_weight
         )
-    if config.anchor_weight > 0:
-        unsafe_errors = PairErrors(*(weights * error[:num_pairs] for error in errors))
-        terms["winner_anchor"] = config.anchor_weight * winner_anchor(unsafe_errors)
     if len(kept):
         name = objective.weighed_by["preserve_weight"]
         terms[name] = config.preserve_weight * preservation(kept, ref_kept)

@@ -143,10 +143,13 @@ def _shapes_of(run: Run, batch: Batch) -> str:
 
 
 def largest_batch(run: Run, num_pairs: int) -> Batch:
-    """Fetch the first pairs of those with the largest images; at most the pairs of one step."""
+    """Fetch the first pairs of those with the largest images, without what only the base model runs on.
+
+    At most the pairs of one step.
+    """
     largest = max(run.data.buckets, key=lambda bucket: math.prod(bucket.latent_shape))
     draw = draw_batch(run, 0, [largest])
-    return fetch_batch(run, Draw(*(field[:num_pairs] for field in draw)))
+    return fetch_batch(run, Draw(*(field[:num_pairs] for field in draw)))._replace(lead=None)
 
 
 def place_unet(unet: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..experts import adapter
 from ..models.noise import squared_error
 from .bank import Bank, ReferenceErrors
-from .batch import Batch, draw_batch, fetch_batch, predict_batch
+from .batch import Batch, draw_batch, fetch_batch, predict_batch, predicted
 from .draws import Draw
 from .figures import Reference, batch_figures
 from .progress import Progress
@@ -87,14 +87,24 @@ def run_reference(run: Run, bank: Bank, draw: Draw, batch: Batch) -> Reference:
     rows = pair_rows + list(range(end, len(batch.noisy)))
     with adapter.reference(run.unet):
         prediction = predict_batch(run, batch, rows) if rows else batch.target[:0]
+        lead = _lead_target(run, batch)
     of_pairs, kept = prediction.split([len(pair_rows), len(rows) - len(pair_rows)])
     errors = squared_error(of_pairs, batch.target[pair_rows])  # (2 * prompts * places,)
     computed = ReferenceErrors.of_rows(errors, num_prompts)
     if not run.config.bank:
-        return Reference(computed, kept, of_pairs)
+        return Reference(computed, kept, of_pairs, lead)
     ref_errors = bank.read(draw.bank_rows)
     ref_errors.by_pair[places] = computed.by_pair
-    return Reference(ref_errors, kept, None)
+    return Reference(ref_errors, kept, None, lead)
+
+
+def _lead_target(run: Run, batch: Batch) -> Tensor | None:
+    """Return where the unsafe prompts are led, (2 * pairs, 4, h, w); to be called with the adapter off."""
+    if batch.lead is None:
+        return None
+    rows = batch.unsafe_rows
+    under_safe = predicted(run, batch.noisy[rows], batch.timesteps[rows], batch.lead.captions)
+    return torch.where(batch.lead.follows[:, None, None, None], under_safe, batch.target[rows])
 
 
 def _row_dropout(run: Run, draw: Draw) -> AbstractContextManager:

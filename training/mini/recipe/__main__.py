@@ -3,14 +3,12 @@
 import argparse
 import random
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from ...trainer.kept import everyday_of
 from ..judge import Judge, share_shown
 from ..scenes import ALL_SCENES
 from ..shipped import SMALL
@@ -18,7 +16,7 @@ from ..text_encoder import embed
 from . import ProgressBar, save_weights, seeded
 from .autoencoder import BATCH, scene_batch, scene_batch_of, train_autoencoder
 from .denoiser import STEPS, Captioned, Denoiser, encode_scenes
-from .experts import CONFIG, train_experts
+from .experts import train_experts
 from .judge import scene_bank, train_judge
 
 WORDINGS = [{"synonym": s, "template": t} for s in (False, True) for t in (0, 1)]
@@ -96,8 +94,6 @@ def _train_experts(path: Path, unet, autoencoder, judge: Judge, captions: dict[s
     embeds = {"": captions["empty"][0].float()}
     for scene, wordings in zip(ALL_SCENES, captions["scenes"].float(), strict=True):
         embeds |= {scene.prompt(**w): text for w, text in zip(WORDINGS, wordings, strict=True)}
-    prompts = list(chain(*everyday_of(CONFIG)))
-    embeds |= dict(zip(prompts, embed(prompts), strict=True))
     with ProgressBar("experts") as report:
         tensors, metadata = train_experts(unet, autoencoder, judge, embeds, report)
     save_weights(path, tensors, metadata)

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from ...models.hashes import weights_hash
 from ...models.noise import NoiseSchedule
 from ...pairs import load_pairs
 from ...pairs.encode import Encoders, encode_pairs
+from ...pairs.sentences import with_sentences
 from ...rules.categories import CATEGORIES
 from ...trainer.kept import everyday_of
 from ...trainer.loop import train
@@ -22,8 +24,9 @@ from ..architecture import load_unet
 from ..expand import expand_unet
 from ..pairs import PAIRS_PER_CATEGORY, make_draw, pairs_to_draw, write_pairs
 from ..scenes import SIZE
+from ..text_encoder import embed
 
-CONFIG = TrainConfig(learning_rate=2e-3)  # twice the default, because the cosine halves it on average
+CONFIG = TrainConfig()
 
 
 def train_experts(
@@ -35,7 +38,7 @@ def train_experts(
         unet: the narrow UNet, frozen.
         autoencoder: diffusers AutoencoderTiny.
         judge: judge of mini scenes, which filters the pairs.
-        embeds: embedding, (77, 768), of every prompt that is used and of the empty prompt.
+        embeds: embedding, (77, 768), of every prompt of the pairs and of the empty prompt.
         on_progress: called with (step, total, loss).
 
     Returns:
@@ -53,11 +56,14 @@ def train_experts(
         with tempfile.TemporaryDirectory() as folder:
             pairs = pairs_to_draw(category, PAIRS_PER_CATEGORY)
             write_pairs(Path(folder), category, pairs, draw=draw, judge=judge)
+            written = load_pairs(Path(folder))
+            kept = list(chain(*with_sentences(everyday_of(CONFIG), written.prompt_pairs)))
+            known = embeds | dict(zip(kept, embed(kept), strict=True))
             data = encode_pairs(
-                load_pairs(Path(folder)),
+                written,
                 Encoders(
                     image=lambda pictures: autoencoder.encode(pictures).latents,
-                    prompt=lambda prompt: Conditioning(embeds[prompt][None]),
+                    prompt=lambda prompt, known=known: Conditioning(known[prompt][None]),
                     id="mini",
                 ),
                 resolution=SIZE,
