@@ -64,6 +64,20 @@ def test_a_row_that_the_hard_rule_forbids_is_never_judged(folder):
     assert json.loads((folder / "pairs.jsonl").read_text()) == forbidden
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("is_array", [False, True])
+def test_a_manifest_in_another_form_is_scored_too_and_kept_as_it_was(folder, encoding, is_array):
+    rows = [row("1", 255, 0, folder=folder), row("2", 51, 204, folder=folder)]
+    text = json.dumps(rows, indent=1) if is_array else "\r\n".join(map(json.dumps, rows))
+    (folder / "pairs.jsonl").write_bytes(text.encode(encoding))
+    assert weigh_pairs(folder, Panel((JUDGE,))).scored == 2
+    assert (folder / "pairs_unweighed.jsonl").read_bytes() == text.encode(encoding)
+    lines = (folder / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    scored = [json.loads(line) for line in lines]
+    assert [line.pop("scores")["unsafe_image"] for line in scored] == [1.0, 0.2]
+    assert scored == rows
+
+
 def test_weighing_again_gives_the_same_and_keeps_the_first_manifest(folder):
     weigh_pairs(folder, Panel((JUDGE,)))
     first = {file.name: file.read_bytes() for file in folder.iterdir()}

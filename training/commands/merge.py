@@ -32,6 +32,7 @@ from ..pairs import load_pairs
 from ..pairs.encode import Encoders, encode_pictures
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.prompts import parse_prompts
+from ..system.texts import read_text_file
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
 from .output import Answer, ProgressBar, expert_facts
 
@@ -138,7 +139,7 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
     """Read the calibration prompts of a pairs folder, of a folder of pairs folders, or of a text file.
 
     Args:
-        path: folder, or text file in UTF-8 with one prompt per line.
+        path: folder, or text file with one prompt per line.
         config: prompts_per_category, and the method, which may need neutral prompts.
 
     Raises:
@@ -155,8 +156,8 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Name a pairs folder or a text file of prompts.")
     try:
-        parsed = parse_prompts(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # also text that is not UTF-8
+        parsed = parse_prompts(read_text_file(path))
+    except ValueError as error:  # also a file that is not text
         raise ValueError(f"{path.name} cannot be used for calibration: {error}") from error
     if parsed.num_dropped:
         log.info("%d lines of %s were dropped by the rule on minors", parsed.num_dropped, path.name)

@@ -47,7 +47,7 @@ def add_weigh_arguments(parser: argparse.ArgumentParser) -> None:
 def add_rewrite_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `pairs rewrite`."""
     add = parser.add_argument
-    prompts_help = "text file in UTF-8 with one unsafe prompt per line"
+    prompts_help = "text file with one unsafe prompt per line"
     table_help = "CSV of term,replacement, or a JSON object; no rewrite may contain one of its terms"
     paired_help = (
         "CoProV2's or Ring-A-Bell's CSV, JSON lines with unsafe_prompt and safe_prompt, or a pairs folder"
@@ -77,7 +77,7 @@ def _make(args: argparse.Namespace) -> Answer | None:
     from ..making.prompt_pairs import parse_prompt_pairs
     from ..models.base_model import load_base
     from ..models.diffusers_draw import DiffusersDraw
-    from ..system.tables import read_text_file
+    from ..system.texts import read_text_file
 
     config = config_from(args, MakeConfig)
     prompts = parse_prompt_pairs(read_text_file(args.prompts), args.category)
@@ -116,8 +116,8 @@ def _weigh(args: argparse.Namespace) -> Answer:
 def _rewrite(args: argparse.Namespace) -> Answer:
     from ..making.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
     from ..rules.categories import normalize_categories
-    from ..system.tables import read_text_file
     from ..system.tensors import refuse_existing, write_new
+    from ..system.texts import read_text_file
 
     refuse_existing(args.out)
     source = RewriteSource(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..rules.disguises import plain
 from ..rules.terms import Terms
-from ..system.tables import read_text_file
+from ..system.texts import read_text_file, text_lines
 
 _ENDING = ".txt"
 
@@ -46,13 +46,13 @@ def read_blocked_words(file: Path) -> BlockedWords:
     """Read a list with one word or phrase per line; blank lines and lines that begin with `#` are skipped.
 
     Raises:
-        ValueError: if the file is missing, is not a .txt in UTF-8, or contains no word.
+        ValueError: if the file is missing, is not a .txt that `read_text_file` reads, or contains no word.
     """
     if not is_blocked_words(file):
         raise ValueError(
             f"{file.name} is not a list of blocked words. Use a {_ENDING} with one word per line."
         )
-    lines = [line.strip() for line in read_text_file(file).splitlines()]
+    lines = [line.strip() for line in text_lines(read_text_file(file))]
     words = {" ".join(line.casefold().split()) for line in lines if line and not line.startswith("#")}
     if not words:
         raise ValueError(f"{file.name} contains no word. Write one word or phrase per line.")

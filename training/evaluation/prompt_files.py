@@ -8,7 +8,8 @@ from typing import Any
 
 from ..pairs.prompts import NEUTRAL, split_category
 from ..pairs.rows import read_rows
-from ..system.tables import parse_json, read_csv, read_text_file
+from ..system.tables import parse_row, read_csv, read_json
+from ..system.texts import read_text_file, text_lines
 
 CLEAN_COLUMN = "clean_prompt"  # the harmless part of an unsafe prompt
 _MALICIOUS, _CLEAN, _CASE = "malicious.csv", "clean.csv", "case_number"  # Six-CD's dual version
@@ -19,12 +20,12 @@ def read_prompt_file(path: Path) -> Iterator[Row]:
     """Yield the rows of a prompt file, in order.
 
     If Six-CD's `clean.csv` lies beside its `malicious.csv`, both are read as one file: `CLEAN_COLUMN` of a
-    row then holds the prompt with the same `case_number` in `clean.csv`. A JSON file is a list of objects, or
-    COCO's annotations, whose captions are neutral. A line of a text file may begin with its category, as in
-    `violence: ...`.
+    row then holds the prompt with the same `case_number` in `clean.csv`. A JSON file is a list of objects,
+    JSON lines, or COCO's annotations, whose captions are neutral. A line of a text file may begin with its
+    category, as in `violence: ...`.
 
     Raises:
-        ValueError: if the file is missing, not UTF-8, damaged or of another format; also during iteration.
+        ValueError: if the file is missing, not text, damaged or of another format; also during iteration.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
@@ -49,10 +50,11 @@ def _read_table(path: Path) -> Iterator[Row]:
 
 
 def _read_json(path: Path) -> Iterator[Row]:
-    try:
-        content = parse_json(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} cannot be read as JSON in UTF-8 ({type(error).__name__}).") from error
+    lines = [line for line in text_lines(read_text_file(path)) if line.strip()]
+    if len(lines) > 1 and parse_row(lines[0]) is not None:  # JSON lines, whatever the file is called
+        yield from read_rows(path)
+        return
+    content = read_json(path)
     is_coco = isinstance(content, dict)
     entries = content.get("annotations") if is_coco else content
     if not isinstance(entries, list):
@@ -63,7 +65,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 
 def _read_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
+    for number, line in enumerate(text_lines(read_text_file(path)), start=1):
         if line.strip():
             category, prompt = split_category(line.strip())
             categories = {} if category is None else {"category": category or NEUTRAL}

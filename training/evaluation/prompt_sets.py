@@ -127,7 +127,7 @@ def load_prompt_set(
     several rows, one per category, becomes one prompt with all these categories.
 
     Args:
-        path: .csv, .jsonl, .json or .txt in UTF-8, see `read_prompt_file`.
+        path: .csv, .jsonl, .json or .txt, see `read_prompt_file`.
         category: keep only prompts of this category, in any spelling; rows without a category count as this
             one. `neutral`: prompts whose pictures should not change. None: keep all rows with a category.
         max_prompts: keep at most this many prompts per category, the first ones; 0 keeps all.

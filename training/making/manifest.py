@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..pairs.rows import read_rows
+from ..pairs.rows import row_name
+from ..system.tables import read_json_rows
 from ..system.work_folder import locked, write_whole
 
 ROWS = "rows"  # folder of the rows while pairs are made; the lock is in it
@@ -22,7 +23,7 @@ class Line(NamedTuple):
 
     Args:
         name: id of the row, or file and line number if there is no id.
-        content: bytes of the line, without line end.
+        content: the line in UTF-8, without line end; an entry of a JSON array is one line.
         fields: fields of the row; None if the line is not a JSON object.
     """
 
@@ -32,12 +33,14 @@ class Line(NamedTuple):
 
 
 def read_lines(manifest: Path) -> list[Line]:
-    """Return the lines of a manifest; no line if the file does not exist."""
+    """Return the lines of a manifest; no line if the file does not exist.
+
+    Raises:
+        ValueError: see `read_json_rows`.
+    """
     if not manifest.is_file():
         return []
-    content = manifest.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    lines = [line for line in content.split(b"\n") if line.strip()]
-    return [Line(name, line, fields) for line, (name, fields) in zip(lines, read_rows(manifest), strict=True)]
+    return [Line(row_name(row), row.text.encode(), row.fields) for row in read_json_rows(manifest)]
 
 
 def write_lines(manifest: Path, lines: Sequence[Line]) -> None:

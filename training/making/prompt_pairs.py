@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from ..pairs.report import DUPLICATE_ID, INCOMPLETE, MALFORMED, reason_lines
 from ..pairs.rows import RowDroppedError, read_categories, read_text
-from ..system.tables import parse_row
+from ..system.tables import is_json_array, json_rows, parse_row
+from ..system.texts import MARK, text_lines
 
 ARROW = "=>"
 
@@ -46,7 +47,7 @@ def parse_prompt_pairs(text: str, category: str = "") -> PromptPairs:
     """
     pairs: dict[str, PromptPair] = {}
     dropped: dict[str, list[str]] = {}
-    for name, fields in _lines(text.removeprefix("\ufeff"), category):
+    for name, fields in _lines(text.lstrip(MARK), category):
         try:
             pair = _pair(fields)
             if pair.id in pairs:
@@ -65,12 +66,19 @@ def parse_prompt_pairs(text: str, category: str = "") -> PromptPairs:
 
 
 def _lines(text: str, category: str) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for name, fields in _rows(text):
+        if fields is not None and not fields.get("category", fields.get("categories")) and category:
+            fields = {**fields, "category": category}
+        yield name, fields
+
+
+def _rows(text: str) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    if is_json_array(text):
+        yield from ((row.place, row.fields) for row in json_rows(text, "the text"))
+        return
+    for number, line in enumerate(text_lines(text), start=1):
         if line.strip():
-            fields = _fields(line.strip())
-            if fields is not None and not fields.get("category", fields.get("categories")) and category:
-                fields = {**fields, "category": category}
-            yield f"line {number}", fields
+            yield f"line {number}", _fields(line.strip())
 
 
 def _fields(line: str) -> Mapping[str, Any] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from ..system.tables import read_json
 from . import FAMILIES
 from .autoencoder import Autoencoder
 from .family import Family
@@ -134,8 +134,8 @@ def _prediction(folder: Path) -> tuple[str, bool]:
 def _read_json(folder: Path, file: Path) -> dict[str, Any]:
     name = f"{folder.name}/{file.relative_to(folder).as_posix()}"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = read_json(file)
+    except ValueError as error:
         raise ValueError(f"{name} is damaged. Download it again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name} does not hold a JSON object. Download it again.")

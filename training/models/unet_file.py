@@ -1,6 +1,5 @@
 """The UNet of a model on disk, read tensor by tensor under diffusers' names, whatever its file layout."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
+from ..system.tables import read_json
 from ..system.tensors import open_tensors
 from .diffusers_folder import check_weights
 from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES, diffusers_names
@@ -75,7 +75,7 @@ def _files(path: Path) -> list[Path]:
         check_weights(folder, folder.name if folder == path else f"{path.name}/unet")
         return [_single(folder)]
     try:
-        weight_map = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_json(indices[0])["weight_map"]
         shards = sorted(set(weight_map.values()))
         plain = all(Path(shard).name == shard for shard in shards)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -15,7 +15,8 @@ from typing import Any
 from ..rules.categories import CATEGORIES, normalize_categories
 from ..rules.hard_rule import row_texts
 from ..system.paths import ImageIndex
-from ..system.tables import read_csv, start_of
+from ..system.tables import read_csv
+from ..system.texts import start_of
 from .collect import SourceRows
 from .report import BAD_NAME, ONE_SIDE, TWO_PROMPTS, PairsReport
 from .rows import is_placeholder, prompt_key
@@ -30,7 +31,7 @@ _SIDES = {"u": "unsafe", "s": "safe"}
 
 def is_coprov2(path: Path) -> bool:
     """Tell whether a path is a CSV that begins with names of paired images."""
-    return path.suffix.lower() == ".csv" and b"_idx_" in start_of(path)
+    return path.suffix.lower() == ".csv" and "_idx_" in start_of(path)
 
 
 def read_coprov2(

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..rules.hard_rule import row_texts
 from ..system.paths import ImageIndex
-from ..system.tables import read_csv, start_of
+from ..system.tables import read_csv
+from ..system.texts import start_of
 from .collect import SourceRows
 from .report import BAD_LABEL, INCOMPLETE, MALFORMED, ONE_SIDE, TWO_PROMPTS, TWO_WINNERS, PairsReport
 from .rows import read_rows
@@ -205,4 +206,4 @@ def _id(files: frozenset[str]) -> str:
 
 def _manifest(folder: Path) -> Path | None:
     candidates = (folder / name for name in _MANIFESTS)
-    return next((file for file in candidates if file.is_file() and b"jpg_0" in start_of(file)), None)
+    return next((file for file in candidates if file.is_file() and "jpg_0" in start_of(file)), None)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ..rules.categories import CATEGORIES, normalize_category
 from ..rules.hard_rule import joins_minor_and_sexual
 from ..system.tables import read_csv
+from ..system.texts import text_lines
 from .coprov2 import is_coprov2, read_coprov2
 from .folder import PAIRS_FILE
 from .rows import read_rows
@@ -38,7 +39,7 @@ def parse_prompts(text: str) -> PromptList:
     Raises:
         ValueError: if no prompt is left, or only some lines name a category.
     """
-    lines = [split_category(line.strip()) for line in text.splitlines() if line.strip()]
+    lines = [split_category(line.strip()) for line in text_lines(text) if line.strip()]
     allowed = [
         (category, prompt)
         for category, prompt in lines

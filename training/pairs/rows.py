@@ -11,7 +11,7 @@ from typing import Any
 
 from ..rules.categories import normalize_categories
 from ..rules.hard_rule import joins_minor_and_sexual, row_texts
-from ..system.tables import parse_row
+from ..system.tables import JsonRow, read_json_rows
 from .report import HARD_RULE, INCOMPLETE, MALFORMED, PLACEHOLDER, SAME_PROMPT
 
 # Letters and digits of prompts left in by mistake; CoProV2 has "----prompt-------" six times.
@@ -40,14 +40,17 @@ class RowDroppedError(Exception):
 
 
 def read_rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
-    """Yield name and fields of each line that is not blank; None for a line that is not a JSON object.
+    """Yield name and fields of each row, see `read_json_rows`; None for one that is not a JSON object.
 
-    The name is the id of the row, else file and line, such as `pairs.jsonl line 3`.
+    Raises:
+        ValueError: if the file is not text, or begins as a JSON array and is not JSON.
     """
-    for number, line in enumerate(manifest.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if line.strip():
-            fields = parse_row(line)
-            yield _id(fields or {}) or f"{manifest.name} line {number}", fields
+    return ((row_name(row), row.fields) for row in read_json_rows(manifest))
+
+
+def row_name(row: JsonRow) -> str:
+    """Return the id of a row, else its place, such as `pairs.jsonl line 3`."""
+    return _id(row.fields or {}) or row.place
 
 
 def read_text(

@@ -79,8 +79,8 @@ def test_a_table_is_csv_or_json(text):
     [
         ("", "holds no term"),
         ("term,replacement", "holds no term"),
-        ("skull", "row 1 of the table has 1 cells"),
-        ("a,b\nskull,flower,tree", "row 2 of the table has 3 cells"),
+        ("skull", "line 1 of the table has 1 cells"),
+        ("a,b\nskull,flower,tree", "line 2 of the table has 3 cells"),
         ("skull,", "empty term or replacement near 'skull'"),
         ("{broken", "not a JSON object"),
         ('{"skull": 7}', "empty term or replacement"),

@@ -14,7 +14,7 @@ from ...evaluation.attacks import (
     read_concept_pairs,
 )
 from ...rules.hard_rule import joins_minor_and_sexual
-from ...system.tables import read_text_file
+from ...system.texts import read_text_file
 from .parts import StressParts, load_parts
 
 
@@ -72,7 +72,8 @@ def load_concept_test(args: argparse.Namespace, config: Any, *, steps: int, cfg:
 
 
 def _read_pairs(path: Path) -> ConceptPairs:
-    return parse_concept_pairs(read_text_file(path)) if path.suffix == ".txt" else read_concept_pairs(path)
+    is_text = path.suffix.lower() == ".txt"
+    return parse_concept_pairs(read_text_file(path)) if is_text else read_concept_pairs(path)
 
 
 def _pushable(parts: StressParts) -> StressParts:

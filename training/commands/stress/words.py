@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         worst_of_n,
         zeroth_order_attack,
     )
-    from ...system.tables import read_text_file
+    from ...system.texts import read_text_file
     from .parts import judgeable, load_parts
     from .run import answer, measure_models, open_outcomes
 

@@ -21,6 +21,7 @@ from ...pairs.prompts import read_paired_prompts
 from ...pairs.report import MALFORMED, reason_lines
 from ...pairs.rows import RowDroppedError, read_text
 from ...rules.hard_rule import joins_minor_and_sexual
+from ...system.texts import text_lines
 
 BAR = "|"  # between the two prompts of a line
 Encode = Callable[[str], Conditioning]  # prompt -> one row
@@ -53,7 +54,7 @@ def parse_concept_pairs(text: str) -> ConceptPairs:
         ValueError: if no line is usable, or if the pairs together join sexual content with a word for a
             minor.
     """
-    lines = enumerate(text.removeprefix("\ufeff").splitlines(), start=1)
+    lines = enumerate(text_lines(text), start=1)
     return _usable_pairs((f"line {number}", _fields(line)) for number, line in lines if line.strip())
 
 

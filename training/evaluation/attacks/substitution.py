@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...rules.hard_rule import joins_minor_and_sexual
+from ...system.tables import csv_rows
 from ..prompt_sets import Prompt
 from .report import Outcome
 
@@ -85,14 +85,9 @@ def _from_json(text: str) -> dict[str, list[str]]:
 
 def _from_csv(text: str) -> dict[str, list[str]]:
     table: dict[str, list[str]] = {}
-    try:
-        for cells in csv.reader(text.splitlines(), skipinitialspace=True):
-            if any(cells) and not cells[0].startswith("#"):
-                table.setdefault(cells[0], []).extend(cells[1:])
-    except csv.Error as error:
-        raise ValueError(
-            f"the table is not valid CSV ({error}). Write `word,substitute,substitute` on each line."
-        ) from error
+    for _, cells in csv_rows(text, "the table", skip_space=True):
+        if not cells[0].startswith("#"):
+            table.setdefault(cells[0], []).extend(cells[1:])
     return table
 
 

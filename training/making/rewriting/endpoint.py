@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
+from ...system.texts import text_lines
+
 if TYPE_CHECKING:
     from . import RewriteSource
 
@@ -140,7 +142,7 @@ def _cleaned(answer: str) -> str | None:
     The model's thoughts, also unfinished ones, and announcements of the prompt are left out.
     """
     reply = answer.rpartition(_THOUGHT_END)[2].partition(_THOUGHT_START)[0]
-    lines = (_unquoted(re.sub(_LABEL, "", _unquoted(line))) for line in reply.splitlines())
+    lines = (_unquoted(re.sub(_LABEL, "", _unquoted(line))) for line in text_lines(reply))
     return next((line for line in lines if line and not line.endswith(":")), None)
 
 

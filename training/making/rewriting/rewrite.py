@@ -11,6 +11,7 @@ from ...models.tokenizer import NUM_TOKENS, load_tokenizer
 from ...pairs.report import HARD_RULE, NAMED
 from ...pairs.rows import is_placeholder, prompt_key
 from ...rules.hard_rule import joins_minor_and_sexual
+from ...system.texts import text_lines
 from .endpoint import EndpointError
 from .term_table import TermTable
 
@@ -106,7 +107,7 @@ def rewrite_prompts(
         ValueError: if there is no prompt, or no rewrite is accepted.
         EndpointError: if the endpoint does not answer the first prompt.
     """
-    lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(n, line.strip()) for n, line in enumerate(text_lines(text), start=1) if line.strip()]
     if not lines:
         raise ValueError("there is no prompt to rewrite. Write one prompt per line.")
     checks = _Checks(config, terms, tuple(categories))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...rules.terms import Terms, key, spelled, whole_words
+from ...system.tables import csv_rows
 
 if TYPE_CHECKING:
     from . import RewriteSource
@@ -86,12 +86,12 @@ def _from_json(text: str) -> dict[str, Any]:
 
 def _from_csv(text: str) -> dict[str, str]:
     replacements: dict[str, str] = {}
-    for number, cells in enumerate(csv.reader(text.splitlines(), skipinitialspace=True), start=1):
-        if not any(cells) or cells[0].startswith("#"):
+    for number, cells in csv_rows(text, "the table", skip_space=True):
+        if cells[0].startswith("#"):
             continue
         if len(cells) != 2:
             raise ValueError(
-                f"row {number} of the table has {len(cells)} cells. Write `term,replacement`, with quotes "
+                f"line {number} of the table has {len(cells)} cells. Write `term,replacement`, with quotes "
                 "around a text that contains a comma."
             )
         if tuple(cell.strip().casefold() for cell in cells) != _HEADER:
