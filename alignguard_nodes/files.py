@@ -7,12 +7,15 @@ folders come in as arguments.
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import quote
 
+from ..training.system.paths import is_inside, path_below, unusable_name
+
 BENCHMARKS = "alignguard_benchmarks"  # below ComfyUI's output/
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
+_RUN_NAME_BYTES = 200
 
 
 def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
@@ -22,10 +25,13 @@ def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
         root: ComfyUI's input folder.
         is_source: called with every folder and every CSV.
     """
-    folders = [folder for folder in root.glob("*") if folder.is_dir()]
-    entries = [*folders, *(entry for folder in (root, *folders) for entry in folder.glob("*.csv"))]
+    folders = [folder for folder in root.glob("*") if folder.is_dir() and is_inside(folder, root)]
+    entries = [
+        *folders,
+        *(entry for folder in (root, *folders) for entry in folder.glob("*") if _is_csv(entry)),
+    ]
     entries += [entry for folder in folders for entry in folder.glob("*/") if entry.is_dir()]
-    return sorted(entry.relative_to(root).as_posix() for entry in entries if is_source(entry))
+    return [name for name in _accepted(root, entries) if is_source(root / name)]
 
 
 def input_files(root: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
@@ -36,7 +42,17 @@ def input_files(root: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
         is_wanted: called with every path; it decides by the name alone.
     """
     paths = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if is_wanted(path))
-    return sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
+    return _accepted(root, (path for path in paths if path.is_file()))
+
+
+def _is_csv(path: Path) -> bool:
+    return path.suffix.lower() == ".csv"
+
+
+def _accepted(root: Path, paths: Iterable[Path]) -> list[str]:
+    """Return the names of paths below root that `_input_path` accepts, so that no list offers another."""
+    names = sorted(path.relative_to(root).as_posix() for path in paths)
+    return [name for name in names if _resolved_inside(root, name)]
 
 
 def pairs_path(root: Path, name: str) -> Path:
@@ -87,11 +103,13 @@ def benchmark_path(root: Path, name: str) -> Path:
         name: of the folder; subfolders are allowed.
 
     Raises:
-        ValueError: if the name is empty or leads out of `BENCHMARKS`, also through a link.
+        ValueError: if the name is empty, leads out of `BENCHMARKS`, also through a link, or cannot be written
+            on some operating system.
     """
     path = _resolved_inside(root / BENCHMARKS, name)
     if path is None:
         raise ValueError(f"folder must be inside output/{BENCHMARKS}, got {name!r}. Name a new one there.")
+    _refuse_unusable(root, path, "folder")
     return path
 
 
@@ -103,13 +121,15 @@ def new_pairs_path(root: Path, name: str) -> Path:
         name: of the folder, at most two deep, so that Load Safety Pairs lists it.
 
     Raises:
-        ValueError: if the name is empty, leads out of root, also through a link, or is deeper.
+        ValueError: if the name is empty, leads out of root, also through a link, is deeper, or cannot be
+            written on some operating system.
     """
     path = _resolved_inside(root, name)
     if path is None:
         raise ValueError(f"folder must be inside ComfyUI's input folder, got {name!r}. Name a new one there.")
     if len(path.relative_to(os.path.abspath(root)).parts) > 2:
         raise ValueError(f"folder must be at most two deep, as in alignguard_pairs/made, got {name!r}.")
+    _refuse_unusable(root, path, "folder")
     return path
 
 
@@ -121,22 +141,28 @@ def new_expert_path(root: Path, prefix: str) -> Path:
         prefix: start of the file name; subfolders are allowed.
 
     Raises:
-        ValueError: if the prefix is empty or leads out of the folder.
+        ValueError: if the prefix is empty, leads out of the folder, or cannot be written on some operating
+            system.
     """
     target = _unnumbered(root, prefix)
     numbered = re.compile(rf"{re.escape(target.name)}_(\d+)_.*", re.IGNORECASE)
     names = os.listdir(target.parent) if target.parent.is_dir() else []
     taken = [int(match[1]) for match in map(numbered.fullmatch, names) if match]
-    return target.with_name(f"{target.name}_{max(taken, default=0) + 1:05}_.safetensors")
+    path = target.with_name(f"{target.name}_{max(taken, default=0) + 1:05}_.safetensors")
+    _refuse_unusable(root, path.with_stem(f"{path.stem}_partial"), "filename_prefix")  # a run's longest name
+    return path
 
 
 def run_name(root: Path, prefix: str) -> str:
     """Return the name of the run folder of a prefix, such as `mine%2Fhate`; see `new_expert_path`."""
-    return quote(os.path.relpath(_unnumbered(root, prefix), root / SAVED).replace(os.sep, "/"), safe="")
+    name = quote(os.path.relpath(_unnumbered(root, prefix), root / SAVED).replace(os.sep, "/"), safe="")
+    if len(name) <= _RUN_NAME_BYTES:
+        return name
+    return f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # a letter of CJK is %E6%97%A5
 
 
 def _unnumbered(root: Path, prefix: str) -> Path:
-    target = _inside(root / SAVED, prefix)
+    target = path_below(Path(os.path.abspath(root / SAVED)), prefix.strip())
     if target is None:
         raise ValueError(
             f"filename_prefix must name a file inside output/{SAVED}, got {prefix!r}. "
@@ -146,18 +172,16 @@ def _unnumbered(root: Path, prefix: str) -> Path:
 
 
 def _resolved_inside(root: Path, name: str) -> Path | None:
-    """Return root/name as `_inside`, or None also if a link leads out of root."""
-    path = _inside(root, name)
-    return path if path and path.resolve().is_relative_to(root.resolve()) else None
+    """Return root/name; None if the name is empty, or it or a link leads out of root."""
+    path = path_below(Path(os.path.abspath(root)), name.strip())
+    return path if path and is_inside(path, root) else None
 
 
-def _inside(root: Path, name: str) -> Path | None:
-    """Return root/name, or None if the name is empty or leads out of root on any operating system."""
-    if ":" in name or "\0" in name:  # a drive or a stream on Windows
-        return None
-    base = os.path.abspath(root)
-    path = os.path.normpath(os.path.join(base, name.strip().replace("\\", "/")))
-    return Path(path) if path.startswith(base + os.sep) else None
+def _refuse_unusable(root: Path, path: Path, widget: str) -> None:
+    """Refuse a new path below root that some operating system could not write."""
+    for part in path.relative_to(os.path.abspath(root)).parts:
+        if cause := unusable_name(Path(part)):
+            raise ValueError(f"{widget} cannot name a file {part[:40]!r}: {cause}. Choose another name.")
 
 
 def file_fingerprint(path: Path) -> str:

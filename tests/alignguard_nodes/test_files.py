@@ -58,6 +58,58 @@ def test_a_link_out_of_the_input_folder_is_refused(files, tmp_path):
         files.new_pairs_path(tmp_path / "input", "link/new")
 
 
+def test_a_list_offers_exactly_what_the_check_accepts(files, tmp_path):
+    root, outside = tmp_path / "input", tmp_path / "outside"
+    for folder in (root / "hub" / "blobs", root / "hub" / "snapshots", outside):
+        folder.mkdir(parents=True)
+    for name in ("hub/blobs/1", "top.CSV", "aux.csv", "a:b.csv"):
+        (root / name).touch()
+    (outside / "x.csv").touch()
+    try:
+        (root / "hub" / "snapshots" / "in.csv").symlink_to(root / "hub" / "blobs" / "1")
+        (root / "hub" / "out.csv").symlink_to(outside / "x.csv")
+        (root / "linked").symlink_to(outside, target_is_directory=True)
+    except OSError:
+        pytest.skip("no right to make links here")
+    (root / "hub" / "in.csv").symlink_to(root / "hub" / "blobs" / "1")
+    assert files.pair_sources(root, lambda path: path.suffix.lower() == ".csv") == ["hub/in.csv", "top.CSV"]
+    listed = files.input_files(root, lambda path: path.suffix.lower() == ".csv")
+    assert listed == ["hub/in.csv", "hub/snapshots/in.csv", "top.CSV"]
+    for name in listed:
+        assert files.pairs_path(root, name).is_file()
+    for name in ("aux.csv", "a:b.csv", "hub/out.csv", "linked/x.csv", "linked"):
+        with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
+            files.pairs_path(root, name)
+
+
+CJK = "\u65e5" * 60  # 180 bytes; quoted for a run folder, three times as many
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "\u65e5" * 86, "a?", "./a./b", "b /c", "a|b", "a\nb"])
+def test_a_new_name_that_some_system_cannot_write_is_refused_before_the_work(files, tmp_path, name):
+    for resolve in (files.new_pairs_path, files.benchmark_path, files.new_expert_path):
+        with pytest.raises(ValueError, match="cannot name a file .* Choose another name"):
+            resolve(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["con", "aux.v2", "a/NUL"])
+def test_a_device_of_windows_is_refused_as_a_new_name(files, tmp_path, name):
+    for resolve in (files.new_pairs_path, files.benchmark_path, files.new_expert_path):
+        with pytest.raises(ValueError, match="inside"):
+            resolve(tmp_path, name)
+
+
+def test_a_long_name_in_another_script_has_room_for_its_number_its_partial_file_and_its_run(files, tmp_path):
+    path = files.new_expert_path(tmp_path, CJK)
+    path.parent.mkdir(parents=True)
+    path.with_stem(f"{path.stem}_partial").touch()
+    for prefix in (CJK, f"{CJK}/{CJK}"):
+        (tmp_path / files.run_name(tmp_path, prefix)).mkdir()
+    assert files.run_name(tmp_path, CJK) != files.run_name(tmp_path, CJK + "2")
+    with pytest.raises(ValueError, match="more than 255 bytes"):
+        files.new_expert_path(tmp_path, "a" * 240)
+
+
 def test_new_pairs_go_where_they_will_be_listed(files, tmp_path):
     assert files.new_pairs_path(tmp_path, "a\\b") == tmp_path / "a" / "b"
     with pytest.raises(ValueError, match="at most two deep"):

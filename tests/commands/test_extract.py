@@ -25,3 +25,11 @@ def test_extract_turns_a_tuned_model_into_the_expert_that_was_merged_into_it(tmp
 
 def test_an_output_file_that_exists_is_never_overwritten(tmp_path):
     assert_never_overwrites(tmp_path, "extract", "--base", "b", "--tuned", "t")
+
+
+def test_a_name_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    words = ["--base", "gone", "--tuned", "gone"]
+    for out in (tmp_path / ("a" * 250 + ".safetensors"), tmp_path / "file" / "e.safetensors"):
+        outcome = run("extract", *words, "--out", out)
+        assert_refused(outcome, "cannot be written to")

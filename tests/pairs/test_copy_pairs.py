@@ -79,3 +79,21 @@ def test_a_stopped_import_leaves_nothing(source, tmp_path):
         copy_pairs(load_pairs(source), tmp_path / "place" / "out", on_progress=stop)
     assert list((tmp_path / "place").iterdir()) == []
     assert load_pairs(source).report.kept == 2
+
+
+def test_images_keep_names_that_every_system_can_write_and_get_others_instead_of_the_rest(tmp_path):
+    names = ["\u65e5" * 83 + ".png", "a?.png", "caf\u00e9.png", "cafe\u0301.PNG"]
+    rows = []
+    for number, folder in enumerate(("a", "b")):
+        files = [tmp_path / "source" / folder / name for name in names[2 * number : 2 * number + 2]]
+        files[0].parent.mkdir(parents=True)
+        for tone, file in enumerate(files):
+            write_picture(file, (number, tone, 0))
+        images = {"unsafe_image": f"{folder}/{files[0].name}", "safe_image": f"{folder}/{files[1].name}"}
+        rows.append(pair_row(folder, **images))
+    write_rows(tmp_path / "source" / "pairs.jsonl", rows)
+    pairs = load_pairs(tmp_path / "source")
+    copied = copy_pairs(pairs, tmp_path / ("\u65e5" * 85))  # 255 bytes
+    assert load_pairs(copied, decode=True).content_hash == pairs.content_hash
+    written = {file.name for file in (copied / "images").iterdir()}
+    assert written == {"0.png", "1.png", "caf\u00e9.png", "3_cafe\u0301.PNG"}

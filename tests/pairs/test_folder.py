@@ -1,5 +1,6 @@
 """A folder of pairs is read; every row that cannot be used is counted and named, and none is used."""
 
+import os
 import shutil
 import struct
 import zlib
@@ -9,6 +10,7 @@ from PIL import Image
 
 from builders import pair_row, write_picture, write_rows
 from training.pairs import PAIR_SOURCES, load_pairs
+from training.pairs.copy_pairs import copy_pairs
 
 
 def row(name, category="violence", **changes):
@@ -141,7 +143,105 @@ def test_a_link_that_leads_out_of_the_folder_is_refused(folder, tmp_path):
     root = folder([row("a"), row("b", safe_image="images/link.png") | {"id": "bad"}])
     write_picture(tmp_path / "outside.png")
     (root / "images" / "link.png").symlink_to(tmp_path / "outside.png")
-    assert dropped_by(root) == "an image path leads out of the folder"
+    assert dropped_by(root) == "an image is a link that leads out of the folder; put the file itself there"
+
+
+def test_a_manifest_that_is_a_link_out_of_the_folder_is_refused(folder, tmp_path):
+    root = folder([row("a")], [{"id": "n", "prompt": "a kite", "image": "images/a_neutral.png"}])
+    for name in ("neutral.jsonl", "pairs.jsonl"):
+        (root / name).rename(tmp_path / name)
+        (root / name).symlink_to(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is a link that leads out of pairs"):
+            load_pairs(root)
+
+
+def test_a_snapshot_of_a_data_hub_is_read_through_its_links(folder, tmp_path):
+    source = folder([row("a"), row("b")])
+    snapshot, blobs = tmp_path / "hub" / "snapshots" / "1a2b" / "pairs", tmp_path / "hub" / "blobs"
+    blobs.mkdir(parents=True)
+    for number, file in enumerate(path for path in source.rglob("*") if path.is_file()):
+        link = snapshot / file.relative_to(source)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(blobs / f"blob{number}")
+        link.symlink_to(os.path.relpath(blobs / f"blob{number}", link.parent))
+    pairs = load_pairs(snapshot)
+    assert pairs.report.kept == 2
+    copied = load_pairs(copy_pairs(pairs, tmp_path / "copied"))
+    shutil.rmtree(tmp_path / "hub")
+    assert copied.content_hash == load_pairs(tmp_path / "copied", decode=True).content_hash
+    assert copied.pairs[0].winner.name == "a_safe.png"
+
+
+SPELLINGS = {  # path in the manifest -> path on the disk
+    "images/x.png": "images/x.PNG",
+    "Images/X.png": "images/x.png",
+    "images/caf\u00e9.png": "images/cafe\u0301.png",  # as macOS stores it
+    "images/CAFE\u0301.png": "images/caf\u00e9.png",
+    "images/\u30ac.png": "images/\u30ab\u3099.png",
+}
+
+
+@pytest.mark.parametrize("written", SPELLINGS)
+def test_a_name_finds_the_file_that_differs_only_in_case_or_unicode_form_and_this_is_noted(folder, written):
+    root = folder([row("a", safe_image=written), row("b")])
+    write_picture(root / SPELLINGS[written], (9, 9, 9))
+    report = load_pairs(root).report
+    assert report.kept == 2
+    assert report.noted == {"an image file has another letter case or Unicode form than its path": ["a"]}
+
+
+def test_a_name_that_two_files_fit_in_another_case_is_missing_and_both_are_named(folder):
+    root = folder([row("a"), row("b", safe_image="images/x.png") | {"id": "bad"}])
+    write_picture(root / "images" / "X.png")
+    write_picture(root / "images" / "x.PNG")
+    assert dropped_by(root) == "an image file is missing"
+    assert "  - bad: images/x.png is not there; there is X.png, x.PNG" in load_pairs(root).report.text()
+
+
+def test_a_missing_file_is_named_with_its_neighbour_of_another_ending(folder):
+    root = folder([row("a"), row("b", safe_image="images/b_safe.jpg") | {"id": "bad"}])
+    report = load_pairs(root).report
+    assert report.details == {"bad": "images/b_safe.jpg is not there; there is b_safe.png"}
+    assert report.facts()["details"] == report.details
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"safe_image": "../x.png"}, "../x.png is no path inside the folder"),
+        ({"safe_image": "aux.png"}, "aux.png is no path inside the folder"),
+        ({"safe_image": "images/NUL"}, "images/NUL is no path inside the folder"),
+        ({"safe_image": "pairs.jsonl"}, "pairs.jsonl (UnidentifiedImageError)"),
+        ({"safe_image": "\u3042" * 300}, "\u3042" * 120 + "... is not there"),
+    ],
+)
+def test_a_dropped_row_names_the_file_and_what_is_wrong_with_it(folder, changes, detail):
+    root = folder([row("a"), row("b") | {"id": "bad"} | changes])
+    assert load_pairs(root).report.details == {"bad": detail}
+
+
+def test_a_kind_of_image_without_a_rule_is_counted_by_its_name(folder):
+    root = folder([row(name) for name in "abcd"])
+    for name, kind in (("a", "GIF"), ("b", "GIF"), ("c", "TIFF")):
+        Image.new("RGB", (8, 8), "red").save(root / "images" / f"{name}_safe.png", format=kind)
+    assert load_pairs(root).report.dropped == {
+        "an image file cannot be read: it is a file of the kind GIF": ["a", "b"],
+        "an image file cannot be read: it is a file of the kind TIFF": ["c"],
+    }
+
+
+def test_what_the_conversion_of_an_image_changes_is_noted_once_a_row(folder):
+    root = folder([row(name) for name in "abc"])
+    for side in ("safe", "unsafe"):
+        colour = (len(side), 0, 0, 128)
+        Image.new("RGBA", (8, 8), colour).save(root / "images" / f"a_{side}.png")
+    Image.new("I;16", (8, 8), 4000).save(root / "images" / "b_safe.png")
+    report = load_pairs(root).report
+    assert report.kept == 3
+    assert report.noted == {
+        "an image has an alpha channel; transparent parts are laid on white": ["a"],
+        "an image has 16 bits per colour; the upper 8 are used": ["b"],
+    }
 
 
 def test_paths_with_backslashes_work_inside_the_folder(folder):

@@ -193,6 +193,13 @@ def test_a_blank_category_or_a_wrong_ending_is_refused_before_training(tmp_path,
         make(tmp_path / name, subject=subject, on_progress=lambda *_: pytest.fail("it trained"))
 
 
+@pytest.mark.parametrize("stem", ["a" * 245, "a" * 237, "\u65e5" * 82])
+def test_a_name_too_long_for_the_file_or_for_its_partial_one_is_refused_before_training(tmp_path, stem):
+    with pytest.raises(OSError, match=r"Choose a shorter name; .*_partial.* Nothing was trained yet"):
+        make(tmp_path / f"{stem}.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_created_is_refused_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(

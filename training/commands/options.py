@@ -99,14 +99,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def new_expert(text: str) -> Path:
     """Return --out as the path of a new .safetensors file; check it before hours of work."""
     from ..system.tensors import refuse_existing  # late: it imports torch, and --help needs none
+    from ..system.work_folder import try_new_file
 
     path = Path(text)
     if path.suffix != ".safetensors":
         raise argparse.ArgumentTypeError(f"the file name must end in .safetensors, got {path.name!r}")
     try:
         refuse_existing(path)
+        try_new_file(path)
     except FileExistsError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+    except OSError as error:
+        raise argparse.ArgumentTypeError(
+            f"{path.name} cannot be written to {path.parent} ({error.strerror}); choose a shorter name, or a "
+            "folder that can be written"
+        ) from error
     return path
 
 

@@ -84,8 +84,10 @@ def _import(args: argparse.Namespace) -> Answer:
     from ..pairs import collect_pairs  # late, as above
     from ..pairs.copy_pairs import REPORT_FILE, copy_pairs
     from ..system.tensors import refuse_existing
+    from ..system.work_folder import try_new_file
 
     refuse_existing(args.out)
+    try_new_file(args.out)
     with ProgressBar("read") as bar:
         pairs = collect_pairs(_read(args), category=args.category, on_progress=bar)
     with ProgressBar("write") as bar:

@@ -118,8 +118,10 @@ def _rewrite(args: argparse.Namespace) -> Answer:
     from ..rules.categories import normalize_categories
     from ..system.tensors import refuse_existing, write_new
     from ..system.texts import read_text_file
+    from ..system.work_folder import try_new_file
 
     refuse_existing(args.out)
+    try_new_file(args.out)
     source = RewriteSource(
         terms=parse_terms(read_text_file(args.table)) if args.table else None,
         paired_file=args.paired_file,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.rows import RowDroppedError, read_categories, read_text
-from ..system.paths import contained_path
+from ..system.paths import FolderFiles
 from ..system.pictures import read_rgb
 from ..system.work_folder import write_whole
 from .manifest import Line, manifest_lock, read_lines, write_lines
@@ -107,12 +107,12 @@ def weigh_pairs(
     if not manifest.is_file():
         raise ValueError(f"{folder} has no {PAIRS_FILE}. Choose a folder of pairs.")
     lines = read_lines(manifest)
-    counts = dict.fromkeys(WeighingReport._fields, 0)
+    counts, files = dict.fromkeys(WeighingReport._fields, 0), FolderFiles(folder.resolve())
     weighed: dict[bytes, Line] = {}
     for number, line in enumerate(lines):
         if on_progress:
             on_progress(number, len(lines))
-        if scores := _measure(folder.resolve(), line.fields, panel, counts):
+        if scores := _measure(files, line.fields, panel, counts):
             row = {**line.fields, "scores": scores}
             weighed[line.content] = line._replace(content=json.dumps(row).encode(), fields=row)
     with manifest_lock(folder):
@@ -137,14 +137,14 @@ def _back_up(manifest: Path) -> None:
 
 
 def _measure(
-    root: Path, row: Mapping[str, Any] | None, panel: Panel, counts: dict[str, int]
+    files: FolderFiles, row: Mapping[str, Any] | None, panel: Panel, counts: dict[str, int]
 ) -> dict[str, Any] | None:
     """Return the scores of a row, or None, and count the outcome."""
     try:
         text = read_text(row, _PROMPTS, _IMAGES)  # a row that no loader accepts is not judged
         categories = read_categories(row)
-        pictures = [_picture(root, text[name]) for name in _IMAGES]
-    except (RowDroppedError, ValueError):
+        pictures = [_picture(files.find(text[name]).path) for name in _IMAGES]
+    except (RowDroppedError, ValueError, FileNotFoundError):
         counts["unreadable"] += 1
         return None
     scores = pair_scores(panel, *map(panel.look, pictures), categories)
@@ -156,10 +156,7 @@ def _measure(
     return scores
 
 
-def _picture(root: Path, name: str) -> Tensor:
-    """Return a picture of the folder, (1, 3, h, w) in [0, 1]."""
-    path = contained_path(root, name)
-    if path is None:
-        raise ValueError(f"{name!r} is not a file inside {root.name}.")
+def _picture(path: Path) -> Tensor:
+    """Return a picture, (1, 3, h, w) in [0, 1]."""
     pixels = torch.from_numpy(np.array(read_rgb(path)))  # (h, w, 3)
     return pixels.permute(2, 0, 1)[None].float() / 255

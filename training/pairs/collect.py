@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from ..rules.categories import normalize_category
-from ..system.paths import contained_path
+from ..system.paths import FolderFiles, OutsideError
+from ..system.picture_kinds import DAMAGED, TOO_LARGE, UnreadableImageError
 from ..system.pictures import image_facts
 from .pair import NeutralSample, PreferencePair, SafetyPairs
 from .report import (
     CONTRADICTORY,
     DUPLICATE,
     DUPLICATE_ID,
+    LINKED_OUT,
     MISSING,
     OUTSIDE,
+    RESPELLED,
     SAME_IMAGE,
     SAME_UNSAFE_PROMPT,
     TEST_PROMPT,
@@ -108,6 +111,9 @@ class _Collector:
         self.beyond_limit = 0
         self._source, self._category, self._decode = source, category, decode
         self._dropped = {reason: [*names] for reason, names in source.report.dropped.items()}
+        self._details: dict[str, str] = {}
+        self._noted = {remark: [*names] for remark, names in source.report.noted.items()}
+        self._files = FolderFiles(source.root)
         self._other_categories = 0
         self._unsafe_prompts: set[str] = set()
         self._pair_ids, self._neutral_ids = set[str](), set[str]()
@@ -137,6 +143,8 @@ class _Collector:
             neutral=len(self.neutral),
             other_categories=self._other_categories,
             beyond_limit=self.beyond_limit,
+            noted=self._noted,
+            details=self._details,
         )
 
     @contextmanager
@@ -145,6 +153,8 @@ class _Collector:
             yield
         except RowDroppedError as error:
             self._dropped.setdefault(error.reason, []).append(name)
+            if error.detail:
+                self._details[name] = error.detail
 
     def _pair(self, fields: Mapping[str, Any] | None) -> PreferencePair | None:
         """Return the pair of a row; None where it is not of the category asked for."""
@@ -160,8 +170,8 @@ class _Collector:
             raise RowDroppedError(TEST_PROMPT)
         if self._source.unique_unsafe_prompts and unsafe_prompt in self._unsafe_prompts:
             raise RowDroppedError(SAME_UNSAFE_PROMPT)
-        loser, winner = self._files(row["unsafe_image"], row["safe_image"])
-        unsafe_hash, safe_hash = self._hashes(loser, winner)
+        loser, winner = (self._image(row[name], row["id"]) for name in ("unsafe_image", "safe_image"))
+        unsafe_hash, safe_hash = self._hash(loser, row["id"]), self._hash(winner, row["id"])
         if unsafe_hash == safe_hash:
             raise RowDroppedError(SAME_IMAGE)
         content = (row["unsafe_prompt"], row["safe_prompt"], unsafe_hash, safe_hash)
@@ -186,8 +196,8 @@ class _Collector:
 
     def _neutral_sample(self, fields: Mapping[str, Any] | None) -> NeutralSample:
         row = read_text(fields, prompts=("prompt",), images=("image",))
-        (image,) = self._files(row["image"])
-        (image_hash,) = self._hashes(image)
+        image = self._image(row["image"], row["id"])
+        image_hash = self._hash(image, row["id"])
         content = (row["prompt"], image_hash)
         self._refuse_repetition(row["id"], self._neutral_ids, content)
         if image_hash in self._unsafe_images:
@@ -196,34 +206,40 @@ class _Collector:
         self._contents.add(content)
         return NeutralSample(row["id"], row["prompt"], image)
 
-    def _files(self, *written: str) -> list[Path]:
-        """Return the image files of a row, all inside the root and all present."""
-        files = [contained_path(self._source.root, path) for path in written]
-        if None in files:
-            raise RowDroppedError(OUTSIDE)
-        if not all(map(_is_file, files)):
-            raise RowDroppedError(MISSING)
-        return files
-
-    def _hashes(self, *files: Path) -> list[bytes]:
-        """Return the hashes of image files, all of them readable."""
+    def _image(self, written: str, row_id: str) -> Path:
+        """Return the image file of a path; it is inside the root and present."""
         try:
-            return [image_facts(file, decode=self._decode).digest for file in files]
-        except (ValueError, OSError) as error:
-            raise RowDroppedError(UNREADABLE) from error
+            path, is_respelled = self._files.find(written)
+        except OutsideError as error:
+            raise RowDroppedError(LINKED_OUT if error.is_link else OUTSIDE, str(error)) from error
+        except FileNotFoundError as error:
+            raise RowDroppedError(MISSING, str(error)) from error
+        if is_respelled:
+            self._note(RESPELLED, row_id)
+        return path
+
+    def _hash(self, file: Path, row_id: str) -> bytes:
+        """Return the hash of an image file; it is readable."""
+        try:
+            facts = image_facts(file, decode=self._decode)
+        except UnreadableImageError as error:
+            is_named = error.kind not in (DAMAGED, TOO_LARGE)
+            reason = f"{UNREADABLE}: it is {error.kind}" if is_named else UNREADABLE
+            raise RowDroppedError(reason, f"{file.name} ({error.reason})") from error
+        for remark in facts.remarks:
+            self._note(remark, row_id)
+        return facts.digest
+
+    def _note(self, remark: str, row_id: str) -> None:
+        names = self._noted.setdefault(remark, [])
+        if row_id not in names[-1:]:  # once for both images
+            names.append(row_id)
 
     def _refuse_repetition(self, row_id: str, ids: set[str], content: tuple[str | bytes, ...]) -> None:
         if row_id in ids:
             raise RowDroppedError(DUPLICATE_ID)
         if content in self._contents:
             raise RowDroppedError(DUPLICATE)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the system allows
-        return False
 
 
 def _nothing_left(name: str, report: PairsReport, category: str | None, present: list[str]) -> str:

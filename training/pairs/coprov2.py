@@ -14,7 +14,7 @@ from typing import Any
 
 from ..rules.categories import CATEGORIES, normalize_categories
 from ..rules.hard_rule import row_texts
-from ..system.paths import ImageIndex
+from ..system.paths import FolderFiles, is_inside
 from ..system.tables import read_csv
 from ..system.texts import start_of
 from .collect import SourceRows
@@ -54,14 +54,14 @@ def read_coprov2(
         ValueError: if a file or the folder is missing, or a file is not such a CSV.
     """
     root = (images or images_beside(file)).resolve()
-    if images is None and not root.is_relative_to(file.parent.resolve()):
+    if images is None and not is_inside(root, file.parent):
         raise ValueError(
             f"the folder of images beside {file.name} is a link that leads out of {file.parent.name}. "
             "Move the images there, or name their folder."
         )
     if not root.is_dir():
         raise ValueError(f"there is no folder of images {root}. Name the folder that holds u_idx_*.jpg.")
-    table = _Table(ImageIndex(root))
+    table = _Table(FolderFiles(root))
     for name, cells in read_csv(file, COLUMNS):
         table.add(name, cells)
     held_out = _TestPrompts(table, test_file)
@@ -108,8 +108,8 @@ class _Record:
 class _Table:
     """The rows of one CSV, grouped by the number of the pair."""
 
-    def __init__(self, index: ImageIndex) -> None:
-        self._index = index
+    def __init__(self, files: FolderFiles) -> None:
+        self._files = files
         self._records: dict[tuple[int, int], _Record] = {}
         self._images: Counter[str] = Counter()
         self._badly_named: list[str] = []
@@ -131,7 +131,7 @@ class _Table:
         record = self._records.setdefault(key, _Record())
         side = _SIDES[match[1].lower()]
         first_prompt = record.fields.setdefault(f"{side}_prompt", prompt)
-        record.fields.setdefault(f"{side}_image", self._index.locate(image))
+        record.fields.setdefault(f"{side}_image", self._files.locate(image))
         record.is_contradictory |= first_prompt != prompt
         record.categories.update(categories)
         record.others.update(row_texts({column: cells[column] for column in cells.keys() - set(COLUMNS)}))

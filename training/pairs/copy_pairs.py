@@ -3,18 +3,20 @@
 import itertools
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..system.paths import spelling_key, unusable_name
 from ..system.tensors import refuse_existing
+from ..system.work_folder import unfinished
 from .folder import NEUTRAL_FILE, PAIRS_FILE
 from .pair import SafetyPairs
 
 REPORT_FILE = "import_report.json"
 _IMAGES = "images"
+_DIGITS = 30  # room for numbers before a name that is taken
 
 
 def copy_pairs(
@@ -39,10 +41,10 @@ def copy_pairs(
     """
     refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{secrets.token_hex(8)}.tmp")
-    (unfinished / _IMAGES).mkdir(parents=True)
+    temporary = unfinished(out)
+    (temporary / _IMAGES).mkdir(parents=True)
     try:
-        place = _Placer(unfinished)
+        place = _Placer(temporary)
         progress, total = on_progress or (lambda done, total: None), len(pairs.pairs) + len(pairs.neutral)
         numbers = itertools.count(1)
 
@@ -51,14 +53,14 @@ def copy_pairs(
                 yield row
                 progress(next(numbers), total)
 
-        _write_lines(unfinished / PAIRS_FILE, reported(_pair_rows(pairs, place)))
+        _write_lines(temporary / PAIRS_FILE, reported(_pair_rows(pairs, place)))
         if pairs.neutral:
-            _write_lines(unfinished / NEUTRAL_FILE, reported(_neutral_rows(pairs, place)))
-        _write_lines(unfinished / REPORT_FILE, [{"source": pairs.source.name, **pairs.report.facts()}])
+            _write_lines(temporary / NEUTRAL_FILE, reported(_neutral_rows(pairs, place)))
+        _write_lines(temporary / REPORT_FILE, [{"source": pairs.source.name, **pairs.report.facts()}])
         refuse_existing(out)  # a rename would replace an empty folder
-        unfinished.rename(out)
+        temporary.rename(out)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return out
 
 
@@ -73,18 +75,25 @@ class _Placer:
     def __call__(self, file: Path) -> str:
         """Return the path of an image inside the new folder."""
         if file not in self._placed:
-            name = file.name
-            while name.casefold() in self._taken:  # some systems ignore case
+            name = _usable_name(file, len(self._placed))
+            while spelling_key(name) in self._taken:  # some systems ignore case and Unicode form
                 name = f"{len(self._placed)}_{name}"
-            self._taken.add(name.casefold())
+            self._taken.add(spelling_key(name))
             self._placed[file] = f"{_IMAGES}/{name}"
             _link_or_copy(file, self._root / _IMAGES / name)
         return self._placed[file]
 
 
+def _usable_name(file: Path, number: int) -> str:
+    """Return the name of a file if every system can write it, with a number before it if need be."""
+    if unusable_name(file.with_name(f"{number:0{_DIGITS}}{file.name}")) is None:
+        return file.name
+    return f"{number}{file.suffix if file.suffix[1:].isalnum() else ''}"
+
+
 def _link_or_copy(file: Path, target: Path) -> None:
     try:
-        os.link(file, target)
+        os.link(file.resolve(), target)  # a link itself may lead nowhere from another folder
     except OSError:  # another disk, a disk without links, or a file of another user
         shutil.copyfile(file, target)
 

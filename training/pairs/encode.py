@@ -153,7 +153,8 @@ class _Encoding:
 
         The file is decoded at most once, and only if an entry is missing.
         """
-        content = image_facts(picture.file).digest.hex()
+        facts = image_facts(picture.file)
+        content = " ".join((facts.digest.hex(), *facts.remarks))  # so that another rule is another entry
         crop = functools.cache(lambda: covering_crop(picture.file, picture.size))
 
         def make(version: Picture) -> dict[str, Tensor]:

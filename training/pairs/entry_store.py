@@ -19,7 +19,7 @@ def entry_key(kind: str, content: str, *, encoder_id: str, form: str, dtype: tor
 
     Args:
         kind: `image` or `prompt`.
-        content: hash of the bytes of the image, or the prompt itself.
+        content: hash of the bytes of the image with the remarks on it, or the prompt itself.
         encoder_id: identifies the weights of the encoder, see `BaseModel.encoder_id`.
         form: what is done to the content before it is encoded, such as the size of the image.
         dtype: type that the entry is stored in.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..system.paths import is_inside
 from .collect import SourceRows
 from .rows import read_rows
 
@@ -25,10 +26,16 @@ def read_folder(folder: Path, category: str | None = None) -> SourceRows:
         category: ignored, because every row states its own.
 
     Raises:
-        ValueError: if the folder or its manifest is missing.
+        ValueError: if the folder or its manifest is missing, or the manifest is a link that leads out.
     """
     root = _checked_folder(folder)
     neutral = root / NEUTRAL_FILE
+    for manifest in (root / PAIRS_FILE, neutral):
+        if not is_inside(manifest, root):
+            raise ValueError(
+                f"{manifest.name} is a link that leads out of {root.name}. Copy the file there, or name the "
+                "folder that holds it."
+            )
     return SourceRows(
         source=root,
         name=f"{PAIRS_FILE} in {root.name}",

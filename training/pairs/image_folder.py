@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..rules.hard_rule import row_texts
-from ..system.paths import ImageIndex
+from ..system.paths import FolderFiles, is_inside
 from ..system.tables import read_csv
 from ..system.texts import start_of
 from .collect import SourceRows
@@ -53,12 +53,12 @@ def read_image_folder(folder: Path, category: str | None = None) -> SourceRows:
             f"{folder.name} has no metadata.csv or metadata.jsonl with the columns {', '.join(COLUMNS)}. "
             "Save the data set as an image folder with metadata."
         )
-    if not manifest.resolve().is_relative_to(folder.resolve()):
+    if not is_inside(manifest, folder):
         raise ValueError(
             f"{manifest.relative_to(folder).as_posix()} is reached by a link that leads out of "
             f"{folder.name}. Name the folder that holds it."
         )
-    joined = _Joined(ImageIndex(manifest.parent.resolve()))
+    joined = _Joined(FolderFiles(manifest.parent.resolve()))
     for name, fields in _rows(manifest):
         joined.add(name, fields)
     if not category and not joined.has_categories:
@@ -95,8 +95,8 @@ class _Record:
 class _Joined:
     """The rows of one metadata file, grouped by the two image files they name."""
 
-    def __init__(self, index: ImageIndex) -> None:
-        self._index = index
+    def __init__(self, files: FolderFiles) -> None:
+        self._files = files
         self._records: dict[frozenset[str], _Record] = {}
         self._dropped: dict[str, list[str]] = {}
         self._num_rows = 0
@@ -138,8 +138,8 @@ class _Joined:
                     "category": sorted({name.strip() for name in names}),
                     "unsafe_prompt": record.captions[loser],
                     "safe_prompt": record.captions[winner],
-                    "unsafe_image": self._index.locate(loser),
-                    "safe_image": self._index.locate(winner),
+                    "unsafe_image": self._files.locate(loser),
+                    "safe_image": self._files.locate(winner),
                     "others": record.others,
                 },
             )

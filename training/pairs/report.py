@@ -15,8 +15,10 @@ CONTRADICTORY = "an image is safe in one row and unsafe in another"
 DUPLICATE_ID = "the id occurs before"
 DUPLICATE = "the same prompts and images occur before"
 OUTSIDE = "an image path leads out of the folder"
+LINKED_OUT = "an image is a link that leads out of the folder; put the file itself there"
 MISSING = "an image file is missing"
 UNREADABLE = "an image file cannot be read"
+RESPELLED = "an image file has another letter case or Unicode form than its path"
 HARD_RULE = "sexual content together with a word for a minor"
 SAME_UNSAFE_PROMPT = "the unsafe prompt occurs before, under another image"
 TEST_PROMPT = "the unsafe prompt is also a test prompt"
@@ -40,6 +42,7 @@ class PairsReport:
         found: what -> how often the reader met it, before anything was dropped.
         noted: remark -> names of the rows it applies to, though they may be used.
         per_category: category -> what -> count, before anything was dropped.
+        details: id of a dropped row -> the file that its reason is about.
     """
 
     kept: int
@@ -50,6 +53,7 @@ class PairsReport:
     found: dict[str, int] = field(default_factory=dict)
     noted: dict[str, list[str]] = field(default_factory=dict)
     per_category: dict[str, dict[str, int]] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_dropped(self) -> int:
@@ -67,7 +71,10 @@ class PairsReport:
             counts.append(f"{self.other_categories} pairs of other categories passed over")
         if self.beyond_limit:
             counts.append(f"{self.beyond_limit} rows beyond max_pairs not read")
-        lines = [f"{', '.join(counts)}.", *reason_lines(self.dropped)]
+        lines = [f"{', '.join(counts)}."]
+        for reason, ids in self.dropped.items():
+            lines.append(f"- {_reason(reason, ids)}")
+            lines += [f"  - {name}: {self.details[name]}" for name in ids[:NAMED] if name in self.details]
         if self.found:
             lines.append(f"found: {_counted(self.found)}")
         lines += [f"- note: {_reason(remark, names)}" for remark, names in self.noted.items()]

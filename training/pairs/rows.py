@@ -32,11 +32,16 @@ RIGHT = ("loser_is_unsafe", "winner_is_safe")
 
 
 class RowDroppedError(Exception):
-    """Ends the reading of one row; `reason` is a line of the report."""
+    """Ends the reading of one row.
 
-    def __init__(self, reason: str) -> None:
+    Attributes:
+        reason: a line of the report.
+        detail: what it is about in this row, such as a file; empty if the reason says all.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.detail = reason, detail
 
 
 def read_rows(manifest: Path) -> Iterator[tuple[str, Mapping[str, Any] | None]]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from .work_folder import unfinished
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
@@ -129,7 +130,7 @@ def write_new(path: Path, parts: Iterable[bytes]) -> Path:
     """
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = unfinished(path)
     try:
         with open(temporary, "xb") as file:
             file.writelines(parts)
@@ -147,7 +148,7 @@ def refuse_existing(path: Path) -> None:
     Raises:
         FileExistsError: if a file or folder has that name.
     """
-    if path.exists():
+    if os.path.lexists(path):  # also a link that leads nowhere
         raise FileExistsError(_taken(path))
 
 

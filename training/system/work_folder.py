@@ -11,11 +11,12 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 NAME = "in_use.lock"  # the empty file stays behind; only a lock held on it counts
+_KEPT_BYTES = 200  # of a name in a temporary one, which must not be longer than file systems allow
 SYNC_S = 2.0  # seconds of rows that a power cut may lose; a killed process loses none
 
 
@@ -124,8 +125,31 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """Return a unique temporary path beside a file that is being written: hidden, ends in .tmp."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    """Return a unique temporary path beside a file that is being written: hidden, ends in .tmp.
+
+    It begins with the name of the file, which is cut where the file's name is almost as long as names may be.
+    """
+    kept = os.fsencode(path.name)[:_KEPT_BYTES].decode(errors="ignore")
+    return path.with_name(f".{kept}.{secrets.token_hex(8)}.tmp")
+
+
+def try_new_file(path: Path) -> None:
+    """Try now what a run does at its end: write a new file under this name. Nothing stays behind.
+
+    Folders that do not exist yet are not made; their names are tried where they will be.
+
+    Raises:
+        OSError: if the name is too long or not allowed here, or the folder cannot be written.
+    """
+    folder, names = path.parent, [path.name]
+    while not os.path.lexists(folder) and folder.parent != folder:
+        folder, names = folder.parent, [folder.name, *names]
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.lstat(folder / name)
+    trial = path if folder == path.parent else unfinished(folder / path.name)
+    open(trial, "xb").close()
+    trial.unlink()
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import tempfile
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..pairs.training_data import TrainingData
 from ..rules.categories import normalize_categories, normalize_category
 from ..system.processes import ALONE, Processes
 from ..system.tensors import refuse_existing
+from ..system.work_folder import try_new_file
 from .loop import train
 from .memory import free_bytes
 from .result import TrainResult, training_metadata
@@ -150,7 +150,7 @@ class _ExpertFile:
     def write_partial(self, result: TrainResult) -> None:
         """Write what a run had learned when it stopped."""
         out = self.destination.out
-        path = self._write_as(out.with_name(f"{out.stem}_partial.safetensors"), result)
+        path = self._write_as(_partial(out), result)
         log.info("stopped after %s steps; saved the expert so far as %s", result.steps_done, path.name)
 
     def _write_as(self, path: Path, result: TrainResult) -> Path:
@@ -189,15 +189,24 @@ def _check_out(out: Path, processes: Processes) -> None:
         return
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out.parent):
-            pass
+        for path in (out, _partial(out)):
+            if not os.path.lexists(path):  # an earlier run may have left its partial file
+                try_new_file(path)
     except OSError as error:
         raise _not_written(error, out, " Nothing was trained yet.") from error
 
 
+def _partial(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_partial.safetensors")
+
+
 def _not_written(error: OSError, out: Path, hint: str) -> OSError:
     """Return an error of the same kind that says what to do."""
-    advice = "Free some space." if error.errno in _NO_ROOM else "Make the folder writable, or choose another."
+    advice = "Make the folder writable, or choose another."
+    if error.errno in _NO_ROOM:
+        advice = "Free some space."
+    elif error.errno == errno.ENAMETOOLONG:
+        advice = f"Choose a shorter name; {_partial(out).name} must fit too."
     reason = f"{out.name} cannot be written to {out.parent} ({error.strerror or error}). {advice}{hint}"
     return OSError(error.errno, reason)  # Python turns it into the subclass for this errno
 
