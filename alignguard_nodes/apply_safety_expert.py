@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from . import host
-from .inputs import CATEGORY, SafetyExpert, check_strength, strength_input
+from .inputs import CATEGORY, SafetyExpert, check_strength, checked, strength_input
 
 
 class ApplySafetyExpert(io.ComfyNode):
@@ -11,10 +11,11 @@ class ApplySafetyExpert(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardApplySafetyExpert",
             display_name="Apply Safety Expert",
             category=CATEGORY,
+            search_aliases=["safety lora", "apply lora", "nsfw", "unlearn", "censor", "alignguard"],
             description="Apply a safety expert, single or merged, to a model.",
             inputs=[
                 io.Model.Input(
@@ -48,6 +49,10 @@ class ApplySafetyExpert(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the expert applied.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, start_percent: float | None, end_percent: float | None) -> bool | str:
+        return checked((lambda ends: None in ends or host.check_range(*ends), (start_percent, end_percent)))
 
     @classmethod
     def execute(

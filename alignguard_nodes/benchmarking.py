@@ -69,14 +69,13 @@ class Place(NamedTuple):
     node_id: str
 
 
-def check_folder(folder: str | None) -> bool | str:
-    """Return True if a benchmark may be written to a folder, else the reason; None: not known yet."""
-    try:
-        if folder is not None:  # None: comes through a link, or is absent
-            benchmark_path(host.output_folder(), folder)
-    except ValueError as error:
-        return str(error)
-    return True
+def check_folder(folder: str) -> None:
+    """Check that a benchmark may be written to a folder.
+
+    Raises:
+        ValueError: as `benchmark_path`.
+    """
+    benchmark_path(host.output_folder(), folder)
 
 
 def measure(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
@@ -13,13 +14,18 @@ from . import host, inputs
 from .benchmarking import Drawing, Place, Variant, check_folder, measure
 from .files import BENCHMARKS
 from .inputs import (
+    ABSENT,
     CATEGORY,
     MAX_STRENGTH,
     NONE,
+    check_judges,
     check_strength,
+    checked,
     clip_vision_input,
     config_inputs,
+    connected,
     judge_input,
+    more_inputs,
     panel_of,
     sampling_inputs,
     side_input,
@@ -42,10 +48,21 @@ class CheckSafetyStack(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardCheckSafetyStack",
             display_name="Check Safety Stack",
             category=CATEGORY,
+            search_aliases=["lora conflict", "lora compatibility", "style lora", "alignguard"],
+            in_sight=(
+                "strength",
+                "strength_1",
+                "strength_2",
+                "strength_3",
+                "strength_4",
+                "judge",
+                "folder",
+                "resolution",
+            ),
             description="Measure whether style or character LoRAs work against a safety expert: by their "
             "weights and, with a model and prompts connected, by the pictures they draw.",
             inputs=[
@@ -85,6 +102,7 @@ class CheckSafetyStack(io.ComfyNode):
                 *sampling_inputs(optional=True),
                 side_input(),
                 *config_inputs(EvaluateConfig),
+                *more_inputs("lora", NUMBERS, "Further LoRAs used beside the expert."),
             ],
             outputs=[
                 io.Float.Output(
@@ -103,16 +121,20 @@ class CheckSafetyStack(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        return check_folder(folder)
+    def validate_inputs(
+        cls, folder: str | None = None, judge: str | None = NONE, clip_vision: object = ABSENT
+    ) -> bool | str:
+        return checked(
+            (check_folder, folder),
+            (partial(check_judges, has_clip_vision=clip_vision is None), [judge]),
+        )
 
     @classmethod
     def execute(cls, expert: Any, strength: float = 1.0, **slots: Any) -> io.NodeOutput:
         from ..training.evaluation.safety_stack import safety_stack
 
         check_strength(strength)
-        used = [number for number in NUMBERS if slots.get(f"lora_{number}") is not None]
-        others = [(slots[f"lora_{number}"], slots.get(f"strength_{number}", 1.0)) for number in used]
+        others = [(slot.value, slot.strength) for slot in connected(slots, "lora", NUMBERS)]
         stack = safety_stack(expert, others, strength=strength)
         alone = (expert, strength)
         report, charts = stack.report(), [host.image_tensor(draw_stack(stack))]

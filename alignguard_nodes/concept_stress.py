@@ -14,10 +14,11 @@ class ConceptStress(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardConceptStress",
             display_name="Concept Stress",
             category=CATEGORY,
+            search_aliases=["ring-a-bell", "red team", "attack", "robustness", "alignguard"],
             description="Push an encoded prompt towards a concept, to see whether your own model still "
             "resists it. Judge the pictures, and show them only blurred.",
             inputs=[

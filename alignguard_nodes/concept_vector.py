@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 
 from . import host, inputs
 from .files import entry_fingerprint, pairs_path
-from .inputs import CATEGORY
+from .inputs import CATEGORY, checked
 
 
 class ConceptVector(io.ComfyNode):
@@ -15,10 +15,11 @@ class ConceptVector(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardConceptVector",
             display_name="Concept Vector",
             category=CATEGORY,
+            search_aliases=["ring-a-bell", "red team", "attack", "concept direction", "alignguard"],
             description="Find what a concept adds to encoded prompts, to test with Concept Stress whether "
             "your own model withstands it (Ring-A-Bell).",
             inputs=[
@@ -50,13 +51,12 @@ class ConceptVector(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, paired_file: str | None = None) -> bool | str:
-        try:
-            if paired_file:
-                pairs_path(host.input_folder(), paired_file)
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, prompts: str | None, paired_file: str | None = "") -> bool | str:
+        from ..training.evaluation.attacks import parse_concept_pairs
+
+        if paired_file == "":  # None: it comes through a link
+            return checked((parse_concept_pairs, prompts))
+        return checked((partial(pairs_path, host.input_folder()), paired_file))
 
     @classmethod
     def fingerprint_inputs(cls, paired_file: str = "", **_: object) -> str:

@@ -8,7 +8,7 @@ from ..training.config import DepthConfig
 from ..training.experts.expert import check_family
 from ..training.rules.hard_rule import refuse_minors
 from . import host, inputs
-from .inputs import CATEGORY, check_strength, config_inputs, strength_input
+from .inputs import CATEGORY, check_strength, checked, config_inputs, strength_input
 
 
 class ErasureDepth(io.ComfyNode):
@@ -16,10 +16,12 @@ class ErasureDepth(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardErasureDepth",
             display_name="Erasure Depth",
             category=CATEGORY,
+            search_aliases=["unlearning test", "concept erasure", "probe", "red team", "alignguard"],
+            in_sight=("concept_prompt", "neutral_prompt", "strength"),
             is_experimental=True,
             description="Experimental: is a concept gone from the model, or only not reached by its words? "
             "Draws and shows no pictures.",
@@ -54,6 +56,12 @@ class ErasureDepth(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, concept_prompt: str | None, neutral_prompt: str | None) -> bool | str:
+        return checked(
+            (lambda prompts: refuse_minors(*prompts), (concept_prompt or "", neutral_prompt or ""))
         )
 
     @classmethod

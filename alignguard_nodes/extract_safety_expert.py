@@ -6,7 +6,7 @@ from ..training.config import ExtractConfig
 from ..training.rules.categories import CATEGORIES, normalize_categories
 from . import host, inputs
 from .files import entry_fingerprint
-from .inputs import CATEGORY, config_inputs
+from .inputs import CATEGORY, checked, config_inputs
 
 UNSTATED, ALL = "not stated", "all"
 
@@ -21,10 +21,11 @@ class ExtractSafetyExpert(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         models = host.model_files()
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardExtractSafetyExpert",
             display_name="Extract Safety Expert",
             category=CATEGORY,
+            search_aliases=["extract lora", "model difference", "svd", "lora from checkpoint", "alignguard"],
             description="Turn what tuning changed in a full model into an expert, to apply, merge or save.",
             inputs=[
                 io.Combo.Input(
@@ -60,14 +61,12 @@ class ExtractSafetyExpert(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, base: str | None, tuned: str | None, category: str | None) -> bool | str:
-        try:
-            for name in (base, tuned):
-                if name is not None:  # None: the input is linked
-                    host.model_path(name)
-            _categories(category or UNSTATED)  # API prompts may name other categories
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return True
+        return checked(
+            (host.model_path, base),
+            (host.model_path, tuned),
+            (_refuse_same, (base, tuned)),
+            (_categories, category),  # API prompts may name other categories
+        )
 
     @classmethod
     def fingerprint_inputs(cls, base: str, tuned: str, **_: object) -> str:
@@ -86,6 +85,14 @@ class ExtractSafetyExpert(io.ComfyNode):
         )
         report = expert.report()
         return io.NodeOutput(expert, report, ui=ui.PreviewText(report))
+
+
+def _refuse_same(models: tuple[str | None, str | None]) -> None:
+    base, tuned = models
+    if base is not None and base == tuned:
+        raise ValueError(
+            f"base and tuned are the same file, {base}. Choose the model before and after tuning."
+        )
 
 
 def _categories(category: str) -> tuple[str, ...]:

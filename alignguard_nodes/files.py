@@ -153,6 +153,16 @@ def new_expert_path(root: Path, prefix: str) -> Path:
     return path
 
 
+def listed_name(root: Path, path: Path) -> str:
+    """Return the name under which ComfyUI's LoRA lists show a file of `new_expert_path`.
+
+    Args:
+        root: ComfyUI's output folder.
+        path: of the file.
+    """
+    return path.relative_to((root / SAVED).parent).as_posix()
+
+
 def run_name(root: Path, prefix: str) -> str:
     """Return the name of the run folder of a prefix, such as `mine%2Fhate`; see `new_expert_path`."""
     name = quote(os.path.relpath(_unnumbered(root, prefix), root / SAVED).replace(os.sep, "/"), safe="")

@@ -6,19 +6,21 @@ into the config. The other widgets occur in several nodes and are declared here.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from comfy_api.latest import io
 
 from ..training.config import MAX_STRENGTH, options
-from ..training.evaluation import Panel, judge_choices, make_judge
+from ..training.evaluation import Panel, judge_choices, make_judge, refuse_unavailable
 from . import host
 
 CATEGORY = "AlignGuard"  # the menu
 DEFAULT_RESOLUTION = 512  # SD 1.5's
 SAMPLER, SCHEDULER = "euler", "normal"
 NONE = "none"  # the choice of no judge
+ABSENT = object()  # default of a socket in `validate_inputs`: not connected; None: connected
+MOST_SOCKETS = 64  # of one kind, where the host grows them; it allows 100
 
 SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExpert
 SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
@@ -78,6 +80,63 @@ def from_widgets(widgets: Mapping[str, Any], *classes: type) -> list[Any]:
         cls(**{field.name: widgets[field.name] for field in options(cls) if field.name in widgets})
         for cls in classes
     ]
+
+
+def checked(*checks: tuple[Callable[[Any], Any], Any]) -> bool | str:
+    """Return what `validate_inputs` answers: True, or the sentence of the first check that fails.
+
+    The host then checks nothing else of the inputs that `validate_inputs` names, so a check must cover their
+    ranges too.
+
+    Args:
+        checks: (check, value). A value of None is not checked: it comes through a link, or is absent.
+    """
+    for check, value in checks:
+        try:
+            if value is not None:
+                check(value)
+        except (FileNotFoundError, ValueError) as error:
+            return str(error)
+    return True
+
+
+class Slot(NamedTuple):
+    """What is connected to a numbered socket.
+
+    Attributes:
+        value: the object.
+        strength: value of its strength widget; 1 for a socket that has none.
+        strength_name: name of that widget, for errors.
+    """
+
+    value: Any
+    strength: float = 1.0
+    strength_name: str = "strength"
+
+
+def connected(slots: Mapping[str, Any], name: str, numbers: Iterable[int]) -> Iterator[Slot]:
+    """Yield what is connected to the sockets `<name>_<number>`, and then to those that the host grew.
+
+    Args:
+        slots: input id -> value, as the host passes them.
+        name: such as `expert`; the group of grown sockets is then `more_experts`, see `more_inputs`.
+        numbers: of the sockets that every host has.
+    """
+    for number in numbers:
+        if slots.get(f"{name}_{number}") is not None:
+            widget = f"strength_{number}"
+            yield Slot(slots[f"{name}_{number}"], slots.get(widget, 1.0), widget)
+    grown = slots.get(f"more_{name}s") or {}
+    yield from (Slot(value) for value in grown.values() if value is not None)
+
+
+def more_inputs(name: str, numbers: Sequence[int], tooltip: str) -> list[io.Input]:
+    """Return the sockets for experts beyond `numbers`, on hosts that can grow sockets."""
+    socket = SafetyExpert.Input(name, optional=True, tooltip=tooltip)
+    beyond = range(numbers[-1] + 1, MOST_SOCKETS + 1)
+    return host.more_sockets(
+        f"more_{name}s", socket, [f"{name}_{number}" for number in beyond], f"{tooltip} At strength 1."
+    )
 
 
 def strength_input(name: str, tooltip: str, *, optional: bool = False) -> io.Float.Input:
@@ -173,8 +232,28 @@ def panel_of(chosen: list[tuple[str, float]], rule: str, clip_vision: Any = None
         ValueError: as `make_judge` and `Panel`, or if a judge is chosen twice.
     """
     named = [(choice, threshold) for choice, threshold in chosen if choice != NONE]
-    if len({choice for choice, _ in named}) < len(named):
-        raise ValueError(f"{named[0][0]} is chosen twice. Choose two different judges, or {NONE}.")
+    _refuse_twice([choice for choice, _ in named])
     parts = {"embed": host.clip_embed(clip_vision), "heads": host.judges_folder()}
     judges = tuple(make_judge(choice, threshold=threshold or None, **parts) for choice, threshold in named)
     return Panel(judges, rule) if judges else None
+
+
+def check_judges(choices: Iterable[str | None], *, has_clip_vision: bool) -> None:
+    """Check in an instant that the judges that the widgets choose can be made.
+
+    Args:
+        choices: values of the widgets; None: comes through a link.
+        has_clip_vision: whether a CLIP Vision is connected.
+
+    Raises:
+        ValueError: as `refuse_unavailable`, or if a judge is chosen twice.
+    """
+    named = [choice for choice in choices if choice not in (None, NONE)]
+    _refuse_twice(named)
+    for choice in named:
+        refuse_unavailable(choice, has_embed=has_clip_vision)
+
+
+def _refuse_twice(choices: Sequence[str]) -> None:
+    if len(set(choices)) < len(choices):
+        raise ValueError(f"{choices[0]} is chosen twice. Choose two different judges, or {NONE}.")

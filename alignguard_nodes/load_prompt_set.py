@@ -1,5 +1,7 @@
 """Node: Load Prompt Set."""
 
+from functools import partial
+
 from comfy_api.latest import io, ui
 
 from ..training.evaluation.prompt_files import is_prompt_file
@@ -8,7 +10,7 @@ from ..training.pairs.prompts import NEUTRAL
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import file_fingerprint, input_files, prompt_set_path
-from .inputs import CATEGORY, PromptSet
+from .inputs import CATEGORY, PromptSet, checked
 
 ALL = "all"
 
@@ -18,10 +20,11 @@ class LoadPromptSet(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardLoadPromptSet",
             display_name="Load Prompt Set",
             category=CATEGORY,
+            search_aliases=["i2p", "coprov2", "coco captions", "prompts from file", "alignguard"],
             description="Read prompts to measure a model on, such as I2P, CoProV2 or COCO captions.",
             inputs=[
                 io.Combo.Input(
@@ -56,13 +59,10 @@ class LoadPromptSet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None, category: str | None) -> bool | str:
-        try:
-            if file is not None:  # None: comes through a link
-                prompt_set_path(host.input_folder(), file)
-            normalize_category(category or ALL)  # API prompts may name categories of the user's own
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return True
+        return checked(
+            (partial(prompt_set_path, host.input_folder()), file),
+            (normalize_category, category),  # API prompts may name categories of the user's own
+        )
 
     @classmethod
     def fingerprint_inputs(cls, file: str, category: str = ALL, max_prompts: int = 0) -> str:

@@ -5,7 +5,7 @@ from comfy_api.latest import io, ui
 from ..training.experts.expert import load_expert
 from . import host
 from .files import file_fingerprint
-from .inputs import CATEGORY, SafetyExpert, check_strength, strength_input
+from .inputs import CATEGORY, SafetyExpert, check_strength, checked, strength_input
 
 UNCONNECTED = (
     "Load Safety Expert has no model to return, because its model input is not connected. Connect the MODEL "
@@ -18,10 +18,11 @@ class LoadSafetyExpert(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardLoadSafetyExpert",
             display_name="Load Safety Expert",
             category=CATEGORY,
+            search_aliases=["safety lora", "lora loader", "nsfw", "unlearn", "alignguard"],
             description="Load a safety expert, and apply it to the model if one is connected.",
             inputs=[
                 io.Combo.Input(
@@ -50,12 +51,7 @@ class LoadSafetyExpert(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, expert_name: str | None) -> bool | str:
-        try:
-            if expert_name is not None:  # None: the input is linked
-                host.expert_path(expert_name)
-        except FileNotFoundError as error:
-            return str(error)
-        return True
+        return checked((host.expert_path, expert_name))
 
     @classmethod
     def fingerprint_inputs(cls, expert_name: str, strength: float = 1.0, model: object = None) -> str:

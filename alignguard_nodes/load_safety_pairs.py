@@ -1,5 +1,7 @@
 """Node: Load Safety Pairs."""
 
+from functools import partial
+
 from comfy_api.latest import io, ui
 
 from ..training.pairs import is_pair_source, load_pairs
@@ -7,7 +9,7 @@ from ..training.pairs.coprov2 import images_beside
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import pair_sources, pairs_path, source_fingerprint
-from .inputs import CATEGORY, SafetyPairs
+from .inputs import CATEGORY, SafetyPairs, checked
 
 ALL = "all"
 
@@ -17,10 +19,11 @@ class LoadSafetyPairs(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardLoadSafetyPairs",
             display_name="Load Safety Pairs",
             category=CATEGORY,
+            search_aliases=["dataset", "preference pairs", "coprov2", "dpo data", "alignguard"],
             description="Read pairs of a safe and an unsafe picture to train on. No picture is shown.",
             inputs=[
                 io.Combo.Input(
@@ -59,13 +62,10 @@ class LoadSafetyPairs(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder: str | None, category: str | None) -> bool | str:
-        try:
-            if folder is not None:  # None: set through a link
-                pairs_path(host.input_folder(), folder)
-            normalize_category(category or ALL)  # API prompts may name the user's own categories
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return True
+        return checked(
+            (partial(pairs_path, host.input_folder()), folder),
+            (normalize_category, category),  # API prompts may name the user's own categories
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, category: str = ALL, max_pairs: int = 0) -> str:

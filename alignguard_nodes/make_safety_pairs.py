@@ -1,6 +1,7 @@
 """Node: Make Safety Pairs."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -12,12 +13,15 @@ from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import FolderWatch, new_pairs_path
 from .inputs import (
+    ABSENT,
     CATEGORY,
     DEFAULT_RESOLUTION,
     NONE,
     SAMPLER,
     SCHEDULER,
     SafetyPairs,
+    check_judges,
+    checked,
     clip_vision_input,
     config_inputs,
     from_widgets,
@@ -47,10 +51,19 @@ class MakeSafetyPairs(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardMakeSafetyPairs",
             display_name="Make Safety Pairs",
             category=CATEGORY,
+            search_aliases=[
+                "dataset",
+                "preference pairs",
+                "generate data",
+                "dpo data",
+                "sdedit",
+                "alignguard",
+            ],
+            in_sight=("prompts", "category", "folder", "judge", "resolution", "per_prompt", "steps", "cfg"),
             description="Draw pairs of an unsafe and a safe image to train on, into a folder of ComfyUI's "
             "input. No image is shown, and a stopped run continues where it was.",
             inputs=[
@@ -101,14 +114,22 @@ class MakeSafetyPairs(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, category: str | None, folder: str | None) -> bool | str:
-        try:
-            normalize_category(category or CATEGORIES[0])  # None: comes through a link
-            if folder is not None:
-                new_pairs_path(host.input_folder(), folder)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(
+        cls,
+        prompts: str | None,
+        category: str | None,
+        folder: str | None,
+        judge: str | None = NONE,
+        clip_vision: object = ABSENT,
+    ) -> bool | str:
+        from ..training.making.prompt_pairs import parse_prompt_pairs
+
+        return checked(
+            (normalize_category, category),
+            (partial(new_pairs_path, host.input_folder()), folder),
+            (lambda text: parse_prompt_pairs(text, category or CATEGORIES[0]), prompts),
+            (partial(check_judges, has_clip_vision=clip_vision is None), [judge]),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **_: object) -> int:

@@ -1,6 +1,8 @@
 """Node: Merge Safety Experts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from comfy_api.latest import io
 
@@ -19,15 +21,21 @@ from ..training.merging import (
     collect_statistics,
     listed_prompts,
     merge_experts,
+    needs_statistics,
     plain_methods,
 )
 from ..training.models.conditioning import LATENT_STEP
 from . import host, inputs
 from .inputs import (
+    ABSENT,
     CATEGORY,
     DEFAULT_RESOLUTION,
     check_strength,
+    checked,
     config_inputs,
+    connected,
+    from_widgets,
+    more_inputs,
     resolution_input,
     strength_input,
 )
@@ -43,10 +51,28 @@ class MergeSafetyExperts(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardMergeSafetyExperts",
             display_name="Merge Safety Experts",
             category=CATEGORY,
+            search_aliases=[
+                "combine loras",
+                "lora merge",
+                "co-merge",
+                "regmean",
+                "ties",
+                "dare",
+                "alignguard",
+            ],
+            in_sight=(
+                "method",
+                "strength_1",
+                "strength_2",
+                "strength_3",
+                "strength_4",
+                "output_rank",
+                "resolution",
+            ),
             description="Combine safety experts of one base model into a single LoRA.",
             inputs=[
                 *(_expert_input(number) for number in NUMBERS),
@@ -80,6 +106,7 @@ class MergeSafetyExperts(io.ComfyNode):
                 ),
                 *(_strength_input(number) for number in NUMBERS),
                 *config_inputs(MergeConfig, skip=("method",), before={"timesteps": [_resolution_input()]}),
+                *more_inputs("expert", NUMBERS, "Further experts of the same base model."),
             ],
             outputs=[
                 inputs.SafetyExpert.Output(
@@ -93,6 +120,25 @@ class MergeSafetyExperts(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(
+        cls,
+        method: str | None,
+        strength_1: float | None = 1.0,
+        strength_2: float | None = 1.0,
+        model: object = ABSENT,
+        clip: object = ABSENT,
+        calibration: object = ABSENT,
+    ) -> bool | str:
+        sockets = {"model": model, "clip": clip, "calibration": calibration}
+        missing = [name for name, value in sockets.items() if value is ABSENT]
+        take_part = [strength for strength in (strength_1, strength_2) if strength]  # None: not known yet
+        return checked(
+            (partial(check_strength, name="strength_1"), strength_1),
+            (partial(check_strength, name="strength_2"), strength_2),
+            (lambda name: refuse_uncalibrated(name, len(take_part), missing), method),
+        )
+
+    @classmethod
     def execute(
         cls,
         method: str,
@@ -103,21 +149,16 @@ class MergeSafetyExperts(io.ComfyNode):
         vae: object = None,
         **slots: object,  # expert_1..8, strength_1..8 and the options of MergeConfig
     ) -> io.NodeOutput:
-        used = [n for n in NUMBERS if slots.get(f"expert_{n}") is not None]
-        experts = [slots[f"expert_{n}"] for n in used]
-        strengths = [slots.get(f"strength_{n}", 1.0) for n in used]
-        for n, strength in zip(used, strengths, strict=True):
-            check_strength(strength, f"strength_{n}")
-        settings = {
-            name: value for name, value in slots.items() if not name.startswith(("expert_", "strength_"))
-        }
-        config = MergeConfig(method=method, **settings)
+        used = list(connected(slots, "expert", NUMBERS))
+        for slot in used:
+            check_strength(slot.strength, slot.strength_name)
+        (config,) = from_widgets({**slots, "method": method}, MergeConfig)
         on_progress = host.progress(cls.hidden.unique_id)
         calibration_run = _Calibration(model, clip, vae, calibration, resolution, config, on_progress)
         merged = merge_experts(
-            experts,
+            [slot.value for slot in used],
             config,
-            strengths=strengths,
+            strengths=[slot.strength for slot in used],
             calibrate=calibration_run.statistics,
             on_progress=on_progress,
         )
@@ -143,7 +184,7 @@ class _Calibration:
 
     def statistics(self, members: Members) -> Statistics:
         """Run the base model on the calibration prompts."""
-        self._check_connected()
+        self._check_connected(len(members))
         prompts = self._prompts()
         for expert, _ in members:
             check_family(expert, *host.family_of(self.model))
@@ -167,14 +208,10 @@ class _Calibration:
                 on_progress=self.on_progress,
             )
 
-    def _check_connected(self) -> None:
+    def _check_connected(self, num_members: int) -> None:
         sockets = {"model": self.model, "clip": self.clip, "calibration": self.source}
         missing = [name for name, value in sockets.items() if value is None]
-        if missing:
-            raise ValueError(
-                f"{self.config.method} compares the experts on the base model, so it needs "
-                f"{', '.join(missing)} connected too. Connect it, or set method to one of {plain_methods()}."
-            )
+        refuse_uncalibrated(self.config.method, num_members, missing)
 
     def _prompts(self) -> CalibrationPrompts:
         from ..training.pairs.prompts import parse_prompts
@@ -196,6 +233,26 @@ class _Calibration:
             resolution=self.resolution,
             cache_dir=host.private_folder("cache"),
             on_progress=self.on_progress,
+        )
+
+
+def refuse_uncalibrated(method: str, num_members: int, missing: Sequence[str]) -> None:
+    """Check that a merge has what it compares the experts on.
+
+    Args:
+        method: name of the merge method.
+        num_members: experts that take part, or the fewest that surely do.
+        missing: sockets for calibration that are not connected.
+
+    Raises:
+        ValueError: if the method is unknown, or needs one of these sockets.
+    """
+    if method not in MERGE_METHODS:
+        raise ValueError(f"method must be one of {', '.join(MERGE_METHODS)}, got {method!r}.")
+    if missing and needs_statistics(method, num_members):
+        raise ValueError(
+            f"{method} compares the experts on the base model, so it needs {', '.join(missing)} connected "
+            f"too. Connect it, or set method to one of {plain_methods()}."
         )
 
 

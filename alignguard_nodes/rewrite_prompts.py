@@ -1,15 +1,22 @@
 """Node: Rewrite Prompts."""
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..training.config import RewriteConfig
-from ..training.making.rewriting import REWRITERS, RewriteSource, parse_terms, rewrite_prompts
+from ..training.making.rewriting import (
+    REWRITERS,
+    RewriteSource,
+    parse_terms,
+    prompt_lines,
+    rewrite_prompts,
+)
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import entry_fingerprint, pairs_path
-from .inputs import CATEGORY, config_inputs
+from .inputs import CATEGORY, checked, config_inputs
 
 
 class RewritePrompts(io.ComfyNode):
@@ -17,10 +24,12 @@ class RewritePrompts(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardRewritePrompts",
             display_name="Rewrite Prompts",
             category=CATEGORY,
+            search_aliases=["safe prompt", "paraphrase", "llm", "sanitize", "alignguard"],
+            in_sight=("prompts", "category", "method", "table", "paired_file", "endpoint", "endpoint_model"),
             description="Rewrite unsafe prompts into safe ones, for Make Safety Pairs. Rewrites that fail a "
             "check are left out and counted.",
             inputs=[
@@ -85,14 +94,20 @@ class RewritePrompts(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, category: str | None, paired_file: str | None = None) -> bool | str:
-        try:
-            normalize_category(category or CATEGORIES[0])  # None: comes through a link
-            if paired_file:
-                pairs_path(host.input_folder(), paired_file)
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return True
+    def validate_inputs(
+        cls,
+        prompts: str | None,
+        category: str | None,
+        method: str | None,
+        table: str | None,
+        paired_file: str | None = "",
+    ) -> bool | str:
+        return checked(
+            (normalize_category, category),
+            (partial(pairs_path, host.input_folder()), paired_file or None),
+            (lambda name: _check_method(name, table, paired_file), method),
+            (prompt_lines, prompts),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, paired_file: str | None = None, **_: object) -> str:
@@ -126,3 +141,13 @@ class RewritePrompts(io.ComfyNode):
         )
         report = result.report()
         return io.NodeOutput(result.jsonl(), result.safe_prompts, report, ui=ui.PreviewText(report))
+
+
+def _check_method(method: str, table: str | None, paired_file: str | None) -> None:
+    """Check that a method has what it works with; None comes through a link. No endpoint is asked yet."""
+    if method not in REWRITERS:
+        raise ValueError(f"method must be one of {', '.join(REWRITERS)}, got {method!r}.")
+    terms = parse_terms(table) if table and table.strip() else None
+    lacks_file = method == "paired_file" and paired_file == ""
+    if lacks_file or (method == "table" and table is not None):
+        REWRITERS[method](RewriteSource(terms=terms))

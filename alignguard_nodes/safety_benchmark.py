@@ -1,6 +1,7 @@
 """Node: Safety Benchmark."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from . import host, inputs
 from .benchmarking import Drawing, Place, Variant, check_folder, measure
 from .files import BENCHMARKS, blocked_words_path, file_fingerprint, input_files
 from .inputs import (
+    ABSENT,
     CATEGORY,
     NONE,
+    check_judges,
     check_strength,
+    checked,
     clip_vision_input,
     config_inputs,
+    connected,
     judge_input,
+    more_inputs,
     panel_of,
     sampling_inputs,
     side_input,
@@ -27,6 +33,10 @@ from .inputs import (
 )
 from .shown.preview import preview
 
+NOT_COMPARED = (
+    "Safety Benchmark compared nothing: it needs an expert, and unsafe prompts of a category that a judge "
+    "sees."
+)
 EXPERTS, SETS = range(1, 9), range(1, 5)
 
 
@@ -35,10 +45,30 @@ class SafetyBenchmark(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardSafetyBenchmark",
             display_name="Safety Benchmark",
             category=CATEGORY,
+            search_aliases=[
+                "evaluate",
+                "measure",
+                "i2p",
+                "inappropriate probability",
+                "nsfw rate",
+                "fid",
+                "clip score",
+                "alignguard",
+            ],
+            in_sight=(
+                "judge",
+                "folder",
+                "sampler_name",
+                "scheduler",
+                "resolution",
+                "per_prompt",
+                "steps",
+                "cfg",
+            ),
             description="Measure how often a model draws unsafe pictures, with and without each expert, and "
             "what safety costs elsewhere. No unsafe picture is stored or shown. A stopped run can be "
             "continued.",
@@ -85,22 +115,42 @@ class SafetyBenchmark(io.ComfyNode):
                     "block, one per line: measures how many unsafe pictures get past it. The report "
                     "quotes none of the words.",
                 ),
+                *more_inputs("expert", EXPERTS, "Further experts to compare with the base."),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="All rates with their intervals."),
                 io.Image.Output(display_name="picture", tooltip="The report as a picture, to save."),
+                io.Boolean.Output(
+                    display_name="is_safer",
+                    tooltip="Whether an expert is less often unsafe than the base, and not by chance alone "
+                    "(sign test, p below 0.05).",
+                ),
+                io.Float.Output(
+                    display_name="base_rate", tooltip="Share of the base's pictures that are unsafe."
+                ),
+                io.Float.Output(
+                    display_name="lowest_rate", tooltip="The same of the expert that is unsafe least often."
+                ),
+                io.String.Output(display_name="safest", tooltip="Name of that expert."),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None, blocked_words: str | None = None) -> bool | str:
-        try:
-            _blocked_words_file(blocked_words)
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-        return check_folder(folder)
+    def validate_inputs(
+        cls,
+        judge: str | None,
+        folder: str | None,
+        second_judge: str | None = NONE,
+        blocked_words: str | None = NONE,
+        clip_vision: object = ABSENT,
+    ) -> bool | str:
+        return checked(
+            (check_folder, folder),
+            (_blocked_words_file, blocked_words),
+            (partial(check_judges, has_clip_vision=clip_vision is None), [judge, second_judge]),
+        )
 
     @classmethod
     def fingerprint_inputs(cls, blocked_words: str | None = None, **_: object) -> str:
@@ -121,7 +171,8 @@ class SafetyBenchmark(io.ComfyNode):
         place = Place(folder, "Safety Benchmark", cls.hidden.unique_id)
         report = measure(drawing, _variants(slots), sets, panel, place, blocked)
         picture, text = host.image_tensor(report.write()), f"{report.text()}\n{report.study.command}"
-        return io.NodeOutput(text, picture, ui=preview(text, picture))
+        comparison = report.comparison() or [host.Blocked(NOT_COMPARED)] * 4
+        return io.NodeOutput(text, picture, *comparison, ui=preview(text, picture))
 
 
 def _blocked_words_file(name: str | None) -> Path | None:
@@ -132,11 +183,9 @@ def _blocked_words_file(name: str | None) -> Path | None:
 def _variants(slots: Mapping[str, Any]) -> list[Variant]:
     """Return each connected expert with its strength."""
     variants = []
-    for number in EXPERTS:
-        expert, strength = slots.get(f"expert_{number}"), slots.get(f"strength_{number}", 1.0)
-        if expert is not None:
-            check_strength(strength, f"strength_{number}")
-            variants.append([(expert, strength)])
+    for slot in connected(slots, "expert", EXPERTS):
+        check_strength(slot.strength, slot.strength_name)
+        variants.append([(slot.value, slot.strength)])
     return variants
 
 

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from . import host
 from .inputs import CATEGORY, SafetyExpert
 from .shown.preview import expert_preview
 
@@ -11,10 +12,11 @@ class SafetyExpertInfo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardSafetyExpertInfo",
             display_name="Safety Expert Info",
             category=CATEGORY,
+            search_aliases=["lora info", "metadata", "inspect", "alignguard"],
             description="Show an expert's categories, base model, training and size; for a merged expert "
             "also a picture of each member's share.",
             inputs=[SafetyExpert.Input("expert", tooltip="From Load, Merge or Train.")],

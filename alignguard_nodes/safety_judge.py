@@ -1,5 +1,6 @@
 """Node: Safety Judge."""
 
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io
@@ -7,7 +8,17 @@ from comfy_api.latest import io
 from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan_frames
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
-from .inputs import CATEGORY, NONE, clip_vision_input, judge_input, panel_of, threshold_input
+from .inputs import (
+    ABSENT,
+    CATEGORY,
+    NONE,
+    check_judges,
+    checked,
+    clip_vision_input,
+    judge_input,
+    panel_of,
+    threshold_input,
+)
 from .shown.preview import preview
 
 ALL = "all"
@@ -18,10 +29,22 @@ class SafetyJudge(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardSafetyJudge",
             display_name="Safety Judge",
             category=CATEGORY,
+            search_aliases=[
+                "nsfw detector",
+                "nudity",
+                "classifier",
+                "safety checker",
+                "gate",
+                "filter",
+                "q16",
+                "nudenet",
+                "alignguard",
+            ],
+            in_sight=("judge", "threshold", "second_judge", "category", "video", "blur"),
             description="Score how unsafe pictures are. Judges err in both directions: this is advice, never "
             "a guarantee.",
             inputs=[
@@ -77,18 +100,31 @@ class SafetyJudge(io.ComfyNode):
                 io.String.Output(
                     display_name="report", tooltip="The judges, their thresholds and the result per category."
                 ),
+                io.Boolean.Output(
+                    display_name="any_unsafe", tooltip="Whether any picture is unsafe, for one gate over all."
+                ),
+                io.Float.Output(display_name="highest_score", tooltip="The highest score of any picture."),
+                io.String.Output(
+                    display_name="unsafe_categories",
+                    tooltip="Categories of the unsafe pictures, separated by commas; empty if all are safe.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, category: str | None = ALL) -> bool | str:
-        try:
-            normalize_category(category or ALL)  # API prompts may name the user's own categories
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(
+        cls,
+        judge: str | None,
+        second_judge: str | None = NONE,
+        category: str | None = ALL,
+        clip_vision: object = ABSENT,
+    ) -> bool | str:
+        return checked(
+            (normalize_category, category),  # API prompts may name the user's own categories
+            (partial(check_judges, has_clip_vision=clip_vision is None), [judge, second_judge]),
+        )
 
     @classmethod
     def execute(
@@ -109,14 +145,14 @@ class SafetyJudge(io.ComfyNode):
         flags, scores = verdict.flagged(wanted), verdict.score(wanted)
         hidden = None if flags is None else flags | verdict.flagged()  # unsafe in any category
         shown = host.image_of(hidden_pictures(pictures, hidden) if blur else pictures)
-        blocked = [host.Blocked(f"{category} was not measured: {judges['judge']} does not see it.")]
-        return io.NodeOutput(
-            blocked if flags is None else flags.tolist(),
-            blocked if scores is None else scores.tolist(),
-            shown,
-            report,
-            ui=preview(report, shown),
-        )
+        if flags is None or scores is None:
+            blocked = host.Blocked(f"{category} was not measured: {judges['judge']} does not see it.")
+            per_picture, over_all = [[blocked], [blocked]], [blocked] * 3
+        else:
+            per_picture = [flags.tolist(), scores.tolist()]
+            categories = ", ".join(verdict.unsafe_categories(wanted))
+            over_all = [any(per_picture[0]), max(per_picture[1], default=0.0), categories]
+        return io.NodeOutput(*per_picture, shown, report, *over_all, ui=preview(report, shown))
 
 
 def _panel(

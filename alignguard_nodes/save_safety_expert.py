@@ -1,11 +1,13 @@
 """Node: Save Safety Expert."""
 
+from functools import partial
+
 from comfy_api.latest import io, ui
 
 from ..training.experts.expert import SAVE_DTYPES, save_expert
 from . import host
-from .files import new_expert_path
-from .inputs import CATEGORY, SafetyExpert
+from .files import listed_name, new_expert_path
+from .inputs import CATEGORY, SafetyExpert, checked
 
 
 class SaveSafetyExpert(io.ComfyNode):
@@ -13,10 +15,11 @@ class SaveSafetyExpert(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardSaveSafetyExpert",
             display_name="Save Safety Expert",
             category=CATEGORY,
+            search_aliases=["save lora", "export lora", "alignguard"],
             description="Save an expert to output/loras/alignguard. Every LoRA loader can read the file.",
             inputs=[
                 SafetyExpert.Input("expert", tooltip="The expert to save, single or merged."),
@@ -34,8 +37,17 @@ class SaveSafetyExpert(io.ComfyNode):
                     "has the larger range.",
                 ),
             ],
+            outputs=[
+                io.String.Output(
+                    display_name="saved_as", tooltip="Name of the file, as ComfyUI's LoRA lists show it."
+                )
+            ],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        return checked((partial(new_expert_path, host.output_folder()), filename_prefix))
 
     @classmethod
     def execute(cls, expert: object, filename_prefix: str, dtype: str) -> io.NodeOutput:
@@ -44,4 +56,5 @@ class SaveSafetyExpert(io.ComfyNode):
         output = host.output_folder()
         path = new_expert_path(output, filename_prefix)
         save_expert(expert, path, dtype=SAVE_DTYPES[dtype])
-        return io.NodeOutput(ui=ui.PreviewText(f"saved as {path.relative_to(output).as_posix()}"))
+        text = f"saved as {path.relative_to(output).as_posix()}"
+        return io.NodeOutput(listed_name(output, path), ui=ui.PreviewText(text))

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from comfy_api.latest import io
 
-from ..training.config import PRESET_HELP, PRESETS, TrainConfig, preset_text, preset_values
+from ..training.config import TrainConfig, preset_text, preset_values
 from ..training.losses import LOSSES
 from ..training.rules.categories import CATEGORIES, normalize_category
 from ..training.system.quantities import duration
 from . import host, inputs
-from .files import new_expert_path, run_name
-from .inputs import CATEGORY, DEFAULT_RESOLUTION, config_inputs, from_widgets, resolution_input
+from .files import listed_name, new_expert_path, run_name
+from .inputs import CATEGORY, checked, config_inputs, from_widgets, resolution_input
 from .shown.loss_curve import draw_loss_curve
 from .shown.preview import preview
 from .shown.training_watch import TrainingWatch, held_out_accuracies
+from .train_widgets import (
+    TrainWidgets,
+    bake_patches_input,
+    check_options,
+    filename_prefix_input,
+    preset_input,
+    resume_input,
+)
 
 if TYPE_CHECKING:
     from ..training.experts.expert import SafetyExpert
@@ -27,17 +34,7 @@ if TYPE_CHECKING:
     from ..training.trainer.train_expert import Destination
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True)
-class _Widgets:
-    """Optional widgets of the node that are not options of `TrainConfig`."""
-
-    preset: str = "custom"
-    resolution: int = DEFAULT_RESOLUTION
-    bake_patches: bool = False
-    filename_prefix: str = ""
-    resume: bool = False
+NOT_HELD_OUT = "Train Safety DPO held out no pairs, so accuracy is not measured. Set validation above 0."
 
 
 class _Outcome(NamedTuple):
@@ -53,10 +50,30 @@ class TrainSafetyDPO(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return host.node_schema(
             node_id="AlignGuardTrainSafetyDPO",
             display_name="Train Safety DPO",
             category=CATEGORY,
+            search_aliases=[
+                "train lora",
+                "preference",
+                "diffusion dpo",
+                "duo",
+                "unlearn",
+                "concept erasure",
+                "nsfw",
+                "alignguard",
+            ],
+            in_sight=(
+                "category",
+                "preset",
+                "objective",
+                "steps",
+                "rank",
+                "resolution",
+                "filename_prefix",
+                "resume",
+            ),
             description="Train a safety expert on pairs of safe and unsafe images by Direct Preference "
             "Optimization. The result is saved to output/loras/alignguard.",
             inputs=[
@@ -80,7 +97,7 @@ class TrainSafetyDPO(io.ComfyNode):
                     TrainConfig,
                     choices={"objective": LOSSES},
                     before={
-                        "objective": [_preset_input()],
+                        "objective": [preset_input()],
                         "flip": [
                             resolution_input(
                                 "Side in pixels to which images are resized. Lower is faster and further "
@@ -88,10 +105,10 @@ class TrainSafetyDPO(io.ComfyNode):
                                 "Mini model: 64."
                             )
                         ],
-                        "save_every": [_bake_patches_input(), _filename_prefix_input()],
+                        "save_every": [bake_patches_input(), filename_prefix_input()],
                     },
                 ),
-                _resume_input(),
+                resume_input(),
             ],
             outputs=[
                 inputs.SafetyExpert.Output(
@@ -103,25 +120,49 @@ class TrainSafetyDPO(io.ComfyNode):
                 io.String.Output(
                     display_name="report", tooltip="Where the expert was saved, and how training went."
                 ),
+                io.String.Output(
+                    display_name="saved_as", tooltip="Name of the file, as ComfyUI's LoRA lists show it."
+                ),
+                io.Float.Output(
+                    display_name="accuracy",
+                    tooltip="Share of the held-out pairs on which the expert prefers the safe picture more "
+                    "than the base model does. Set validation above 0 to measure it.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(cls, category: str | None) -> bool | str:  # None: comes through a link
-        try:
-            normalize_category(category or AUTO)  # API prompts may use categories of their own
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(
+        cls,
+        category: str | None,
+        preset: str | None = TrainWidgets.preset,
+        pair_weighting: str | None = TrainConfig.pair_weighting,
+        validation: float | None = TrainConfig.validation,
+        patience: int | None = TrainConfig.patience,
+        bank: int | None = TrainConfig.bank,
+        filename_prefix: str | None = TrainWidgets.filename_prefix,
+    ) -> bool | str:
+        named = {
+            "pair_weighting": pair_weighting,
+            "validation": validation,
+            "patience": patience,
+            "bank": bank,
+        }
+        known = {name: value for name, value in named.items() if value is not None}
+        return checked(
+            (normalize_category, category),  # API prompts may use categories of their own
+            (lambda prefix: prefix and new_expert_path(host.output_folder(), prefix), filename_prefix),
+            (lambda name: check_options({**known, **preset_values(name)}), preset),
+        )
 
     @classmethod
     def execute(
         cls, model: Any, clip: Any, vae: Any, pairs: SafetyPairs, category: str, **widgets: Any
     ) -> io.NodeOutput:
-        settings = preset_values(widgets.get("preset", _Widgets.preset))
-        config, choices = from_widgets({**widgets, **settings}, TrainConfig, _Widgets)
+        settings = preset_values(widgets.get("preset", TrainWidgets.preset))
+        config, choices = from_widgets({**widgets, **settings}, TrainConfig, TrainWidgets)
         family = host.check_trainable(model, bake_patches=choices.bake_patches)  # before encoding for minutes
         category = _category_of(pairs, category)
         destination = _destination(choices, category)
@@ -139,48 +180,7 @@ class TrainSafetyDPO(io.ComfyNode):
             watch=watch,
         )
         saved_as = destination.out.with_name(outcome.expert.name)
-        return _output(outcome, _report(outcome, pairs, saved_as, choices.preset))
-
-
-def _preset_input() -> io.Input:
-    return io.Combo.Input(
-        "preset",
-        options=list(PRESETS),
-        default=_Widgets.preset,
-        optional=True,
-        tooltip=f"{PRESET_HELP} A preset replaces the values of the widgets.",
-    )
-
-
-def _bake_patches_input() -> io.Input:
-    return io.Boolean.Input(
-        "bake_patches",
-        default=_Widgets.bake_patches,
-        optional=True,
-        tooltip="On: a LoRA or expert applied before this node becomes part of the base model, and the new "
-        "expert is trained for that model. Off: such a MODEL is refused.",
-    )
-
-
-def _filename_prefix_input() -> io.Input:
-    return io.String.Input(
-        "filename_prefix",
-        default=_Widgets.filename_prefix,
-        optional=True,
-        tooltip="Name of the file in output/loras/alignguard. A counter is added, and no file is "
-        "overwritten. Empty uses the category as the name.",
-    )
-
-
-def _resume_input() -> io.Input:
-    return io.Boolean.Input(
-        "resume",
-        default=_Widgets.resume,
-        optional=True,
-        tooltip="On: continues from the newest state of the same filename_prefix, for example of a cancelled "
-        "run; only save_every and checkpointing (and steps, if lr_schedule is constant) may differ. Starts "
-        "from the beginning if there is no state. Off: always starts from the beginning.",
-    )
+        return _output(outcome, _report(outcome, pairs, saved_as, choices.preset), saved_as)
 
 
 def _category_of(pairs: SafetyPairs, category: str) -> str:
@@ -196,7 +196,7 @@ def _category_of(pairs: SafetyPairs, category: str) -> str:
     return category
 
 
-def _destination(choices: _Widgets, category: str) -> Destination:
+def _destination(choices: TrainWidgets, category: str) -> Destination:
     from ..training.trainer.train_expert import Destination, expert_name
 
     prefix = choices.filename_prefix or expert_name(category)
@@ -250,11 +250,13 @@ def _train(
         return _Outcome(expert, result, base.num_baked)
 
 
-def _output(outcome: _Outcome, report: str) -> io.NodeOutput:
+def _output(outcome: _Outcome, report: str, saved_as: Path) -> io.NodeOutput:
     result = outcome.result
+    accuracy = (result.validation or {}).get("implicit_accuracy", host.Blocked(NOT_HELD_OUT))
     curve = draw_loss_curve(result.losses, held_out=held_out_accuracies(result.validations))
     shown = preview(report, host.image_tensor(curve))
-    return io.NodeOutput(outcome.expert, {"loss": result.losses}, report, ui=shown)
+    name = listed_name(host.output_folder(), saved_as)
+    return io.NodeOutput(outcome.expert, {"loss": result.losses}, report, name, accuracy, ui=shown)
 
 
 def _report(outcome: _Outcome, pairs: SafetyPairs, saved_as: Path, preset: str) -> str:

@@ -224,6 +224,7 @@ def pack(monkeypatch):
         package.__path__ = [str(path)]
         monkeypatch.setitem(sys.modules, name, package)
     border = types.ModuleType("pack.alignguard_nodes.host")
+    border.node_schema = Api.Schema
     monkeypatch.setitem(sys.modules, border.__name__, border)
     sys.modules["pack.alignguard_nodes"].host = border
     api = SimpleNamespace(io=Api(), ui=SimpleNamespace())

@@ -4,7 +4,7 @@ The host's conventions end here: images (n, h, w, 3) in [0, 1], unscaled latents
 mode, names from widgets. This package returns what `training` expects.
 """
 
-from .apply import apply_expert, layers_on
+from .apply import apply_expert, check_range, layers_on
 from .drawing_facts import drawing_facts
 from .encoders import Encoders, changed_conditioning, encode_prompt, encode_prompts, encode_text, encoders
 from .feedback import Blocked, check_cancel, progress
@@ -22,6 +22,7 @@ from .folders import (
 )
 from .pictures import clip_embed, image_of, image_tensor, pictures_of
 from .sampling import SAMPLERS, SCHEDULERS, HostDraw, Sampling
+from .schema import more_sockets, node_schema
 from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "borrowed_unet",
     "changed_conditioning",
     "check_cancel",
+    "check_range",
     "check_trainable",
     "clip_embed",
     "drawing_facts",
@@ -54,6 +56,8 @@ __all__ = [
     "layers_on",
     "model_files",
     "model_path",
+    "more_sockets",
+    "node_schema",
     "output_folder",
     "outside_inference_mode",
     "pictures_of",

@@ -31,11 +31,7 @@ def apply_expert(
     Raises:
         ValueError: if the range is empty, the expert is for another family, or no layer matches.
     """
-    if not 0 <= start_percent < end_percent <= 1:
-        raise ValueError(
-            "start_percent must be below end_percent, both in [0, 1], "
-            f"got {start_percent:g} and {end_percent:g}."
-        )
+    check_range(start_percent, end_percent)
     if strength == 0:
         return model, "Strength 0: the model is unchanged."
     check_family(expert, *family_of(model))
@@ -52,6 +48,19 @@ def apply_expert(
     else:
         _add_scheduled(patched, patches, strength, start_percent, end_percent)
     return patched, covered.sentence()
+
+
+def check_range(start_percent: float, end_percent: float) -> None:
+    """Check that an expert acts on some part of the sampling.
+
+    Raises:
+        ValueError: if the start is not below the end, or one of them is not in [0, 1].
+    """
+    if not 0 <= start_percent < end_percent <= 1:
+        raise ValueError(
+            "start_percent must be below end_percent, both in [0, 1], "
+            f"got {start_percent:g} and {end_percent:g}."
+        )
 
 
 def layers_on(model: Any, expert: SafetyExpert) -> Coverage:

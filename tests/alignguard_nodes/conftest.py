@@ -10,6 +10,7 @@ from unittest.mock import MagicMock
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+NODES = ROOT / "alignguard_nodes"
 
 
 class Output(SimpleNamespace):
@@ -40,3 +41,28 @@ def pack(monkeypatch):
     yield lambda name: importlib.import_module(f"pack.{name}")
     for name in [name for name in sys.modules if name.startswith("pack.")]:
         del sys.modules[name]
+
+
+@pytest.fixture
+def node_class(pack, monkeypatch, tmp_path):
+    """Return a function that returns the class of a node by the name of its file.
+
+    Of the border to the host only `host.schema` is real; folders are in `tmp_path`.
+    """
+    host = types.ModuleType("pack.alignguard_nodes.host")
+    host.__path__ = [str(NODES / "host")]
+    host.__getattr__ = lambda name: MagicMock()
+    host.input_folder = lambda: tmp_path / "input"
+    host.output_folder = lambda: tmp_path / "output"
+    host.private_folder = lambda name: tmp_path / "user" / name
+    monkeypatch.setitem(sys.modules, host.__name__, host)
+    pack("alignguard_nodes").host = host
+    schema = pack("alignguard_nodes.host.schema")
+    host.node_schema, host.more_sockets = schema.node_schema, schema.more_sockets
+
+    def of(name):
+        values = vars(pack(f"alignguard_nodes.{name}")).values()
+        (cls,) = (value for value in values if "define_schema" in getattr(value, "__dict__", {}))
+        return cls
+
+    return of

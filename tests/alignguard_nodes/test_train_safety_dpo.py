@@ -44,6 +44,7 @@ def stand_in(pack, folder, num_baked=0):
     host.check_cancel = lambda: None
     host.outside_inference_mode = nullcontext
     host.image_tensor = lambda image: image
+    host.Blocked = lambda reason: SimpleNamespace(reason=reason)
     return host, shown
 
 
@@ -69,9 +70,11 @@ def execute(pack, monkeypatch, tmp_path):
 
 def test_a_run_trains_saves_and_reports(execute, tmp_path):
     done, shown = execute(num_baked=3, bake_patches=True, validation=0.25, validate_every=1)
-    expert, losses, report = done.values
+    expert, losses, report, saved_as, accuracy = done.values
     (file,) = (tmp_path / "output" / "loras" / "alignguard").iterdir()
     assert file.name == expert.name == "alignguard_hate_00001_.safetensors"
+    assert saved_as == f"alignguard/{file.name}"  # as the LoRA lists name a file in output/loras
+    assert 0 <= accuracy <= 1
     assert len(losses["loss"]) == 2
     for line in (
         f"saved as loras/alignguard/{file.name}",
@@ -106,11 +109,13 @@ def test_a_cancelled_run_can_be_resumed_without_save_every(execute, tmp_path):
 
 def test_the_report_lists_what_a_preset_set_and_no_patches_if_there_are_none(execute, pack, monkeypatch):
     monkeypatch.setitem(pack("training.config").PRESETS, "quick", {"steps": 1, "batch_size": 3})
-    report = execute(preset="quick")[0].values[2]
+    done = execute(preset="quick")
+    report = done[0].values[2]
     assert "preset quick: steps 1, batch_size 3" in report
     assert "1 steps in " in report
     assert "patches of the MODEL" not in report
     assert "held-out pairs: not measured" in report
+    assert "Set validation above 0" in done[0].values[4].reason  # blocked, not zero
 
 
 def test_a_model_that_cannot_be_trained_is_refused_before_anything_is_encoded(execute):

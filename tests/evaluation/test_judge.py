@@ -29,6 +29,16 @@ def test_the_score_of_several_categories_is_the_highest_and_an_uncovered_one_has
     assert safety_of(verdict, "violence") is None
 
 
+def test_the_unsafe_categories_are_those_of_any_picture_that_were_asked_for_and_measured():
+    verdict = fixed([[0.1, 0.7], [0.2, 0.0], [0.0, 0.4]]).look(PICTURES)
+    assert verdict.unsafe_categories() == ("sexual",)
+    assert verdict.unsafe_categories(["hate", "violence"]) == ()
+    assert fixed([[0.9, 0.0], [0.0, 0.9], [0.0, 0.0]]).look(PICTURES).unsafe_categories() == (
+        "hate",
+        "sexual",
+    )
+
+
 def test_an_empty_batch_gives_no_score_and_does_not_ask_the_judge():
     def never(images):
         raise AssertionError("asked about nothing")

@@ -5,7 +5,7 @@ measured is imported from its own module.
 """
 
 from .judge import Judge, JudgeKind, Verdict, safety_of
-from .judges import EVALUATORS, judge_choices, make_judge
+from .judges import EVALUATORS, judge_choices, make_judge, refuse_unavailable
 from .panel import RULES, Panel, scan_frames
 from .shown import blurred, describe, hidden_pictures
 
@@ -21,6 +21,7 @@ __all__ = [
     "hidden_pictures",
     "judge_choices",
     "make_judge",
+    "refuse_unavailable",
     "safety_of",
     "scan_frames",
 ]

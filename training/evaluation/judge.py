@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..rules.categories import normalize_categories
+from .optional import Package
 
 Scorer = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> scores (n, categories) in [0, 1]
 Embed = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> CLIP image embeddings (n, width)
@@ -46,6 +47,14 @@ class Verdict(NamedTuple):
         """
         columns = self._columns(wanted)
         return self.flags[:, columns].any(dim=1) if columns else None
+
+    def unsafe_categories(self, wanted: str | Iterable[str] = ()) -> tuple[str, ...]:
+        """Return the measured categories for which an image is flagged.
+
+        Args:
+            wanted: category or categories; empty for all.
+        """
+        return tuple(self.categories[at] for at in self._columns(wanted) if bool(self.flags[:, at].any()))
 
     def covers(self, wanted: str | Iterable[str]) -> bool:
         """Return whether every wanted category is measured."""
@@ -146,6 +155,7 @@ class JudgeKind:
         presets: names of its settings, the default first.
         licence: of code and weights.
         summary: what the judge sees, for people.
+        package: module and PyPI name of the package that it needs; None: it needs none.
         needs_clip_vision: whether it works on CLIP image embeddings.
         lists_default_by_name: whether `judge_choices` lists the default preset by the judge's name alone,
             because saved graphs store it so: it was the only preset once.
@@ -155,6 +165,7 @@ class JudgeKind:
     presets: tuple[str, ...]
     licence: str
     summary: str
+    package: Package | None = None
     needs_clip_vision: bool = False
     lists_default_by_name: bool = False
 

@@ -3,8 +3,34 @@
 import hashlib
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
+
+
+class Package(NamedTuple):
+    """A package that only one judge or measure needs: the name to import, and the name on PyPI."""
+
+    module: str
+    name: str
+
+
+def refuse_missing(package: Package, user: str) -> None:
+    """Check that a package is installed, without importing it; see `optional_package`.
+
+    Raises:
+        ValueError: if it is not; the error says how to install it.
+    """
+    if find_spec(package.module) is None:
+        raise ValueError(_how_to_install(package.name, user, f"no module named {package.module!r}"))
+
+
+def _how_to_install(package: str, user: str, reason: object) -> str:
+    return (
+        f"{user} needs the package {package}, which does not load here ({reason}). Install it into the "
+        f"Python that runs this (pip install {package}) and start again, or do without it."
+    )
 
 
 def optional_package(module: str, package: str, user: str) -> tuple[ModuleType, str]:
@@ -21,10 +47,7 @@ def optional_package(module: str, package: str, user: str) -> tuple[ModuleType, 
     try:
         return import_module(module), version(package)
     except ImportError as error:  # PackageNotFoundError is one of them
-        raise ValueError(
-            f"{user} needs the package {package}, which does not load here ({error}). Install it "
-            f"into the Python that runs this (pip install {package}) and start again, or do without it."
-        ) from error
+        raise ValueError(_how_to_install(package, user, error)) from error
 
 
 def model_hash(path: Path) -> str:

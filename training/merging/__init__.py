@@ -22,7 +22,7 @@ from .calibration_prompts import CalibrationPrompts, calibration_prompts, listed
 from .layer import MergedLayer, as_low_rank, rows_won
 from .members import Members, warn_of_bases, warn_of_initial_a
 from .metadata import calibration, energy, provenance, sizes
-from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, plain_methods
+from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, needs_statistics, plain_methods
 from .statistics import Statistics, StatisticsStore, check_statistics
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "collect_statistics",
     "listed_prompts",
     "merge_experts",
+    "needs_statistics",
     "plain_methods",
 ]
 
@@ -110,8 +111,8 @@ def _statistics(
     config: MergeConfig,
     calibrate: Callable[[Members], Statistics] | None,
 ) -> Statistics | None:
-    """Return the statistics that the merge needs, or None. No other code decides whether it needs any."""
-    if method.collector is None or len(members) == 1:  # a single expert has no rival
+    """Return the statistics that the merge needs, or None."""
+    if not needs_statistics(config.method, len(members)):
         return None
     if calibrate is None:
         raise ValueError(

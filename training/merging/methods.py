@@ -60,6 +60,16 @@ MERGE_METHODS: dict[str, MergeMethod] = {
 }
 
 
+def needs_statistics(name: str, num_members: int) -> bool:
+    """Return whether a merge needs calibration statistics; no other code decides it.
+
+    Args:
+        name: of the method; an unknown one needs none.
+        num_members: experts that take part; a single expert has no rival.
+    """
+    return name in MERGE_METHODS and MERGE_METHODS[name].collector is not None and num_members > 1
+
+
 def plain_methods() -> str:
     """Return the names of the methods that need no calibration, joined by commas."""
     return ", ".join(name for name, method in MERGE_METHODS.items() if not method.collector)

@@ -9,6 +9,7 @@ from PIL import Image
 from painted import Painter, changed, make_bench, prompt_set, run_report
 from training.evaluation.benchmark.canvas import typed_lines
 from training.evaluation.benchmark.poster import MARGIN, TYPED
+from training.evaluation.benchmark.summary import SEEN_UNSAFE
 from training.evaluation.measures.sentences import SentenceModel
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
 
@@ -49,6 +50,27 @@ def test_every_rate_names_its_judge_and_that_the_prompts_are_static(tmp_path):
         assert rate["kind"] == "static"
     assert "red 1, preset plain, threshold 0.5" in report.text()
     assert "static" in report.text()
+
+
+def test_the_safest_expert_is_compared_with_the_base(tmp_path):
+    painters = {"base": Painter(), "half": Painter(cured=4), "whole": Painter(cured=8)}
+    report = run_report(make_bench(painters), tmp_path)
+    comparison = report.comparison()
+    rates = {result.name: result.rates[SEEN_UNSAFE].share for result in report.findings.results}
+    assert comparison.safest == "whole"
+    assert (comparison.base_rate, comparison.lowest_rate) == (rates["base"], rates["whole"])
+    assert comparison.is_safer
+
+
+def test_an_expert_that_changes_nothing_is_not_safer_and_nothing_is_compared_without_one(tmp_path):
+    same = run_report(make_bench({"base": Painter(), "same": Painter()}), tmp_path / "same")
+    assert same.comparison().is_safer is False
+    assert same.comparison().lowest_rate == same.comparison().base_rate
+    alone = run_report(make_bench({"base": Painter()}), tmp_path / "alone")
+    assert alone.comparison() is None
+    neutral = [prompt_set(0, 3)]
+    bench = make_bench({"base": Painter(), "expert": Painter()}, neutral)
+    assert run_report(bench, tmp_path / "neutral", neutral).comparison() is None
 
 
 def test_notes_on_the_models_stand_in_every_form_of_the_report(tmp_path):

@@ -8,6 +8,7 @@ The order is the order of the widget: append, never reorder, never rename (saved
 from pathlib import Path
 
 from ..judge import Embed, Judge, JudgeKind, JudgeParts
+from ..optional import refuse_missing
 from . import mhsc, mini, nudenet, open_nsfw, q16
 
 EVALUATORS: dict[str, JudgeKind] = {
@@ -43,13 +44,38 @@ def make_judge(
         ValueError: if there is no such judge, preset or threshold, if its package is not installed, or if its
             embeddings or weights are missing.
     """
+    kind, preset = chosen_kind(choice, has_embed=embed is not None)
+    return kind.make(preset, JudgeParts(embed, heads)).at(threshold)
+
+
+def chosen_kind(choice: str, *, has_embed: bool) -> tuple[JudgeKind, str]:
+    """Return the kind and the preset of a choice, without loading anything.
+
+    Args:
+        choice: one of `judge_choices`; a name alone selects its first preset.
+        has_embed: whether there is a CLIP Vision for judges that need one.
+
+    Raises:
+        ValueError: if there is no such judge or preset, or if its CLIP Vision is missing.
+    """
     name, _, preset = choice.partition(":")
     if name not in EVALUATORS or (preset and preset not in EVALUATORS[name].presets):
         raise ValueError(f"judge must be one of {', '.join(judge_choices())}, got {choice!r}.")
     kind = EVALUATORS[name]
-    if kind.needs_clip_vision and embed is None:
+    if kind.needs_clip_vision and not has_embed:
         raise ValueError(
             f"the judge {name} works on CLIP image embeddings. Connect a CLIP Vision to clip_vision; on the "
             "command line, give --clip-vision DIR."
         )
-    return kind.make(preset or kind.presets[0], JudgeParts(embed, heads)).at(threshold)
+    return kind, preset or kind.presets[0]
+
+
+def refuse_unavailable(choice: str, *, has_embed: bool) -> None:
+    """Check in an instant that a judge can be made, short of reading its weights; see `chosen_kind`.
+
+    Raises:
+        ValueError: as `chosen_kind`, or if the package of the judge is not installed.
+    """
+    kind, _ = chosen_kind(choice, has_embed=has_embed)
+    if kind.package:
+        refuse_missing(kind.package, f"the judge {choice}")

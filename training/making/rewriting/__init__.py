@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .endpoint import EndpointError, endpoint_rewriter
 from .paired_file import paired_rewriter
-from .rewrite import Rewritten, rewrite_prompts
+from .rewrite import Rewritten, prompt_lines, rewrite_prompts
 from .term_table import TermTable, parse_terms, table_rewriter
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Rewritten",
     "TermTable",
     "parse_terms",
+    "prompt_lines",
     "rewrite_prompts",
 ]
 

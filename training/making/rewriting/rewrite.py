@@ -107,9 +107,7 @@ def rewrite_prompts(
         ValueError: if there is no prompt, or no rewrite is accepted.
         EndpointError: if the endpoint does not answer the first prompt.
     """
-    lines = [(n, line.strip()) for n, line in enumerate(text_lines(text), start=1) if line.strip()]
-    if not lines:
-        raise ValueError("there is no prompt to rewrite. Write one prompt per line.")
+    lines = prompt_lines(text)
     checks = _Checks(config, terms, tuple(categories))
     asker = _Asker(rewrite)
     result = Rewritten(categories=checks.categories, terms_checked=terms is not None)
@@ -126,6 +124,18 @@ def rewrite_prompts(
     if not result.pairs:
         raise ValueError(f"no rewrite was accepted. {result.report()}")
     return result
+
+
+def prompt_lines(text: str) -> list[tuple[int, str]]:
+    """Return the prompts of a text with the numbers of their lines, from 1; blank lines are skipped.
+
+    Raises:
+        ValueError: if there is no prompt.
+    """
+    lines = [(n, line.strip()) for n, line in enumerate(text_lines(text), start=1) if line.strip()]
+    if not lines:
+        raise ValueError("there is no prompt to rewrite. Write one prompt per line.")
+    return lines
 
 
 class _Asker:
