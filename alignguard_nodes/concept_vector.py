@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 
 from . import host, inputs
 from .files import entry_fingerprint, pairs_path
-from .inputs import CATEGORY, checked
+from .inputs import CATEGORY, checked, pair_places
 
 
 class ConceptVector(io.ComfyNode):
@@ -56,18 +56,18 @@ class ConceptVector(io.ComfyNode):
 
         if paired_file == "":  # None: it comes through a link
             return checked((parse_concept_pairs, prompts))
-        return checked((partial(pairs_path, host.input_folder()), paired_file))
+        return checked((partial(pairs_path, pair_places()), paired_file))
 
     @classmethod
     def fingerprint_inputs(cls, paired_file: str = "", **_: object) -> str:
-        return entry_fingerprint(pairs_path(host.input_folder(), paired_file)) if paired_file else ""
+        return entry_fingerprint(pairs_path(pair_places(), paired_file)) if paired_file else ""
 
     @classmethod
     def execute(cls, clip: Any, prompts: str, paired_file: str = "") -> io.NodeOutput:
         from ..training.evaluation.attacks import concept_direction, parse_concept_pairs, read_concept_pairs
 
         if paired_file:
-            pairs = read_concept_pairs(pairs_path(host.input_folder(), paired_file))
+            pairs = read_concept_pairs(pairs_path(pair_places(), paired_file))
         else:
             pairs = parse_concept_pairs(prompts)
         concept = concept_direction(

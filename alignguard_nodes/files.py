@@ -1,48 +1,68 @@
 """File names from widgets and API prompts, resolved inside one folder, and fingerprints of files.
 
 Names are not trusted: one that leads out of its folder is refused. No function here knows the host; its
-folders come in as arguments.
+folders come in as arguments. Pairs are in a folder of the pack, because the host lists and serves its own.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from ..training.system.paths import is_inside, path_below, unusable_name
 
 BENCHMARKS = "alignguard_benchmarks"  # below ComfyUI's output/
+PAIRS = "user/__alignguard/pairs"  # below ComfyUI's base directory
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
 _RUN_NAME_BYTES = 200
 
 
-def pair_sources(root: Path, is_source: Callable[[Path], bool]) -> list[str]:
-    """Return sources of preference pairs below root, up to two deep, such as `a/b` or `a/pairs.csv`.
+class Places(NamedTuple):
+    """The folders in which widgets name pairs and prompts; a name in both is that of the first.
+
+    Attributes:
+        pairs: `PAIRS`, which the host neither lists nor serves; the pack writes pairs only there.
+        listed: ComfyUI's input folder, which the host lists and serves to every browser.
+    """
+
+    pairs: Path
+    listed: Path
+
+
+def pair_sources(places: Places, is_source: Callable[[Path], bool]) -> list[str]:
+    """Return sources of preference pairs, up to two folders deep, such as `a/b` or `a/pairs.csv`.
 
     Args:
-        root: ComfyUI's input folder.
+        places: where they may be.
         is_source: called with every folder and every CSV.
     """
-    folders = [folder for folder in root.glob("*") if folder.is_dir() and is_inside(folder, root)]
-    entries = [
-        *folders,
-        *(entry for folder in (root, *folders) for entry in folder.glob("*") if _is_csv(entry)),
-    ]
-    entries += [entry for folder in folders for entry in folder.glob("*/") if entry.is_dir()]
-    return [name for name in _accepted(root, entries) if is_source(root / name)]
+    found: set[str] = set()
+    for root in places:
+        folders = [folder for folder in root.glob("*") if folder.is_dir() and is_inside(folder, root)]
+        entries = [
+            *folders,
+            *(entry for folder in (root, *folders) for entry in folder.glob("*") if _is_csv(entry)),
+        ]
+        entries += [entry for folder in folders for entry in folder.glob("*/") if entry.is_dir()]
+        found.update(name for name in _accepted(root, entries) if is_source(root / name))
+    return sorted(found)
 
 
-def input_files(root: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
-    """Return files below root, up to two folders deep, such as `folder/file.csv`.
+def input_files(roots: Iterable[Path], is_wanted: Callable[[Path], bool]) -> list[str]:
+    """Return files below the roots, up to two folders deep, such as `folder/file.csv`.
 
     Args:
-        root: ComfyUI's input folder.
+        roots: such as `Places`.
         is_wanted: called with every path; it decides by the name alone.
     """
-    paths = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if is_wanted(path))
-    return _accepted(root, (path for path in paths if path.is_file()))
+    found: set[str] = set()
+    for root in roots:
+        paths = (path for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth) if is_wanted(path))
+        found.update(_accepted(root, (path for path in paths if path.is_file())))
+    return sorted(found)
 
 
 def _is_csv(path: Path) -> bool:
@@ -51,48 +71,71 @@ def _is_csv(path: Path) -> bool:
 
 def _accepted(root: Path, paths: Iterable[Path]) -> list[str]:
     """Return the names of paths below root that `_input_path` accepts, so that no list offers another."""
-    names = sorted(path.relative_to(root).as_posix() for path in paths)
+    names = (path.relative_to(root).as_posix() for path in paths)
     return [name for name in names if _resolved_inside(root, name)]
 
 
-def pairs_path(root: Path, name: str) -> Path:
-    """Return an existing folder or file of pairs below root; see `_input_path`."""
-    return _input_path(root, name, widget="folder", content="pairs")
+def pairs_path(places: Places, name: str) -> Path:
+    """Return an existing folder or file of pairs; see `_input_path`."""
+    return _input_path(places, name, widget="folder", content="pairs")
 
 
-def prompt_set_path(root: Path, name: str) -> Path:
-    """Return an existing file of prompts below root; see `_input_path`."""
-    return _input_path(root, name, widget="file", content="prompts")
+def prompt_set_path(places: Places, name: str) -> Path:
+    """Return an existing file of prompts; see `_input_path`."""
+    return _input_path(places, name, widget="file", content="prompts")
 
 
 def blocked_words_path(root: Path, name: str) -> Path:
-    """Return an existing file of blocked words below root; see `_input_path`."""
-    return _input_path(root, name, widget="blocked_words", content="file")
+    """Return an existing file of blocked words below ComfyUI's input folder; see `_input_path`."""
+    return _input_path([root], name, widget="blocked_words", content="file")
 
 
-def _input_path(root: Path, name: str, *, widget: str, content: str) -> Path:
-    """Return an existing folder or file below root.
+def _input_path(roots: Sequence[Path], name: str, *, widget: str, content: str) -> Path:
+    """Return an existing folder or file below one of the roots.
 
     Args:
-        root: ComfyUI's input folder.
+        roots: ComfyUI's input folder, or `Places`.
         name: as the widget lists it.
         widget: name of the widget, for the error.
         content: what the file or folder holds, for the error.
 
     Raises:
-        ValueError: if the name leads out of root, also through a link.
+        ValueError: if the name leads out of the roots, also through a link.
         FileNotFoundError: if there is no such file or folder.
     """
-    path = _resolved_inside(root, name)
-    if path is None:
-        raise ValueError(
-            f"{widget} must be inside ComfyUI's input folder, got {name!r}. Copy the {content} there."
-        )
-    if not path.exists():
-        raise FileNotFoundError(
-            f"there is no folder or file {name!r} in ComfyUI's input folder. Copy it there and press R."
-        )
-    return path
+    places = "ComfyUI's input folder" + (f" or {PAIRS}" if len(roots) > 1 else "")
+    paths = [path for root in roots if (path := _resolved_inside(root, name))]
+    if not paths:
+        raise ValueError(f"{widget} must be inside {places}, got {name!r}. Copy the {content} there.")
+    for path in paths:
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        f"there is no folder or file {name!r} in {places}. Copy it there and press R to see it listed."
+    )
+
+
+def warning_of_listing(places: Places, path: Path) -> str:
+    """Return a warning if unsafe pictures lie where the host lists and serves them; else an empty text.
+
+    Args:
+        places: where pairs may be.
+        path: of a source of pairs, from `pairs_path`.
+    """
+    if not path.is_relative_to(os.path.abspath(places.listed)):
+        return ""
+    return (
+        "WARNING: these pairs lie below ComfyUI's input folder, which it lists and serves to every browser, "
+        f"unsafe pictures included. {_how_to_move(places, path)}"
+    )
+
+
+def _how_to_move(places: Places, path: Path) -> str:
+    target = places.pairs / path.relative_to(os.path.abspath(places.listed))
+    return (
+        f'Move them, in the folder of this pack, with: python -m training pairs move "{path}" "{target}" '
+        "(graphs keep their names)."
+    )
 
 
 def benchmark_path(root: Path, name: str) -> Path:
@@ -113,23 +156,31 @@ def benchmark_path(root: Path, name: str) -> Path:
     return path
 
 
-def new_pairs_path(root: Path, name: str) -> Path:
-    """Return the folder below root in which pairs are made; it may exist already.
+def new_pairs_path(places: Places, name: str) -> Path:
+    """Return the folder below `PAIRS` in which pairs are made; it may exist already.
 
     Args:
-        root: ComfyUI's input folder.
+        places: where pairs may be.
         name: of the folder, at most two deep, so that Load Safety Pairs lists it.
 
     Raises:
-        ValueError: if the name is empty, leads out of root, also through a link, is deeper, or cannot be
-            written on some operating system.
+        ValueError: if the name is empty, leads out of `PAIRS`, also through a link, is deeper, or cannot be
+            written on some operating system; or if ComfyUI's input folder has pairs of that name, which an
+            earlier version began there.
     """
-    path = _resolved_inside(root, name)
+    path = _resolved_inside(places.pairs, name)
     if path is None:
-        raise ValueError(f"folder must be inside ComfyUI's input folder, got {name!r}. Name a new one there.")
-    if len(path.relative_to(os.path.abspath(root)).parts) > 2:
+        raise ValueError(f"folder must be inside {PAIRS}, got {name!r}. Name a new one there.")
+    inner = path.relative_to(os.path.abspath(places.pairs))
+    if len(inner.parts) > 2:
         raise ValueError(f"folder must be at most two deep, as in alignguard_pairs/made, got {name!r}.")
-    _refuse_unusable(root, path, "folder")
+    _refuse_unusable(places.pairs, path, "folder")
+    begun = Path(os.path.abspath(places.listed)) / inner
+    if not path.exists() and begun.is_dir() and any(begun.iterdir()):
+        raise ValueError(
+            f"{name!r} exists in ComfyUI's input folder. It lists and serves what is there, so pairs are no "
+            f"longer made there. {_how_to_move(places, begun)} Or name another folder."
+        )
     return path
 
 

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from ..training.config import MAX_STRENGTH, options
 from ..training.evaluation import Panel, judge_choices, make_judge, refuse_unavailable
 from . import host
+from .files import Places
 
 CATEGORY = "AlignGuard"  # the menu
 DEFAULT_RESOLUTION = 512  # SD 1.5's
@@ -26,6 +27,11 @@ SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExper
 SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
 ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.evaluation.attacks.ConceptDirection
 PromptSet = io.Custom("PROMPT_SET")  # training.evaluation.prompt_sets.PromptSet
+
+
+def pair_places() -> Places:
+    """Return where widgets name pairs and prompts."""
+    return Places(host.private_folder("pairs"), host.input_folder())
 
 
 def config_inputs(

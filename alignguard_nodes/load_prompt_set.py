@@ -10,7 +10,7 @@ from ..training.pairs.prompts import NEUTRAL
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import file_fingerprint, input_files, prompt_set_path
-from .inputs import CATEGORY, PromptSet, checked
+from .inputs import CATEGORY, PromptSet, checked, pair_places
 
 ALL = "all"
 
@@ -29,7 +29,7 @@ class LoadPromptSet(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=input_files(host.input_folder(), is_prompt_file),
+                    options=input_files(pair_places(), is_prompt_file),
                     tooltip="A .csv, .jsonl, .json or .txt below ComfyUI's input folder, in its "
                     "published format; the help page shows the formats. Press R to list new files.",
                 ),
@@ -60,17 +60,17 @@ class LoadPromptSet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: str | None, category: str | None) -> bool | str:
         return checked(
-            (partial(prompt_set_path, host.input_folder()), file),
+            (partial(prompt_set_path, pair_places()), file),
             (normalize_category, category),  # API prompts may name categories of the user's own
         )
 
     @classmethod
     def fingerprint_inputs(cls, file: str, category: str = ALL, max_prompts: int = 0) -> str:
-        return file_fingerprint(prompt_set_path(host.input_folder(), file))
+        return file_fingerprint(prompt_set_path(pair_places(), file))
 
     @classmethod
     def execute(cls, file: str, category: str, max_prompts: int) -> io.NodeOutput:
-        path = prompt_set_path(host.input_folder(), file)
+        path = prompt_set_path(pair_places(), file)
         wanted = None if category == ALL else category
         prompts = load_prompt_set(path, category=wanted, max_prompts=max_prompts, name=file)
         report = f"{prompts.report.text()}\n{prompts.kind} prompts"

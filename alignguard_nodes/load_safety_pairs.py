@@ -1,5 +1,6 @@
 """Node: Load Safety Pairs."""
 
+import logging
 from functools import partial
 
 from comfy_api.latest import io, ui
@@ -8,10 +9,11 @@ from ..training.pairs import is_pair_source, load_pairs
 from ..training.pairs.coprov2 import images_beside
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
-from .files import pair_sources, pairs_path, source_fingerprint
-from .inputs import CATEGORY, SafetyPairs, checked
+from .files import PAIRS, pair_sources, pairs_path, source_fingerprint, warning_of_listing
+from .inputs import CATEGORY, SafetyPairs, checked, pair_places
 
 ALL = "all"
+log = logging.getLogger(__name__)
 
 
 class LoadSafetyPairs(io.ComfyNode):
@@ -28,10 +30,10 @@ class LoadSafetyPairs(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "folder",
-                    options=pair_sources(host.input_folder(), is_pair_source),
-                    tooltip="Pairs below ComfyUI's input folder: a folder with a pairs.jsonl, the CSV of "
-                    "CoProV2 beside its images, or its image folder. The help page shows the formats; press "
-                    "R to refresh the list.",
+                    options=pair_sources(pair_places(), is_pair_source),
+                    tooltip=f"Pairs in {PAIRS}, which ComfyUI neither lists nor serves, or in its input "
+                    "folder: a folder with a pairs.jsonl, the CSV of CoProV2 beside its images, or its image "
+                    "folder. The help page shows the formats; press R to refresh the list.",
                 ),
                 io.Combo.Input(
                     "category",
@@ -63,22 +65,28 @@ class LoadSafetyPairs(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, folder: str | None, category: str | None) -> bool | str:
         return checked(
-            (partial(pairs_path, host.input_folder()), folder),
+            (partial(pairs_path, pair_places()), folder),
             (normalize_category, category),  # API prompts may name the user's own categories
         )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str, category: str = ALL, max_pairs: int = 0) -> str:
-        path = pairs_path(host.input_folder(), folder)
-        return source_fingerprint(path, None if path.is_dir() else images_beside(path))
+        path = pairs_path(pair_places(), folder)
+        content = source_fingerprint(path, None if path.is_dir() else images_beside(path))
+        return f"{path} {content}"  # pairs name their pictures by path, so moved ones are other pairs
 
     @classmethod
     def execute(cls, folder: str, category: str, max_pairs: int) -> io.NodeOutput:
+        places = pair_places()
+        path = pairs_path(places, folder)
         pairs = load_pairs(
-            pairs_path(host.input_folder(), folder),
+            path,
             category=None if category == ALL else normalize_category(category),
             max_pairs=max_pairs,
             on_progress=host.progress(cls.hidden.unique_id),
         )
         report = pairs.report.text()
+        if warning := warning_of_listing(places, path):
+            log.warning(warning)
+            report = f"{warning}\n{report}"
         return io.NodeOutput(pairs, report, ui=ui.PreviewText(report))

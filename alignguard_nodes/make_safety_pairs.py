@@ -11,7 +11,7 @@ from ..training.evaluation import RULES
 from ..training.pairs import load_pairs
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
-from .files import FolderWatch, new_pairs_path
+from .files import PAIRS, FolderWatch, new_pairs_path
 from .inputs import (
     ABSENT,
     CATEGORY,
@@ -26,6 +26,7 @@ from .inputs import (
     config_inputs,
     from_widgets,
     judge_input,
+    pair_places,
     panel_of,
     sampling_inputs,
     side_input,
@@ -64,8 +65,8 @@ class MakeSafetyPairs(io.ComfyNode):
                 "alignguard",
             ],
             in_sight=("prompts", "category", "folder", "judge", "resolution", "per_prompt", "steps", "cfg"),
-            description="Draw pairs of an unsafe and a safe image to train on, into a folder of ComfyUI's "
-            "input. No image is shown, and a stopped run continues where it was.",
+            description="Draw pairs of an unsafe and a safe image to train on, into a folder that "
+            "ComfyUI does not list. No image is shown, and a stopped run continues where it was.",
             inputs=[
                 io.Model.Input(
                     "model", tooltip="The base model to be aligned. It learns best from pairs it drew itself."
@@ -87,8 +88,8 @@ class MakeSafetyPairs(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="alignguard_pairs/made",
-                    tooltip="Folder below ComfyUI's input, usually a new one. An existing run with the same "
-                    "settings is continued; with other settings it is refused.",
+                    tooltip=f"Folder below {PAIRS}, which ComfyUI does not list, usually a new one. An "
+                    "existing run with the same settings is continued; with other settings it is refused.",
                 ),
                 *sampling_inputs(),
                 judge_input(
@@ -126,14 +127,14 @@ class MakeSafetyPairs(io.ComfyNode):
 
         return checked(
             (normalize_category, category),
-            (partial(new_pairs_path, host.input_folder()), folder),
+            (partial(new_pairs_path, pair_places()), folder),
             (lambda text: parse_prompt_pairs(text, category or CATEGORIES[0]), prompts),
             (partial(check_judges, has_clip_vision=clip_vision is None), [judge]),
         )
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **_: object) -> int:
-        return _WATCH.changes(new_pairs_path(host.input_folder(), folder)) if folder else 0
+        return _WATCH.changes(new_pairs_path(pair_places(), folder)) if folder else 0
 
     @classmethod
     def execute(
@@ -153,7 +154,7 @@ class MakeSafetyPairs(io.ComfyNode):
         config, choices = from_widgets(widgets, MakeConfig, _Widgets)
         panel = panel_of([(choices.judge, choices.threshold)], RULES[0], clip_vision)
         parsed = parse_prompt_pairs(prompts, normalize_category(category))
-        target = new_pairs_path(host.input_folder(), folder)
+        target = new_pairs_path(pair_places(), folder)
         sampling = {
             "sampler": choices.sampler_name,
             "scheduler": choices.scheduler,
@@ -176,5 +177,6 @@ class MakeSafetyPairs(io.ComfyNode):
                 f"no pair was made in {folder}. Change the prompts, the judge or attempts.\n{text}"
             )
         pairs = load_pairs(target, on_progress=on_progress)
-        text += f"\nin input/{target.relative_to(host.input_folder()).as_posix()}: {pairs.report.text()}"
+        inner = target.relative_to(host.private_folder("pairs")).as_posix()
+        text += f"\nin {PAIRS}/{inner}: {pairs.report.text()}"
         return io.NodeOutput(pairs, text, ui=ui.PreviewText(text))

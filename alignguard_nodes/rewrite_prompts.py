@@ -16,7 +16,7 @@ from ..training.making.rewriting import (
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .files import entry_fingerprint, pairs_path
-from .inputs import CATEGORY, checked, config_inputs
+from .inputs import CATEGORY, checked, config_inputs, pair_places
 
 
 class RewritePrompts(io.ComfyNode):
@@ -104,14 +104,14 @@ class RewritePrompts(io.ComfyNode):
     ) -> bool | str:
         return checked(
             (normalize_category, category),
-            (partial(pairs_path, host.input_folder()), paired_file or None),
+            (partial(pairs_path, pair_places()), paired_file or None),
             (lambda name: _check_method(name, table, paired_file), method),
             (prompt_lines, prompts),
         )
 
     @classmethod
     def fingerprint_inputs(cls, paired_file: str | None = None, **_: object) -> str:
-        return entry_fingerprint(pairs_path(host.input_folder(), paired_file)) if paired_file else ""
+        return entry_fingerprint(pairs_path(pair_places(), paired_file)) if paired_file else ""
 
     @classmethod
     def execute(
@@ -127,7 +127,7 @@ class RewritePrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         source = RewriteSource(
             terms=parse_terms(table) if table.strip() else None,
-            paired_file=pairs_path(host.input_folder(), paired_file) if paired_file else None,
+            paired_file=pairs_path(pair_places(), paired_file) if paired_file else None,
             endpoint=endpoint,
             endpoint_model=endpoint_model,  # without allowed_host, because a graph may come from a stranger
         )

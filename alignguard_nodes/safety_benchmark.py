@@ -108,7 +108,7 @@ class SafetyBenchmark(io.ComfyNode):
                 *config_inputs(EvaluateConfig),
                 io.Combo.Input(
                     "blocked_words",
-                    options=[NONE, *input_files(host.input_folder(), is_blocked_words)],
+                    options=[NONE, *input_files([host.input_folder()], is_blocked_words)],
                     default=NONE,
                     optional=True,
                     tooltip="A .txt below ComfyUI's input folder with words that a prompt filter would "

@@ -19,15 +19,21 @@ def test_folders_and_files_with_pairs_are_found_up_to_two_deep(files, tmp_path):
     def is_source(path):
         return (path / "pairs.jsonl").is_file() or path.suffix == ".csv"
 
-    assert files.pair_sources(tmp_path, is_source) == ["a", "a/in.csv", "b/c", "top.csv"]
-    assert files.pair_sources(tmp_path / "nowhere", is_source) == []
+    nowhere = tmp_path / "nowhere"
+    for places in (files.Places(nowhere, tmp_path), files.Places(tmp_path, nowhere)):
+        assert files.pair_sources(places, is_source) == ["a", "a/in.csv", "b/c", "top.csv"]
+    (tmp_path / "e" / "a").mkdir()
+    (tmp_path / "e" / "a" / "pairs.jsonl").touch()
+    both = files.pair_sources(files.Places(tmp_path / "e", tmp_path), is_source)
+    assert both == ["a", "a/in.csv", "b/c", "e/a", "top.csv"]  # a name in both is listed once
+    assert files.pair_sources(files.Places(nowhere, nowhere), is_source) == []
 
 
 def test_files_are_found_up_to_two_folders_deep(files, tmp_path):
     for name in ("top.csv", "a/in.csv", "a/b/deep.csv", "a/b/c/deeper.csv", "a/other.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = files.input_files(tmp_path, lambda path: path.suffix == ".csv")
+    found = files.input_files([tmp_path, tmp_path / "nowhere"], lambda path: path.suffix == ".csv")
     assert found == ["a/b/deep.csv", "a/in.csv", "top.csv"]
 
 
@@ -36,9 +42,12 @@ def test_files_are_found_up_to_two_folders_deep(files, tmp_path):
 )
 def test_a_name_that_leads_out_of_its_folder_is_refused(files, tmp_path, name):
     (tmp_path / "a").mkdir()
-    for resolve in (files.pairs_path, files.new_pairs_path):
-        with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
-            resolve(tmp_path, name)
+    places = files.Places(tmp_path / "pairs", tmp_path)
+    for resolve in (files.pairs_path, files.prompt_set_path):
+        with pytest.raises(ValueError, match="must be inside ComfyUI's input folder or user/__alignguard"):
+            resolve(places, name)
+    with pytest.raises(ValueError, match="must be inside user/__alignguard/pairs"):
+        files.new_pairs_path(places, name)
     with pytest.raises(ValueError, match=f"must be inside output/{files.BENCHMARKS}"):
         files.benchmark_path(tmp_path, name)
     with pytest.raises(ValueError, match="must name a file inside output/loras/alignguard"):
@@ -52,10 +61,11 @@ def test_a_link_out_of_the_input_folder_is_refused(files, tmp_path):
         (tmp_path / "input" / "link").symlink_to(tmp_path / "outside", target_is_directory=True)
     except OSError:
         pytest.skip("no right to make links here")
+    places = files.Places(tmp_path / "input", tmp_path / "input")
     with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
-        files.pairs_path(tmp_path / "input", "link")
-    with pytest.raises(ValueError, match="inside ComfyUI's input folder"):
-        files.new_pairs_path(tmp_path / "input", "link/new")
+        files.pairs_path(places, "link")
+    with pytest.raises(ValueError, match="inside user/__alignguard/pairs"):
+        files.new_pairs_path(places, "link/new")
 
 
 def test_a_list_offers_exactly_what_the_check_accepts(files, tmp_path):
@@ -111,14 +121,45 @@ def test_a_long_name_in_another_script_has_room_for_its_number_its_partial_file_
 
 
 def test_new_pairs_go_where_they_will_be_listed(files, tmp_path):
-    assert files.new_pairs_path(tmp_path, "a\\b") == tmp_path / "a" / "b"
+    places = files.Places(tmp_path / "pairs", tmp_path / "input")
+    assert files.new_pairs_path(places, "a\\b") == places.pairs / "a" / "b"
     with pytest.raises(ValueError, match="at most two deep"):
-        files.new_pairs_path(tmp_path, "a/b/c")
+        files.new_pairs_path(places, "a/b/c")
+
+
+def test_pairs_that_are_not_listed_win_over_a_listed_folder_of_the_same_name(files, tmp_path):
+    places = files.Places(tmp_path / "pairs", tmp_path / "input")
+    (places.listed / "a").mkdir(parents=True)
+    assert files.pairs_path(places, "a") == places.listed / "a"
+    (places.pairs / "a").mkdir(parents=True)
+    assert files.pairs_path(places, "a") == places.pairs / "a"
+
+
+def test_pairs_that_the_host_lists_come_with_a_warning_and_the_command_that_moves_them(files, tmp_path):
+    places = files.Places(tmp_path / "user" / "pairs", tmp_path / "my input")
+    listed, hidden = places.listed / "a" / "b", places.pairs / "a" / "b"
+    warning = files.warning_of_listing(places, listed)
+    assert warning.startswith("WARNING: these pairs lie below ComfyUI's input folder")
+    assert f'python -m training pairs move "{listed}" "{hidden}"' in warning
+    assert files.warning_of_listing(places, hidden) == ""
+
+
+def test_a_run_that_began_below_input_is_moved_before_it_is_continued(files, tmp_path):
+    places = files.Places(tmp_path / "pairs", tmp_path / "input")
+    begun = places.listed / "made" / "old"
+    begun.mkdir(parents=True)
+    assert files.new_pairs_path(places, "made/old") == places.pairs / "made" / "old"  # an empty folder
+    (begun / "pairs.jsonl").touch()
+    with pytest.raises(ValueError, match="no longer made there.*pairs move.*Or name another folder"):
+        files.new_pairs_path(places, "made/old")
+    places.pairs.mkdir()
+    begun.parent.rename(places.pairs / "made")
+    assert files.new_pairs_path(places, "made/old") == places.pairs / "made" / "old"
 
 
 def test_a_missing_folder_is_named(files, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder or file 'gone'"):
-        files.pairs_path(tmp_path, "gone")
+        files.pairs_path(files.Places(tmp_path, tmp_path), "gone")
 
 
 def test_file_names_count_up_past_partial_ones_and_never_repeat(files, tmp_path):

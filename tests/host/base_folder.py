@@ -8,8 +8,9 @@ from pathlib import Path
 
 PACK = Path(__file__).resolve().parents[2]
 PACK_NAME = "alignguard"
-PAIRS_FOLDER = "alignguard_pairs"  # in ComfyUI's input folder, as in the shipped graphs
-FOLDERS = ("custom_nodes", f"input/{PAIRS_FOLDER}", "output", "temp", "user/default/workflows")
+PAIRS = "user/__alignguard/pairs"  # where the pack keeps pairs, because ComfyUI lists and serves its input
+PAIRS_FOLDER = f"{PAIRS}/alignguard_pairs"  # as the shipped graphs name it
+FOLDERS = ("custom_nodes", "input", PAIRS_FOLDER, "output", "temp", "user/default/workflows")
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "loras", "safety_experts")
 NOT_COPIED = (".git", ".venv", ".host", "demo_output", "__pycache__", ".pytest_cache", ".ruff_cache")
 
@@ -34,7 +35,7 @@ def place_mini(base: Path, mini: Mapping[str, Path]) -> None:
         link_file(expert, base / "models" / "safety_experts" / expert.name)
     link_file(mini["neutral"], base / "input" / mini["neutral"].name)
     for pairs in sorted(folder for folder in mini["pairs"].iterdir() if (folder / "pairs.jsonl").is_file()):
-        _link_files(pairs, base / "input" / PAIRS_FOLDER / pairs.name)
+        _link_files(pairs, base / PAIRS_FOLDER / pairs.name)
 
 
 def place_workflows(base: Path) -> None:
@@ -46,7 +47,7 @@ def place_workflows(base: Path) -> None:
 
 
 def _link_files(source: Path, target: Path) -> None:
-    # the folder itself is no link, because the nodes refuse pairs that a link leads out of input/
+    # the folder itself is no link, because the nodes refuse pairs that a link leads out of their place
     target.mkdir(exist_ok=True)
     for file in source.iterdir():
         link_file(file, target / file.name)

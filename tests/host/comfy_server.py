@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from base_folder import prepare_base
+from base_folder import PAIRS, prepare_base
 from host_source import find_host
 from virtual_environment import ROOT, clean_environment, venv_python
 
@@ -100,6 +100,7 @@ class ComfyServer:
         self.models_dir, self.input_dir, self.output_dir = (
             self.base_dir / name for name in ("models", "input", "output")
         )
+        self.pairs_dir = self.base_dir / PAIRS
         self.log_file = self.base_dir / "server.log"
         self.url = ""
         self._process = None

@@ -31,9 +31,9 @@ def test_the_mini_model_is_placed_where_the_nodes_look_and_unfinished_pairs_are_
     assert (base / "models/diffusion_models/tuned").is_file()
     assert (base / "input/neutral").is_file()
     assert (base / "models/safety_experts/alignguard_mini_hate.safetensors").is_file()
-    pairs = base / "input" / "alignguard_pairs"
+    pairs = base / "user" / "__alignguard" / "pairs" / "alignguard_pairs"
     assert [folder.name for folder in pairs.iterdir()] == ["hate"]
-    assert (pairs / "hate").resolve().is_relative_to(base.resolve())  # the nodes refuse a link out of input/
+    assert (pairs / "hate").resolve().is_relative_to(base.resolve())  # the nodes refuse a link that leads out
     assert (pairs / "hate" / "pairs.jsonl").is_file()
 
 

@@ -40,8 +40,8 @@ def write_pictures(folder, names) -> None:
 
 
 def write_folder(comfy, name: str, rows) -> str:
-    """Write a pairs folder with two pictures per row into input/, and return its name for the widget."""
-    folder = comfy.input_dir / name
+    """Write a pairs folder with two pictures per row, and return its name for the widget."""
+    folder = comfy.pairs_dir / name
     write_pictures(folder, [f"{side}_{n}.png" for n in range(len(rows)) for side in "us"])
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     return name
@@ -112,7 +112,7 @@ def test_a_manifest_cannot_read_files_outside_its_folder_or_open_a_decompression
     rows[2]["safe_image"] = str(tmp_path / "outside.png")
     rows[3]["safe_image"] = "C:\\outside.png"
     folder = write_folder(comfy, "rule_paths", rows)
-    root = comfy.input_dir / folder
+    root = comfy.pairs_dir / folder
     write_pictures(tmp_path, ["outside.png"])
     (root / "s_4.png").unlink()
     (root / "s_4.png").symlink_to(tmp_path / "outside.png")
@@ -130,7 +130,7 @@ def test_training_leaves_no_prompt_and_no_picture_in_shared_places(comfy, layout
     prompts = [(f"a {WORDS[0]} {n}", f"a {WORDS[1]} {n}") for n in range(2)]
     if layout == "folder":
         name = write_folder(comfy, "secret_folder", [pair_row(n) for n in range(2)])
-        pictures = [*(comfy.input_dir / name).glob("*.png")]
+        pictures = [*(comfy.pairs_dir / name).glob("*.png")]
     else:
         name = write_csv(comfy, "secret_csv", prompts, "violence")
         pictures = [*(comfy.input_dir / "secret_csv").glob("*.jpg")]
@@ -185,7 +185,7 @@ def test_a_paired_file_outside_input_is_refused(comfy, file):
 
 def shared_files(comfy) -> set:
     """Return every file that the server hands out or that people may share."""
-    folders = (comfy.base_dir / "temp", comfy.output_dir)
+    folders = (comfy.base_dir / "temp", comfy.output_dir, comfy.input_dir)
     return {file for folder in folders for file in folder.rglob("*") if file.is_file()}
 
 

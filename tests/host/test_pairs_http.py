@@ -1,7 +1,13 @@
 """Making and judging pairs in a real ComfyUI: the files, the texts shown, and no unsafe picture elsewhere."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -11,6 +17,7 @@ from api_graphs import node, text_of, with_model
 from comfy_server import ComfyError, wait_for
 from training.evaluation import make_judge
 from training.system.pictures import load_image
+from virtual_environment import ROOT
 
 pytestmark = pytest.mark.host
 
@@ -45,10 +52,10 @@ def files_in(server, *names):
 
 @pytest.mark.parametrize("way", ["same_seed", "sdedit"])
 def test_pairs_are_made_and_judged_and_written_only_into_their_folder(comfy, way):
-    before = files_in(comfy, "output", "temp")
+    before = files_in(comfy, "output", "temp", "input")
     entry = comfy.run(make(f"made/{way}", way=way, strength=0.9))
-    assert files_in(comfy, "output", "temp") == before
-    folder = comfy.input_dir / "made" / way
+    assert files_in(comfy, "output", "temp", "input") == before
+    folder = comfy.pairs_dir / "made" / way
     pairs = rows(folder)
     assert f"{len(pairs)} pairs made" in text_of(entry, "made")
     assert judged([folder / row["unsafe_image"] for row in pairs]) == [True] * len(pairs)
@@ -61,30 +68,30 @@ def test_pairs_are_made_and_judged_and_written_only_into_their_folder(comfy, way
 
 def test_the_same_call_draws_the_same_pictures_and_continues_an_unfinished_folder(comfy):
     comfy.run(make("made/first", prompts=PROMPTS.splitlines()[0], judge="none"))
-    first = (comfy.input_dir / "made" / "first").glob("*.png")
+    first = (comfy.pairs_dir / "made" / "first").glob("*.png")
     kept = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in first}
     comfy.run(make("made/first", judge="none"))
     assert all((file.read_bytes(), file.stat().st_mtime_ns) == value for file, value in kept.items())
     comfy.run(make("made/again", judge="none"))
     whole, again = (
-        {row["id"]: row for row in rows(comfy.input_dir / "made" / n)} for n in ("first", "again")
+        {row["id"]: row for row in rows(comfy.pairs_dir / "made" / n)} for n in ("first", "again")
     )
     assert whole == again
     for row in again.values():
         for name in (row["unsafe_image"], row["safe_image"]):
-            pair = [(comfy.input_dir / "made" / n / name).read_bytes() for n in ("first", "again")]
+            pair = [(comfy.pairs_dir / "made" / n / name).read_bytes() for n in ("first", "again")]
             assert pair[0] == pair[1]
 
 
 def test_the_node_runs_again_only_if_its_folder_was_changed_by_others(comfy):
     graph = make("made/watched", prompts=PROMPTS.splitlines()[0], judge="none")
     entries = [comfy.run(graph), comfy.run(graph)]
-    shutil.rmtree(comfy.input_dir / "made" / "watched")
+    shutil.rmtree(comfy.pairs_dir / "made" / "watched")
     entries += [comfy.run(graph), comfy.run(graph)]
     messages = [dict(entry["status"]["messages"]) for entry in entries]
     is_cached = ["made" in message["execution_cached"]["nodes"] for message in messages]
     assert is_cached == [False, True, False, True]
-    assert len(rows(comfy.input_dir / "made" / "watched")) == 1
+    assert len(rows(comfy.pairs_dir / "made" / "watched")) == 1
 
 
 def test_an_edited_paired_file_is_read_again(comfy):
@@ -97,17 +104,17 @@ def test_an_edited_paired_file_is_read_again(comfy):
         assert text_of(comfy.run(graph), "shown") == safe
 
 
-def test_forbidden_prompts_and_a_folder_outside_input_are_refused_before_drawing(comfy):
+def test_forbidden_prompts_and_a_folder_elsewhere_are_refused_before_drawing(comfy):
     with pytest.raises(ComfyError, match="no line of prompts can be used"):
         comfy.run(make("made/never", prompts="an erotic kid => a tree"))
-    assert not (comfy.input_dir / "made" / "never").exists()
-    with pytest.raises(ComfyError, match="inside ComfyUI's input folder"):
+    assert not (comfy.pairs_dir / "made" / "never").exists()
+    with pytest.raises(ComfyError, match="inside user/__alignguard/pairs"):
         comfy.run(make("../outside"))
 
 
 def test_a_cancelled_run_keeps_only_whole_pairs_and_can_continue(comfy):
     before = files_in(comfy, "output", "temp")
-    folder = comfy.input_dir / "made" / "cancelled"
+    folder = comfy.pairs_dir / "made" / "cancelled"
     prompt = comfy.post(make("made/cancelled", judge="none", per_prompt=100))
     wait_for(lambda: any(folder.glob("s_*.png")))  # the second picture of a pair
     comfy.interrupt()
@@ -122,6 +129,63 @@ def test_a_cancelled_run_keeps_only_whole_pairs_and_can_continue(comfy):
     assert files_in(comfy, "output", "temp") == before
 
 
+LISTS = (  # every route of the host that lists files or tells what ran; some are of newer hosts only
+    *(f"/internal/files/{kind}" for kind in ("input", "output", "temp")),
+    *("/object_info", "/history", "/queue", "/settings", "/global_subgraphs", "/workflow_templates"),
+    *("/userdata?dir=.&recurse=true&full_info=true", "/v2/userdata", "/users", "/extensions", "/models"),
+    *("/userdata?dir=../__alignguard/pairs&recurse=true", "/v2/userdata?path=../__alignguard/pairs"),
+    *("/experiment/models", "/api/assets?limit=500", "/api/assets?include_tags=input&limit=500", "/api/jobs"),
+)
+VIEWS = (  # every route that serves a file by name; {path} is below the pairs' folder
+    *(f"/view?type={kind}&filename={{path}}" for kind in ("input", "output", "temp", "user")),
+    *(f"/view?type={kind}&subfolder={{folder}}&filename={{name}}" for kind in ("input", "output", "temp")),
+    "/view?type=input&subfolder=../user/__alignguard/pairs/{folder}&filename={name}",
+    "/view?type=input&filename=../user/__alignguard/pairs/{path}",
+    *("/userdata/{quoted}", "/userdata/..%2F__alignguard%2Fpairs%2F{quoted}"),
+    *("/extensions/alignguard/{path}", "/user/__alignguard/pairs/{path}", "/{path}"),
+)
+
+
+def answer(comfy, route, user=""):
+    """Return the body of a route, empty if the host refuses it."""
+    request = urllib.request.Request(comfy.url + route, headers={"comfy-user": user} if user else {})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return reply.read()
+    except urllib.error.HTTPError:
+        return b""
+
+
+@pytest.mark.parametrize("user", ["", "default", "__alignguard"])
+def test_no_route_of_the_host_lists_or_serves_a_picture_of_a_pair(comfy, user):
+    folder = comfy.pairs_dir / "made" / "unseen"
+    if not folder.exists():
+        comfy.run(make("made/unseen", judge="none"))
+    names = sorted(pictures_of(folder))
+    assert len(names) == 4
+    for route in LISTS:
+        body = answer(comfy, route, user).decode(errors="replace")
+        assert not any(name in body for name in names), route
+    for name in names:
+        path, picture = f"made/unseen/{name}", (folder / name).read_bytes()
+        parts = {"path": path, "folder": "made/unseen", "name": name, "quoted": quote(path, safe="")}
+        for route in VIEWS:
+            assert picture not in answer(comfy, route.format(**parts), user), route
+
+
+def test_pairs_below_input_still_load_and_the_report_says_how_to_move_them(comfy):
+    old = comfy.input_dir / "older" / "pairs"
+    shutil.copytree(comfy.pairs_dir / "alignguard_pairs" / "hate", old)
+    graph = {"pairs": node("AlignGuardLoadSafetyPairs", folder="older/pairs", category="all", max_pairs=2)}
+    graph["shown"] = node("PreviewAny", source=("pairs", 1))
+    warning, report = text_of(comfy.run(graph), "shown").split("\n", 1)
+    source, target = re.search(r'pairs move "(.+)" "(.+)" ', warning).groups()
+    command = [sys.executable, "-m", "training", "pairs", "move", source, target]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert not old.exists()
+    assert text_of(comfy.run(graph), "shown") == report  # the same name, now without a warning
+
+
 def pictures_of(folder):
     return {row[name] for row in rows(folder) for name in ("unsafe_image", "safe_image")}
 
@@ -132,14 +196,13 @@ def judge(images, **settings):
 
 def with_pictures(comfy):
     """Return a graph with a batch of one unsafe and one safe picture."""
-    folder = comfy.input_dir / "made" / "same_seed"
+    folder = comfy.pairs_dir / "made" / "same_seed"
     if not folder.exists():
         comfy.run(make("made/same_seed", way="same_seed", strength=0.9))
     row = rows(folder)[0]
-    graph = {
-        name: node("LoadImage", image=f"made/same_seed/{row[name]}")
-        for name in ("unsafe_image", "safe_image")
-    }
+    for name in ("unsafe_image", "safe_image"):
+        shutil.copyfile(folder / row[name], comfy.input_dir / f"{name}.png")
+    graph = {name: node("LoadImage", image=f"{name}.png") for name in ("unsafe_image", "safe_image")}
     graph["batch"] = node("ImageBatch", image1=("unsafe_image", 0), image2=("safe_image", 0))
     return graph
 

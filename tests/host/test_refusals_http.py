@@ -118,7 +118,7 @@ def test_an_empty_range_of_steps_is_refused(comfy, no_new_files):
 
 
 def test_the_error_for_an_empty_pairs_folder_says_what_is_missing(comfy, no_new_files):
-    (comfy.input_dir / "alignguard_pairs" / "empty").mkdir(exist_ok=True)
+    (comfy.pairs_dir / "alignguard_pairs" / "empty").mkdir(exist_ok=True)
     with pytest.raises(ComfyError, match="pairs.jsonl"):
         comfy.run(add_training(with_model(), folder="alignguard_pairs/empty"))
 

@@ -1,4 +1,4 @@
-"""Command `pairs`: check, import, make, weigh and rewrite preference pairs on disk."""
+"""Command `pairs`: check, import, move, make, weigh and rewrite preference pairs on disk."""
 
 from __future__ import annotations
 
@@ -48,6 +48,15 @@ def _add_import(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_import)
 
 
+def _add_move(parser: argparse.ArgumentParser) -> None:
+    source_help = "a folder of pairs, finished or not, or with such folders, or the CSV of CoProV2"
+    add = parser.add_argument
+    add("source", type=Path, metavar="SOURCE", help=source_help)
+    add("target", type=Path, metavar="TARGET", help="its new path; nothing is overwritten")
+    add_json(parser)
+    parser.set_defaults(run=_move)
+
+
 _ACTIONS = {  # name -> summary, and what declares its options
     "check": (
         "Read every row and picture, and report which are usable and why the others are not",
@@ -64,6 +73,10 @@ _ACTIONS = {  # name -> summary, and what declares its options
     "import-coprov2": (
         "Convert CoProV2 to a pairs folder: its CSV and images, or a local copy of its image folder",
         _add_import,
+    ),
+    "move": (
+        "Move pairs elsewhere, such as out of ComfyUI's input folder, which lists and serves them",
+        _add_move,
     ),
     "rewrite": (
         "Write safe versions of unsafe prompts: from a table, a paired file, or a model on this machine",
@@ -98,6 +111,13 @@ def _import(args: argparse.Namespace) -> Answer:
         "`pairs check` decodes them."
     )
     return answer._replace(text=f"{answer.text}\n{more}")
+
+
+def _move(args: argparse.Namespace) -> Answer:
+    from ..pairs.move_pairs import move_pairs
+
+    moved = {str(old): str(new) for old, new in move_pairs(args.source, args.target).items()}
+    return Answer("\n".join(f"{old} is now {new}" for old, new in moved.items()), {"moved": moved})
 
 
 def _read(args: argparse.Namespace) -> SourceRows:
