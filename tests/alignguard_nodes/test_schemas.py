@@ -5,6 +5,7 @@ that grow. `tests/host` reads the schemas of a real host.
 """
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -13,6 +14,8 @@ from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
+
+from builders import expert_of, layers_of_shapes, seeded
 
 ROOT = Path(__file__).resolve().parents[2]
 NODES = ROOT / "alignguard_nodes"
@@ -181,3 +184,30 @@ def test_grown_sockets_follow_the_numbered_ones_at_strength_one(schema, pack):
     assert [(slot.value, slot.strength) for slot in used] == [("a", 1.0), ("c", 0.5), ("i", 1.0)]
     assert used[1].strength_name == "strength_3"
     assert list(inputs.connected({"expert_1": "a"}, "expert", (1, 2))) == [("a", 1.0, "strength_1")]
+
+
+def test_a_validation_names_only_inputs_of_its_node_so_that_the_host_checks_the_others(node_class):
+    checks = {node: getattr(node_class(FILES[node]), "validate_inputs", None) for node in OURS}
+    assert sum(check is not None for check in checks.values()) >= 13
+    for node, check in checks.items():
+        if check is None:
+            continue
+        schema = RECORDED[node]
+        parameters = inspect.signature(check).parameters.values()
+        assert {p.name for p in parameters} <= schema["required"].keys() | schema["optional"].keys(), node
+        for parameter in parameters:
+            assert parameter.kind is parameter.POSITIONAL_OR_KEYWORD, node  # the host reads only these
+            if parameter.name in schema["optional"]:
+                assert parameter.default is not parameter.empty, f"{parameter.name} of {node} may be absent"
+
+
+def test_a_merge_takes_the_experts_of_grown_sockets(node_class):
+    node = node_class("merge_safety_experts")
+    shape = {"mid_block.attentions.0.transformer_blocks.0.attn1.to_q": (8, 8)}
+    experts = [expert_of(layers_of_shapes(shape, seeded(n), rank=1), "hate", name=f"e{n}") for n in range(10)]
+    slots = {f"expert_{n + 1}": expert for n, expert in enumerate(experts[:8])}
+    more = {"expert_9": experts[8], "expert_10": experts[9]}
+    merged, report = node.execute("concat", more_experts=more, **slots).values
+    (layer,) = merged.layers.values()
+    assert layer.rank == 10
+    assert all(expert.name in report for expert in experts)

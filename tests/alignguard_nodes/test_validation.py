@@ -46,6 +46,27 @@ WRONG = {  # what is wrong -> node, inputs, sentence
         {"category": "auto", "validation": 2.0},
         "validation must be at most",
     ),
+    "there is no such preset": (
+        "train_safety_dpo",
+        {"category": "auto", "preset": "magic"},
+        "preset must be",
+    ),
+    "there is no such weighting": (
+        "train_safety_dpo",
+        {"category": "auto", "pair_weighting": "magic"},
+        "pair_weighting must be one of",
+    ),
+    "there is no such judge": ("safety_judge", {"judge": "magic"}, "judge must be one of"),
+    "there is no such preset of a judge": (
+        "safety_benchmark",
+        {"judge": "nudenet:magic", "folder": "x"},
+        "judge must be one of",
+    ),
+    "there is no such method of rewriting": (
+        "rewrite_prompts",
+        {"prompts": "a skull", "category": "hate", "method": "magic", "table": ""},
+        "method must be one of",
+    ),
     "a merge lacks what it compares the experts on": (
         "merge_safety_experts",
         {"method": "regmean", "model": LINK, "clip": LINK},
