@@ -82,14 +82,16 @@ def test_a_list_offers_exactly_what_the_check_accepts(files, tmp_path):
     except OSError:
         pytest.skip("no right to make links here")
     (root / "hub" / "in.csv").symlink_to(root / "hub" / "blobs" / "1")
-    assert files.pair_sources(root, lambda path: path.suffix.lower() == ".csv") == ["hub/in.csv", "top.CSV"]
-    listed = files.input_files(root, lambda path: path.suffix.lower() == ".csv")
+    places = files.Places(tmp_path / "pairs", root)
+    sources = files.pair_sources(places, lambda path: path.suffix.lower() == ".csv")
+    assert sources == ["hub/in.csv", "top.CSV"]
+    listed = files.input_files(places, lambda path: path.suffix.lower() == ".csv")
     assert listed == ["hub/in.csv", "hub/snapshots/in.csv", "top.CSV"]
     for name in listed:
-        assert files.pairs_path(root, name).is_file()
+        assert files.pairs_path(places, name).is_file()
     for name in ("aux.csv", "a:b.csv", "hub/out.csv", "linked/x.csv", "linked"):
-        with pytest.raises(ValueError, match="must be inside ComfyUI's input folder"):
-            files.pairs_path(root, name)
+        with pytest.raises((ValueError, FileNotFoundError), match="in(side)? ComfyUI's input folder"):
+            files.pairs_path(places, name)
 
 
 CJK = "\u65e5" * 60  # 180 bytes; quoted for a run folder, three times as many
@@ -97,16 +99,26 @@ CJK = "\u65e5" * 60  # 180 bytes; quoted for a run folder, three times as many
 
 @pytest.mark.parametrize("name", ["a" * 256, "\u65e5" * 86, "a?", "./a./b", "b /c", "a|b", "a\nb"])
 def test_a_new_name_that_some_system_cannot_write_is_refused_before_the_work(files, tmp_path, name):
-    for resolve in (files.new_pairs_path, files.benchmark_path, files.new_expert_path):
+    places = files.Places(tmp_path / "pairs", tmp_path / "input")
+    for resolve, root in (
+        (files.new_pairs_path, places),
+        (files.benchmark_path, tmp_path),
+        (files.new_expert_path, tmp_path),
+    ):
         with pytest.raises(ValueError, match="cannot name a file .* Choose another name"):
-            resolve(tmp_path, name)
+            resolve(root, name)
 
 
 @pytest.mark.parametrize("name", ["con", "aux.v2", "a/NUL"])
 def test_a_device_of_windows_is_refused_as_a_new_name(files, tmp_path, name):
-    for resolve in (files.new_pairs_path, files.benchmark_path, files.new_expert_path):
+    places = files.Places(tmp_path / "pairs", tmp_path / "input")
+    for resolve, root in (
+        (files.new_pairs_path, places),
+        (files.benchmark_path, tmp_path),
+        (files.new_expert_path, tmp_path),
+    ):
         with pytest.raises(ValueError, match="inside"):
-            resolve(tmp_path, name)
+            resolve(root, name)
 
 
 def test_a_long_name_in_another_script_has_room_for_its_number_its_partial_file_and_its_run(files, tmp_path):
