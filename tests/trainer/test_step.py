@@ -180,6 +180,21 @@ def test_both_prompts_of_a_pair_are_trained_as_in_the_paper(objective, beta, kin
         assert metrics["loss"] == pytest.approx(preference + kept, rel=1e-4)
 
 
+def test_a_winner_whose_two_prompts_are_the_same_is_led_to_its_noise_and_its_loser_nowhere():
+    data = tiny_data(mirrored=True)
+    data = dataclasses.replace(data, safe_prompt=data.unsafe_prompt)
+    config = dataclasses.replace(CONFIG, beta=50.0, safe_prompt_weight=0.0, caption_dropout=0.0)
+    draw, book = drawn(config, data), Textbook("epsilon")
+    errors = [
+        book.errors(
+            pictures_of(data, draw, n)[0], draw.noise[n], draw.timesteps[n], text_of(data, draw, n, 0)
+        )[0]
+        for n in range(3)
+    ]
+    metrics = one_step(config, data, SCHEDULES["epsilon"])
+    assert metrics["safe_lead"] == pytest.approx(0.2 * 50 * sum(errors) / 6, rel=1e-4)  # of 6 pictures
+
+
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_duo_trains_under_the_empty_prompt_and_preserves_outputs_on_pure_noise(kind):
     config = dataclasses.replace(CONFIG, objective="duo", beta=50.0, caption_dropout=1.0)
