@@ -59,6 +59,7 @@ class ApplySafetyExpert(io.ComfyNode):
         cls, model: object, expert: object, strength: float, start_percent: float, end_percent: float
     ) -> io.NodeOutput:
         check_strength(strength)
+        expert.check_whole()
         patched, outcome = host.apply_expert(
             model, expert, strength=strength, start_percent=start_percent, end_percent=end_percent
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..training.config import EvaluateConfig
 from ..training.evaluation import Panel
 from ..training.experts.expert import SafetyExpert
+from ..training.experts.lora_parts import sentence
 from . import host
 from .files import BENCHMARKS, benchmark_path
 from .inputs import DEFAULT_RESOLUTION, SAMPLER, SCHEDULER, from_widgets
@@ -119,6 +120,8 @@ def _notes(drawing: Drawing, variants: Sequence[Variant], facts: Mapping[str, An
         coverage = host.layers_on(drawing.model, lora)
         if coverage.missing:
             notes.append(f"{lora.name}: {coverage.sentence()}")
+        if lora.left_out:
+            notes.append(f"{lora.name}: applied without {sentence(lora.left_out)}")
     return notes
 
 
@@ -129,7 +132,9 @@ def _entrants(drawing: Drawing, variants: Sequence[Variant]) -> list[Entrant]:
     entrants = [Entrant("base", BASE, lambda: nullcontext(drawing.draw(drawing.model)))]
     for variant in variants:
         model = drawing.model
-        for lora, strength in variant:
+        for number, (lora, strength) in enumerate(variant):
+            if number == 0:
+                lora.check_whole()
             model, _ = host.apply_expert(model, lora, strength=strength)
         parts = [
             (_name(lora, strength), expert_key(lora.content_hash, strength)) for lora, strength in variant

@@ -81,6 +81,7 @@ class ErasureDepth(io.ComfyNode):
         strength = settings.pop("strength", 1.0)
         check_strength(strength)
         refuse_minors(concept_prompt, neutral_prompt)
+        expert.check_whole()
         check_family(expert, *host.family_of(model))
         family, config = host.check_trainable(model), DepthConfig(**settings)
         report = host.progress(cls.hidden.unique_id)

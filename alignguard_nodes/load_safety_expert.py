@@ -3,10 +3,12 @@
 from comfy_api.latest import io, ui
 
 from ..training.experts.expert import load_expert
+from ..training.rules.categories import FAMILY_NAMES
 from . import host
 from .files import file_fingerprint
 from .inputs import CATEGORY, SafetyExpert, check_strength, checked, strength_input
 
+FROM_FILE = "from the file"
 UNCONNECTED = (
     "Load Safety Expert has no model to return, because its model input is not connected. Connect the MODEL "
     "of a checkpoint, or use the expert output with Apply Safety Expert."
@@ -42,6 +44,14 @@ class LoadSafetyExpert(io.ComfyNode):
                     tooltip="The model to protect. Leave it unconnected if you only need the expert, for "
                     "example to merge it.",
                 ),
+                io.Combo.Input(
+                    "base_model",
+                    options=[FROM_FILE, *FAMILY_NAMES.values()],
+                    default=FROM_FILE,
+                    optional=True,
+                    tooltip="Only for a LoRA whose layers fit several base models and whose file does not "
+                    "say which is its own; the node stops and names them. A connected model decides too.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The connected model with the expert applied."),
@@ -54,14 +64,21 @@ class LoadSafetyExpert(io.ComfyNode):
         return checked((host.expert_path, expert_name))
 
     @classmethod
-    def fingerprint_inputs(cls, expert_name: str, strength: float = 1.0, model: object = None) -> str:
+    def fingerprint_inputs(
+        cls, expert_name: str, strength: float = 1.0, model: object = None, base_model: str = FROM_FILE
+    ) -> str:
         return file_fingerprint(host.expert_path(expert_name))
 
     @classmethod
-    def execute(cls, expert_name: str, strength: float, model: object = None) -> io.NodeOutput:
+    def execute(
+        cls, expert_name: str, strength: float, model: object = None, base_model: str = FROM_FILE
+    ) -> io.NodeOutput:
         check_strength(strength)
-        expert = load_expert(host.expert_path(expert_name))
+        stated = next((family for family, name in FAMILY_NAMES.items() if name == base_model), "")
+        assumed = stated or (host.family_of(model)[0] if model is not None else "")
+        expert = load_expert(host.expert_path(expert_name), assumed_family=assumed)
         if model is None:
             return io.NodeOutput(host.Blocked(UNCONNECTED), expert)
+        expert.check_whole()
         patched, outcome = host.apply_expert(model, expert, strength=strength)
         return io.NodeOutput(patched, expert, ui=ui.PreviewText(outcome))

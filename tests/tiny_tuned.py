@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from tiny_checkpoint import LAYOUT, tiny_models
-from training.experts.lora_keys import is_layer
+from training.experts.layer_names import is_layer
 from training.experts.low_rank import LowRank
 from training.models.native_unet import module_names, native_name
 

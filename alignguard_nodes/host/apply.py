@@ -8,7 +8,8 @@ import comfy.lora
 import comfy.patcher_extension
 
 from ...training.experts.expert import SafetyExpert, check_family
-from ...training.experts.lora_keys import Coverage, coverage, kohya_name, to_kohya
+from ...training.experts.layer_names import kohya_name
+from ...training.experts.lora_keys import Coverage, coverage, to_kohya
 from .unet import family_of
 
 log = logging.getLogger(__name__)

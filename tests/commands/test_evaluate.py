@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import training.evaluation.benchmark
 from builders import expert_of
@@ -87,6 +87,18 @@ def test_loras_beside_an_expert_are_added_and_compared_with_it_alone(files, caps
     for (model, prompt), scores in scores_by_row.items():
         if model == "both":  # the exact sum as one file
             assert scores == pytest.approx(scores_by_row["hate + my+style", prompt], abs=1e-4)
+
+
+def test_a_style_with_a_text_encoder_is_measured_beside_an_expert_and_refused_as_one(files, capsys):
+    hate, style = files / "hate.safetensors", files / "style.safetensors"
+    state = load_file(write_expert(files / "plain.safetensors", seed=5))
+    save_file(state | {"lora_te_text_model_encoder_layers_0_mlp_fc1.alpha": torch.ones(())}, style)
+    code, out = evaluate(files, "beside", capsys, "--expert", f"{hate}+{style}")
+    assert code == 0
+    assert "style.safetensors: applied without 1 tensors of a text encoder" in json.loads(out.out)["notes"]
+    code, out = evaluate(files, "alone", capsys, "--expert", style)
+    assert code == 2
+    assert "style.safetensors also changes what an expert cannot hold" in out.err
 
 
 def test_blocked_words_give_the_clean_bypass_rate_and_are_not_in_the_report(files, capsys):

@@ -1,6 +1,7 @@
 """Retention of an expert under other LoRAs: by hand, against dense matrices, and where it is not defined."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,11 @@ def test_opposed_layers_are_drawn_red_below_the_line_and_others_green_above():
     assert red in colours(1)[half:]
     assert green not in colours(1)
     assert not {green, red} & set(colours(2))
+
+
+def test_a_lora_may_lack_its_text_encoder_but_the_expert_may_not():
+    left_out = {"tensors of a text encoder": 3}
+    whole, half = expert(a=drawn(0)), replace(expert("style", a=drawn(1)), left_out=left_out)
+    assert safety_stack(whole, [(half, 1.0)]).others == ("style",)
+    with pytest.raises(ValueError, match="style also changes what an expert cannot hold"):
+        safety_stack(half, [(whole, 1.0)])

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tiny import tiny_unet
 from tiny_checkpoint import tiny_models
@@ -178,9 +179,15 @@ def test_models_of_one_family_with_different_layers_are_refused(files, base_stat
         ValueError, match=r"1 tensors are in only one of them, such as conv_extra.weight in extra"
     ):
         extract(files["base"], write_folder(tmp_path / "extra", extra))
+    wide = base_state | {"conv_in.weight": torch.zeros(64, 4, 3, 3)}
+    with pytest.raises(ValueError, match=r"conv_in.weight is \(32, 4, 3, 3\) in base.*\(64, 4, 3, 3\)"):
+        extract(files["base"], write_folder(tmp_path / "wide", wide))
+
+
+def test_an_inpainting_model_is_refused_by_name(files, base_state, tmp_path):
     wide = base_state | {"conv_in.weight": torch.zeros(32, 9, 3, 3)}
-    with pytest.raises(ValueError, match=r"conv_in.weight is \(32, 4, 3, 3\) in base.*\(32, 9, 3, 3\)"):
-        extract(files["base"], write_folder(tmp_path / "inpainting", wide))
+    with pytest.raises(ValueError, match="inpainted cannot be used: it is an inpainting model"):
+        extract(files["base"], write_folder(tmp_path / "inpainted", wide))
 
 
 def test_a_change_of_norms_only_is_refused_because_a_lora_would_hold_nothing(files, base_state, tmp_path):
@@ -191,7 +198,7 @@ def test_a_change_of_norms_only_is_refused_because_a_lora_would_hold_nothing(fil
 
 def test_values_that_are_not_finite_are_refused_by_name(files, base_state, tmp_path):
     broken = base_state | {"conv_in.weight": torch.full((32, 4, 3, 3), torch.nan, dtype=torch.half)}
-    with pytest.raises(ValueError, match="conv_in.weight has values that are not finite"):
+    with pytest.raises(ValueError, match="conv_in.weight in .* has values that are not finite"):
         extract(files["base"], write_folder(tmp_path / "broken", broken))
 
 
@@ -200,3 +207,33 @@ def test_a_pickle_is_refused_by_name(files, tmp_path, place):
     (tmp_path / place).write_bytes(pickle.dumps([1]))
     with pytest.raises(ValueError, match=f"{place} is a pickle"):
         extract(files["base"], tmp_path / place)
+
+
+def with_text_encoder(path, state, *, tuned_text):
+    """Write a checkpoint of a UNet and a text encoder of two tensors."""
+    write_single(path, state)
+    text = {"cond_stage_model.a.weight": torch.zeros(2, 2), "cond_stage_model.b.weight": torch.ones(2)}
+    if tuned_text:
+        text["cond_stage_model.b.weight"][0] = 3
+    save_file(load_file(path) | text, path)
+    return path
+
+
+def test_a_tuned_text_encoder_is_named_beside_the_expert(base_state, tuned_state, tmp_path):
+    base = with_text_encoder(tmp_path / "base.safetensors", base_state, tuned_text=False)
+    both = with_text_encoder(tmp_path / "both.safetensors", tuned_state, tuned_text=True)
+    steps = []
+    found = extract(base, both, on_progress=lambda done, total: steps.append((done, total)))
+    sentence = "text encoder differs in 1 of 2 tensors (norm of the change 2)"
+    assert found.metadata["alignguard.other_parts"] == sentence
+    assert f"besides the UNet, which is all this expert holds: {sentence}" in found.report()
+    total = len(base_state) + 2
+    assert steps == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_model_whose_text_encoder_alone_was_tuned_is_refused_and_says_so(base_state, tmp_path):
+    base = with_text_encoder(tmp_path / "base.safetensors", base_state, tuned_text=False)
+    text = with_text_encoder(tmp_path / "text.safetensors", base_state, tuned_text=True)
+    message = r"hold equal weights, .* Besides the UNet: text encoder differs in 1 of 2 tensors"
+    with pytest.raises(ValueError, match=message):
+        extract(base, text)

@@ -8,7 +8,7 @@ import torch
 from api_graphs import add_expert, add_render, node, pixels, text_of, with_model
 from comfy_server import ComfyError
 from training.experts.expert import SafetyExpert, save_expert
-from training.experts.lora_keys import is_layer
+from training.experts.layer_names import is_layer
 from training.experts.low_rank import LowRank
 from training.mini.build import CHECKPOINT, TUNED
 from training.models.unet_file import UnetFile

@@ -536,3 +536,11 @@ def test_a_merge_of_merges_states_the_settings_of_each_merge():
     assert again.content_hash == one["hash"] == inner.content_hash
     assert other["settings"]["ridge"] == "0.02"
     assert other["settings"]["calibration_hash"] == calibrated.metadata["alignguard.calibration_hash"]
+
+
+def test_a_lora_that_lacks_its_text_encoder_is_not_merged():
+    half = replace(VIOLENCE, left_out={"tensors of a text encoder": 3})
+    with pytest.raises(ValueError, match=r"violence.safetensors also changes .* \(3 tensors of a text"):
+        Members.of([HATE, half])
+    assert len(Members.of([HATE, half], [1.0, 0.0])) == 1  # it takes no part
+    assert len(Members.of([HATE, replace(VIOLENCE, left_out={"norms": 3})])) == 2

@@ -211,6 +211,45 @@ def test_the_scheduler_configuration_of_a_folder_gives_the_prediction_type(tmp_p
         load_base(copy)
 
 
+@pytest.mark.parametrize("config", [{"_class_name": "EDMDPMSolverMultistepScheduler"}, {"sigma_data": 0.5}])
+def test_a_folder_whose_noise_has_no_timesteps_is_refused_by_name(tmp_path, folder, config):
+    copy = with_scheduler(folder, tmp_path / "copy", json.dumps({"prediction_type": "epsilon"} | config))
+    with pytest.raises(ValueError, match="copy cannot be the base model: .* EDM kind .* Playground 2.5"):
+        load_base(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"cross_attention_dim": 1280}, "SDXL Refiner"),
+        ({"cross_attention_dim": 555}, "of an unknown family"),
+        ({"in_channels": 9}, "an inpainting model"),
+        ({"in_channels": 8}, "an InstructPix2Pix model"),
+        ({"time_cond_proj_dim": 256}, r"a latent consistency model \(LCM\)"),
+        (
+            {
+                "cross_attention_dim": 2048,
+                "mid_block_type": "UNetMidBlock2D",
+                "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+                "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+                "block_out_channels": [32, 64, 64],
+                "layers_per_block": 2,
+                "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+                "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], 1],
+            },
+            "Segmind Vega",
+        ),
+    ],
+)
+def test_a_folder_of_another_model_is_refused_by_that_models_name(tmp_path, folder, changes, kind):
+    copy = with_scheduler(folder, tmp_path / "copy", "{}")
+    config = json.loads((folder / "unet" / "config.json").read_text()) | changes
+    (copy / "unet" / "config.json").unlink()
+    (copy / "unet" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"copy is {kind}"):
+        load_base(copy)
+
+
 @pytest.mark.parametrize("content", ["{broken", "[1]"])
 def test_a_damaged_configuration_is_named(tmp_path, folder, content):
     copy = with_scheduler(folder, tmp_path / "copy", content)

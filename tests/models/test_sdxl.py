@@ -10,8 +10,9 @@ from builders import expert_of
 from tiny_checkpoint import XL_LAYOUT
 from training.experts.adapter import ATTENTION
 from training.experts.expert import load_expert, save_expert
+from training.experts.layer_names import module_of_kohya
 from training.experts.lora_file import parse_lora
-from training.experts.lora_keys import module_of_kohya, to_diffusers, to_kohya, to_peft
+from training.experts.lora_keys import to_diffusers, to_kohya, to_peft
 from training.experts.low_rank import LowRank
 from training.models import FAMILIES, identify
 from training.models.conditioning import Conditioning, predict
@@ -159,3 +160,26 @@ def test_diffusers_reads_a_saved_expert_of_sdxl(published, sdxl_layers, tmp_path
     state, alphas = StableDiffusionXLLoraLoaderMixin.lora_state_dict(str(file), unet_config=published.config)
     assert parse_lora(state).keys() == sdxl_layers.keys()
     assert len(alphas) == 560
+
+
+@pytest.fixture(scope="module")
+def ssd_1b():
+    """Return the UNet of SSD-1B on the meta device, as its published configuration describes it."""
+    pruned = {
+        "mid_block_type": "UNetMidBlock2D",
+        "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+        "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    }
+    with torch.device("meta"):
+        return UNet2DConditionModel(**PUBLISHED | pruned)
+
+
+def test_ssd_1b_is_refused_by_name_in_a_checkpoint(ssd_1b):
+    with pytest.raises(ValueError, match="the model is SSD-1B; this version trains SD 1.5, SD 2.1, SDXL"):
+        identify(native_names(ssd_1b, REAL))
+
+
+def test_a_latent_consistency_model_is_refused_by_name(published):
+    native = native_names(published, REAL) | {"time_embed.cond_proj.weight": torch.zeros(320, 256)}
+    with pytest.raises(ValueError, match=r"the model is a latent consistency model \(LCM\)"):
+        identify(native)

@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace) -> Answer:
     device = device_of(device_name)
     panel = chosen_panel(args, device)
     base = load_base(args.base)
-    stacks = [[_applied(typed, base) for typed in parse_stack(words)] for words in args.expert]
+    stacks = [_loaded(parse_stack(words), base) for words in args.expert]
     retention = _retention(stacks)
     bench = _bench(args, config, device, base, sets, panel, stacks)
     with ProgressBar("evaluate") as bar:
@@ -155,12 +155,14 @@ def _read_set(words: str, max_prompts: int) -> PromptSet:
     return load_prompt_set(Path(path), category=category, max_prompts=max_prompts, name=path)
 
 
-def _applied(typed: TypedExpert, base: BaseModel) -> _Applied:
+def _loaded(stack: Sequence[TypedExpert], base: BaseModel) -> _Stack:
     from ..experts.expert import check_family, load_expert  # late, as above
 
-    expert = load_expert(typed.path)
-    check_family(expert, base.family.name, base.family.text_width)
-    return _Applied(typed, expert)
+    members = [_Applied(typed, load_expert(typed.path, assumed_family=base.family.name)) for typed in stack]
+    members[0].expert.check_whole()
+    for _, expert in members:
+        check_family(expert, base.family.name, base.family.text_width)
+    return members
 
 
 def _entrants(base: BaseModel, draw: DrawOne, stacks: Sequence[_Stack]) -> list[Entrant]:
@@ -209,8 +211,9 @@ def _retention(stacks: Iterable[_Stack]) -> list[SafetyStack]:
 
 
 def _notes(stacks: Iterable[_Stack], base: BaseModel) -> list[str]:
-    """Return a sentence about each expert with layers that the base lacks."""
+    """Return a sentence about each expert that acts in part, for its file or for the base."""
     from ..experts.applied import layers_on  # late, as above
+    from ..experts.lora_parts import sentence
 
     experts = {member.typed.path: member.expert for stack in stacks for member in stack}
     notes = []
@@ -218,4 +221,6 @@ def _notes(stacks: Iterable[_Stack], base: BaseModel) -> list[str]:
         coverage = layers_on(base.unet, experts[path])
         if coverage.missing:
             notes.append(f"{name}.safetensors: {coverage.sentence()}")
+        if experts[path].left_out:
+            notes.append(f"{name}.safetensors: applied without {sentence(experts[path].left_out)}")
     return notes

@@ -33,7 +33,15 @@ from ..pairs.encode import Encoders, encode_pictures
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.prompts import parse_prompts
 from ..system.texts import read_text_file
-from .options import add_config_options, add_json, add_model_options, config_from, device_of, new_expert
+from .options import (
+    add_config_options,
+    add_family,
+    add_json,
+    add_model_options,
+    config_from,
+    device_of,
+    new_expert,
+)
 from .output import Answer, ProgressBar, expert_facts
 
 log = logging.getLogger(__name__)
@@ -62,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for encoded pictures and calibration results, which serve other ranks and strengths too",
     )
     add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
+    add_family(parser)
     add_model_options(parser)
     add_json(parser)
     add_config_options(parser, MergeConfig, {"method": MERGE_METHODS})
@@ -71,7 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(args: argparse.Namespace) -> Answer:
     config = config_from(args, MergeConfig)
     with ExitStack() as files, ProgressBar("merge") as bar:
-        experts = [files.enter_context(open_expert(path)) for path in args.experts]
+        experts = [
+            files.enter_context(open_expert(path, assumed_family=args.family)) for path in args.experts
+        ]
         merged = merge_experts(
             experts,
             config,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..config import options
-from ..rules.categories import normalize_category
+from ..rules.categories import FAMILY_NAMES, normalize_category
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +77,16 @@ def config_from(
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add --json, an option of every command."""
     parser.add_argument("--json", action="store_true", help="answer with one JSON object on stdout")
+
+
+def add_family(parser: argparse.ArgumentParser) -> None:
+    """Add --family, which decides for LoRAs that fit several base models and do not say which is theirs."""
+    parser.add_argument(
+        "--family",
+        choices=list(FAMILY_NAMES),
+        default="",
+        help="base model of a LoRA whose layers and metadata do not tell it",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ def expert_facts(expert: SafetyExpert) -> dict[str, Any]:
         "text_width": expert.text_width,
         "layers": len(expert.layers),
         "rank": expert.rank,
+        "left_out": dict(expert.left_out),
         "parameters": sum(layer.up.numel() + layer.down.numel() for layer in expert.layers.values()),
         "content_hash": expert.content_hash,
         "metadata": dict(expert.metadata),

@@ -121,6 +121,7 @@ def safety_stack(
         ValueError: if there is no other LoRA, if the expert changes nothing, if its strength is out of range,
             or if they were trained for different base models.
     """
+    expert.check_whole()
     members = tuple(Member(lora, float(lora_strength)) for lora, lora_strength in others)
     _check(expert, members, strength)
     layer_shapes((Member(expert, strength), *members))

@@ -46,8 +46,38 @@ def as_matrix(module: str, factor: Tensor, *, is_down: bool) -> Tensor:
                 f"{module} is a {kernel[0]}x{kernel[1]} layer, and its lora_{side} must be "
                 f"{wanted[0]}x{wanted[1]}, got {tuple(factor.shape)}. Use another file."
             )
-    matrix = factor.flatten(1) if factor.ndim == 4 else factor
-    return matrix.detach().to("cpu", torch.float32, copy=True).contiguous()
+    return _matrix(factor.flatten(1) if factor.ndim == 4 else factor)
+
+
+def with_middle(module: str, middle: Tensor, down: Tensor) -> Tensor:
+    """Return the matrix A of a convolution that LoCon splits into two: a 1x1 one, then one inside the rank.
+
+    Args:
+        module: diffusers path of the layer.
+        middle: (rank, rank, h, w).
+        down: (rank, channels, 1, 1).
+
+    Returns:
+        (rank, channels * h * w), fp32 on the CPU: two convolutions in a row are one.
+
+    Raises:
+        ValueError: if the shapes do not fit each other or the layer.
+    """
+    rank, kernel = len(down), kernel_of(module, "") or (1, 1)
+    fits = (
+        down.ndim in (2, 4) and down.shape[2:].numel() == 1 and tuple(middle.shape) == (rank, rank, *kernel)
+    )
+    if not fits:
+        raise ValueError(
+            f"{module} must have a lora_mid of {(rank, rank, *kernel)} behind a 1x1 lora_down, got "
+            f"{tuple(middle.shape)} and {tuple(down.shape)}. Use another file."
+        )
+    inner, outer = _matrix(down.flatten(1)), middle.detach().to("cpu", torch.float32)
+    return torch.einsum("rshw,si->rihw", outer, inner).flatten(1).contiguous()
+
+
+def _matrix(factor: Tensor) -> Tensor:
+    return factor.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
 def as_stored(factor: Tensor, kernel: tuple[int, ...], *, is_down: bool) -> Tensor:

@@ -1,23 +1,28 @@
 """A safety expert: the LoRA of one or more categories of harm, as a value and as a file."""
 
 import hashlib
-import json
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS, normalize_categories
+from ..rules.categories import FAMILY_NAMES, normalize_categories
 from ..system.tensors import LazyTensors, open_tensors, write_tensors
 from .lora_file import LoraLayers
 from .lora_keys import to_kohya
+from .lora_parts import LEFT_OUT, check_whole, part_of_file, refusal, sentence
 from .low_rank import LowRank
+from .origin import family_of_lora
+from .peft_config import METADATA_KEY, read_peft_config
 from .report import report_text
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"
 SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -26,18 +31,9 @@ _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd21": ("stable-diffusion-v2-768-v/lora", "sd_v2"),
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
 }
-# Prefixes of what other tools write for the same base models -> family.
-_FAMILY_HINTS = {
-    "stable-diffusion-v1": "sd15",
-    "stable-diffusion-v2": "sd21",
-    "stable-diffusion-xl": "sdxl",
-    "sd_v1": "sd15",
-    "sd_v2": "sd21",
-    "sdxl": "sdxl",
-}
-_LORA_LIKE = r"lora|\.alpha$|hada_|lokr_|oft_|dora_scale"
+_LORA_LIKE = r"lora|lycoris|\.alpha$|hada_|lokr_|oft_|dora_scale|\.diff$|\.[wb]_norm$"
 # Metadata that is valid only for the file it was read from: hashes of its bytes, and a scale now folded in.
-_STALE = r"sshs_.*|modelspec\.hash_.*|lora_adapter_metadata|ss_network_args"
+_STALE = rf"sshs_.*|modelspec\.hash_.*|{METADATA_KEY}|ss_network_args"
 
 
 @dataclass(frozen=True, eq=False)  # holds tensors: compare by `content_hash`
@@ -50,6 +46,7 @@ class SafetyExpert:
         family: base model family, `sd15`, `sd21` or `sdxl`.
         metadata: strings of the file, `alignguard.*` among them.
         name: for people, usually the file name.
+        left_out: kind -> number of tensors of the file that are not LoRA layers of the UNet.
     """
 
     layers: Mapping[str, LowRank]
@@ -57,6 +54,7 @@ class SafetyExpert:
     family: str
     metadata: Mapping[str, str]
     name: str
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def rank(self) -> int:
@@ -67,6 +65,14 @@ class SafetyExpert:
     def text_width(self) -> int | None:
         """Width of the text embeddings that the expert expects; None if it has no cross-attention layer."""
         return next((self.layers[m].d_in for m in self.layers if re.search(r"attn2\.to_[kv]$", m)), None)
+
+    def check_whole(self) -> None:
+        """Raise if this is less than an expert needs; a LoRA beside an expert may be.
+
+        Raises:
+            ValueError: if the file also changes the text encoder, or replaces whole weights.
+        """
+        check_whole(self.name, self.left_out)
 
     @cached_property
     def content_hash(self) -> str:
@@ -84,12 +90,15 @@ class SafetyExpert:
         return report_text(self.name, self.categories, self.family, self.layers, self.metadata)
 
 
-def load_expert(path: Path) -> SafetyExpert:
-    """Read an expert, or any plain UNet LoRA of a known family, from a safetensors file.
+def load_expert(path: Path, *, assumed_family: str = "") -> SafetyExpert:
+    """Read an expert, or the UNet layers of any plain LoRA of a known family, from a safetensors file.
+
+    Parts besides these layers, such as those of a text encoder, are left out, counted and logged.
 
     Args:
         path: file with Kohya, diffusers, PEFT or native keys. PEFT's `adapter_config.json` beside a PEFT
             file gives its scale.
+        assumed_family: family of the base model if the file does not tell it; empty to refuse the file then.
 
     Returns:
         The expert, named after the file. Layers are fp32 copies, so the file may be moved or replaced
@@ -99,14 +108,14 @@ def load_expert(path: Path) -> SafetyExpert:
     Raises:
         FileNotFoundError: if the file does not exist.
         ValueError: naming the file, if it is a pickle, damaged, a full checkpoint or another kind of LoRA,
-            has values that are not finite, or its base model is unknown.
+            has values that are not finite, or its base model is unknown or not supported.
     """
-    with open_expert(path) as expert:
+    with open_expert(path, assumed_family=assumed_family) as expert:
         return replace(expert, layers=dict(expert.layers))
 
 
 @contextmanager
-def open_expert(path: Path) -> Iterator[SafetyExpert]:
+def open_expert(path: Path, *, assumed_family: str = "") -> Iterator[SafetyExpert]:
     """Open an expert as `load_expert` does, but read a layer from the file each time it is accessed.
 
     Only layers in use take memory, beside pages of the file that the system may drop. The expert is valid
@@ -117,13 +126,17 @@ def open_expert(path: Path) -> Iterator[SafetyExpert]:
         metadata = dict(state.metadata)
         try:
             _refuse_checkpoint(state)
-            layers = LoraLayers(state, peft_config=_peft_config(path, state))
-            _check_finite(layers)
+            layers = LoraLayers(state, peft_config=read_peft_config(path, state))
+            shapes = _checked_shapes(layers)
             categories = normalize_categories(metadata.get("alignguard.categories", ""))
-            family = _family(metadata, SafetyExpert(layers, (), "", {}, "").text_width)
+            convolutions = layers.convolutional_projections()
+            family = family_of_lora(shapes, metadata, convolutions=convolutions, assumed=assumed_family)
         except ValueError as error:
             raise ValueError(f"{path.name} cannot be used as an expert: {error}") from error
-        yield SafetyExpert(layers, categories, family, metadata, path.name)
+        if layers.left_out:
+            metadata[LEFT_OUT] = sentence(layers.left_out)
+            log.warning("%s is used without %s", path.name, metadata[LEFT_OUT])
+        yield SafetyExpert(layers, categories, family, metadata, path.name, layers.left_out)
 
 
 def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
@@ -147,7 +160,7 @@ def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.
         raise ValueError(f"an expert's file name must end in .safetensors, got {path.name!r}.")
     if not expert.layers:
         raise ValueError(f"expert {expert.name!r} has no layers, so there is nothing to save.")
-    _check_finite(expert.layers)
+    _checked_shapes(expert.layers)
     state = to_kohya(expert.layers, expert.family)
     for key in state:
         if not key.endswith(".alpha"):
@@ -181,55 +194,27 @@ def check_family(expert: SafetyExpert, family_name: str, text_width: int) -> Non
 
 def _refuse_checkpoint(state: LazyTensors) -> None:
     # `.alpha` at the end only: full checkpoints hold alphas_cumprod
-    if len(state) and not any(re.search(_LORA_LIKE, key) for key in state):
-        raise ValueError(
-            "it holds full weights, not a LoRA. Open a checkpoint with a checkpoint loader, and choose an "
-            "expert or a LoRA here."
-        )
+    if not len(state) or any(re.search(_LORA_LIKE, key) for key in state):
+        return
+    kinds = [part_of_file(key) for key in state]
+    if all(kinds):
+        raise ValueError(refusal({}, Counter(kinds)))
+    raise ValueError(
+        "it holds full weights, not a LoRA. Open a checkpoint with a checkpoint loader, and choose an "
+        "expert or a LoRA here."
+    )
 
 
-def _peft_config(path: Path, state: LazyTensors) -> dict[str, Any]:
-    """Return PEFT's LoraConfig from the file's metadata or, for a PEFT file, from the file beside it."""
-    text = state.metadata.get("lora_adapter_metadata")
-    beside = path.with_name("adapter_config.json")
-    if text is None and beside.is_file() and any(key.startswith("base_model.model.") for key in state):
-        text = beside.read_text(encoding="utf-8")
-    try:
-        config = json.loads(text or "{}")
-        return {key.removeprefix("unet."): value for key, value in config.items()}
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ValueError(f"its PEFT configuration is not readable ({error}).") from error
-
-
-def _check_finite(layers: Mapping[str, LowRank]) -> None:
+def _checked_shapes(layers: Mapping[str, LowRank]) -> dict[str, tuple[int, int]]:
+    """Return (d_out, d_in) of every layer; all values must be finite."""
+    shapes = {}
     for module, layer in layers.items():
         if not bool(layer.up.isfinite().all() and layer.down.isfinite().all()):
             raise ValueError(
                 f"{module} has values that are not finite, so its training diverged. Use another file."
             )
-
-
-def _family(metadata: Mapping[str, str], text_width: int | None) -> str:
-    stated = metadata.get("alignguard.family") or _hinted_family(metadata)
-    measured = TEXT_WIDTHS.get(text_width)
-    if stated and measured and stated in FAMILY_NAMES and stated != measured:
-        raise ValueError(
-            f"its metadata says {FAMILY_NAMES[stated]}, but its text width {text_width} is that of "
-            f"{FAMILY_NAMES[measured]}. Download or train it again."
-        )
-    family = stated or measured
-    if not family:
-        raise ValueError(
-            f"it does not say which base model it is for (text width {text_width}). "
-            f"Use a LoRA of {', '.join(FAMILY_NAMES.values())}."
-        )
-    return family
-
-
-def _hinted_family(metadata: Mapping[str, str]) -> str | None:
-    texts = (metadata.get("modelspec.architecture", ""), metadata.get("ss_base_model_version", ""))
-    hits = (family for text in texts for hint, family in _FAMILY_HINTS.items() if text.startswith(hint))
-    return next(hits, None)
+        shapes[module] = layer.d_out, layer.d_in
+    return shapes
 
 
 def _file_metadata(expert: SafetyExpert) -> dict[str, str]:

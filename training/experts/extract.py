@@ -13,12 +13,20 @@ import torch
 from ..config import ExtractConfig
 from ..models.hashes import WeightsDigest
 from ..models.noise import named_generator
+from ..models.other_parts import (
+    OtherParts,
+    PartChange,
+    compare_parts,
+    num_comparisons,
+    other_parts_sentence,
+)
 from ..models.unet_file import UnetFile
 from ..rules.categories import FAMILY_NAMES, normalize_categories
 from .expert import SafetyExpert
 from .factor import Factored, factor, rounding_variance, squared_norm
-from .lora_keys import is_layer
+from .layer_names import is_layer
 from .low_rank import LowRank
+from .report import OTHER_PARTS
 
 
 def extract_expert(
@@ -33,7 +41,8 @@ def extract_expert(
 
     Both models may be single files with the original names, UNets alone, or folders of diffusers, sharded or
     not, in any mixture. Every linear layer and convolution is approximated. Norms and biases cannot be part
-    of a LoRA; the metadata names them with the size of their change.
+    of a LoRA; the metadata names them with the size of their change. Text encoders, VAE and all other tensors
+    are compared too, and the metadata says what of them differs.
 
     Args:
         base: the model before tuning, as close to the original base as available.
@@ -53,18 +62,35 @@ def extract_expert(
     categories = normalize_categories(categories)
     before, after = UnetFile(base), UnetFile(tuned)
     _check_pair(before, after)
+    parts = OtherParts(base), OtherParts(tuned)
+    steps = _Steps(len(before.shapes) + num_comparisons(*parts), on_progress)
     comparison = _Comparison()
     layers: dict[str, LowRank] = {}
-    for done, name in enumerate(sorted(before.shapes), start=1):  # the order that weights are hashed in
+    for name in sorted(before.shapes):  # the order that weights are hashed in
         update = _compare(before, after, name, config, comparison)
         if update is not None:
             layers[name.removesuffix(".weight")] = update
-        if on_progress:
-            on_progress(done, len(before.shapes))
+        steps.advance()
+    comparison.others = compare_parts(*parts, on_tensor=steps.advance)
     if not layers:
         raise ValueError(_reason_for_no_layers(comparison, before, after))
     metadata = comparison.metadata(config, base=before.name, tuned=after.name)
     return SafetyExpert(layers, categories, before.family, metadata, f"extracted from {after.name}")
+
+
+@dataclass
+class _Steps:
+    """Counts tensors for `on_progress`."""
+
+    total: int
+    on_progress: Callable[[int, int], None] | None
+    done: int = 0
+
+    def advance(self) -> None:
+        """Report one more tensor."""
+        self.done += 1
+        if self.on_progress:
+            self.on_progress(self.done, self.total)
 
 
 @dataclass(eq=False)
@@ -76,12 +102,14 @@ class _Comparison:
         tuned: digest of all weights after tuning.
         layers: per changed layer, without its update.
         left_out: squared change of each tensor that a LoRA cannot hold.
+        others: how the parts besides the UNet differ, see `compare_parts`.
     """
 
     base: WeightsDigest = field(default_factory=WeightsDigest)
     tuned: WeightsDigest = field(default_factory=WeightsDigest)
     layers: dict[str, Factored] = field(default_factory=dict)
     left_out: dict[str, float] = field(default_factory=dict)
+    others: dict[str, PartChange | None] = field(default_factory=dict)
 
     def metadata(self, config: ExtractConfig, *, base: str, tuned: str) -> dict[str, str]:
         """State both models, the options, and where the squared change went, in shares that add up to 1.
@@ -115,6 +143,7 @@ class _Comparison:
             "alignguard.not_representable": json.dumps(
                 {name: float(f"{math.sqrt(squared):.4g}") for name, squared in self.left_out.items()}
             ),
+            OTHER_PARTS: other_parts_sentence(self.others),
         }
 
 
@@ -127,7 +156,8 @@ def _compare(
     comparison.tuned.add(name, new)
     change = new.to(torch.float32, copy=True).sub_(old)
     if not bool(change.isfinite().all()):
-        raise ValueError(f"{name} has values that are not finite. Use other files.")
+        owner = after if bool(old.isfinite().all()) else before
+        raise ValueError(f"{name} in {owner.name} has values that are not finite. Use another file.")
     if not bool(change.count_nonzero()):
         return None
     module = name.removesuffix(".weight")
@@ -165,7 +195,8 @@ def _reason_for_no_layers(comparison: _Comparison, before: UnetFile, after: Unet
     if not comparison.layers and not comparison.left_out:
         return (
             f"the UNets of {before.name} and {after.name} hold equal weights, so there is nothing to "
-            "extract. Choose the base model and a model that was tuned from it."
+            f"extract. Besides the UNet: {other_parts_sentence(comparison.others)}. An expert only holds "
+            "layers of the UNet; choose the base model and a model whose UNet was tuned from it."
         )
     return (
         f"{after.name} differs from {before.name} in {len(comparison.left_out)} norms and biases, and in "

@@ -1,24 +1,36 @@
 """Translate LoRA key dialects (Kohya, diffusers, PEFT, native) to and from one form: UNet path -> `LowRank`.
 
-A key has the form `<prefix><module><suffix>`. To read one more suffix or prefix, add a row to `_SUFFIXES` or
-`_PREFIXES`; module names follow the grammar `_MODULE`.
+A key has the form `<prefix><module><suffix>`. To read one more suffix, add a row to `_SUFFIXES` or, for what
+is left out, to `_BESIDE`; `layer_names` knows prefixes and modules, `lora_parts` everything else.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .convolutions import as_stored, kernel_of
+from .layer_names import diffusers_path, is_layer, is_norm, kohya_name
+from .lora_parts import (
+    BIASES,
+    FULL_WEIGHTS,
+    LEFT_OUT_KINDS,
+    NORMS,
+    first,
+    other_method,
+    part_of_file,
+    refusal,
+)
 from .low_rank import LowRank
 
-KOHYA_PREFIX = "lora_unet_"
-_PREFIXES = ("base_model.model.unet.", "base_model.model.", "diffusion_model.", "unet.", "")
 _SUFFIXES = {  # the ending of the key in the file -> which factor it is
-    ".lora_up.weight": "up",  # Kohya
+    ".lora_up.weight": "up",  # Kohya, and the host's own saver
     ".lora_down.weight": "down",
+    ".lora_mid.weight": "mid",
     ".lora.up.weight": "up",  # diffusers
     ".lora.down.weight": "down",
     "_lora.up.weight": "up",  # diffusers of 2023, behind `.processor.`
@@ -31,28 +43,32 @@ _SUFFIXES = {  # the ending of the key in the file -> which factor it is
     ".lora_A": "down",
     ".alpha": "alpha",
 }
-_ADAPTER_NAME = r"(\.lora_[AB])\.[^.]+(\.weight)$"  # `.lora_A.default.weight`
-_TEXT_ENCODER = r"^(base_model\.model\.)?(lora_te\d?_|text_encoders?(_\d)?\.|lora_prior_te)"
-_OTHER_METHODS = r"\.(dora_scale|lora_magnitude_vector\b.*|lora_mid\.weight|hada_\w+|lokr_\w+|oft_\w+)$"
+_BESIDE = {  # endings of keys of a layer or norm that are left out: full differences, norms and biases
+    ".w_norm": NORMS,  # LyCORIS
+    ".b_norm": NORMS,
+    ".diff": FULL_WEIGHTS,  # LyCORIS, and the host's own saver
+    ".set_weight": FULL_WEIGHTS,
+    ".diff_b": BIASES,
+    ".lora_B.bias": BIASES,  # PEFT's options lora_bias, bias and modules_to_save
+    ".base_layer.bias": BIASES,
+    ".modules_to_save.weight": FULL_WEIGHTS,
+    ".modules_to_save.bias": BIASES,
+    ".bias": BIASES,
+    ".weight": FULL_WEIGHTS,
+}
+_ADAPTER_NAME = r"(\.lora_[AB]|\.modules_to_save)\.[^.]+(\.weight|\.bias)$"  # `.lora_A.default.weight`
 
-_MODULE = (
-    r"(?:(?:down_blocks|up_blocks)\.\d+|mid_block)\."
-    r"(?:attentions\.\d+\.(?:proj_in|proj_out|transformer_blocks\.\d+\."
-    r"(?:attn[12]\.(?:to_q|to_k|to_v|to_out\.0)|ff\.net\.(?:0\.proj|2)))"
-    r"|resnets\.\d+\.(?:time_emb_proj|conv1|conv2|conv_shortcut)"
-    r"|(?:downsamplers|upsamplers)\.0\.conv)"
-    r"|(?:time_embedding|add_embedding)\.linear_[12]|conv_in|conv_out"
-)
-# The words between the dots. Kohya joins them by underscores, which the words also contain, so only this list
-# tells them apart; a longer word must come before any word that it begins with.
-_WORDS = (
-    r"down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks|attentions|transformer_blocks|"
-    r"attn[12]|to_q|to_k|to_v|to_out|ff|net|proj_in|proj_out|proj|resnets|time_emb_proj|conv_shortcut|conv_in|"
-    r"conv_out|conv[12]|conv|downsamplers|upsamplers|time_embedding|add_embedding|linear_[12]|\d+"
-)
-_KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
-_KOHYA_WORD = rf"({_WORDS})(?:_|$)"
-_NATIVE = r"(?:(input_blocks|output_blocks)\.(\d+)|middle_block)\.1\.(.+)"
+
+class FileKeys(NamedTuple):
+    """The keys of a LoRA file, sorted by what they are.
+
+    Attributes:
+        layers: diffusers path -> `up`, `down`, `mid`, `alpha` -> key.
+        left_out: kind -> number of keys that are not LoRA layers of the UNet.
+    """
+
+    layers: dict[str, dict[str, str]]
+    left_out: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class Coverage:
             return f"All {self.total} layers of the expert match this model."
         return (
             f"{len(self.matched)} of {self.total} layers of the expert match this model. "
-            f"Missing: {_first(self.missing)}."
+            f"Missing: {first(self.missing)}."
         )
 
 
@@ -86,62 +102,36 @@ def coverage(expert_modules: Iterable[str], model_modules: Iterable[str]) -> Cov
     )
 
 
-def is_layer(module: str) -> bool:
-    """Return whether a diffusers path names a UNet layer that a LoRA can change."""
-    return bool(re.fullmatch(_MODULE, module))
-
-
-def kohya_name(module: str) -> str:
-    """Return a layer's name in Kohya files: `lora_unet_` and the path with underscores.
+def group_keys(keys: Iterable[str]) -> FileKeys:
+    """Sort the keys of a LoRA file in any dialect.
 
     Raises:
-        ValueError: if the path is not the diffusers path of a UNet layer.
-    """
-    if not is_layer(module):
-        raise ValueError(f"{module!r} is not the diffusers path of a UNet layer.")
-    return KOHYA_PREFIX + module.replace(".", "_")
-
-
-def module_of_kohya(name: str) -> str:
-    """Return the diffusers path of a layer from its Kohya name, SDXL's native names included.
-
-    Raises:
-        ValueError: if the name is not the Kohya name of a UNet layer.
-    """
-    words = name.removeprefix(KOHYA_PREFIX)
-    if name == words or not re.fullmatch(_KOHYA_NAME, words):
-        raise ValueError(f"{name!r} is not the Kohya name of a UNet layer.")
-    return _module(".".join(re.findall(_KOHYA_WORD, words)))
-
-
-def group_keys(keys: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Group the keys of a LoRA file in any dialect by layer: diffusers path -> `up`, `down`, `alpha` -> key.
-
-    Raises:
-        ValueError: if a key does not belong to a UNet LoRA (the first few are named), belongs to a text
-            encoder or to another method than LoRA, or a layer lacks a factor.
+        ValueError: if a key is neither of a LoRA for a UNet nor of a part that can be left out (the first few
+            are named), belongs to another method than LoRA, or a layer lacks a factor.
     """
     grouped: dict[str, dict[str, str]] = {}
-    unknown = []
+    counts: Counter[str] = Counter()
+    unknown: dict[str, str | None] = {}
     for key in keys:
-        location = _locate(key)
-        if location is None:
-            unknown.append(key)
-            continue
-        module, role = location
-        keys_of_module = grouped.setdefault(module, {})
-        if role in keys_of_module:
-            raise ValueError(f"{module} occurs twice in one file: {keys_of_module[role]} and {key}.")
-        keys_of_module[role] = key
+        module, role = _locate(key)
+        if module is None and role in LEFT_OUT_KINDS:
+            counts[role] += 1
+        elif module is None:
+            unknown[key] = role
+        else:
+            keys_of_module = grouped.setdefault(module, {})
+            if role in keys_of_module:
+                raise ValueError(f"{module} occurs twice in one file: {keys_of_module[role]} and {key}.")
+            keys_of_module[role] = key
     if unknown or not grouped:
-        raise ValueError(_refusal(unknown))
+        raise ValueError(refusal(unknown, counts))
     for module, keys_of_module in grouped.items():
         if not {"up", "down"} <= keys_of_module.keys():
             raise ValueError(
-                f"{module} has only {_first(keys_of_module.values())}; its up and down factors must both "
+                f"{module} has only {first(keys_of_module.values())}; its up and down factors must both "
                 "exist."
             )
-    return grouped
+    return FileKeys(grouped, dict(sorted(counts.items())))
 
 
 def to_kohya(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tensor]:
@@ -175,72 +165,24 @@ def _dotted(layers: Mapping[str, LowRank], prefix: str, up: str, down: str) -> d
     return state | {f"{prefix}{module}{down}": layer.down for module, layer in layers.items()}
 
 
-def _locate(key: str) -> tuple[str, str] | None:
-    """Return (diffusers path, up | down | alpha) of a key, or None if it does not belong to a UNet LoRA."""
+def split_key(key: str) -> tuple[str, str]:
+    """Return the name of the layer in the key of a factor, and the ending; other keys have no ending."""
     plain = re.sub(_ADAPTER_NAME, r"\1\2", key)
-    suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), None)
-    if suffix is None:
-        return None
-    name = plain.removesuffix(suffix)
-    try:
-        module = module_of_kohya(name) if name.startswith(KOHYA_PREFIX) else _module_of_dotted(name)
-    except ValueError:
-        return None
-    return module, _SUFFIXES[suffix]
+    suffix = next((suffix for suffix in _SUFFIXES if plain.endswith(suffix)), "")
+    return plain.removesuffix(suffix), suffix
 
 
-def _module_of_dotted(name: str) -> str:
-    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
-    path = name.removeprefix(prefix)
-    if ".processor." in path:
-        path = re.sub(r"\.to_out$", ".to_out.0", path.replace(".processor.", "."))
-    return _module(path)
-
-
-def _module(path: str) -> str:
-    path = _from_native(path)
-    if not is_layer(path):
-        raise ValueError(f"{path!r} is not the path of a UNet layer.")
-    return path
-
-
-def _from_native(path: str) -> str:
-    """Translate a transformer layer's name in the original code, which LoRAs for SDXL use.
-
-    SD 1.5, SD 2.1 and SDXL have three entries per resolution (two residual blocks and a resampler);
-    input_blocks starts with the first convolution.
-    """
-    match = re.fullmatch(_NATIVE, path)
-    if not match:
-        return path
-    side, number, rest = match.groups()
-    if side is None:
-        return f"mid_block.attentions.0.{rest}"
-    level, layer = divmod(int(number) - (side == "input_blocks"), 3)
-    if level < 0 or (side == "input_blocks" and layer == 2):
-        return path  # the first convolution or a resampler, which has no transformer
-    return f"{'down_blocks' if side == 'input_blocks' else 'up_blocks'}.{level}.attentions.{layer}.{rest}"
-
-
-def _refusal(unknown: list[str]) -> str:
-    if not unknown:
-        return "it holds no LoRA layers."
-    of_text_encoder = [key for key in unknown if re.match(_TEXT_ENCODER, key)]
-    if of_text_encoder:
-        return (
-            f"it also changes the text encoder ({_first(of_text_encoder)}). Only LoRAs of the UNet alone are "
-            "supported."
-        )
-    of_other_method = [key for key in unknown if re.search(_OTHER_METHODS, key)]
-    if of_other_method:
-        return (
-            f"it is a DoRA, LoCon, LoHa, LoKr or OFT file ({_first(of_other_method)}). Only plain LoRA is "
-            "supported."
-        )
-    return f"{len(unknown)} keys do not belong to a LoRA for a Stable Diffusion UNet: {_first(unknown)}."
-
-
-def _first(names: Iterable[str], count: int = 3) -> str:
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more
+def _locate(key: str) -> tuple[str | None, str | None]:
+    """Return a layer's path and the factor that a key is; or None, and its kind, its method, or None."""
+    part = part_of_file(key)
+    if part:
+        return None, part
+    name, suffix = split_key(key)
+    if suffix:
+        path = diffusers_path(name)
+        return (path, _SUFFIXES[suffix]) if is_layer(path) else (None, None)
+    ending = next((ending for ending in _BESIDE if name.endswith(ending)), "")
+    path = diffusers_path(name.removesuffix(ending)) if ending else ""
+    if is_norm(path):
+        return None, NORMS
+    return None, (_BESIDE[ending] if is_layer(path) else other_method(key))

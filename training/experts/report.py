@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..rules.categories import FAMILY_NAMES
+from .lora_parts import LEFT_OUT
 from .low_rank import LowRank
 from .merge_facts import LayerFacts, MemberFacts, MergeFacts, block_of, depth, merge_facts, short_name
 
 _LABELS = {  # metadata key -> label
+    LEFT_OUT: "left out",
     "alignguard.objective": "objective",
     "modelspec.resolution": "resolution",
+    "modelspec.prediction_type": "prediction type",
     "alignguard.steps": "steps",
     "alignguard.learning_rate": "learning rate",
     "alignguard.beta": "beta",
@@ -33,6 +36,7 @@ _SHARES = {  # share of an extraction's squared change -> where it went
     "left_out": "in norms and biases, which a LoRA cannot hold",
     "cut": "beyond the rank and energy asked for",
 }
+OTHER_PARTS = "alignguard.other_parts"  # metadata of an extraction: the rest of both models, compared
 _NUM_NAMED = 3  # tensors left out that are named
 _HASH_DIGITS = 12
 _CELL = 9  # characters of a column
@@ -145,6 +149,8 @@ def _extraction_lines(metadata: Mapping[str, str]) -> list[str]:
         models = json.loads(metadata["alignguard.extracted_from"])
         shares = json.loads(metadata["alignguard.change"])
         lines = [f"extracted from: {models['tuned']['name']}, tuned from {models['base']['name']}"]
+        if metadata.get(OTHER_PARTS):
+            lines.append(f"besides the UNet, which is all this expert holds: {metadata[OTHER_PARTS]}")
         lines += ["squared change of the weights:"]
         lines += [f"  {100 * float(shares[name]):>8.3f} %  {text}" for name, text in _SHARES.items()]
         norms = json.loads(metadata["alignguard.not_representable"])

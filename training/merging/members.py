@@ -46,10 +46,12 @@ class Members:
             strengths: one per expert, in [0, 2]; None means 1 for all.
 
         Raises:
-            ValueError: if nothing is left to merge, a strength is out of range, or the families or the
-                shapes of a layer differ.
+            ValueError: if nothing is left to merge, a strength is out of range, a file holds more than an
+                expert can (see `SafetyExpert.check_whole`), or the families or the shapes of a layer differ.
         """
         entries = _entries(experts, strengths)
+        for expert, _ in entries:
+            expert.check_whole()
         _check_families(entries)
         return cls(entries, layer_shapes(entries))
 

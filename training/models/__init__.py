@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from .family import Family
+from .native_unet import diffusers_names
+from .published import FOREIGN_CHANNELS, pruned_like
 from .sdxl import SDXL
 from .stable_diffusion import SD15, SD21
 
@@ -27,8 +29,8 @@ _FOREIGN_PREFIXES = {  # start of a tensor name -> the only architecture that ha
     "input_hint_block.": "a ControlNet",
     "down_blocks.": "a UNet under diffusers' names",
 }
-_FOREIGN_WIDTHS = {width: FAMILY_NAMES[name] for width, name in TEXT_WIDTHS.items()} | {1280: "SDXL Refiner"}
-_FOREIGN_CHANNELS = {8: "an InstructPix2Pix model", 9: "an inpainting model"}
+FOREIGN_WIDTHS = {width: FAMILY_NAMES[name] for width, name in TEXT_WIDTHS.items()} | {1280: "SDXL Refiner"}
+_LCM = "time_embed.cond_proj.weight"  # the guidance scale is an input of latent consistency models
 _FIRST_LAYER = "input_blocks.0.0.weight"
 _TEXT_KEYS = ".attn2.to_k.weight"  # (channels, text width)
 
@@ -51,16 +53,28 @@ def identify(state: Mapping[str, Tensor]) -> Family:
     family = next((family for family in FAMILIES.values() if family.text_width == width), None)
     if family is None:
         if width:
-            kind = _FOREIGN_WIDTHS.get(width, "of an unknown family")
+            kind = FOREIGN_WIDTHS.get(width, "of an unknown family")
         else:
             kind = "a UNet without text attention"
         raise ValueError(f"the model is {kind} (text width {width or 'none'}); {advice}")
     if channels != family.latent_channels:
-        kind = _FOREIGN_CHANNELS.get(channels, "an unknown variant")
+        kind = FOREIGN_CHANNELS.get(channels, "an unknown variant")
         raise ValueError(
             f"the model is {kind} ({channels} input channels instead of {family.latent_channels}); {advice}"
         )
+    variant = "a latent consistency model (LCM)" if _LCM in state else _pruned(state)
+    if variant:
+        raise ValueError(f"the model is {variant}; {advice}")
     return family
+
+
+def _pruned(state: Mapping[str, Tensor]) -> str:
+    """Return the name of a pruned SDXL, see `pruned_like`; empty for every other UNet."""
+    try:
+        names = diffusers_names(state)
+    except ValueError:  # tensors are missing or left over, which is said where the UNet is built
+        return ""
+    return pruned_like(name.removesuffix(".weight") for name in names.values())
 
 
 def _foreign_architecture(state: Mapping[str, Tensor]) -> str:

@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from ..system.tables import read_json
-from . import FAMILIES
+from . import FAMILIES, FOREIGN_WIDTHS
 from .autoencoder import Autoencoder
 from .family import Family
 from .noise import PREDICTION_TYPES
+from .published import FOREIGN_CHANNELS, pruned_like
+from .sdxl import edm_refusal
 from .text_encoder import TextEncoder
 from .tokenizer import load_tokenizer
 
@@ -43,7 +45,9 @@ def read_folder(
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    family = _family(folder, _config(folder, "unet"))
+    unet_config = _config(folder, "unet")
+    family = _family(folder, unet_config)
+    _refuse_variant(folder, unet_config)
     vae_name = _config(folder, "vae").get("_class_name")
     for kind in family.text_encoders:
         _config(folder, kind.folder)  # find a missing part before gigabytes are read
@@ -110,17 +114,36 @@ def _family(folder: Path, unet: dict[str, Any]) -> Family:
     for family in FAMILIES.values():
         if (width, channels) == (family.text_width, family.latent_channels) and predicted in PREDICTION_TYPES:
             return family.predicting(predicted, zero_terminal_snr=zero_snr)
+    kind = FOREIGN_CHANNELS.get(channels) or FOREIGN_WIDTHS.get(width) or "of an unknown family"
+    if predicted not in PREDICTION_TYPES:
+        kind = "a model of another prediction type"
     trainable = ", ".join(family.label for family in FAMILIES.values())
     raise ValueError(
-        f"{folder.name} has text width {width}, {channels} input channels and prediction type {predicted}; "
-        f"this version trains {trainable}. Choose such a model."
+        f"{folder.name} is {kind} (text width {width}, {channels} input channels, prediction type "
+        f"{predicted}); this version trains {trainable}. Choose such a model."
     )
+
+
+def _refuse_variant(folder: Path, unet: dict[str, Any]) -> None:
+    from diffusers import UNet2DConditionModel  # as above
+
+    with torch.device("meta"):
+        names = UNet2DConditionModel.from_config(unet).state_dict()
+    kind = pruned_like(name.removesuffix(".weight") for name in names)
+    if unet.get("time_cond_proj_dim"):
+        kind = "a latent consistency model (LCM)"
+    if kind:
+        raise ValueError(
+            f"{folder.name} is {kind}, which cannot be trained. Choose the model it was made of."
+        )
 
 
 def _prediction(folder: Path) -> tuple[str, bool]:
     """Return the prediction type, and whether the schedule ends in pure noise."""
     file = folder / "scheduler" / "scheduler_config.json"
     config = _read_json(folder, file) if file.is_file() else {}
+    if "sigma_data" in config or str(config.get("_class_name")).startswith("EDM"):
+        raise ValueError(f"{folder.name} cannot be the base model: {edm_refusal('its scheduler')}")
     predicted = config.get("prediction_type", "epsilon")
     zero_snr = bool(config.get("rescale_betas_zero_snr", False))
     if zero_snr and predicted == "epsilon":

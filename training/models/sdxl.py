@@ -11,14 +11,23 @@ _SIZES, _SIZE_WIDTH = 6, 256  # how many numbers `size_ids` holds, and the embed
 _FOREIGN_SAMPLING = ("edm_mean", "edm_vpred.sigma_max")  # Playground 2.5 and CosXL
 
 
+def edm_refusal(marker: str) -> str:
+    """Return why a model of the EDM kind is refused.
+
+    Args:
+        marker: what in the model tells its kind.
+    """
+    return (
+        f"it is an SDXL model of the EDM kind ({marker}), such as Playground 2.5 or CosXL, whose noise has "
+        "no timesteps. Load an SDXL model that predicts epsilon or v."
+    )
+
+
 def _read_prediction(tensors: Mapping[str, Tensor]) -> tuple[str, bool]:
     """Read the marker tensors that fine-tuned models carry, as hosts do."""
     marker = next((name for name in _FOREIGN_SAMPLING if name in tensors), None)
     if marker:
-        raise ValueError(
-            f"it is an SDXL model of the EDM kind ({marker}), such as Playground 2.5 or CosXL, whose noise "
-            "has no timesteps. Load an SDXL model that predicts epsilon or v."
-        )
+        raise ValueError(edm_refusal(marker))
     predicts_v = "v_pred" in tensors
     return ("v_prediction" if predicts_v else "epsilon"), predicts_v and "ztsnr" in tensors
 

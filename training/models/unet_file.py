@@ -11,6 +11,7 @@ from ..system.tables import read_json
 from ..system.tensors import open_tensors
 from .diffusers_folder import check_weights
 from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES, diffusers_names
+from .published import FOREIGN_CHANNELS, pruned_like
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
@@ -43,6 +44,7 @@ class UnetFile:
             keys = _unet_keys(shapes)
             self.shapes = {name: shapes[key] for name, key in keys.items()}
             self.family = _family(self.shapes)
+            _refuse_variant(self.shapes)
         except ValueError as error:
             raise ValueError(f"{path.name} cannot be used: {error}") from error
         self._places = {name: (files[key], key) for name, key in keys.items()}
@@ -122,3 +124,13 @@ def _family(shapes: Mapping[str, tuple[int, ...]]) -> str:
             "these families."
         )
     return TEXT_WIDTHS[width]
+
+
+def _refuse_variant(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    pruned = pruned_like(name.removesuffix(".weight") for name in shapes)
+    kind = pruned or FOREIGN_CHANNELS.get(shapes["conv_in.weight"][1])
+    if kind:
+        raise ValueError(
+            f"it is {kind}, whose layers are not those of the plain model, so that a LoRA of it would fit no "
+            "model that this pack supports. Choose a plain model."
+        )

@@ -110,7 +110,8 @@ def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:
         raise ValueError(f"--strength must be from 0 to {MAX_STRENGTH:g}, got {args.strength:g}.")
     models, names = [Model(base.name, BASE, nullcontext)], expert_names(args.expert)
     for path in args.expert:
-        expert = load_expert(path)
+        expert = load_expert(path, assumed_family=base.family.name)
+        expert.check_whole()
         check_family(expert, base.family.name, base.family.text_width)
         key = expert_key(expert.content_hash, args.strength)
         opened = partial(applied_expert, base.unet, expert, args.strength)
