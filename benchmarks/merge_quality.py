@@ -34,6 +34,7 @@ from training.merging import (
     merge_experts,
 )
 from training.mini.build import version
+from training.pairs.everyday import everyday
 from training.rules.categories import CATEGORIES
 from workers import run_all
 
@@ -222,7 +223,10 @@ def calibrated(lab: Lab, config: MergeConfig, members: Members) -> Statistics:
     pairs = joined([lab.pairs(category) for category in categories])
     neutral = [(image.prompt, image.image) for image in pairs.neutral]
     sample = calibration_prompts(pairs.pairs, config, neutral)
-    prompts, pictures = lab.calibration(sample.prompts), lab.latents(sample.pictures)
+    count = config.prompts_per_category
+    allowed = dict(zip(everyday(count, 0).kept, lab.everyday(count, 0).kept, strict=True))
+    prompts = lab.calibration([allowed.get(prompt, prompt) for prompt in sample.prompts])
+    pictures = lab.latents(sample.pictures)
     inputs = CalibrationInputs(
         prompts,
         LATENT_SHAPE,

@@ -9,6 +9,7 @@ worlds share, `MiniLab` is the small world and `large_lab.LargeLab` the large on
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -126,7 +127,10 @@ class Lab:
         key = hashlib.sha256("\n".join(missing).encode()).hexdigest()[:8]
         file = self.folder / f"kept_{key}.safetensors"
         if not file.exists():
-            save_file({"embeds": embed(missing, load_text_encoder(self.weights.token_rows()))}, file)
+            encoded = embed(missing, load_text_encoder(self.weights.token_rows()))
+            unfinished = file.with_suffix(f".{os.getpid()}")  # other processes may read the file meanwhile
+            save_file({"embeds": encoded}, unfinished)
+            os.replace(unfinished, file)
         self.embeds.update(zip(missing, load_file(file)["embeds"], strict=True))
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
@@ -168,6 +172,7 @@ class Lab:
 
     def calibration(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, for calibration."""
+        self._embed_more(prompts)
         return Conditioning(torch.stack([self.embeds[prompt] for prompt in prompts]))
 
 
