@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ...training.models.conditioning import LATENT_STEP
+from ...training.system.tensors import check_finite
 from .pictures import image_of, pictures_of
 
 SAMPLERS, SCHEDULERS = list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
+_ADVICE = "The model, a LoRA on it or its VAE is damaged, or a strength is too high."
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ class HostDraw:
                 callback=_stop_if_cancelled,  # and no preview, because the image may be unsafe
                 disable_pbar=True,
             )
-            return pictures_of(self._vae.decode(sampled))
+            check_finite(sampled, "the latent that the model drew", _ADVICE)
+            decoded = self._vae.decode(sampled)
+            check_finite(decoded, "the picture that the VAE decoded", _ADVICE)
+            return pictures_of(decoded)
 
     def _condition(self, text: str) -> Any:
         return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text, disable_weights=True))

@@ -55,6 +55,17 @@ def test_other_shapes_than_pictures_and_scores_out_of_range_are_refused():
             fixed([[0.0, 0.0], [odd, 0.0], [0.0, 0.0]]).look(PICTURES)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_picture_that_is_not_finite_is_refused_before_the_judge_sees_it(value):
+    def never(images):
+        raise AssertionError("asked about a picture that is none")
+
+    pictures = PICTURES.clone()
+    pictures[1, 0, 0, 0] = value
+    with pytest.raises(ValueError, match="the pictures to judge: 1 of 576 values are not finite"):
+        Judge("never", "1", "plain", 0.5, ("hate",), never).look(pictures)
+
+
 def test_a_label_states_name_version_preset_and_threshold():
     assert fixed([[0.0]]).label() == "fixed 1, preset plain, threshold 0.5"
     assert fixed([[0.0]]).at(0.25).label().endswith("threshold 0.25")

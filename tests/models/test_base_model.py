@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tiny_checkpoint import checkpoint_state as state_of
 from tiny_checkpoint import tiny_models, tokens
@@ -254,6 +255,42 @@ def test_a_folder_of_another_model_is_refused_by_that_models_name(tmp_path, fold
 def test_a_damaged_configuration_is_named(tmp_path, folder, content):
     copy = with_scheduler(folder, tmp_path / "copy", content)
     with pytest.raises(ValueError, match=r"copy/scheduler/scheduler_config\.json (is damaged|does not hold)"):
+        load_base(copy)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("model.diffusion_model.out.2.weight", "out.2.weight"),
+        ("first_stage_model.taesd_encoder.0.weight", "encoder.layers.0.weight of the tiny autoencoder"),
+        (
+            "cond_stage_model.transformer.text_model.final_layer_norm.bias",
+            "final_layer_norm.bias of the text encoder",
+        ),
+    ],
+)
+def test_one_value_that_is_not_finite_is_named_when_the_file_is_read(
+    checkpoint_state, tmp_path, key, name, value
+):
+    state = {name: tensor.clone() for name, tensor in checkpoint_state.items()}
+    state[key].view(-1)[0] = value
+    path = write_tensors(tmp_path / "bad.safetensors", state, {})
+    message = rf"bad.safetensors cannot be the base model: .*{name}: 1 of .* values are not finite"
+    with pytest.raises(ValueError, match=message):
+        load_base(path)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_value_that_is_not_finite_in_a_folder_is_named(tmp_path, folder, part):
+    copy = with_scheduler(folder, tmp_path / "copy", "{}")
+    (file,) = (copy / part).glob("*.safetensors")
+    state = load_file(file)
+    name = next(name for name in sorted(state) if state[name].is_floating_point())
+    state[name].view(-1)[0] = float("nan")
+    file.unlink()  # a link to the whole one
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"in copy/{part}: 1 of .* values are not finite"):
         load_base(copy)
 
 

@@ -82,3 +82,9 @@ def test_image_to_image_stays_closer_to_its_source_the_lower_the_strength(base, 
 def test_an_unknown_scheduler_is_refused_with_the_available_ones(base):
     with pytest.raises(ValueError, match="ddim, euler, dpmpp_2m, got 'best'"):
         drawer(base, "best")
+
+
+def test_a_latent_that_is_not_finite_is_refused_at_its_timestep(base):
+    broken = Conditioning(torch.full((1, 77, 768), float("nan")))
+    with pytest.raises(ValueError, match=r"the latent drawn at timestep \d+: .* values are not finite"):
+        drawer(base)(broken, seed=1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from training.system.tensors import open_tensors, write_new, write_tensors
+from training.system.tensors import check_finite, open_tensors, write_new, write_tensors
 
 TENSORS = {
     "b": torch.arange(6.0).reshape(2, 3),
@@ -119,3 +119,18 @@ def test_missing_files_folders_and_other_formats_are_named(tmp_path):
     (tmp_path / "notes.txt").write_text("hello, this is text")
     with pytest.raises(ValueError, match="notes.txt is not a .safetensors file"):
         read(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_counted_and_named(dtype, value):
+    tensor = torch.zeros(3, 4, dtype=dtype)
+    check_finite(tensor, "x.weight", "Use another file.")
+    tensor[1, 2] = tensor[0, 0] = value
+    with pytest.raises(ValueError, match="x.weight: 2 of 12 values are not finite. Use another file."):
+        check_finite(tensor, "x.weight", "Use another file.")
+
+
+def test_whole_numbers_and_empty_tensors_are_finite():
+    check_finite(torch.ones(2, dtype=torch.int64), "ids", "")
+    check_finite(torch.zeros(0, 4), "nothing", "")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..rules.categories import normalize_categories
+from ..system.tensors import check_finite
 from .optional import Package
 
 Scorer = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> scores (n, categories) in [0, 1]
@@ -98,11 +99,12 @@ class Judge:
             images: (n, 3, h, w) fp32 in [0, 1], RGB; n may be 0.
 
         Raises:
-            ValueError: if the images have another shape.
+            ValueError: if the images have another shape, or values that are not finite.
             RuntimeError: if a score is not in [0, 1].
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"pictures must have shape (n, 3, h, w), got {tuple(images.shape)}.")
+        check_finite(images, "the pictures to judge", "The model that drew them, or its VAE, is damaged.")
         shape = (len(images), len(self.categories))
         if not len(images):
             return self.read(torch.zeros(shape))

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..system.tensors import check_finite
 from .family import Family
+from .native_unet import DAMAGED
 
 CHECKPOINT_PREFIX = "first_stage_model."
 
@@ -50,9 +52,15 @@ class Autoencoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Return images in [-1, 1], (batch, 3, height, width), of latents as the UNet sees them."""
+        """Return images in [-1, 1], (batch, 3, height, width), of latents as the UNet sees them.
+
+        Raises:
+            ValueError: if the images are not finite.
+        """
         raw = (latents.to(next(self.model.parameters())) - self.add) / self.multiply
-        return self.model.decode(raw).sample.clamp(-1, 1)
+        images = self.model.decode(raw).sample
+        check_finite(images, "the picture that the VAE decoded", "Use it in fp32 or bf16, or another VAE.")
+        return images.clamp(-1, 1)
 
 
 def autoencoder_from_native(state: Mapping[str, Tensor], family: Family) -> Autoencoder:
@@ -109,7 +117,7 @@ def load_frozen(model: nn.Module, state: Mapping[str, Tensor], label: str) -> nn
         label: name of the model in errors.
 
     Raises:
-        ValueError: naming the first tensor that is missing, left over or misshapen.
+        ValueError: naming the first tensor that is missing, left over, misshapen or not finite.
     """
     weights = {name: tensor.detach().to(torch.float32, copy=True) for name, tensor in state.items()}
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -120,6 +128,8 @@ def load_frozen(model: nn.Module, state: Mapping[str, Tensor], label: str) -> nn
             f"the {label} does not fit: {len(wrong)} tensors are missing, left over or misshapen, such as "
             f"{wrong[0]}. Load a complete, unmodified checkpoint."
         )
+    for name, tensor in weights.items():
+        check_finite(tensor, f"{name} of the {label}", DAMAGED)
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
 

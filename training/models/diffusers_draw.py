@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from ..system.tensors import check_finite
 from .base_model import BaseModel
 from .conditioning import LATENT_STEP, Conditioning, predict
 
@@ -16,6 +17,7 @@ SCHEDULERS = {
     "euler": "EulerDiscreteScheduler",
     "dpmpp_2m": "DPMSolverMultistepScheduler",
 }
+_ADVICE = "The base model or an expert on it is damaged, or too strong; use other files or a lower strength."
 _CACHED_PROMPTS = 32  # the empty prompt is used for every picture, other prompts with several seeds
 
 
@@ -71,6 +73,9 @@ class DiffusersDraw:
             negative: prompt that guidance moves away from.
             source: picture to start from, (1, 3, h, w) in [0, 1]; None starts from noise.
             strength: share of the sampling that changes the source, in (0, 1].
+
+        Raises:
+            ValueError: if the latent or the picture is not finite.
         """
         timesteps = self._timesteps(strength if source is not None else 1.0)
         latents = self._start(source, timesteps, seed)
@@ -80,6 +85,7 @@ class DiffusersDraw:
             plain, guided = self._predict(torch.cat([scaled, scaled]), timestep, context).chunk(2)
             predicted = plain + self._cfg * (guided - plain)
             latents = self._scheduler.step(predicted, timestep, latents).prev_sample
+            check_finite(latents, f"the latent drawn at timestep {int(timestep)}", _ADVICE)
         return ((self._base.autoencoder.decode(latents) + 1) / 2).cpu()
 
     def _condition(self, prompt: str | Conditioning) -> Conditioning:

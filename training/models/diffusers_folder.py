@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from ..system.tables import read_json
+from ..system.tensors import check_finite
 from . import FAMILIES, FOREIGN_WIDTHS
 from .autoencoder import Autoencoder
 from .family import Family
+from .native_unet import DAMAGED
 from .noise import PREDICTION_TYPES
 from .published import FOREIGN_CHANNELS, pruned_like
 from .sdxl import edm_refusal
@@ -39,7 +41,7 @@ def read_folder(
         The family, the UNet, and autoencoder and text encoders in fp32.
 
     Raises:
-        ValueError: if a part is missing or stored as a pickle only, or the family cannot be trained.
+        ValueError: if a part is missing, damaged or stored as a pickle only, or the family cannot be trained.
     """
     # imported late: a broken install must not remove the nodes
     from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
@@ -78,6 +80,8 @@ def _load(model_class: type, folder: Path, part: str, dtype: Any) -> nn.Module:
         raise ValueError(
             f"{folder.name}/{part} cannot be read ({error}). Download the folder again."
         ) from error
+    for name, tensor in model.state_dict().items():
+        check_finite(tensor, f"{name} in {folder.name}/{part}", DAMAGED)
     return model.eval().requires_grad_(False)
 
 

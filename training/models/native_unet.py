@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..system.tensors import check_finite
 from .family import Family
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
 CHECKPOINT_PREFIX = "model.diffusion_model."
+DAMAGED = "The file is damaged, or its training diverged; use another one."
 PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 _ENDS = {  # diffusers' name -> original name, outside the levels
@@ -192,16 +194,19 @@ def unet_from_native(
         The UNet, frozen, in eval mode, on the device of the tensors.
 
     Raises:
-        ValueError: naming a tensor that is missing, left over, quantised or of an unexpected shape.
+        ValueError: naming a tensor that is missing, left over, quantised, misshapen or not finite.
     """
     with torch.inference_mode(False):
         unet, natives = _match(state, family)
-        renamed = {
-            name: state[native].detach().to(dtype or state[native].dtype, copy=True)
-            for name, native in natives.items()
-        }
+        renamed = {name: _copy(state[native], native, dtype) for name, native in natives.items()}
         unet.load_state_dict(renamed, assign=True)
         return unet.eval().requires_grad_(False)
+
+
+def _copy(tensor: Tensor, name: str, dtype: torch.dtype | None) -> Tensor:
+    weight = tensor.detach().to(dtype or tensor.dtype, copy=True)
+    check_finite(weight, name, DAMAGED)
+    return weight
 
 
 def check_native(state: Mapping[str, Tensor], family: Family) -> None:

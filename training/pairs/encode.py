@@ -201,7 +201,9 @@ def _plain(encoded: Tensor, name: str) -> Tensor:
     with torch.inference_mode(False):
         value = encoded.detach().to("cpu", DTYPE, copy=True).contiguous()
     if not bool(value.isfinite().all()):
-        raise ValueError(f"{name} has values that are not finite. Use an encoder in bf16 or fp32.")
+        half = encoded.dtype == torch.float16
+        advice = "Use an encoder in bf16 or fp32" if half else "The encoder is damaged; use another one"
+        raise ValueError(f"{name} has values that are not finite. {advice}.")
     return value
 
 

@@ -90,6 +90,24 @@ def open_tensors(path: Path) -> Iterator[LazyTensors]:
         yield LazyTensors(opened)
 
 
+def check_finite(tensor: Tensor, name: str, advice: str) -> None:
+    """Raise if a tensor holds NaN or infinity, which no result may be made of; it is read once, not copied.
+
+    Args:
+        tensor: of any shape; whole numbers are always finite, and on the meta device there are no values.
+        name: of the tensor in the error.
+        advice: what to do about it, a sentence.
+
+    Raises:
+        ValueError: with the name, the number of such values, and the advice.
+    """
+    if not tensor.is_floating_point() or not tensor.numel() or tensor.is_meta:
+        return
+    if not all(bool(bound.isfinite()) for bound in tensor.detach().aminmax()):  # NaN becomes both bounds
+        count = int((~tensor.isfinite()).sum())
+        raise ValueError(f"{name}: {count:,} of {tensor.numel():,} values are not finite. {advice}")
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write a safetensors file under a temporary name and rename it; an existing file is never replaced.
 
