@@ -153,7 +153,7 @@ def test_all_processes_train_with_the_beta_that_the_first_measured(monkeypatch):
         monkeypatch.setattr("training.trainer.start.measured_beta", lambda run, beta=beta: beta)
         result = go(dataclasses.replace(CONFIG, beta=0.0, steps=1), processes=one_of_two(number, messages))
         betas.append((result.config.beta, result.config.anchor_weight))
-    assert betas == [(400.0, 16.0)] * 2
+    assert betas == [(400.0, 80.0)] * 2
 
 
 def test_a_single_process_needs_no_group_and_adds_nothing(monkeypatch):

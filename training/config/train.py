@@ -241,8 +241,8 @@ class TrainConfig:
     bank: int = option(
         0,  # paper: none
         "Noised versions of each pair, reused in turn, so that the base model's predictions are computed "
-        "once: up to 30 % less work with alignguard and 11 % with anchored, if pairs repeat more often than "
-        "that. Lower saves more and varies less; 0 draws new noise each time. Paper: none.",
+        "once: up to 30 % less work with alignguard, 11 % with anchored. Lower saves more and varies less; 0 "
+        "draws new noise each time. Paper: none.",
         min=0,
         max=1000,
         step=1,
