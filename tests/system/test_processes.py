@@ -48,7 +48,7 @@ def test_two_processes_give_the_losses_and_the_expert_of_one(tmp_path):
     alone = go()
     ends = [load_file(tmp_path / f"{number}.safetensors") for number in range(2)]
     for layers in ends:
-        assert layers["losses"].tolist() == pytest.approx(alone.losses, rel=2e-6)  # fp32 sums of parts
+        assert layers["losses"].tolist() == pytest.approx(alone.losses, rel=1e-4)  # fp32 sums of parts
         for name, layer in alone.layers.items():
             torch.testing.assert_close(layers[f"{name}.up"], layer.up, rtol=0, atol=1e-5)
             torch.testing.assert_close(layers[f"{name}.down"], layer.down, rtol=0, atol=1e-5)
