@@ -53,7 +53,7 @@ def test_a_checkpoint_of_another_version_is_refused_and_kept(tmp_path, mini):
 
 
 def test_the_tuned_unet_is_that_of_the_checkpoint_with_an_expert_merged_in(mini):
-    expert = extract_expert(mini["checkpoint"], mini["tuned"], ExtractConfig(rank=8))
+    expert = extract_expert(mini["checkpoint"], mini["tuned"], ExtractConfig(rank=16))
     shipped = load_expert(mini["experts"] / f"alignguard_mini_{TUNED_CATEGORY}.safetensors")
     assert expert.layers.keys() == shipped.layers.keys()
     for module, layer in shipped.layers.items():
