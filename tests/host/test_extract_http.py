@@ -17,7 +17,7 @@ pytestmark = pytest.mark.host
 
 
 def extracted(base: str = CHECKPOINT, tuned: str = TUNED, **settings) -> dict:
-    settings = {"category": "shocking", "rank": 24, **settings}
+    settings = {"category": "shocking", "rank": 16, **settings}
     graph = with_model()
     graph["extract"] = node("AlignGuardExtractSafetyExpert", base=base, tuned=tuned, **settings)
     graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("extract", 0))
@@ -46,7 +46,7 @@ def test_the_base_with_the_extracted_expert_draws_the_same_as_the_tuned_model(co
     report = text_of(entry, "info")
     assert "categories: shocking" in report
     assert f"extracted from: {TUNED}, tuned from {CHECKPOINT}" in report
-    assert re.search(r"rank 16\b", report)  # the rank of the expert in the tuned weights
+    assert re.search(r"rank 16\b", report)  # of the expert in the tuned weights
     assert report == text_of(entry, "extract")
 
 
