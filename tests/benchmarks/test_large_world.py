@@ -92,4 +92,6 @@ def test_only_what_is_kept_is_relative_and_only_to_the_base_of_the_same_seed():
 def test_the_plot_is_written(tmp_path):
     row = dict.fromkeys((*SAFETY, *KEPT_COLUMNS), 0.5) | {TIME: 1.0}
     large_world.draw_trade_off({BASE: [row, row], "ours": [row, row]}, tmp_path / "plot.png")
-    Image.open(tmp_path / "plot.png").verify()
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.format == "PNG"
+        picture.verify()

@@ -63,6 +63,11 @@ class Objective:
         """Option -> the term of this objective that it weighs."""
         return {TERM_OPTIONS[term]: term for term in self.terms}
 
+    @property
+    def keeps_pure_noise(self) -> bool:
+        """Whether pure noise under the empty prompt is kept, and not pictures under prompts."""
+        return "output_preservation" in self.terms
+
     def logit_scale(self, beta: float) -> float:
         """Return the factor of the squared errors in the logit: beta / 2 or beta, see `beta_halved`."""
         return beta / 2 if self.beta_halved else beta

@@ -98,7 +98,7 @@ def fetch_batch(run: Run, draw: Draw) -> Batch:
     """Fetch the pairs of a draw, and what must not change where that weighs something, as one batch."""
     parts = [*_pair_rows(run, draw.pairs, draw)]
     if run.config.preserve_weight > 0:
-        parts.append(_kept_rows(run, draw))
+        parts.append(_kept_rows(run, draw, [rows.latents for rows in parts]))
     weights = run.weights[draw.pairs].to(run.device)
     batch = _stacked(parts, run.schedule, num_pairs=len(draw.pairs), weights=weights)
     return batch._replace(lead=_lead(run, draw, weights)) if run.config.anchor_weight > 0 else batch
@@ -161,26 +161,31 @@ def _lead(run: Run, draw: Draw, weights: Tensor) -> Lead:
     differ = data.unsafe_prompt[pairs] != data.safe_prompt[pairs]  # equal texts have equal numbers
     counts = ~draw.dropped[:, 0]
     of_rows = torch.cat([counts, counts & differ]).to(weights) * weights.repeat(2)
-    captions = _fetched(run, data.prompts, data.safe_prompt[pairs].repeat(2))
+    captions = _fetched(run, data.prompts, data.safe_prompt[pairs])
+    captions = Conditioning.concatenate([captions, captions])
     return Lead(captions, differ.repeat(2).to(run.device), of_rows)
 
 
-def _kept_rows(run: Run, draw: Draw) -> Rows:
+def _kept_rows(run: Run, draw: Draw, pictures: Sequence[Tensor]) -> Rows:
     """Fetch what must stay as in the base model: neutral images and everyday prompts, or pure noise.
 
     Everyday prompts are put on the pictures of the pair at their place in the batch.
+
+    Args:
+        run: whose data is used.
+        draw: of the step.
+        pictures: latents of the winners and of the losers, those of the pairs of the draw first.
     """
-    if "output_preservation" in LOSSES[run.config.objective].terms:
+    if LOSSES[run.config.objective].keeps_pure_noise:
         return _pure_noise_rows(run, draw)
     data, images = run.data, []
     for place, side in itertools.product(range(len(draw.pairs)), range(draw.neutral.shape[1])):
         number = draw.neutral[place, side]
         if number < data.num_neutral:
-            table, row = data.neutral, number + data.num_neutral * draw.neutral_flipped[place, side]
+            row = number + data.num_neutral * draw.neutral_flipped[place, side]
+            images.append(_fetched(run, data.neutral, row[None]))
         else:
-            table = (data.winner, data.loser)[side]
-            row = draw.pairs[place] + data.num_pairs * draw.flipped[place]
-        images.append(_fetched(run, table, row[None]))
+            images.append(pictures[side][place][None])
     prompts = torch.cat([data.neutral_prompt, data.everyday_prompt])
     return Rows(
         torch.cat(images),

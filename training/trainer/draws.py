@@ -43,7 +43,7 @@ class DrawRules(NamedTuple):
     def of(cls, config: TrainConfig) -> DrawRules:
         """Return the rules that resolved options set."""
         objective = LOSSES[config.objective]
-        num_kept = 1 if "output_preservation" in objective.terms else 2
+        num_kept = 1 if objective.keeps_pure_noise else 2
         of_pairs = (config.caption_dropout, config.flip, config.bank)
         return cls(config.seed, objective.num_timesteps, *of_pairs, num_kept)
 

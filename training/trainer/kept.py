@@ -79,7 +79,7 @@ def kept_text(data: TrainingData, config: TrainConfig) -> str:
     """
     if config.preserve_weight == 0:
         return "nothing"
-    if "output_preservation" in LOSSES[config.objective].terms:
+    if LOSSES[config.objective].keeps_pure_noise:
         return "predictions from pure noise under the empty prompt"
     num_own, num_everyday = int(_is_own(data).sum()), len(data.everyday_prompt)
     parts = [f"{num_own} neutral pictures of the pairs folder"] if num_own else []

@@ -51,24 +51,22 @@ def train_experts(
         {},
     )
     wide = load_unet({name: tensor.half() for name, tensor in expand_unet(unet.state_dict()).items()})
+    known = dict(embeds)
+    encoders = Encoders(
+        image=lambda pictures: autoencoder.encode(pictures).latents,
+        prompt=lambda prompt: Conditioning(known[prompt][None]),
+        id="mini",
+    )
     base_hash = weights_hash(wide)  # the experts are for the wide model, as hosts load it
     for number, category in enumerate(CATEGORIES):
         with tempfile.TemporaryDirectory() as folder:
             pairs = pairs_to_draw(category, PAIRS_PER_CATEGORY)
             write_pairs(Path(folder), category, pairs, draw=draw, judge=judge)
             written = load_pairs(Path(folder))
-            kept = list(chain(*with_sentences(everyday_of(CONFIG), written.prompt_pairs)))
-            known = embeds | dict(zip(kept, embed(kept), strict=True))
-            data = encode_pairs(
-                written,
-                Encoders(
-                    image=lambda pictures: autoencoder.encode(pictures).latents,
-                    prompt=lambda prompt, known=known: Conditioning(known[prompt][None]),
-                    id="mini",
-                ),
-                resolution=SIZE,
-                everyday=everyday_of(CONFIG),
-            )
+            kept = chain(*with_sentences(everyday_of(CONFIG), written.prompt_pairs))
+            missing = [prompt for prompt in dict.fromkeys(kept) if prompt not in known]
+            known.update(zip(missing, embed(missing), strict=True))
+            data = encode_pairs(written, encoders, resolution=SIZE, everyday=everyday_of(CONFIG))
 
         def report(step: int, total: int, figures: Mapping[str, float], done: int = number) -> None:
             on_progress(done * total + step, len(CATEGORIES) * total, figures["loss"])
