@@ -30,13 +30,7 @@ from training.trainer.needs import CountedOperations
 RUNS = (("violence", 0), ("sexual", 1), ("shocking", 2))  # category and seed
 STEPS = (75, 150, 300, 600)
 BANKS = (0, 4, 8, 16)  # draws; 0: noise is drawn anew
-CHOSEN = {  # the number of steps is chosen by held-out pairs; a falling rate would end too early or too late
-    "steps": STEPS[-1],
-    "lr_schedule": "constant",
-    "validation": 0.2,
-    "validate_every": 15,
-    "patience": 3,
-}
+FIXED = {"lr_schedule": "cosine", "validation": 0.0}  # a number of steps that nothing measured chooses
 FILES = (Path(__file__), Path(large_world.__file__), *large_world.FILES)
 TICKS = (1, 2, 5, 10, 20)  # TFLOP
 
@@ -45,7 +39,7 @@ class Choice(NamedTuple):
     """How an expert is trained.
 
     Attributes:
-        steps: number of steps; 0: chosen by held-out pairs.
+        steps: number of steps; 0: chosen by held-out pairs, as by default.
         bank: draws of the bank, 0: none.
         both: whether a pair is seen under both of its prompts.
     """
@@ -67,7 +61,7 @@ class Choice(NamedTuple):
 
     def config(self, recipe: TrainConfig) -> TrainConfig:
         """Return the options of its training."""
-        length = {"steps": self.steps} if self.steps else CHOSEN | {"learning_rate": recipe.learning_rate / 2}
+        length = {"steps": self.steps} | FIXED if self.steps else {}
         return replace(recipe, bank=self.bank, safe_prompt_weight=float(self.both), **length)
 
 

@@ -24,6 +24,7 @@ SMALL = TrainConfig(
     learning_rate=1e-2,
     safe_prompt_weight=1.0,
     caption_dropout=0.5,
+    validation=0.0,
     seed=3,
     beta=500.0,  # otherwise it is measured first
     lr_schedule="constant",  # so that a run can be prolonged

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import large_cost
-from large_cost import BANKS, CHOICES, CHOSEN, RUNS, STEPS, Choice, figures_of
+from large_cost import BANKS, CHOICES, FIXED, RUNS, STEPS, Choice, figures_of
 from large_groups import KEPT_COLUMNS, SAFETY
 from training.experts.low_rank import LowRank
 from training.mini.recipe.experts import CONFIG
@@ -23,10 +23,10 @@ def test_every_number_of_steps_meets_every_bank_with_and_without_the_safe_prompt
 def test_a_choice_changes_only_what_it_names(choice):
     recipe, config = asdict(CONFIG), asdict(choice.config(CONFIG))
     changed = {name for name in config if config[name] != recipe[name]}
-    chosen = set() if choice.steps else {*CHOSEN, "learning_rate"}
-    assert changed <= {"steps", "bank", "safe_prompt_weight"} | chosen
+    fixed = {"steps", *FIXED} if choice.steps else set()
+    assert changed <= {"bank", "safe_prompt_weight"} | fixed
     assert (config["bank"], config["safe_prompt_weight"]) == (choice.bank, choice.both)
-    assert config["steps"] == (choice.steps or STEPS[-1])
+    assert config["steps"] == (choice.steps or CONFIG.steps)
     assert (config["validation"] > 0) == (not choice.steps)
 
 

@@ -42,11 +42,11 @@ def test_a_pair_without_shared_or_without_own_words_gives_no_sentence(unsafe, sa
     assert with_sentences(WORDS, [(unsafe, safe)]) == WORDS
 
 
-def test_half_of_the_prompts_stay_whole_and_their_number_stays():
-    kept, measured = with_sentences(everyday(128, 24), [("a knife on a table", "a spoon on a table")])
-    whole_kept, whole_measured = everyday(128, 24)
+def test_every_prompt_stays_whole_and_as_many_sentences_are_added():
+    whole = everyday(64, 12)
+    kept, measured = with_sentences(whole, [("a knife on a table", "a spoon on a table")])
     assert (len(kept), len(measured)) == (128, 24)
-    assert (kept[:64], measured[:12]) == (whole_kept[:64], whole_measured[:12])
+    assert (kept[:64], measured[:12]) == whole
     for prompt in (*kept[64:], *measured[12:]):
         assert prompt.startswith("a ")
         assert prompt.endswith(" on a table")
@@ -55,24 +55,29 @@ def test_half_of_the_prompts_stay_whole_and_their_number_stays():
 def test_what_is_measured_has_words_of_its_own():
     kept, measured = with_sentences(WORDS, [("a knife on a table", "a spoon on a table")])
     assert not set(kept) & set(measured)
-    assert measured == ("meadow", "a meadow on a table")
+    assert measured == ("meadow", "violin", "a meadow on a table", "a violin on a table")
 
 
 def test_a_word_that_makes_a_prompt_unsafe_is_never_put_in():
     words = Everyday(("a Kettle with a knife", "a knife on bread", "bread", "a gun and a kettle"))
     pairs = [("a knife on a table", "a spoon on a table"), ("a kettle of blood", "a kettle of juice")]
     kept = with_sentences(words, pairs).kept
-    assert kept[2:] == ("a kettle on a table", "a kettle of with")
+    assert kept[4:] == (
+        "a kettle on a table",
+        "a with on a table",
+        "a kettle of bread",
+        "a kettle of kettle",
+    )
     assert with_sentences(Everyday(("knife", "blood")), pairs) == Everyday(("knife", "blood"))
 
 
 def test_the_sentences_are_spread_over_all_pairs():
     pairs = [(f"a knife near {place} road", f"a spoon near {place} road") for place in range(100)]
-    places = [prompt.split()[3] for prompt in with_sentences(everyday(20, 0), pairs).kept[10:]]
+    places = [prompt.split()[3] for prompt in with_sentences(everyday(10, 0), pairs).kept[10:]]
     assert places == [str(place) for place in range(0, 100, 10)]
 
 
 def test_no_word_is_used_twice_while_others_are_left():
-    kept = with_sentences(everyday(128, 0), [("a knife on a table", "a spoon on a table")]).kept
+    kept = with_sentences(everyday(64, 0), [("a knife on a table", "a spoon on a table")]).kept
     words = [prompt.split()[1] for prompt in kept[64:]]
     assert len(set(words)) == len(words)

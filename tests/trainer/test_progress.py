@@ -1,4 +1,4 @@
-"""The progress of a run: its learning rate, and the way back from a loss that is not finite."""
+"""The progress of a run: the way back from a loss that is not finite."""
 
 import dataclasses
 import math
@@ -7,24 +7,8 @@ import pytest
 
 from tiny import tiny_data
 from tiny_runs import SMALL, broken_after, equal_layers, run
-from training.config import TrainConfig
 from training.trainer import step as training_step
-from training.trainer.progress import learning_rate
 from training.trainer.state import load_newest
-
-
-def test_the_learning_rate_rises_and_stays():
-    config = TrainConfig(learning_rate=1.0, warmup_steps=4, lr_schedule="constant")
-    assert [learning_rate(config, step) for step in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert learning_rate(TrainConfig(learning_rate=0.5), 0) == 0.5
-
-
-def test_under_cosine_the_learning_rate_is_halved_half_way_and_ends_near_zero():
-    rates = [learning_rate(TrainConfig(learning_rate=1.0, steps=100), step) for step in range(100)]
-    assert rates[0] == 1.0
-    assert rates[50] == pytest.approx(0.5)
-    assert rates == sorted(rates, reverse=True)
-    assert 0 < rates[-1] < 1e-3
 
 
 def test_a_loss_that_is_not_finite_goes_back_to_the_last_good_state(tmp_path):

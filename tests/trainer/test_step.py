@@ -249,7 +249,9 @@ def test_a_step_sees_one_bucket_and_every_bucket_is_seen(tmp_path):
     data, sizes = two_buckets(tmp_path), []
     unet = tiny_unet()
     unet.register_forward_pre_hook(lambda module, args: sizes.append(tuple(args[0].shape[2:])))
-    config = dataclasses.replace(CONFIG, objective="anchored", steps=6, batch_size=2, beta=500.0)
+    config = dataclasses.replace(
+        CONFIG, objective="anchored", steps=6, batch_size=2, beta=500.0, validation=0.0
+    )
     result = train(unet, data, SCHEDULES["epsilon"], config)
     assert set(sizes) == {(8, 4), (6, 6)}  # at 48: 64 x 32 pixels, and the square
     assert sizes[::3] == sizes[1::3] == sizes[2::3]  # reference under both prompts, and policy

@@ -53,11 +53,15 @@ def test_the_seed_decides_which_pairs_are_held_out_and_none_is_on_both_sides():
     assert len(parted(tiny_data(num_pairs=200), 0.5)[1]) == MOST
 
 
-def test_holding_out_the_only_pair_is_refused():
-    with pytest.raises(ValueError, match="needs one pair to hold out and one to train on, got 1 .* of 1"):
-        held_out(tiny_data(num_pairs=1), 0.1, seed=3)
-    with pytest.raises(ValueError, match="patience needs held-out pairs"):
-        run(dataclasses.replace(SMALL, patience=2))
+@pytest.mark.parametrize(("num_pairs", "share"), [(1, 0.5), (4, 0.1)])
+def test_few_pairs_are_all_trained_on_unless_the_run_depends_on_held_out_ones(num_pairs, share):
+    data = tiny_data(num_pairs=num_pairs)
+    assert held_out(data, share, seed=3) == (data, ())
+    config = dataclasses.replace(SMALL, validation=share)
+    assert run(config, data=data).validation is None
+    expected = f"patience needs held-out pairs to watch.*none of the {num_pairs} of {num_pairs}"
+    with pytest.raises(ValueError, match=expected):
+        run(dataclasses.replace(config, patience=2), data=data)
 
 
 def test_only_pairs_that_a_judge_trusts_are_held_out_where_pairs_are_weighed():
@@ -76,8 +80,7 @@ def test_a_trusted_pair_is_left_to_train_on_however_large_the_share(weighting):
     assert len(parted(data, 0.5, trusted_only=True)[1]) == 2
     assert any(run(config, data=data).losses)
     gaps[1:3] = -0.5
-    with pytest.raises(ValueError, match="needs one pair to hold out and one to train on, got 1 .* of 6"):
-        run(config, data=data)
+    assert held_out(data, 0.5, seed=3, trusted_only=True) == (data, ())
 
 
 def test_a_held_out_pair_is_not_a_neutral_image_either(tmp_path):

@@ -45,7 +45,7 @@ class _Sentence(NamedTuple):
 
 
 def with_sentences(everyday: Everyday, prompts: Iterable[tuple[str, str]]) -> Everyday:
-    """Put words of everyday prompts into the sentences of pairs, and these in place of half of the prompts.
+    """Add as many sentences of the pairs as there are everyday prompts, with words of these prompts.
 
     The sentences to be measured have words of their own, so none of them is kept. No word that makes a prompt
     of the pairs unsafe is put in.
@@ -53,25 +53,24 @@ def with_sentences(everyday: Everyday, prompts: Iterable[tuple[str, str]]) -> Ev
     Args:
         everyday: whole prompts.
         prompts: the unsafe and the safe prompt of each pair; the unsafe ones are the sentences. A pair gives
-            none if its prompts share no word, or if the unsafe one has no longer word of its own. Without any
-            sentence, the prompts stay as they are.
+            none if its prompts share no word, or if the unsafe one has no longer word of its own.
     """
     sentences = [found for both in dict.fromkeys(prompts) if (found := _sentence(*both)) is not None]
     if not sentences:
         return everyday
     unsafe = set().union(*(sentence.unsafe_words for sentence in sentences))
-    return Everyday(*(_half_replaced(part, sentences, unsafe) for part in everyday))
+    return Everyday(*(_with_as_many(part, sentences, unsafe) for part in everyday))
 
 
-def _half_replaced(
+def _with_as_many(
     prompts: tuple[str, ...], sentences: Sequence[_Sentence], unsafe: set[str]
 ) -> tuple[str, ...]:
     found = (word for prompt in prompts for word in _BETWEEN_WORDS.split(prompt.lower()))
     words = dict.fromkeys(word for word in found if len(word) >= _SHORTEST and word not in unsafe)
-    count = len(prompts) // 2 if words else 0
+    count = len(prompts) if words else 0
     supply = cycle(words)
     spread = (sentences[number * len(sentences) // count] for number in range(count))  # over all of them
-    return (*prompts[: len(prompts) - count], *(sentence.filled(supply) for sentence in spread))
+    return (*prompts, *(sentence.filled(supply) for sentence in spread))
 
 
 def _sentence(unsafe: str, safe: str) -> _Sentence | None:

@@ -14,7 +14,7 @@ MOST = 32  # pairs; more of them cost more time than their figures gain
 
 
 def held_out(
-    data: TrainingData, share: float, *, seed: int, trusted_only: bool = False
+    data: TrainingData, share: float, *, seed: int, trusted_only: bool = False, needed: bool = False
 ) -> tuple[TrainingData, tuple[Bucket, ...]]:
     """Split the pairs into those to train on and those to measure.
 
@@ -22,29 +22,31 @@ def held_out(
 
     Args:
         data: all pairs.
-        share: of the pairs that may be held out, in [0, 1]; 0 holds out none. At least one and at most
-            `MOST` are held out, and at least one is left to train on.
+        share: of the pairs that may be held out, in [0, 1], rounded to whole pairs. At most `MOST` are held
+            out, and at least one is left to train on.
         seed: of the run; it decides which pairs are held out.
         trusted_only: hold out only pairs that are `trusted`.
+        needed: whether the run depends on held-out pairs.
 
     Returns:
         The data to train on, and the buckets of the held-out pairs. Pair numbers and tables are the same for
         both.
 
     Raises:
-        ValueError: if fewer than two pairs may be held out: one of them is trained on.
+        ValueError: if they are needed, and the pairs are too few.
     """
-    if share == 0:
-        return data, ()
     candidates = torch.cat([bucket.pairs for bucket in data.buckets])
     if trusted_only and data.safety_gap is not None:
         candidates = candidates[trusted(data)[candidates]]
-    count = min(MOST, max(1, round(share * len(candidates))), len(candidates) - 1)
+    count = min(MOST, round(share * len(candidates)), len(candidates) - 1)
     if count < 1:
-        raise ValueError(
-            f"validation needs one pair to hold out and one to train on, got {len(candidates)} that can be "
-            f"held out of {data.num_pairs}. Use more pairs, or set validation to 0."
-        )
+        if needed:
+            raise ValueError(
+                f"patience needs held-out pairs to watch, and validation {share:g} holds out none of the "
+                f"{len(candidates)} of {data.num_pairs} pairs that may be. Use more pairs, raise validation, "
+                "or set patience to 0."
+            )
+        return data, ()
     order = torch.randperm(len(candidates), generator=named_generator(f"{seed}/held out"))
     held_pairs = candidates[order[:count]]
     trained = [_without(bucket, held_pairs, data) for bucket in data.buckets]

@@ -17,6 +17,7 @@ from .state import State
 _FREE_SETTINGS = {  # lr_schedule -> options that may differ when a run is resumed
     "constant": ("steps", "save_every", "checkpointing"),
     "cosine": ("save_every", "checkpointing"),  # the learning rate of every step depends on `steps`
+    "settle": ("save_every", "checkpointing"),  # likewise
 }
 
 

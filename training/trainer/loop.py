@@ -77,9 +77,9 @@ def train(
     adapter.detach_adapter(unet)
     refuse_misfit(data, config, processes)
     config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
-    trusted_only = config.pair_weighting != "none"
+    limits = {"trusted_only": config.pair_weighting != "none", "needed": config.patience > 0}
     everyday = measured_rows(data, schedule, config.seed)
-    data, held = held_out(data, config.validation, seed=config.seed, trusted_only=trusted_only)
+    data, held = held_out(data, config.validation, seed=config.seed, **limits)
     data = with_everyday(data)
     with opened_folder(storage.for_base(unet), processes) as folder, adapted(unet, config):
         any_beta = resolved(config, lambda: 1.0)  # beta is measured later, and the plan does not depend on it
@@ -95,14 +95,14 @@ def train(
 def _take_all_steps(run: Run, progress: Progress, folder: RunFolder, validation: Validation) -> None:
     first, start_s = progress.step + 1, time.perf_counter()
     with _saved_when_stopped(run, progress, folder), torch.enable_grad():
-        while progress.step < run.config.steps and not progress.is_settled:
+        while not progress.is_finished:
             take_step(run, progress)
             validation.after_step()
             if progress.step == first:
-                _log_pace(time.perf_counter() - start_s, run.config.steps - first)
+                _log_pace(time.perf_counter() - start_s, progress.last_step - first)
             folder.write_metrics(progress.metrics)
             folder.save_if_due(run, progress)
-            run.callbacks.on_progress(progress.step, run.config.steps, progress.metrics)
+            run.callbacks.on_progress(progress.step, progress.last_step, progress.metrics)
 
 
 @contextmanager
@@ -122,4 +122,4 @@ def _saved_when_stopped(run: Run, progress: Progress, folder: RunFolder) -> Iter
 
 def _log_pace(step_s: float, steps_left: int) -> None:
     total = duration(step_s * steps_left)
-    log.info("a step takes %s; %s for the %d left", duration(step_s), total, steps_left)
+    log.info("a step takes %s; at most %s for the %d left", duration(step_s), total, steps_left)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..config import TrainConfig
 from .bank import Bank
+from .learning_rate import fall, learning_rate
 from .run import Run
 from .state import State, pack, unpack
 
@@ -79,7 +79,7 @@ class Progress:
             self._last_good = State(
                 self.step, self._copied_tensors(), {"metrics": self.metrics, BANK: len(self.bank)}
             )
-            rate = learning_rate(config, self.step)
+            rate = learning_rate(config, self.step, fall(config, self.validations))
             self.optimizer.param_groups[0]["lr"] = rate
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -109,12 +109,24 @@ class Progress:
         return max(self.validations, key=lambda figures: figures["margin"])["step"]
 
     @property
-    def is_settled(self) -> bool:
-        """Whether `patience` measurements have passed without a larger margin, so that training ends."""
-        if not self._run.config.patience or not self.validations:
-            return False
-        since_best = sum(figures["step"] > self.best_step for figures in self.validations)
-        return since_best >= self._run.config.patience
+    def last_step(self) -> int:
+        """The step that training ends with, as far as the measurements up to now tell.
+
+        It is the last of the options, unless the learning rate falls earlier (see `fall`), or `patience`
+        measurements have passed without a larger margin.
+        """
+        config = self._run.config
+        falling = fall(config, self.validations)
+        last = falling.end if falling else config.steps
+        if config.patience and self.validations:
+            later = [figures["step"] for figures in self.validations if figures["step"] > self.best_step]
+            last = min([last, *later[config.patience - 1 :]])
+        return last
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are taken."""
+        return self.step >= self.last_step
 
     @contextmanager
     def unfinished_step(self) -> Iterator[None]:
@@ -190,15 +202,3 @@ class Progress:
     def _copied_tensors(self) -> dict[str, Tensor]:
         tensors = pack(self._run.parameters, self.optimizer)
         return {name: tensor.clone() for name, tensor in tensors.items()}
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Return the learning rate of a step (from 0): a linear rise over `warmup_steps`, then `lr_schedule`.
-
-    cosine: rate * (1 + cos(pi * step / steps)) / 2 (Loshchilov and Hutter 2016, arXiv:1608.03983, eq. 5,
-    without restarts), counted from the first step, so that the rise and the fall multiply.
-    """
-    rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
-    if config.lr_schedule == "cosine":
-        rate *= (1 + math.cos(math.pi * step / config.steps)) / 2
-    return rate

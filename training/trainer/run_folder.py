@@ -133,7 +133,7 @@ class RunFolder:
 
         After the last step it is not due: the state is saved at the end anyway.
         """
-        if progress.step == run.config.steps:
+        if progress.is_finished:
             is_due = False
         elif run.config.save_every:
             is_due = progress.step % run.config.save_every == 0

@@ -59,8 +59,6 @@ def refuse_misfit(data: TrainingData, config: TrainConfig, processes: Processes)
             f"batch_size times grad_accumulation must be at least the number of processes, got {batch} for "
             f"{processes.count}. Raise one of the two, or start fewer processes."
         )
-    if config.patience and not config.validation:
-        raise ValueError("patience needs held-out pairs to watch. Set validation above 0, or patience to 0.")
 
 
 @contextmanager

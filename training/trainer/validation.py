@@ -51,8 +51,8 @@ class Validation:
         Raises:
             RuntimeError: if a figure is not finite.
         """
-        config, step = self.run.config, self.progress.step
-        due = step == config.steps or (self._num_draws and step % config.validate_every == 0)
+        step = self.progress.step
+        due = self.progress.is_finished or (self._num_draws and step % self.run.config.validate_every == 0)
         if not due or not (self._num_draws or self._everyday):
             return
         with self.progress.unfinished_step():  # a step without its figures counts as not done
