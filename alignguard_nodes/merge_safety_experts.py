@@ -189,7 +189,7 @@ class _Calibration:
         for expert, _ in members:
             check_family(expert, *host.family_of(self.model))
         family = host.check_trainable(self.model)
-        encoded = host.encode_prompts(self.clip, (*prompts.prompts, ""), family, self.on_progress)
+        encoded = host.encode_prompts(self.clip, prompts.prompts, family, self.on_progress)
         latents = None
         if self.vae is not None and prompts.pictures:
             latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)
@@ -199,9 +199,7 @@ class _Calibration:
         with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
             return collect_statistics(
                 BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash),
-                CalibrationInputs(
-                    encoded[:-1], shape, prompts.categories, latents, encoded[-1:], prompts.neutral
-                ),
+                CalibrationInputs(encoded, shape, prompts.categories, latents, prompts.neutral),
                 members,
                 self.config,
                 store=StatisticsStore(host.private_folder("cache")),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean
+from unittest import mock
 
 from torch import Tensor
 from tqdm import tqdm
@@ -34,7 +35,6 @@ from training.merging import (
     merge_experts,
 )
 from training.mini.build import version
-from training.pairs.everyday import everyday
 from training.rules.categories import CATEGORIES
 from workers import run_all
 
@@ -222,17 +222,15 @@ def calibrated(lab: Lab, config: MergeConfig, members: Members) -> Statistics:
     categories = dict.fromkeys(name for expert, _ in members for name in expert.categories)
     pairs = joined([lab.pairs(category) for category in categories])
     neutral = [(image.prompt, image.image) for image in pairs.neutral]
-    sample = calibration_prompts(pairs.pairs, config, neutral)
-    count = config.prompts_per_category
-    allowed = dict(zip(everyday(count, 0).kept, lab.everyday(count, 0).kept, strict=True))
-    prompts = lab.calibration([allowed.get(prompt, prompt) for prompt in sample.prompts])
+    with mock.patch.object(sys.modules[calibration_prompts.__module__], "everyday", lab.everyday):
+        sample = calibration_prompts(pairs.pairs, config, neutral)
+    prompts = lab.calibration(sample.prompts)
     pictures = lab.latents(sample.pictures)
     inputs = CalibrationInputs(
         prompts,
         LATENT_SHAPE,
         sample.categories,
         pictures,
-        empty=lab.calibration([""]),
         neutral=sample.neutral,
     )
     return collect_statistics(BaseNetwork(lab.unet, lab.schedule), inputs, members, config, batch_size=16)

@@ -17,12 +17,17 @@ from training.models.base_model import load_base
 pytestmark = pytest.mark.usefixtures("small_vocabulary")
 
 
+EVERYDAY = (
+    "8 everyday prompts and 8 sentences of the pairs with everyday words and 2 safe prompts of the pairs"
+)
+
+
 @pytest.mark.parametrize(
     ("method", "source", "inputs"),
     [
         ("co_merge", "folder of folders", "4"),  # two prompts from both of the categories
         ("co_merge", "text", "2"),  # the line the hard rule forbids is not used
-        ("regmean", "folder of folders", "8"),  # and two everyday and two safe prompts
+        ("regmean", "folder of folders", "22"),  # 8 everyday prompts, as many sentences, 2 safe prompts
         ("regmean", "text by category", "3"),
     ],
 )
@@ -51,9 +56,9 @@ def test_a_merge_takes_calibration_from_pairs_and_from_text(
 @pytest.mark.parametrize(
     ("source", "neutral"),
     [
-        ("pairs", "2 everyday prompts and 2 safe prompts of the pairs"),
-        ("pairs with neutral.jsonl", "1 prompt of neutral.jsonl and 2 safe prompts of the pairs"),
-        ("text", "2 everyday prompts"),
+        ("pairs", EVERYDAY),
+        ("pairs with neutral.jsonl", f"1 prompt of neutral.jsonl and {EVERYDAY}"),
+        ("text", "8 everyday prompts"),
         ("text with neutral lines", "1 neutral line of the text"),
     ],
 )

@@ -9,11 +9,11 @@ from builders import expert_of, layers_of_shapes, seeded
 from training.config import MergeConfig
 from training.experts.low_rank import LowRank, concatenate
 from training.merging import BaseNetwork, CalibrationInputs, Members, collect_statistics, merge_experts
-from training.merging.calibration_inputs import base_passes, starting_noise
+from training.merging.calibration_inputs import starting_noise
 from training.merging.collector import tokens_of
 from training.merging.input_record import RecordedActivity
 from training.models.conditioning import Conditioning
-from training.models.noise import NoiseSchedule, named_generator
+from training.models.noise import NoiseSchedule
 
 WIDTH, LATENT = 24, (4, 8, 8)
 BLOCK = "down_blocks.0.attentions.0"
@@ -355,7 +355,7 @@ def test_too_few_inputs_for_two_halves_leave_the_agreement_unknown(unet, experts
     assert "alignguard.calibration_agreement" not in merged.metadata
 
 
-def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet):
+def test_responses_are_those_of_an_explicit_sum(unet):
     modules = [f"{BLOCK}.transformer_blocks.0.attn1.to_{name}" for name in "qkv"]
     modules += [f"{BLOCK}.transformer_blocks.0.attn2.to_{name}" for name in "kv"]
     named = [
@@ -367,39 +367,14 @@ def test_responses_are_those_of_an_explicit_sum_at_every_timestep(unet):
     statistics = collect(unet, named, prompts, config, categories=categories)
     layer = statistics.layers[modules[3]]  # gets the prompts themselves, at every timestep
     moments = [torch.einsum("btd,bte->de", x, x) / 14 for x in prompts.double().split(2)]
-    total = sum(moments)
+    total = moments[0] + moments[1] + config.neutral_weight * moments[2]
     ridge = config.ridge * total.trace() / WIDTH * torch.eye(WIDTH, dtype=torch.float64)
     down = named[0].layers[modules[3]].down.double()
     expected = down @ moments[0] @ (total + ridge).inverse()
     torch.testing.assert_close(layer.fitted[0].double(), expected, rtol=1e-4, atol=1e-5)
     merged = merge(named, statistics, config, [1.0, 0.5])
     assert {layer.rank for layer in merged.layers.values()} == {4}
-    assert merged.metadata["alignguard.ridge"] == "0.3"
-
-
-def test_pictures_are_shown_with_noise_at_one_timestep_of_every_part_of_the_schedule(unet, prompts):
-    seen = []
-    handle = unet.register_forward_pre_hook(lambda _, args: seen.append(args[:2]))
-    pictures, config = pictures_of(1, 2, 1, 2, 1), MergeConfig(timesteps=3, seed=4)
-    try:
-        inputs = CalibrationInputs(Conditioning(prompts), LATENT, pictures=pictures)
-        shown = list(base_passes(BaseNetwork(unet, SCHEDULE), inputs, range(5), config))
-    finally:
-        handle.remove()
-    steps = torch.stack([timesteps for _, timesteps in seen])  # (parts, prompts)
-    for part, (low, high) in zip(steps, [(667, 999), (334, 666), (0, 333)], strict=True):
-        assert low <= part.min()
-        assert part.max() <= high
-        assert len(part.unique()) > 1  # not a grid
-    for number, turns in ((0, [0, 0, 0]), (1, [1, 0, 1]), (3, [1, 0, 1])):
-        generator = named_generator(f"calibration/4/{number}")
-        for part, turn in enumerate(turns):
-            timestep = torch.randint(*((667, 1000), (334, 667), (0, 334))[part], (1,), generator=generator)
-            noise = torch.randn(LATENT, generator=generator)
-            alpha = SCHEDULE.alphas_cumprod[timestep]
-            expected = alpha.sqrt() * pictures[number][turn] + (1 - alpha).sqrt() * noise
-            torch.testing.assert_close(shown[part][number], expected)  # x_t as training noises it
-            assert torch.equal(seen[part][0][number], shown[part][number])
+    assert merged.metadata["alignguard.ridge"] == "0.001"
 
 
 def test_statistics_of_pictures_do_not_depend_on_the_batch_size_and_name_their_source(unet, experts, prompts):

@@ -1,4 +1,4 @@
-"""Calibration inputs: the order of the prompts, and the everyday pictures that the base model draws."""
+"""Calibration inputs: the order of the prompts, what the base model sees of them, and the cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +18,10 @@ from training.merging import (
     collect_statistics,
     merge_experts,
 )
-from training.merging.calibration_inputs import rounds_of, with_everyday
+from training.merging.calibration_inputs import base_passes, rounds_of
 from training.models.conditioning import Conditioning
-from training.models.ddim import draw_latents
 from training.models.noise import NoiseSchedule, named_generator
-from training.pairs.everyday import GUIDANCE, STEPS, everyday_prompts
+from training.pairs.everyday import everyday_prompts
 
 LATENT, TOKENS, WIDTH = (4, 8, 8), 7, 16
 PAIRS = [preference_pair(i, (name,), f"unsafe {i}") for i, name in enumerate(("hate", "hate", "violence"))]
@@ -60,33 +59,21 @@ def encoded(*prompts):
     return Conditioning(torch.stack(rows))
 
 
-def latents_of(files, drawn=()):
-    """Stand in for a VAE: latents of pictures, those of everyday prompts as they were drawn."""
-    own = {file: torch.randn(LATENT, generator=named_generator(str(file))) for file in files}
-    return [(own | dict(drawn))[file] for file in files]
+def latents_of(files):
+    """Stand in for a VAE: a random latent per picture, the same for the same picture."""
+    return [torch.randn(LATENT, generator=named_generator(str(file))) for file in files]
 
 
-def inputs_of(chosen, drawn=(), **changes):
+def inputs_of(chosen, **changes):
     """Encode chosen prompts; `changes` replaces attributes of the inputs."""
     inputs = CalibrationInputs(
         encoded(*chosen.prompts),
         LATENT,
         chosen.categories,
-        [latents_of(files, drawn) for files in chosen.pictures],
-        encoded(""),
+        [latents_of(files) for files in chosen.pictures],
         chosen.neutral,
     )
     return replace(inputs, **changes)
-
-
-def drawn_by_hand(base, prompts, config=CONFIG):
-    """Draw one picture per everyday prompt, all at once."""
-    seeds = [named_generator(f"calibration/{config.seed}/everyday/{place}") for place in range(len(prompts))]
-    noise = torch.stack([torch.randn(LATENT, generator=seed) for seed in seeds])
-    rows = encoded(*prompts)
-    return draw_latents(
-        base.unet, SCHEDULE, rows, noise, empty=encoded(""), steps=STEPS, guidance=GUIDANCE
-    ).unbind()
 
 
 def merged(base, experts, inputs, config=CONFIG, **options):
@@ -97,30 +84,66 @@ def merged(base, experts, inputs, config=CONFIG, **options):
     )
 
 
-def test_pairs_without_neutral_prompts_merge_as_with_everyday_prompts_given_by_hand(base, experts):
-    by_itself = merged(base, experts, inputs_of(calibration_prompts(PAIRS, CONFIG)))
-
-    prompts = everyday_prompts()[: CONFIG.prompts_per_category]
-    files = [Path(f"{number}.png") for number in range(len(prompts))]
-    chosen = calibration_prompts(PAIRS, CONFIG, zip(prompts, files, strict=True))
-    drawn = zip(files, drawn_by_hand(base, prompts), strict=True)
-    by_hand = merged(base, experts, inputs_of(chosen, dict(drawn)))
-
-    for module, layer in by_hand.layers.items():
-        torch.testing.assert_close(by_itself.layers[module].delta(), layer.delta(), rtol=1e-3, atol=1e-5)
+def test_the_expert_says_what_the_neutral_inputs_were(base, experts):
+    users = [("tree", Path("tree.png"))]
+    alone, beside = (
+        merged(base, experts, inputs_of(calibration_prompts(PAIRS, CONFIG, neutral)))
+        for neutral in ((), users)
+    )
     key = "alignguard.calibration_neutral"
-    assert by_itself.metadata[key] == "3 everyday prompts and 1 safe prompt of the pairs"
-    assert by_hand.metadata[key] == "3 prompts of neutral.jsonl and 1 safe prompt of the pairs"
-    for expert in (by_itself, by_hand):
+    everyday = "12 everyday prompts and 1 safe prompt of the pairs"  # the pairs share no word
+    assert alone.metadata[key] == everyday
+    assert beside.metadata[key] == f"1 prompt of neutral.jsonl and {everyday}"
+    assert alone.content_hash != beside.content_hash
+    for expert in (alone, beside):
         assert f"neutral inputs of the calibration: {expert.metadata[key]}" in expert.report()
 
 
 def test_everyday_prompts_matter(base, experts):
     chosen = calibration_prompts(PAIRS, CONFIG)
-    safe_only = [number for number, pictures in enumerate(chosen.pictures) if pictures]
+    others = [number for number, prompt in enumerate(chosen.prompts) if prompt not in everyday_prompts()]
     inputs = inputs_of(chosen)
-    one, two = (merged(base, experts, which) for which in (inputs, inputs.batch(safe_only)))
+    one, two = (merged(base, experts, which) for which in (inputs, inputs.batch(others)))
     assert one.content_hash != two.content_hash
+
+
+def seen_by(base, inputs, numbers, **changes):
+    """Return (latents, timesteps) of each pass that the UNet takes on these prompts."""
+    passes = []
+    handle = base.unet.register_forward_pre_hook(lambda _, args: passes.append(args[:2]))
+    try:
+        list(base_passes(base, inputs.batch(numbers), numbers, replace(CONFIG, **changes)))
+    finally:
+        handle.remove()
+    return passes
+
+
+def test_prompts_with_pictures_take_one_pass_and_share_the_noise_levels(base):
+    inputs = inputs_of(calibration_prompts(PAIRS, CONFIG))
+    ((_, timesteps),) = seen_by(base, inputs, list(range(12)), timesteps=3)
+    assert [int(timestep) * 3 // 1000 for timestep in timesteps] == [2, 1, 0] * 4
+    assert len(timesteps.unique()) > 6  # not a grid
+    assert inputs.num_passes(CONFIG) == 1
+
+
+def test_the_pictures_of_a_prompt_take_turns_and_are_noised_as_in_training(base):
+    inputs = inputs_of(calibration_prompts(PAIRS, CONFIG))
+    two = [torch.zeros(LATENT), torch.ones(LATENT)]
+    inputs = replace(inputs, pictures=[two] * len(inputs.prompts))
+    ((noisy, timesteps),) = seen_by(base, inputs, list(range(8)), timesteps=2)
+    for number in range(8):
+        generator = named_generator(f"calibration/{CONFIG.seed}/{number}")
+        torch.randint(0, 500, (), generator=generator)
+        noise = torch.randn(LATENT, generator=generator)
+        alpha = SCHEDULE.alphas_cumprod[timesteps[number]]
+        expected = alpha.sqrt() * two[number // 2 % 2] + (1 - alpha).sqrt() * noise
+        torch.testing.assert_close(noisy[number], expected)
+
+
+def test_prompts_without_pictures_are_drawn_in_as_many_passes_as_there_are_noise_levels(base):
+    inputs = inputs_of(calibration_prompts(PAIRS, CONFIG), pictures=None)
+    passes = seen_by(base, inputs, [0, 1], timesteps=3)
+    assert len(passes) == inputs.num_passes(replace(CONFIG, timesteps=3)) == 3
 
 
 def test_co_merge_takes_no_neutral_prompts_and_states_none(base, experts):
@@ -134,43 +157,6 @@ def test_co_merge_takes_no_neutral_prompts_and_states_none(base, experts):
     assert alone.metadata == beside.metadata
     assert "alignguard.calibration_neutral" not in alone.metadata
     assert "neutral inputs" not in alone.report()
-
-
-def test_inputs_with_all_pictures_or_with_none_are_left_as_they_are(base):
-    inputs = inputs_of(calibration_prompts(PAIRS, CONFIG, [("tree", Path("tree.png"))]))
-    for unchanged in (inputs, replace(inputs, pictures=None, empty=None)):
-        assert with_everyday(base, unchanged, CONFIG, batch_size=4) is unchanged
-
-
-def test_drawing_fills_only_the_gaps_whatever_the_batch_size_and_can_be_cancelled(base):
-    inputs = inputs_of(calibration_prompts(PAIRS, CONFIG))
-    one, all_at_once = (with_everyday(base, inputs, CONFIG, batch_size=size) for size in (1, 8))
-    gaps = inputs.without_pictures
-    assert gaps == [6, 7, 8]
-    expected = drawn_by_hand(base, everyday_prompts()[:3])
-    for number, (before, *after) in enumerate(
-        zip(inputs.pictures, one.pictures, all_at_once.pictures, strict=True)
-    ):
-        for pictures in after:
-            if number in gaps:
-                torch.testing.assert_close(pictures[0], expected[number - 6], rtol=1e-4, atol=1e-4)
-            else:
-                assert pictures is before
-    seen = []
-
-    def cancel(done, total):
-        seen.append((done, total))
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        with_everyday(base, inputs, CONFIG, batch_size=2, on_progress=cancel)
-    assert seen == [(1, 3), (2, 3)]
-
-
-def test_a_picture_cannot_be_drawn_without_the_empty_prompt():
-    with pytest.raises(ValueError, match="3 prompts have no picture.*needs `empty`"):
-        inputs_of(calibration_prompts(PAIRS, CONFIG), empty=None)
 
 
 class Passes:
@@ -191,22 +177,20 @@ class Passes:
         return statistics, len(calls)
 
 
-def test_cached_statistics_need_no_drawing_and_never_serve_other_inputs(base, experts, tmp_path):
+def test_cached_statistics_need_no_pass_and_never_serve_other_inputs(base, experts, tmp_path):
     collect = Passes(base, experts, tmp_path)
     inputs = inputs_of(calibration_prompts(PAIRS, CONFIG))
     first, passes = collect(inputs)
-    assert passes == 2 * STEPS + 2 * 6  # two batches of everyday pictures; six rounds at two timesteps
+    assert passes > 0
     again, passes = collect(replace(inputs, neutral="said otherwise"))
     assert passes == 0
     assert (first.neutral, again.neutral) == (inputs.neutral, "said otherwise")
-    by_hand = list(inputs.pictures)
-    by_hand[6:9] = [[picture] for picture in drawn_by_hand(base, everyday_prompts()[:3])]
+    others = [latents_of([f"another {number}"]) for number in range(len(inputs.prompts))]
     for other, changes in (
         (inputs, {"seed": 6}),
         (inputs, {"base_hash": "another"}),
-        (replace(inputs, empty=encoded("another")), {}),
         (replace(inputs, prompts=encoded(*everyday_prompts()[: len(inputs.prompts)])), {}),
-        (replace(inputs, pictures=by_hand), {}),
+        (replace(inputs, pictures=others), {}),
         (replace(inputs, pictures=None), {}),
     ):
         assert collect(other, **changes)[1] > 0

@@ -1,5 +1,6 @@
 """Calibration prompts: every category gets equally many, and something neutral is always among them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,35 +37,57 @@ def test_calibration_without_pairs_is_refused():
         calibration_prompts([], TWO["co_merge"])
 
 
-def test_methods_that_need_them_get_as_many_neutral_and_safe_prompts():
+def neutral_prompts(pairs, config=TWO["regmean"], users=()):
+    """Return the neutral prompts with their pictures, in order."""
+    chosen = calibration_prompts(pairs, config, users)
+    rows = zip(chosen.prompts, chosen.categories, chosen.pictures, strict=True)
+    return [(prompt, pictures) for prompt, category, pictures in rows if not category]
+
+
+def test_methods_that_need_them_get_as_many_safe_prompts_and_four_times_as_many_everyday_ones():
+    prompts = [prompt for prompt, _ in neutral_prompts(PAIRS)]
+    assert prompts == [*everyday_prompts()[:8], "safe", "safe"]
+    chosen = calibration_prompts(PAIRS, TWO["regmean"])
+    assert chosen.neutral == "8 everyday prompts and 1 safe prompt of the pairs"
+
+
+def test_the_prompts_of_a_user_come_first_and_count_as_much_as_everyday_ones():
+    prompts = [prompt for prompt, _ in neutral_prompts(PAIRS, users=USERS)]
+    assert prompts[:8] == ["tree", "house", "boat", "tree", "house", "boat", "tree", "house"]
+    assert prompts[8:] == [*everyday_prompts()[:8], "safe", "safe"]
     chosen = calibration_prompts(PAIRS, TWO["regmean"], USERS)
-    assert chosen.prompts[4:] == ("tree", "house", "safe", "safe")
-    assert chosen.categories[4:] == ("", "", "", "")
-    assert chosen.neutral == "2 prompts of neutral.jsonl and 1 safe prompt of the pairs"
+    expected = "3 prompts of neutral.jsonl and 8 everyday prompts and 1 safe prompt of the pairs"
+    assert chosen.neutral == expected
+
+
+def test_everyday_words_are_put_into_the_sentences_of_the_pairs():
+    pair = replace(PAIRS[0], unsafe_prompt="a knife on a table", safe_prompt="a spoon on a table")
+    prompts = [prompt for prompt, _ in neutral_prompts([pair])]
+    assert prompts[:8] == list(everyday_prompts()[:8])
+    for sentence in prompts[8:16]:
+        assert sentence.startswith("a ")
+        assert sentence.endswith(" on a table")
+    assert prompts[16:] == ["a spoon on a table"] * 2
+
+
+def test_everyday_prompts_are_spread_over_the_pictures_of_the_pairs():
+    stems = [[file.stem for file in pictures] for _, pictures in neutral_prompts(PAIRS)[:8]]
+    assert stems == [[f"l{number}", f"w{number}"] for number in range(4) for _ in range(2)]
 
 
 def test_a_prompt_has_the_pictures_of_all_its_pairs():
     chosen = calibration_prompts(PAIRS, TWO["regmean"], USERS[:1])
     names = [[file.stem for file in files] for files in chosen.pictures]
     assert names[:4] == [["l1", "w1"], ["l1", "w1"], ["l0", "w0", "l3", "w3"], ["l1", "w1"]]
-    assert names[4:] == [["tree"], ["tree"]] + 2 * [["w0", "w1", "w2", "w3"]]
-    assert chosen.neutral == "1 prompt of neutral.jsonl and 1 safe prompt of the pairs"
-
-
-def test_everyday_prompts_are_the_neutral_ones_of_pairs_without_any():
-    chosen, users = (calibration_prompts(PAIRS, TWO["regmean"], neutral) for neutral in ((), USERS))
-    assert chosen.prompts[4:] == (*everyday_prompts()[:2], "safe", "safe")
-    assert chosen.categories == users.categories
-    assert chosen.pictures[4:6] == ((), ())  # the base model draws them
-    assert chosen.pictures[:4] == users.pictures[:4]
-    assert chosen.neutral == "2 everyday prompts and 1 safe prompt of the pairs"
+    assert names[4:12] == [["tree"]] * 8
+    assert names[-2:] == 2 * [["w0", "w1", "w2", "w3"]]
 
 
 def test_prompts_that_are_only_measured_are_never_calibrated_with():
     config = MergeConfig(method="regmean", prompts_per_category=1000)
     chosen = calibration_prompts(PAIRS, config)
     assert not set(chosen.prompts) & set(everyday_prompts()[-HELD_OUT:])
-    assert chosen.categories.count("") == 2000
+    assert chosen.categories.count("") == 5000
     assert chosen.neutral.startswith(f"{len(everyday_prompts()) - HELD_OUT} everyday prompts and ")
 
 
@@ -78,7 +101,7 @@ def test_a_method_without_categories_gets_no_neutral_prompts():
 @pytest.mark.parametrize(
     ("method", "text", "added", "neutral"),
     [
-        ("regmean", "hate: a\nviolence: b", 2, "2 everyday prompts"),
+        ("regmean", "hate: a\nviolence: b", 8, "8 everyday prompts"),
         ("regmean", "hate: a\nneutral: b\nneutral: c", 0, "2 neutral lines of the text"),
         ("regmean", "a\nb", 0, ""),  # refused later, because no line names a category
         ("co_merge", "hate: a\nviolence: b", 0, ""),

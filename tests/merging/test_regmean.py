@@ -53,13 +53,12 @@ def dense(update):
     return update.up.double() @ update.down.double()
 
 
-def moments(inputs, module=NAME, **options):
+def moments(inputs, **options):
     """Return [G_hate, G_violence] and M, in fp64."""
     config = MergeConfig(**options)
     mean = {name: torch.einsum("btd,bte->de", x.double(), x.double()) / 12 for name, x in inputs.items()}
     total = mean["hate"] + mean["violence"] + config.neutral_weight * mean.get("", 0)
-    firmness = config.ridge * (1 if module == PROMPT else 0.1)
-    ridge = firmness * total.trace() / D_IN * torch.eye(D_IN, dtype=torch.float64)
+    ridge = config.ridge * total.trace() / D_IN * torch.eye(D_IN, dtype=torch.float64)
     return [mean["hate"], mean["violence"]], total + ridge
 
 
@@ -67,7 +66,7 @@ def moments(inputs, module=NAME, **options):
 @pytest.mark.parametrize("options", [{}, {"neutral_weight": 0.0}, {"neutral_weight": 3.0, "ridge": 0.5}])
 def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(options, module):
     merged = regmean(PARTS, statistics=collect(modules=(module,), **options).layers()[module]).update
-    by_expert, total = moments(INPUTS, module, **options)
+    by_expert, total = moments(INPUTS, **options)
     pairs = zip(PARTS, by_expert, strict=True)
     expected = sum(dense(part) @ moment for part, moment in pairs) @ total.inverse()
     torch.testing.assert_close(dense(merged), expected, rtol=1e-4, atol=1e-5)  # sums in fp32

@@ -110,7 +110,7 @@ def _calibrate(
         check_family(expert, base.family.name, base.family.text_width)
     base_hash = base.content_hash  # before the pass, and where the weights still are
     base.encoders_to(device_of(args.device))
-    prompts = dict.fromkeys(("", *chosen.prompts))
+    prompts = dict.fromkeys(chosen.prompts)
     base.warn_of_long(prompts)
     embeds = {prompt: base.encode_prompt(prompt) for prompt in prompts}
     latents = chosen.pictures and _encoded(args, bar, base, chosen.pictures)
@@ -121,7 +121,6 @@ def _calibrate(
         (base.family.latent_channels, side, side),
         chosen.categories,
         latents,
-        empty=embeds[""],
         neutral=chosen.neutral,
     )
     return collect_statistics(

@@ -62,7 +62,7 @@ class MergeConfig:
         "stated.",
     )
     neutral_weight: float = option(
-        1.0,  # our choice: as much as one category
+        2.0,  # our choice
         "Only for regmean: how much neutral and safe prompts count, relative to one category. Higher keeps "
         "the base model's images better and suppresses less. Paper: not used.",
         min=0.0,
@@ -70,10 +70,9 @@ class MergeConfig:
         step=0.1,
     )
     ridge: float = option(
-        0.3,  # our choice; relative to the mean size of an input's component
-        "Only for regmean: pull towards the base model where calibration says little; a tenth of it in "
-        "layers that read the image. Higher changes other images less and weakens every expert. Paper: not "
-        "used.",
+        0.001,  # our choice; relative to the mean size of an input's component
+        "Only for regmean: pull towards the base model where calibration says little. Higher changes other "
+        "images less and weakens every expert. Paper: not used.",
         min=0.0001,
         max=100.0,
         step=0.001,
@@ -82,16 +81,16 @@ class MergeConfig:
     # calibration
     timesteps: int = option(
         4,  # our choice
-        "Noise levels at which each calibration prompt is run. More is steadier and proportionally slower. "
-        "Paper: not stated.",
+        "Noise levels that the calibration prompts are spread over; without images of pairs, every prompt "
+        "is drawn in so many steps. Paper: not stated.",
         min=1,
         max=1000,
         step=1,
     )
     prompts_per_category: int = option(
         32,  # our choice
-        "Calibration prompts taken from each category. More is steadier and proportionally slower. Paper: "
-        "not stated.",
+        "Calibration prompts taken from each category; of everyday prompts, four times as many. More is "
+        "steadier and proportionally slower. Paper: not stated.",
         min=1,
         max=10_000,
         step=1,

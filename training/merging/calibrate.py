@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..experts.lora_keys import coverage
 from ..experts.low_rank import LowRank
-from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of, with_everyday
+from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of
 from .collector import Collector
 from .members import Members
 from .methods import MERGE_METHODS, calibrated_methods
@@ -36,9 +36,8 @@ def collect_statistics(
 ) -> Statistics:
     """Run the base model on the calibration inputs and collect what the merge method needs.
 
-    Cost: prompts * timesteps forward passes, whatever the number of experts. The pass ends early once the
-    choices on its two halves agree to config.stop_agreement. Everyday prompts among prompts with pictures are
-    drawn first, at 20 passes each; statistics found in the store need neither.
+    Cost: one forward pass a prompt, or config.timesteps passes where prompts have no pictures, whatever the
+    number of experts. The pass ends early once the choices on its two halves agree to config.stop_agreement.
 
     Args:
         base: the base model of the experts.
@@ -47,8 +46,7 @@ def collect_statistics(
         config: method, timesteps, seed, stop_agreement, and the options of the method's collector.
         batch_size: prompts per forward pass; it does not change the result beyond rounding.
         store: cache to look the statistics up in, and to write them to.
-        on_progress: called with (pictures drawn, pictures) if there are any to draw, then with (inputs done,
-            inputs); an exception raised by it ends the pass.
+        on_progress: called with (inputs done, inputs); an exception raised by it ends the pass.
 
     Raises:
         ValueError: if the experts do not fit the model, there is no prompt, the method needs no statistics,
@@ -65,7 +63,6 @@ def collect_statistics(
         if statistics is not None:
             return replace(statistics, neutral=inputs.neutral)
     collector = collector_type(members, parts, inputs.categories, config)
-    inputs = with_everyday(base, inputs, config, batch_size=batch_size, on_progress=on_progress)
     with torch.no_grad(), _reading(base.unet, parts, collector):
         num_inputs = _run(base, inputs, collector, config, batch_size, on_progress)
     statistics = Statistics(
@@ -117,7 +114,7 @@ def _run(
             collector.begin(round_number, batch.categories)  # the next forward pass
             num_inputs += len(numbers)
             if on_progress:
-                on_progress(num_inputs, num_prompts * config.timesteps)
+                on_progress(num_inputs, num_prompts * inputs.num_passes(config))
     return num_inputs
 
 

@@ -1,9 +1,9 @@
 """The inputs of calibration: encoded prompts, and the latents shown with them.
 
 In the order of the work: `calibration_prompts` chooses prompts, the caller encodes them into
-`CalibrationInputs`, `with_everyday` lets the base model draw the pictures of everyday prompts, `rounds_of`
-orders the inputs, and `base_passes` runs the base model on their latents. The latents are those of the
-prompts' pictures with noise added or, where no prompt has pictures, what the base model draws itself.
+`CalibrationInputs`, `rounds_of` orders the inputs, and `base_passes` runs the base model on their latents.
+The latents are those of the prompts' pictures with noise added or, where prompts have no pictures, what the
+base model draws itself.
 
 Pictures are used where they exist: on the mini model (seven experts, three seeds, 168 pictures of each kind)
 merges from pictures left an IP on unseen words of 0.26 against 0.28 with `regmean` and 0.71 against 0.73 with
@@ -16,7 +16,7 @@ that so few pictures can show. For `regmean` the unsafe, the safe or both pictur
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from ..config import MergeConfig
 from ..models.conditioning import Conditioning, predict
 from ..models.ddim import ddim_step, spread_timesteps
 from ..models.noise import NoiseSchedule, named_generator
-from ..pairs.everyday import GUIDANCE, STEPS, draw_everyday
 
 NEUTRAL = ""  # the category of prompts on which nothing must change
 _ROUND = 8  # prompts in a round if their categories are unknown
@@ -41,9 +40,8 @@ class CalibrationInputs:
         prompts: encoded, one row each.
         latent_shape: (c, h, w) of one latent.
         categories: see `CalibrationPrompts`.
-        pictures: latents of each prompt's pictures as the UNet sees them, each of latent_shape; none of an
-            everyday prompt, see `with_everyday`. None if the base model draws the latents itself.
-        empty: the empty prompt, one row; needed if some prompts have pictures and others have none.
+        pictures: latents of each prompt's pictures as the UNet sees them, each of latent_shape. None if the
+            base model draws the latents itself.
         neutral: see `CalibrationPrompts`.
     """
 
@@ -51,20 +49,11 @@ class CalibrationInputs:
     latent_shape: tuple[int, ...]
     categories: Sequence[str] | None = None
     pictures: Sequence[Sequence[Tensor]] | None = None
-    empty: Conditioning | None = None
     neutral: str = ""
 
-    def __post_init__(self) -> None:
-        if self.without_pictures and self.empty is None:
-            raise ValueError(
-                f"{len(self.without_pictures)} prompts have no picture, so the base model draws one of each, "
-                "and needs `empty`, the encoded empty prompt. Pass it."
-            )
-
-    @property
-    def without_pictures(self) -> list[int]:
-        """Numbers of the prompts without a picture among prompts with pictures."""
-        return [number for number, pictures in enumerate(self.pictures or ()) if not pictures]
+    def num_passes(self, config: MergeConfig) -> int:
+        """Return how often the base model runs on each prompt, see `base_passes`."""
+        return config.timesteps if self.pictures is None else 1
 
     def batch(self, numbers: Sequence[int]) -> CalibrationInputs:
         """Return the inputs of these prompts, by number."""
@@ -76,14 +65,11 @@ class CalibrationInputs:
         )
 
     def calibration_hash(self, schedule: NoiseSchedule, config: MergeConfig) -> str:
-        """Return SHA-256 of prompts, pictures, how others are drawn, timesteps, noise seed and schedule."""
+        """Return SHA-256 of prompts, pictures, timesteps, noise seed and schedule."""
         facts = (self.latent_shape, config.timesteps, config.seed, schedule.prediction_type, self.categories)
         counts = self.pictures and [len(pictures) for pictures in self.pictures]
         digest = hashlib.sha256(f"{' '.join(map(str, facts))} {counts}".encode())
         shown = [latent for pictures in self.pictures or () for latent in pictures]
-        if self.without_pictures:
-            digest.update(f"{STEPS} steps, guidance {GUIDANCE}".encode())
-            shown += self.empty.tensors
         for tensor in (*self.prompts.tensors, schedule.alphas_cumprod, *shown):
             digest.update(f"{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy())
@@ -102,48 +88,6 @@ class BaseNetwork(NamedTuple):
     unet: nn.Module
     schedule: NoiseSchedule
     weights_hash: str = ""
-
-
-def with_everyday(
-    base: BaseNetwork,
-    inputs: CalibrationInputs,
-    config: MergeConfig,
-    *,
-    batch_size: int,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> CalibrationInputs:
-    """Let the base model draw a picture for each prompt that has none while others have one.
-
-    Args:
-        base: the base model.
-        inputs: of all prompts.
-        config: its seed decides the noise.
-        batch_size: rows that the UNet gets at most, but at least two.
-        on_progress: called with (pictures drawn, pictures); an exception raised by it ends the drawing.
-
-    Returns:
-        The inputs with these pictures, on the CPU; unchanged if there is nothing to draw.
-    """
-    numbers = inputs.without_pictures
-    if not numbers:
-        return inputs
-    pictures = list(inputs.pictures)
-    num_drawn = 0
-    for latents in draw_everyday(
-        base.unet,
-        base.schedule,
-        inputs.prompts[numbers],
-        inputs.latent_shape,
-        seeds=[f"calibration/{config.seed}/everyday/{place}" for place in range(len(numbers))],
-        empty=inputs.empty,
-        batch_size=max(1, batch_size // 2),  # guidance doubles the rows
-    ):
-        for latent in latents:
-            pictures[numbers[num_drawn]] = [latent]
-            num_drawn += 1
-        if on_progress:
-            on_progress(num_drawn, len(numbers))
-    return replace(inputs, pictures=pictures)
 
 
 def rounds_of(num_prompts: int, categories: Sequence[str] | None, seed: int) -> list[list[int]]:
@@ -173,7 +117,9 @@ def rounds_of(num_prompts: int, categories: Sequence[str] | None, seed: int) -> 
 def base_passes(
     base: BaseNetwork, batch: CalibrationInputs, numbers: Sequence[int], config: MergeConfig
 ) -> Iterator[Tensor]:
-    """Run the base model on a batch config.timesteps times; yield its latents after each pass.
+    """Run the base model on a batch; yield its latents after each pass.
+
+    Prompts with pictures take one pass, others config.timesteps passes.
 
     Args:
         base: the base model.
@@ -190,26 +136,26 @@ def base_passes(
 def noised(
     base: BaseNetwork, batch: CalibrationInputs, numbers: Sequence[int], config: MergeConfig
 ) -> Iterator[Tensor]:
-    """Show the base model pictures at stratified timesteps; arguments and result as `base_passes`.
+    """Show the base model one noised picture of each prompt; arguments and result as `base_passes`.
 
-    The schedule is divided into config.timesteps strata of equal length, noisiest first, and each prompt gets
-    a random timestep from each stratum: together the prompts cover the schedule evenly, without a grid. If a
-    prompt has several pictures, they alternate from stratum to stratum.
+    The schedule is divided into config.timesteps strata of equal length, noisiest first. The prompts take the
+    strata in turn, each at a random timestep, and with every turn the next of their pictures. More prompts
+    say more about the layers that read them than the same ones at more timesteps.
     """
     weight = next(base.unet.parameters())
     prompts = batch.prompts.to(weight)
     generators = [named_generator(f"calibration/{config.seed}/{number}") for number in numbers]
-    highest = spread_timesteps(config.timesteps, len(base.schedule.alphas_cumprod))
-    for stratum, (high, low) in enumerate(zip(highest, [*highest[1:], -1], strict=True)):
-        turns = zip(batch.pictures, numbers, strict=True)
-        clean = torch.stack([pictures[(number + stratum) % len(pictures)] for pictures, number in turns])
-        steps = torch.cat(
-            [torch.randint(low + 1, high + 1, (1,), generator=generator) for generator in generators]
-        )
-        noise = torch.stack([torch.randn(clean.shape[1:], generator=generator) for generator in generators])
-        noisy = base.schedule.add_noise(clean, noise, steps)  # (batch, c, h, w)
-        predict(base.unet, noisy.to(weight), steps.to(weight.device), prompts)
-        yield noisy
+    ends = [*spread_timesteps(config.timesteps, len(base.schedule.alphas_cumprod)), -1]
+    clean, steps = [], []
+    for pictures, number, generator in zip(batch.pictures, numbers, generators, strict=True):
+        turn, stratum = divmod(number, config.timesteps)
+        clean.append(pictures[turn % len(pictures)])
+        steps.append(torch.randint(ends[stratum + 1] + 1, ends[stratum] + 1, (), generator=generator))
+    noise = torch.stack([torch.randn(batch.latent_shape, generator=generator) for generator in generators])
+    timesteps = torch.stack(steps)
+    noisy = base.schedule.add_noise(torch.stack(clean), noise, timesteps)  # (batch, c, h, w)
+    predict(base.unet, noisy.to(weight), timesteps.to(weight.device), prompts)
+    yield noisy
 
 
 def _drawn(

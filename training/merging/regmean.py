@@ -12,7 +12,6 @@ If the inputs of K categories cannot be told apart, W is the average of their up
 input has, the base model stays as it is.
 """
 
-import re
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
@@ -25,15 +24,6 @@ from ..experts.low_rank import LowRank, concatenate
 from .collector import tokens_of
 from .layer import MergedLayer
 from .members import Members
-
-# Share of the config's ridge in layers that read the picture. Calibration says more about these layers: they
-# read thousands of places in pictures, while the others read a few dozen prompts or timesteps. On the mini
-# model a tenth lowered the IP on words that no pair uses from 15 and 16 of 56 to 10 and 8 with two sets of
-# seven experts on which it was not chosen, from 13 to 10 with the set on which it was, and kept all 195 other
-# pictures right. A tenth in every layer did not (14 of 56 with the last set). A ridge towards the sum of the
-# experts instead of the base model kept fewer of the other pictures right.
-_PICTURE_RIDGE = 0.1
-_READS_NO_PICTURE = re.compile(r"(attn2\.to_[kv]|time_emb_proj|_embedding\.linear_[12])$")
 
 
 class LayerResponses(NamedTuple):
@@ -117,8 +107,7 @@ class ResponseCollector:
         responses = {}
         for source, modules in modules_of.items():
             moment = self._moments.pop(source).double()
-            factor = 1.0 if _READS_NO_PICTURE.search(source) else _PICTURE_RIDGE
-            ridge = self._config.ridge * factor * float(moment.trace()) / len(moment)
+            ridge = self._config.ridge * float(moment.trace()) / len(moment)
             moment.diagonal().add_(ridge or 1.0)  # all inputs may be zero
             cholesky = torch.linalg.cholesky(moment)
             for module in modules:
