@@ -17,6 +17,7 @@ ROWS = [  # a wing may import from rows above its own, never from its own row or
     {"trainer", "merging"},
     {"mini"},
     {"evaluation"},
+    {"guards"},
     {"making"},
     {"commands"},
 ]

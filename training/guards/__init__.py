@@ -1,0 +1,92 @@
+"""What stands in front of a model and reads its prompts: `GUARDS`, one file format, one verdict.
+
+To add a guard: write its file with a function that makes the guard of a `GuardFile`, and add its line to
+`GUARDS`. Every guard has `look(prompt) -> GuardVerdict`, asks the rule on minors first, is bound to a text
+encoder, has a threshold that was set at a chosen false-positive rate, and repeats no prompt in any report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from .concept_guard import FILE_KIND, ConceptGuard, guard_of_file, save_guard
+from .encoder import GuardEncoder, clip_encoder, sentence_encoder
+from .guard_file import GuardFile, read_guard_file
+from .verdict import ADVICE, GuardVerdict
+
+__all__ = [
+    "ADVICE",
+    "GUARDS",
+    "ConceptGuard",
+    "Guard",
+    "GuardEncoder",
+    "GuardKind",
+    "GuardVerdict",
+    "clip_encoder",
+    "open_guard",
+    "save_guard",
+    "sentence_encoder",
+]
+
+
+class Guard(Protocol):
+    """What every guard can do."""
+
+    threshold: float
+
+    def look(self, prompt: str) -> GuardVerdict:
+        """Return the verdict on a prompt."""
+
+    def at(self, threshold: float | None) -> Guard:
+        """Return the guard with another threshold; None keeps the one of the file."""
+
+    def describe(self) -> str:
+        """Return what the guard is and how its threshold was set, in words."""
+
+
+class GuardKind(NamedTuple):
+    """A kind of guard.
+
+    Attributes:
+        summary: for people.
+        reference: where it was published.
+        file_kind: what its files say they are.
+        of_file: f(content of a file, text encoder) -> the guard.
+    """
+
+    summary: str
+    reference: str
+    file_kind: str
+    of_file: Callable[[GuardFile, GuardEncoder], Guard]
+
+
+GUARDS = {
+    "concept": GuardKind(
+        "blocks prompts near a concept of a list (Latent Guard)", "arXiv:2404.08031", FILE_KIND, guard_of_file
+    ),
+}
+
+
+def open_guard(path: Path, encoders: Mapping[str, Callable[[], GuardEncoder]]) -> Guard:
+    """Return the guard of a file, bound to its text encoder.
+
+    Args:
+        path: the .safetensors file.
+        encoders: kind -> function that returns the encoder of that kind; only the one that the guard reads is
+            called.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no guard, damaged, or made for another text encoder.
+    """
+    file = read_guard_file(path)
+    for kind in GUARDS.values():
+        if kind.file_kind == file.kind:
+            if file.encoder not in encoders:
+                raise ValueError(
+                    f"{file.name} reads an unknown text encoder, {file.encoder!r}. Train it anew."
+                )
+            return kind.of_file(file, encoders[file.encoder]())
+    raise ValueError(f"{file.name} is a guard of an unknown kind, {file.kind!r}. Update this pack.")
