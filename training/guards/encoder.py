@@ -21,10 +21,9 @@ from ..evaluation.measures.sentences import PACKAGE, find_sentences
 from ..evaluation.optional import model_hash
 from ..models.hashes import WeightsDigest
 from ..models.text_encoder import TextEncoder
-from ..models.tokenizer import END_MARK, NUM_TOKENS
+from ..models.tokenizer import NUM_TOKENS
 from ..pairs.entry_store import EntryStore, entry_key
 
-_START_MARK = 49406
 _UNUSED = ("text_projection", "embeddings.position_ids", "logit_scale")  # some files hold them, none is read
 Rows = Mapping[str, Sequence[Tensor]]  # prompt -> its blocks
 
@@ -76,11 +75,11 @@ def clip_encoder(text_encoder: TextEncoder) -> GuardEncoder:
 
     @torch.no_grad()
     def blocks(prompt: str) -> list[Tensor]:
-        ids = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        start_mark, *ids, end_mark = tokenizer([prompt], verbose=False).input_ids[0]
         device = next(model.parameters()).device
         encoded = []
         for start in range(0, max(len(ids), 1), NUM_TOKENS - 2):
-            block = [_START_MARK, *ids[start : start + NUM_TOKENS - 2], END_MARK]
+            block = [start_mark, *ids[start : start + NUM_TOKENS - 2], end_mark]
             states = model(torch.tensor([block], device=device)).last_hidden_state[0]
             encoded.append(with_summary(states.float().cpu()))
         return encoded

@@ -1,0 +1,157 @@
+"""Command `guard`: train a guard that reads prompts, and test one on prompts that it was not trained on."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import GuardConfig
+from .options import add_config_options, add_json, config_from, device_of, new_expert
+from .output import Answer, ProgressBar
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..guards import Guard, GuardEncoder
+
+KINDS = ("concept",)  # that `train` makes; `tests/commands/test_guard.py` compares them with GUARDS
+_PAIRS_HELP = (
+    "a pairs folder, JSON lines with unsafe_prompt and safe_prompt, CoProV2's CSV, CoPro's JSON, or .txt "
+    "with lines `concept | unsafe prompt | safe prompt`"
+)
+_PART_HELP = "part of CoPro's JSON: ID_train_data, ID_test_data or OOD_test_data"
+_HARMLESS_HELP = (
+    "a prompt set whose neutral prompts must not be blocked, .csv, .jsonl, .json or .txt; repeatable "
+    "(default: the everyday prompts that come with the pack)"
+)
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of `guard` and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, (summary, add_options) in _ACTIONS.items():
+        options = actions.add_parser(name, help=summary, description=f"{summary}.")
+        add_options(options)
+        add_json(options)
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    _add_sources(parser, "ID_train_data")
+    add = parser.add_argument
+    add("--kind", choices=KINDS, default=KINDS[0], help="concept is Latent Guard (default: %(default)s)")
+    add("--out", type=new_expert, required=True, metavar="FILE", help="the new .safetensors file")
+    cache_help = "folder to keep encoded prompts in, so that a stopped run encodes none again"
+    add("--cache", type=Path, metavar="DIR", help=cache_help)
+    add_config_options(parser, GuardConfig, {})
+    parser.set_defaults(run=_train)
+
+
+def _add_test(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("guard", type=Path, metavar="FILE", help="the guard")
+    _add_sources(parser, "ID_test_data")
+    threshold_help = "scores from it on are blocked (default: that of the guard)"
+    add("--threshold", type=float, metavar="X", help=threshold_help)
+    parser.set_defaults(run=_test)
+
+
+def _add_sources(parser: argparse.ArgumentParser, part: str) -> None:
+    add = parser.add_argument
+    base_help = "the base model whose CLIP reads the prompts, see train; not needed for the sentence encoder"
+    add("--base", type=Path, metavar="B", help=base_help)
+    add("--pairs", type=Path, required=True, metavar="P", help=_PAIRS_HELP)
+    add("--part", default=part, metavar="NAME", help=f"{_PART_HELP} (default: %(default)s)")
+    add("--harmless", type=Path, action="append", default=[], metavar="P", help=_HARMLESS_HELP)
+    add("--device", default="auto", help="where the encoder runs, such as cpu or cuda:1 (default: auto)")
+
+
+_ACTIONS = {  # name -> summary, and what declares its options
+    "train": ("Train a guard on unsafe prompts and their safe twins, and set its threshold", _add_train),
+    "test": ("Measure a guard on prompts that it was not trained on", _add_test),
+}
+
+
+def guard_of(
+    path: Path, base: Path | None, device: torch.device | str, threshold: float | None = None
+) -> Guard:
+    """Return the guard of a file, bound to the text encoder that it reads.
+
+    Args:
+        path: the file.
+        base: the base model, for guards that read its CLIP.
+        device: where the encoder runs.
+        threshold: another than the file's; None keeps it.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if the guard is damaged, or was trained for another encoder.
+    """
+    from ..guards import open_guard  # late: --help needs no torch
+
+    encoders = {kind: lambda kind=kind: _encoder(kind, base, device) for kind in ("clip", "sentence")}
+    return open_guard(path, encoders).at(threshold)
+
+
+def _train(args: argparse.Namespace) -> Answer:
+    from ..guards import save_guard  # late, as above
+    from ..guards.concept_data import read_concepts
+    from ..guards.train_concept import train_concept_guard
+
+    config = config_from(args, GuardConfig)
+    data = read_concepts(args.pairs, args.part)
+    log.info(data.report())
+    harmless = _harmless(args.harmless)
+    encoder = _encoder(config.encoder, args.base, device_of(args.device))
+    with ProgressBar("encode") as bar:
+        trained = train_concept_guard(
+            data, encoder, config, harmless=harmless, cache=args.cache, on_progress=bar.stage
+        )
+    save_guard(trained.guard, args.out)
+    facts = {
+        "out": str(args.out),
+        "concepts": len(trained.guard.concepts),
+        "rows": len(data.rows),
+        "dropped": {reason: len(names) for reason, names in data.dropped.items()},
+        "first_loss": trained.losses[0],
+        "last_loss": trained.losses[-1],
+        "calibration": trained.guard.calibration.facts(),
+        "held_out": trained.guard.facts["held_out"],
+        "unseen_concepts": trained.guard.facts["unseen_concepts"],
+    }
+    return Answer(f"{trained.report()}\nsaved as {args.out}", facts)
+
+
+def _test(args: argparse.Namespace) -> Answer:
+    from ..guards.concept_data import read_concepts  # late, as above
+    from ..guards.measure_guard import measure_guard
+
+    guard = guard_of(args.guard, args.base, device_of(args.device), args.threshold)
+    data = read_concepts(args.pairs, args.part)
+    with ProgressBar("test") as bar:
+        result = measure_guard(guard, data.rows, _harmless(args.harmless), on_progress=bar)
+    facts = {"guard": str(args.guard), "threshold": guard.threshold, **result.facts()}
+    return Answer("\n".join([guard.describe(), data.report(), result.report()]), facts)
+
+
+def _encoder(kind: str, base: Path | None, device: torch.device | str) -> GuardEncoder:
+    from ..guards import clip_encoder, sentence_encoder  # late, as above
+    from ..models.base_model import load_base
+
+    if kind == "sentence":
+        return sentence_encoder(device)
+    if base is None:
+        raise ValueError("the encoder `clip` reads prompts with the CLIP of a model. Give it with --base.")
+    return clip_encoder(load_base(base).text_encoder_alone_to(device).text_encoder)
+
+
+def _harmless(paths: Sequence[Path]) -> list[str]:
+    from ..evaluation.prompt_sets import load_prompt_set  # late, as above
+    from ..pairs.everyday import everyday_prompts
+
+    sets: list[Any] = [load_prompt_set(path, category="neutral") for path in paths]
+    given = [prompt.prompt for prompt_set in sets for prompt in prompt_set.prompts]
+    return given or list(everyday_prompts())
