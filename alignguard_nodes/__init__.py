@@ -19,11 +19,13 @@ from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
 from .make_safety_pairs import MakeSafetyPairs
 from .merge_safety_experts import MergeSafetyExperts
+from .prompt_guard import PromptGuard
 from .rewrite_prompts import RewritePrompts
 from .safety_benchmark import SafetyBenchmark
 from .safety_expert_info import SafetyExpertInfo
 from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
+from .train_prompt_guard import TrainPromptGuard
 from .train_safety_dpo import TrainSafetyDPO
 
 NODES: list[type[io.ComfyNode]] = [
@@ -44,6 +46,8 @@ NODES: list[type[io.ComfyNode]] = [
     CheckSafetyStack,
     LoadPromptSet,
     SafetyBenchmark,
+    PromptGuard,
+    TrainPromptGuard,
 ]
 
 

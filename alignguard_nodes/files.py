@@ -17,6 +17,7 @@ from ..training.system.paths import is_inside, path_below, unusable_name
 BENCHMARKS = "alignguard_benchmarks"  # below ComfyUI's output/
 PAIRS = "user/__alignguard/pairs"  # below ComfyUI's base directory
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
+SAVED_GUARDS = "safety_guards"  # below ComfyUI's output/, where Prompt Guard looks too
 _RUN_NAME_BYTES = 200
 
 
@@ -184,18 +185,19 @@ def new_pairs_path(places: Places, name: str) -> Path:
     return path
 
 
-def new_expert_path(root: Path, prefix: str) -> Path:
-    """Return a free file `<prefix>_00001_.safetensors` in `SAVED`, numbered as ComfyUI numbers its files.
+def new_expert_path(root: Path, prefix: str, saved: str = SAVED) -> Path:
+    """Return a free file `<prefix>_00001_.safetensors`, numbered as ComfyUI numbers its files.
 
     Args:
         root: ComfyUI's output folder.
         prefix: start of the file name; subfolders are allowed.
+        saved: folder below root that it must be in.
 
     Raises:
         ValueError: if the prefix is empty, leads out of the folder, or cannot be written on some operating
             system.
     """
-    target = _unnumbered(root, prefix)
+    target = _unnumbered(root, prefix, saved)
     numbered = re.compile(rf"{re.escape(target.name)}_(\d+)_.*", re.IGNORECASE)
     names = os.listdir(target.parent) if target.parent.is_dir() else []
     taken = [int(match[1]) for match in map(numbered.fullmatch, names) if match]
@@ -222,11 +224,11 @@ def run_name(root: Path, prefix: str) -> str:
     return f"{name[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"  # a letter of CJK is %E6%97%A5
 
 
-def _unnumbered(root: Path, prefix: str) -> Path:
-    target = path_below(Path(os.path.abspath(root / SAVED)), prefix.strip())
+def _unnumbered(root: Path, prefix: str, saved: str = SAVED) -> Path:
+    target = path_below(Path(os.path.abspath(root / saved)), prefix.strip())
     if target is None:
         raise ValueError(
-            f"filename_prefix must name a file inside output/{SAVED}, got {prefix!r}. "
+            f"filename_prefix must name a file inside output/{saved}, got {prefix!r}. "
             "Use letters, digits and folders without '..'."
         )
     return target

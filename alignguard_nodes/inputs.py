@@ -27,6 +27,7 @@ SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExper
 SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
 ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.evaluation.attacks.ConceptDirection
 PromptSet = io.Custom("PROMPT_SET")  # training.evaluation.prompt_sets.PromptSet
+PromptGuard = io.Custom("PROMPT_GUARD")  # training.guards.Guard
 
 
 def pair_places() -> Places:

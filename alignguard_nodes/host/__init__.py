@@ -6,12 +6,22 @@ mode, names from widgets. This package returns what `training` expects.
 
 from .apply import apply_expert, check_range, layers_on
 from .drawing_facts import drawing_facts
-from .encoders import Encoders, changed_conditioning, encode_prompt, encode_prompts, encode_text, encoders
+from .encoders import (
+    Encoders,
+    changed_conditioning,
+    encode_prompt,
+    encode_prompts,
+    encode_text,
+    encoders,
+    guard_encoder,
+)
 from .feedback import Blocked, check_cancel, progress
 from .folders import (
     EXPERTS,
     expert_files,
     expert_path,
+    guard_files,
+    guard_path,
     input_folder,
     judges_folder,
     model_files,
@@ -49,6 +59,9 @@ __all__ = [
     "expert_files",
     "expert_path",
     "family_of",
+    "guard_encoder",
+    "guard_files",
+    "guard_path",
     "image_of",
     "image_tensor",
     "input_folder",

@@ -1,7 +1,8 @@
 """The CLIP and VAE of a graph, as functions of plain tensors."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -9,9 +10,15 @@ from torch import Tensor
 from ...training.models import Family
 from ...training.models.conditioning import Conditioning
 from ...training.models.hashes import weights_hash
-from ...training.models.tokenizer import NUM_TOKENS
+from ...training.models.tokenizer import END_MARK, NUM_TOKENS
 from ...training.pairs.encode import Encoders
 
+if TYPE_CHECKING:
+    from ...training.guards import GuardEncoder
+
+_PAST_ALL_LAYERS = -1000  # CLIP's `layer` that means: after the last one and its norm
+_CLIP_L_WIDTHS = (768, 2048)  # of the embeddings of SD 1.5 and SDXL, which begin with those of CLIP-L
+_guard_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # text encoder -> hash, which takes a second
 # Checkpoints lack these weights and no UNet reads what they produce. The host leaves them uninitialised, so
 # hashing them would give one file another name at each loading.
 _NEVER_READ = ("clip_l.transformer.text_projection.weight", "clip_h.transformer.text_projection.weight")
@@ -60,6 +67,50 @@ def encode_text(clip: Any, text: str) -> Conditioning:
     with torch.inference_mode():
         tokens = clip.tokenize(text, disable_weights=True)
         return Conditioning(*clip.encode_from_tokens(tokens, return_pooled=True))
+
+
+def guard_encoder(clip: Any) -> "GuardEncoder":
+    """Return the CLIP-L of a CLIP as guards read it: the last layer, whatever the CLIP skip, no weights.
+
+    Raises:
+        ValueError: if there is no CLIP, it has no CLIP-L, or a LoRA changes it.
+    """
+    from ...training.guards.encoder import NO_CLIP_L, GuardEncoder, weights_id, with_summary
+
+    if clip is None:
+        raise ValueError("this guard reads prompts with the checkpoint's CLIP. Connect it to clip.")
+    part = getattr(clip.cond_stage_model, "clip_l", None)
+    if part is None:
+        raise ValueError(NO_CLIP_L)
+    if clip.patcher.patches:
+        raise ValueError(
+            "a LoRA changes this CLIP, so the guard's scores would be wrong. Connect the CLIP of the "
+            "checkpoint directly; the LoRA may still change the one that encodes the prompt."
+        )
+    whole = clip.clone()
+    whole.clip_layer(_PAST_ALL_LAYERS)
+    whole.load_model()  # removes what a LoRA of another branch left in the weights
+    if part not in _guard_ids:
+        _guard_ids[part] = weights_id(part.transformer.state_dict())
+
+    def blocks(prompt: str) -> list[Tensor]:
+        with torch.inference_mode():
+            tokens = whole.tokenize(prompt, disable_weights=True)
+            embeds = whole.encode_from_tokens(tokens).float().cpu()[0]
+        if embeds.shape[-1] not in _CLIP_L_WIDTHS:
+            raise ValueError(NO_CLIP_L)
+        with torch.inference_mode(False):
+            states = embeds[:, : _CLIP_L_WIDTHS[0]].clone().split(NUM_TOKENS)  # (77, 768) each
+        ends = [_end_of([token for token, *_ in block]) for block in tokens["l"]]
+        return [with_summary(rows[: end + 1]) for rows, end in zip(states, ends, strict=False)]
+
+    return GuardEncoder("clip", _guard_ids[part], "CLIP-L of the checkpoint", blocks)
+
+
+def _end_of(tokens: Sequence[Any]) -> int:
+    """Return the place of the first end mark; a token may also be the vector of a textual inversion."""
+    ends = (place for place, token in enumerate(tokens) if isinstance(token, int) and token == END_MARK)
+    return next(ends, len(tokens) - 1)
 
 
 def changed_conditioning(conditioning: Any, change: Callable[[Conditioning], Conditioning]) -> Any:

@@ -7,15 +7,19 @@ from pathlib import Path
 import folder_paths
 
 EXPERTS = "safety_experts"  # the pack's own folder below models/
+GUARDS = "safety_guards"  # below models/ and, where training saves, below output/
 _EXPERT_FOLDERS = (EXPERTS, "loras")
 _MODEL_KINDS = ("checkpoints", "diffusion_models")
 
 
 def register_folders() -> None:
-    """Register models/safety_experts with the host; other packs and users may add folders to it."""
+    """Register the folders of experts and guards with the host; other packs and users may add to them."""
     folder_paths.add_model_folder_path(EXPERTS, os.path.join(folder_paths.models_dir, EXPERTS))
-    paths, _ = folder_paths.folder_names_and_paths[EXPERTS]
-    folder_paths.folder_names_and_paths[EXPERTS] = (paths, {".safetensors"})
+    for root in (folder_paths.models_dir, folder_paths.get_output_directory()):
+        folder_paths.add_model_folder_path(GUARDS, os.path.join(root, GUARDS))
+    for kind in (EXPERTS, GUARDS):
+        paths, _ = folder_paths.folder_names_and_paths[kind]
+        folder_paths.folder_names_and_paths[kind] = (paths, {".safetensors"})
 
 
 def expert_files() -> list[str]:
@@ -37,6 +41,23 @@ def expert_path(name: str) -> Path:
     raise FileNotFoundError(
         f"there is no expert {name!r}. Put the file into models/{EXPERTS} or a LoRA folder and press R."
     )
+
+
+def guard_files() -> list[str]:
+    """Return the names of all files that may be guards, sorted."""
+    return sorted(folder_paths.get_filename_list(GUARDS))
+
+
+def guard_path(name: str) -> Path:
+    """Return the file of a name as `guard_files` lists it.
+
+    Raises:
+        FileNotFoundError: if no folder has it, also if the name leads out of the folders.
+    """
+    with suppress(ValueError):  # Windows: a name on another drive
+        if path := folder_paths.get_full_path(GUARDS, name):
+            return Path(path)
+    raise FileNotFoundError(f"there is no guard {name!r}. Put the file into models/{GUARDS} and press R.")
 
 
 def model_files() -> list[str]:

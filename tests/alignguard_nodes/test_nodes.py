@@ -16,6 +16,7 @@ from training.config import (
     DepthConfig,
     EvaluateConfig,
     ExtractConfig,
+    GuardConfig,
     MakeConfig,
     MergeConfig,
     RewriteConfig,
@@ -45,6 +46,7 @@ def test_every_node_is_recorded_under_its_id_and_name():
     ("node", "config"),
     [
         ("AlignGuardTrainSafetyDPO", TrainConfig),
+        ("AlignGuardTrainPromptGuard", GuardConfig),
         ("AlignGuardMergeSafetyExperts", MergeConfig),
         ("AlignGuardExtractSafetyExpert", ExtractConfig),
         ("AlignGuardMakeSafetyPairs", MakeConfig),

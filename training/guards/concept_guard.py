@@ -35,7 +35,7 @@ class GuardConcept(NamedTuple):
     is_trained: bool = True
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ConceptGuard:
     """A trained head, its concepts and its threshold, bound to a text encoder.
 
@@ -56,6 +56,9 @@ class ConceptGuard:
     calibration: Calibration
     threshold: float
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"ConceptGuard({len(self.concepts)} concepts)"  # a host writes it into its history
 
     def look(self, prompt: str) -> GuardVerdict:
         """Return the verdict on a prompt; the rule on minors is asked first, before the encoder sees it."""
