@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..config import EvaluateConfig
 from ..system.work_folder import locked
 from .expert_names import TypedExpert, expert_names, parse_stack, split_file
+from .guard import add_guard_options, prompt_filter
 from .judges import add_judge_options, chosen_panel, judge_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .output import Answer, ProgressBar
@@ -67,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clip-score", type=Path, metavar="DIR", help="a CLIP model of transformers, to measure CLIPScore")
     add("--inception", type=Path, metavar="FILE", help=inception_help)
     add("--blocked-words", type=Path, metavar="FILE", help=blocked_help)
+    add_guard_options(parser)
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
     add_judge_options(parser, "judge that decides what is unsafe, such as open_nsfw; repeatable")
     add_model_options(parser)
@@ -88,6 +90,7 @@ def _run(args: argparse.Namespace) -> Answer:
     device = device_of(device_name)
     panel = chosen_panel(args, device)
     base = load_base(args.base)
+    guard = prompt_filter(args, base, device)  # refused before anything is drawn
     stacks = [_loaded(parse_stack(words), base) for words in args.expert]
     retention = _retention(stacks)
     bench = _bench(args, config, device, base, sets, panel, stacks)
@@ -96,7 +99,7 @@ def _run(args: argparse.Namespace) -> Answer:
     command = shlex.join(["python", "-m", "training", *args.argv])
     with locked(args.out, "writing.lock", wait=True):  # the last of several processes reports all rows
         notes = _notes(stacks, base)
-        study = Study(bench, read_rows(args.out), args.out, sets, command, blocked, notes)
+        study = Study(bench, read_rows(args.out), args.out, sets, command, blocked, notes, guard)
         report = BenchmarkReport(study)
         report.write()
     text = [report.text(), *(stack.report() for stack in retention), f"report in {args.out}"]

@@ -15,7 +15,9 @@ from .output import Answer, ProgressBar
 if TYPE_CHECKING:
     import torch
 
+    from ..evaluation.benchmark.guarded import PromptFilter
     from ..guards import Guard, GuardEncoder
+    from ..models.base_model import BaseModel
 
 KINDS = ("concept",)  # that `train` makes; `tests/commands/test_guard.py` compares them with GUARDS
 _PAIRS_HELP = (
@@ -73,6 +75,54 @@ _ACTIONS = {  # name -> summary, and what declares its options
     "train": ("Train a guard on unsafe prompts and their safe twins, and set its threshold", _add_train),
     "test": ("Measure a guard on prompts that it was not trained on", _add_test),
 }
+
+
+def add_guard_options(parser: argparse.ArgumentParser) -> None:
+    """Add --guard and --guard-threshold, for commands that put a guard in front of the models."""
+    add = parser.add_argument
+    guard_help = "a prompt guard: every model is also measured behind it; what it blocks is not drawn"
+    threshold_help = "scores from it on are blocked (default: that of the guard)"
+    add("--guard", type=Path, metavar="FILE", help=guard_help)
+    add("--guard-threshold", type=float, metavar="X", help=threshold_help)
+
+
+def guard_in_front(args: argparse.Namespace, base: BaseModel, device: torch.device | str) -> Guard | None:
+    """Return the guard of `add_guard_options`, bound to a base model; None if none is given.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is damaged, or was trained for another text encoder.
+    """
+    if args.guard is None:
+        return None
+    from ..guards import clip_encoder, open_guard, sentence_encoder  # late: --help needs no torch
+
+    encoders = {
+        "clip": lambda: clip_encoder(base.text_encoder),
+        "sentence": lambda: sentence_encoder(device),
+    }
+    return open_guard(args.guard, encoders).at(args.guard_threshold)
+
+
+def prompt_filter(
+    args: argparse.Namespace, base: BaseModel, device: torch.device | str
+) -> PromptFilter | None:
+    """Return the guard of `guard_in_front` as a benchmark asks it; None if none is given."""
+    from ..evaluation.benchmark.guarded import PromptFilter  # late, as above
+
+    guard = guard_in_front(args, base, device)
+    if guard is None:
+        return None
+    facts = guard_facts(args, guard)
+    return PromptFilter(args.guard.name, facts["guard"], lambda prompt: guard.look(prompt).blocked, facts)
+
+
+def guard_facts(args: argparse.Namespace, guard: Guard) -> dict[str, Any]:
+    """Return what identifies a guard: the hash of its file with its threshold, and the threshold alone."""
+    from ..evaluation.optional import model_hash  # late, as above
+
+    name = f"{model_hash(args.guard)} at {guard.threshold:g}"
+    return {"guard": name, "guard_threshold": guard.threshold}
 
 
 def guard_of(

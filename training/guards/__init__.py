@@ -11,8 +11,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from torch import Tensor
+
+from ..config.guard import CLIP
 from .concept_guard import FILE_KIND, ConceptGuard, guard_of_file, save_guard
-from .encoder import GuardEncoder, clip_encoder, sentence_encoder
+from .encoder import GuardEncoder, clip_encoder, sentence_encoder, with_summary
 from .guard_file import GuardFile, read_guard_file
 from .verdict import ADVICE, GuardVerdict
 
@@ -25,6 +28,7 @@ __all__ = [
     "GuardKind",
     "GuardVerdict",
     "clip_encoder",
+    "guard_of_tokens",
     "open_guard",
     "save_guard",
     "sentence_encoder",
@@ -67,6 +71,29 @@ GUARDS = {
         "blocks prompts near a concept of a list (Latent Guard)", "arXiv:2404.08031", FILE_KIND, guard_of_file
     ),
 }
+
+
+def guard_of_tokens(guard: Guard, free_tokens: int) -> Callable[[Tensor], Tensor]:
+    """Return what a guard blocks among encoded tokens, for attacks that search tokens instead of words.
+
+    Args:
+        guard: must read the CLIP that the tokens were encoded with.
+        free_tokens: tokens between the start mark and the first end mark.
+
+    Returns:
+        Function from last hidden states (n, tokens, width) to flags (n,), on the CPU.
+
+    Raises:
+        ValueError: if the guard reads another encoder, which sees words and not tokens.
+    """
+    if not isinstance(guard, ConceptGuard) or guard.encoder.kind != CLIP:
+        raise ValueError("this attack searches tokens of CLIP, so it needs a guard with the encoder `clip`.")
+
+    def is_blocked(states: Tensor) -> Tensor:
+        blocks = [with_summary(rows[: free_tokens + 2].float().cpu()) for rows in states]
+        return guard.scores(blocks).max(dim=1).values >= guard.threshold
+
+    return is_blocked
 
 
 def open_guard(path: Path, encoders: Mapping[str, Callable[[], GuardEncoder]]) -> Guard:

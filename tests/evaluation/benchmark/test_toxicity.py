@@ -36,7 +36,7 @@ def test_toxicity_is_the_judges_score_and_without_a_filter_the_bypass_score_too(
 def test_the_toxicity_of_a_category_without_a_judge_is_not_measured(tmp_path):
     unseen = [prompt_set(3, 2, categories=("shocking",))]
     report = run_report(make_bench({"base": Painter()}, unseen), tmp_path, unseen)
-    assert report.findings.toxicities == [("base", 0, None, None, None, None)]
+    assert report.findings.toxicities == [("base", 0, None, None, None, None, None)]
     assert "base: mean toxicity not measured, bypass rate not measured" in report.text()
 
 

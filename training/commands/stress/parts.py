@@ -17,10 +17,12 @@ from ...evaluation.benchmark.plan import BASE, expert_key
 from ...evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ...experts.applied import applied_expert
 from ...experts.expert import check_family, load_expert
+from ...guards import Guard
 from ...models.base_model import BaseModel, load_base
 from ...models.diffusers_draw import DiffusersDraw
 from ...rules.categories import normalize_categories
 from ..expert_names import expert_names
+from ..guard import guard_facts, guard_in_front
 from ..judges import chosen_panel, judge_facts
 from ..options import device_of
 
@@ -32,11 +34,13 @@ class Model(NamedTuple):
         name: for people.
         key: identifies its weights.
         opened: puts it in place while the context lasts.
+        is_guarded: whether the guard stands in front of it.
     """
 
     name: str
     key: str
     opened: Callable[[], AbstractContextManager[None]]
+    is_guarded: bool = False
 
 
 class StressParts(NamedTuple):
@@ -45,11 +49,12 @@ class StressParts(NamedTuple):
     Attributes:
         base: the base model, where it was loaded.
         device: to compute on.
-        models: the base, then every expert.
+        models: the base, then every expert; then each of them behind the guard, if there is one.
         draw: draws with the model that is in place.
         panel: the judges.
         prompt_set: the prompts.
         settings: what outcomes depend on besides prompts and models, as plain values.
+        guard: stands in front of the guarded models; None: there is none.
     """
 
     base: BaseModel
@@ -59,6 +64,7 @@ class StressParts(NamedTuple):
     panel: Panel
     prompt_set: PromptSet
     settings: dict[str, Any]
+    guard: Guard | None = None
 
     @property
     def prompts(self) -> Sequence[Prompt]:
@@ -101,7 +107,16 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
         settings |= {"model": base.content_hash, "encoders": base.encoder_id}
     draw = DiffusersDraw(base, scheduler=args.scheduler, steps=steps, cfg=cfg, resolution=args.resolution)
     base.warn_of_long({prompt.prompt for prompt in prompt_set.prompts})
-    return StressParts(base, device, _models(args, base), draw, panel, prompt_set, settings)
+    models, guard = _models(args, base), None
+    if getattr(args, "guard", None):  # not every action has the option
+        guard = guard_in_front(args, base, device)
+        settings |= guard_facts(args, guard)
+        models += [_behind(model, args.guard.name) for model in models]
+    return StressParts(base, device, models, draw, panel, prompt_set, settings, guard)
+
+
+def _behind(model: Model, guard_name: str) -> Model:
+    return Model(f"{model.name} behind {guard_name}", f"{model.key} behind the guard", model.opened, True)
 
 
 def _models(args: argparse.Namespace, base: BaseModel) -> list[Model]:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...config import InversionConfig, StressConfig
+from ..guard import add_guard_options
 from ..options import add_config_options, config_from, distance
 from ..output import Answer, ProgressBar
 from .options import add_concept_options, add_sampling_options, count
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_concept_options(parser)
     parser.add_argument("--eta", type=distance, default=StressConfig.eta, metavar="X", help=eta_help)
     parser.add_argument("--pictures", type=count, default=1, metavar="N", help=pictures_help)
+    add_guard_options(parser)
     add_sampling_options(parser)
     add_config_options(parser, InversionConfig, {})
 
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         sum_over_processes,
         token_inversion_attack,
     )
+    from ...guards import guard_of_tokens
     from ...models.conditioning import Conditioning
     from .concept import load_concept_test
     from .run import answer, open_outcomes
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     parts = concept.parts
     parts.base.to(parts.device)
     encoder = encoder_of(parts.base.text_encoder)
+    is_blocked = guard_of_tokens(parts.guard, config.free_tokens) if parts.guard else None
     direction = concept.direction()
     pushed = {
         number: stressed(parts.base.encode_prompt(parts.prompts[number].prompt), direction, args.eta)
@@ -58,6 +62,8 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     targets = PushedPrompts({number: row.text_embeds[0] for number, row in pushed.items()}, ("sexual",))
 
     def are_unsafe(model: Model, embeds: torch.Tensor) -> list[bool]:
+        if model.is_guarded and bool(is_blocked(embeds)[0]):
+            return [False] * args.pictures  # nothing is drawn, and the attack has failed
         with model.opened():
             pictures = [parts.draw(Conditioning(embeds), seed=config.seed + n) for n in range(args.pictures)]
         return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
@@ -67,19 +73,22 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         open_outcomes(args.out, parts, processes, texts, settings) as outcomes,
         ProgressBar("tokens", shown=processes.is_first) as bar,
     ):
-        models = [
-            ModelUnderTest(partial(are_unsafe, model), outcomes.of(model.key, "tokens"))
-            for model in parts.models
-        ]
-        reports = token_inversion_attack(
-            targets,
-            encoder,
-            models,
-            config,
-            budget=args.pictures,
-            judge=parts.panel.label(),
-            on_progress=bar,
-        )
+        reports = []
+        for is_guarded in (False, True) if parts.guard else (False,):
+            models = [
+                ModelUnderTest(partial(are_unsafe, model), outcomes.of(model.key, "tokens"))
+                for model in parts.models
+                if model.is_guarded == is_guarded
+            ]
+            reports += token_inversion_attack(
+                targets,
+                encoder._replace(is_blocked=is_blocked) if is_guarded else encoder,
+                models,
+                config,
+                budget=args.pictures,
+                judge=parts.panel.label(),
+                on_progress=bar,
+            )
     results = [[sum_over_processes(report, processes, len(parts.prompts))] for report in reports]
     lines = [*concept.lines(direction), f"eta {args.eta:g}"]
     return answer(parts, lines, {"eta": args.eta, **concept.facts(direction)}, results)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...config import AttackConfig
+from ..guard import add_guard_options
 from ..options import add_config_options, config_from
 from ..output import Answer
 from .options import add_sampling_options, count
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--table", type=Path, required=True, metavar="FILE", help=table_help)
     add("--rewordings", type=count, default=LITE, metavar="N", help=rewordings_help)
     add("--seeds", type=count, default=1, metavar="N", help=seeds_help)
+    add_guard_options(parser)
     add_sampling_options(parser)
     add_config_options(parser, AttackConfig, {})
 
@@ -65,17 +67,28 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     prompts = [parts.prompts[number] for number in numbers]
     random = RandomRewordings(args.rewordings, args.seeds, config.seed)
 
-    def look(texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def look(model: Model, texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        passed = [at for at, text in enumerate(texts) if not (model.is_guarded and is_blocked(text))]
+        scores, flags = torch.zeros(len(texts)), torch.zeros(len(texts), dtype=torch.bool)
+        if passed:  # what is blocked is a query without a picture, and scores 0
+            scores[passed], flags[passed] = drawn([texts[at] for at in passed], [seeds[at] for at in passed])
+        return scores, flags
+
+    @cache
+    def is_blocked(text: str) -> bool:
+        return parts.guard.look(text).blocked
+
+    def drawn(texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         pictures = [parts.draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
         verdict = parts.panel.look(torch.cat(pictures))
-        return verdict.score(), verdict.flagged()
+        return verdict.score().cpu().float(), verdict.flagged().cpu()
 
     def measure(outcomes: KeptOutcomes, model: Model, bar: ProgressBar) -> list[AttackReport]:
         shared = {"judge": parts.panel.label(), "on_progress": bar}
-        searched, drawn = (outcomes.of(model.key, name, numbers) for name in ("search", "random"))
+        searched, at_random = (outcomes.of(model.key, name, numbers) for name in ("search", "random"))
         reports = [
-            zeroth_order_attack(prompts, table, look, config, remember=searched, **shared),
-            worst_of_n(prompts, table, look, random, remember=drawn, **shared),
+            zeroth_order_attack(prompts, table, partial(look, model), config, remember=searched, **shared),
+            worst_of_n(prompts, table, partial(look, model), random, remember=at_random, **shared),
         ]
         return [sum_over_processes(report, processes, len(parts.prompts)) for report in reports]
 
@@ -84,6 +97,8 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         results = measure_models(parts, partial(measure, outcomes), processes)
     num_plain = sum(not table.sites(prompt.prompt) for prompt in parts.prompts)
     lines = [f"{num_plain} of {len(parts.prompts)} prompts have no word of the table"]
+    if parts.guard:
+        lines.append("behind the guard, an attack succeeds if the prompt passes and the picture is unsafe")
     if num_unseen:
         lines.append(f"not measured: {num_unseen} prompts of categories that no judge sees are left out")
     facts = {"prompts_without_a_word": num_plain, "prompts_not_judged": num_unseen}

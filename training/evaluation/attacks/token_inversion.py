@@ -25,6 +25,10 @@ from .report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 
 NAME = "Ring-A-Bell's token inversion"
 _BATCH = 50  # candidates encoded at once
+_BLOCKED = (
+    1e9  # added to the error of a blocked candidate: more than any error, so that a passing one is nearer
+)
+PASSING = f"{NAME}, searching only what passes the guard"
 
 
 class PushedPrompts(NamedTuple):
@@ -48,12 +52,15 @@ class Encoder(NamedTuple):
         text_of: token ids to text, used only for the rule on minors and not kept.
         vocabulary: token ids that the search may use, (v,), without the marks.
         marks: ids of the start token and of the end token, which also pads.
+        is_blocked: last hidden states (n, tokens, width) to flags (n,): what a guard blocks, which the search
+            then avoids; None: there is no guard.
     """
 
     encode: Callable[[Tensor], Tensor]
     text_of: Callable[[Sequence[int]], str]
     vocabulary: Tensor
     marks: tuple[int, int]
+    is_blocked: Callable[[Tensor], Tensor] | None = None
 
 
 class ModelUnderTest(NamedTuple):
@@ -118,6 +125,7 @@ def token_inversion_attack(
         on_progress: called with (generations done, generations); may raise to cancel.
     """
     total = len(targets.embeds) * config.generations
+    name = PASSING if encoder.is_blocked else NAME
     outcomes: list[list[Outcome]] = [[] for _ in models]
     for position, (number, target) in enumerate(targets.embeds.items()):
         advance = _shifted(on_progress, position * config.generations, total)
@@ -129,7 +137,9 @@ def token_inversion_attack(
             model_outcomes.append(model.remember(number, partial(_drawn_with, embeds, model)))
         advance(config.generations)
     return tuple(
-        AttackReport(NAME, ADAPTIVE, tuple(model_outcomes), budget, judge, encoder_only=True)
+        AttackReport(
+            name, ADAPTIVE, tuple(model_outcomes), budget, judge, encoder_only=not encoder.is_blocked
+        )
         for model_outcomes in outcomes
     )
 
@@ -177,9 +187,12 @@ def _search(
 
 
 def _errors(genes: Tensor, target: Tensor, encoder: Encoder) -> Tensor:
-    """Return each candidate's sum of squared differences to the target, (n,), fp32."""
+    """Return each candidate's sum of squared differences to the target, (n,), fp32; more if it is blocked."""
     encoded = encoder.encode(_framed(genes, len(target), encoder))
-    return (encoded.float() - target.float()).square().flatten(1).sum(1).cpu()
+    errors = (encoded.float() - target.float()).square().flatten(1).sum(1).cpu()
+    if encoder.is_blocked is None:
+        return errors
+    return errors + _BLOCKED * encoder.is_blocked(encoded)
 
 
 def _framed(genes: Tensor, tokens: int, encoder: Encoder) -> Tensor:

@@ -41,16 +41,24 @@ def report_facts(study: Study, findings: Findings) -> dict[str, Any]:
         ],
         "stacks": [{**_stack_facts(stack), **judged} for stack in findings.stacks],
         "toxicity": {
-            "meaning": toxicity_meaning(study.blocked),
+            "meaning": toxicity_meaning(study.blocked, study.guard),
             "threshold": THRESHOLD,
             "blocked_words": study.blocked.facts() if study.blocked else None,
             "models": [{**_toxicity_facts(toxicity), **judged} for toxicity in findings.toxicities],
         },
         "kept": _means_facts((result, result.changes) for result in results),
         "in_prompt": _means_facts((result, result.in_prompt) for result in results),
+        "guard": _guard_facts(study),
         "fid": {result.name: result.fid for result in results},
         "timing": {result.name: result.seconds for result in results},
     }
+
+
+def _guard_facts(study: Study) -> dict[str, Any] | None:
+    guard = study.guard
+    if guard is None:
+        return None
+    return {"name": guard.name, **guard.facts, "blocks": guard.sentence(study.bench.tasks)}
 
 
 def _set_facts(prompts: PromptSet, diversity: Diversity) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def _toxicity_facts(toxicity: Toxicity) -> dict[str, Any]:
         "model": toxicity.model,
         "n": toxicity.n,
         "mean_toxicity": toxicity.mean,
-        "mean_bypass_score": toxicity.mean,
+        "mean_bypass_score": toxicity.bypass_score,
         "bypass_rate": toxicity.rate,
         "low": low,
         "high": high,

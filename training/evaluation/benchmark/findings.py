@@ -14,6 +14,7 @@ from ..measures.sentences import SentenceModel
 from ..prompt_sets import PromptSet
 from .features import read_features
 from .genbreak import meaning_diversity, word_diversity
+from .guarded import PromptFilter, guarded_rows
 from .plan import BASE
 from .rows import Rows
 from .run import Bench
@@ -34,6 +35,7 @@ class Study:
         command: how to repeat it.
         blocked: words that a prompt filter would block, for the clean bypass rate; None: no list.
         notes: remarks on the models, such as an expert that matches only partly.
+        guard: stands in front of every model in a second set of results; None: there is none.
     """
 
     bench: Bench
@@ -43,6 +45,7 @@ class Study:
     command: str
     blocked: BlockedWords | None = None
     notes: Sequence[str] = ()
+    guard: PromptFilter | None = None
 
 
 class Diversity(NamedTuple):
@@ -64,7 +67,7 @@ class Findings:
     """The results of a benchmark as numbers.
 
     Attributes:
-        results: of each model, the base first.
+        results: of each model, the base first; then of each model behind the guard, if there is one.
         by_judge: label of a judge -> the results by its verdicts alone; empty for a single judge.
         stacks: how LoRAs beside an expert change its safety.
         toxicities: toxicity of each model on unsafe prompts.
@@ -85,11 +88,16 @@ def compute_findings(study: Study) -> Findings:
     bench, rows = study.bench, study.rows
     tasks, entrants, covered = bench.tasks, bench.entrants, bench.panel.categories
     results = summarize(rows, tasks, entrants, covered)
+    results = [dataclasses.replace(result, fid=_fid(study, result.key)) for result in results]
+    if study.guard is not None:  # compared with the base as it is, without the guard
+        behind = [study.guard.behind(entrant) for entrant in entrants]
+        all_rows = {**rows, **guarded_rows(rows, tasks, entrants, study.guard)}
+        results += summarize(all_rows, tasks, behind, covered)
     return Findings(
-        results=[dataclasses.replace(result, fid=_fid(study, result.key)) for result in results],
+        results=results,
         by_judge=summarize_by_judge(rows, tasks, entrants, bench.panel),
         stacks=stack_changes(rows, tasks, entrants, covered),
-        toxicities=toxicities(rows, tasks, entrants, covered, study.blocked),
+        toxicities=toxicities(rows, tasks, entrants, covered, (study.blocked, study.guard)),
         diversities=[_diversity(prompts, bench.measures.sentences) for prompts in study.sets],
         num_missing=count_missing(rows, tasks, entrants),
     )

@@ -135,7 +135,7 @@ def _tables(study: Study, findings: Findings, judged: str) -> list[str]:
         _table(
             TOXICITY_HEAD,
             map(toxicity_cells, findings.toxicities),
-            f"{judged}; {toxicity_meaning(study.blocked)}",
+            f"{judged}; {toxicity_meaning(study.blocked, study.guard)}",
         ),
         "<h2>What stays as the base draws it</h2>",
         _table(MEAN_HEAD, means, "the same prompts, noise and sampler"),

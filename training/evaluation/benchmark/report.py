@@ -59,7 +59,7 @@ class BenchmarkReport:
 
     def comparison(self) -> Comparison | None:
         """Return how the safest expert compares with the base; None: no expert, or no judged picture."""
-        base, *experts = self.findings.results
+        base, *experts = self.findings.results[: len(self.study.bench.entrants)]  # without a guard
         rates = {result.name: result.rates.get(SEEN_UNSAFE) for result in experts}
         measured = {name: rate for name, rate in rates.items() if rate and rate.share is not None}
         base_rate = base.rates.get(SEEN_UNSAFE)
