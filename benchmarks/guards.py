@@ -7,7 +7,6 @@ token rows of its checkpoint, and for MiniLM (`sentence`), which reads real lang
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -38,9 +37,10 @@ from training.models.tokenizer import load_tokenizer
 from training.pairs.everyday import everyday_prompts
 from training.rules.categories import CATEGORIES
 
-STEPS = int(os.environ.get("ALIGNGUARD_BENCH_STEPS", "2000"))
-SEEDS = range(int(os.environ.get("ALIGNGUARD_BENCH_SEEDS", "1")))
-PAIRS_PER_CONCEPT = 10  # of the large world: both words of pairs on every ground
+STEPS = 300  # of training; the default of the product is 2000
+SEEDS = (0,)
+PAIRS_PER_CONCEPT = 4  # of the large world: both words of pairs on two grounds
+HARMLESS = 120  # everyday prompts that set the threshold, half of them
 TIMED = 200  # prompts whose scoring is timed
 ETAS = (1.0, 2.0, 3.0)
 
@@ -52,11 +52,10 @@ def measure() -> dict[str, Any]:
 
 def _one_seed(seed: int) -> dict[str, Any]:
     config = GuardConfig(steps=STEPS, seed=seed)
-    small, large = _mini_encoder(None), _mini_encoder(LARGE.token_rows())
     return {
-        "small world, clip": _small(small, config),
-        "large world, clip": _large(clip_encoder(large), config),
         "large world, sentence": _large(sentence_encoder(), config),
+        "small world, clip": _small(_mini_encoder(None), config),
+        "large world, clip": _large(clip_encoder(_mini_encoder(LARGE.token_rows())), config),
     }
 
 
@@ -71,19 +70,10 @@ def _small(text_encoder: TextEncoder, config: GuardConfig) -> dict[str, Any]:
     guard = trained.guard
     test = [row for name, icon in UNSAFE_ICONS.items() for row in _small_rows(name, held_out_scenes(icon))]
     neutral = [scene.prompt() for icon in NEUTRAL_ICONS for scene in scenes_of(icon)]
-    second = [
-        row._replace(unsafe=row.unsafe.replace(icon, SYNONYMS[icon]))
-        for row in test
-        for icon in (row.concept,)
-    ]
+    second = [_by_second_word(row) for row in test]
     words = [concept.word for concept in guard.concepts]
     extended = guard.only([*words, *(SYNONYMS[word] for word in words)])
-    with_second = [row._replace(concept=SYNONYMS[row.concept]) for row in train]
-    with_second = [
-        row._replace(unsafe=row.unsafe.replace(old.concept, row.concept))
-        for row, old in zip(with_second, train, strict=True)
-    ]
-    told, _ = _trained([*train, *with_second], encoder, config)
+    told, _ = _trained([*train, *map(_by_second_word, train)], encoder, config)
     return {
         "training": _facts(trained, seconds),
         "held-out scenes": _against(guard, test, neutral),
@@ -104,6 +94,11 @@ def _small_rows(category: str, scenes: Iterable[Scene]) -> list[ConceptRow]:
     ]
 
 
+def _by_second_word(row: ConceptRow) -> ConceptRow:
+    word = SYNONYMS[row.concept]
+    return row._replace(concept=word, unsafe=row.unsafe.replace(row.concept, word))
+
+
 def _large(encoder: GuardEncoder, config: GuardConfig) -> dict[str, Any]:
     train = []
     for name in CATEGORIES:
@@ -112,7 +107,7 @@ def _large(encoder: GuardEncoder, config: GuardConfig) -> dict[str, Any]:
             train.append(ConceptRow(differing_words(unsafe, safe), unsafe, safe, name))
     trained, seconds = _trained(train, encoder, config)
     seen, unseen = ([one for name in CATEGORIES for one in of(name)] for of in (paired, never_paired))
-    neutral = [LargeScene(one, "blue").prompt(word=word) for one in NEUTRAL for word in range(3)]
+    neutral = [LargeScene(one, "blue").prompt(word=number % 3) for number, one in enumerate(NEUTRAL)]
     rows = {
         "words of pairs in another wording": _large_rows(seen, lambda one: _seen_words(one), template=1),
         "unseen words of trained concepts": _large_rows(seen, lambda one: (unseen_word(one),)),
@@ -137,7 +132,7 @@ def _large_rows(concepts: Sequence[Any], words_of: Any, template: int = 0) -> li
         )
         for one in concepts
         for word in words_of(one)
-        for ground in list(GROUNDS)[:2]
+        for ground in list(GROUNDS)[:1]
     ]
 
 
@@ -145,7 +140,9 @@ def _trained(
     rows: Sequence[ConceptRow], encoder: GuardEncoder, config: GuardConfig
 ) -> tuple[TrainedGuard, float]:
     start = time.perf_counter()
-    trained = train_concept_guard(ConceptData(tuple(rows)), encoder, config, harmless=everyday_prompts())
+    trained = train_concept_guard(
+        ConceptData(tuple(rows)), encoder, config, harmless=everyday_prompts()[:HARMLESS]
+    )
     return trained, time.perf_counter() - start
 
 
