@@ -8,8 +8,8 @@ from PIL import Image
 from api_graphs import API, text_of
 
 pytestmark = pytest.mark.host
-HARMLESS = "a blue tree on a brown ground"
-PROMPT, TRAIN, GUARD, GUARDED, BASE = "3", "4", "5", "12", "17"
+HARMLESS, UNSAFE = "a blue tree on a brown ground", "a red skull on a purple ground"
+PROMPT, GUARD, GUARDED, BASE = "3", "5", "12", "17"
 
 
 def guard_graph(**inputs):
@@ -26,12 +26,12 @@ def pictures(server, entry, name):
 
 
 def test_a_blocked_prompt_turns_the_expert_up(comfy):
-    entry = comfy.run(guard_graph())
+    entry = comfy.run(guard_graph(prompt=UNSAFE))
     assert text_of(entry, GUARD).startswith("blocked")
     assert text_of(entry, BASE).startswith("4 of 4 pictures unsafe")
     assert text_of(entry, GUARDED).startswith("0 of 4 pictures unsafe")
     assert (comfy.output_dir / "safety_guards" / "guard_00001_.safetensors").is_file()
-    assert "skull" not in text_of(entry, GUARD) + text_of(entry, TRAIN)
+    assert "skull" not in text_of(entry, GUARD)
 
 
 def test_a_harmless_prompt_is_drawn_as_without_guard_and_expert(comfy):
