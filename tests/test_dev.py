@@ -119,16 +119,30 @@ def packages(tmp_path: Path, host_lines: str, has_gpu: bool) -> dict[str, tuple[
     return dict(virtual_environment.package_steps(tmp_path / "pack", tmp_path / "host", has_gpu))
 
 
-def test_without_a_gpu_torch_comes_first_and_torchvision_without_dependencies(tmp_path):
+def test_without_a_gpu_torch_comes_first_and_what_goes_with_it_without_dependencies(tmp_path):
     steps = packages(tmp_path, "torch\naiohttp\n", has_gpu=False)
     assert list(steps) == ["torch", "torchvision", "packages"]
     assert steps["torch"] == ("torch==2.13.0",)
-    assert steps["torchvision"] == ("--no-deps", "torchvision==0.28.0")
+    assert steps["torchvision"] == ("--no-deps", "torchvision==0.28.0", "torchaudio==2.11.1")
     assert {"aiohttp", "peft>=0.13", "torch==2.13.0"} < set(steps["packages"])
 
 
-def test_with_a_gpu_torch_and_torchvision_come_together_with_dependencies(tmp_path):
-    assert packages(tmp_path, "", has_gpu=True)["torch"] == ("torch==2.13.0", "torchvision==0.28.0")
+def test_with_a_gpu_torch_and_what_goes_with_it_come_together_with_dependencies(tmp_path):
+    together = ("torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.1")
+    assert packages(tmp_path, "", has_gpu=True)["torch"] == together
+
+
+@pytest.mark.parametrize(
+    ("build", "left"), [("2.11.1+cu132", ["data.bin"]), ("2.11.1+cpu", ["data.bin", "x.so"])]
+)
+def test_a_torchaudio_built_for_cuda_loses_the_libraries_that_cannot_load(tmp_path, build, left):
+    library = tmp_path / "torchaudio" / "lib"
+    library.mkdir(parents=True)
+    (library.parent / "version.py").write_text(f"__version__ = {build!r}\n", encoding="utf-8")
+    for name in ("x.so", "data.bin"):
+        (library / name).touch()
+    virtual_environment.remove_cuda_libraries(tmp_path)
+    assert sorted(path.name for path in library.iterdir()) == left
 
 
 def test_optional_packages_are_installed_only_for_tests_and_without_dependencies(tmp_path):

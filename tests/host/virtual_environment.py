@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 OLDEST_PYTHON = (3, 10)
-TORCH, TORCHVISION = "torch==2.13.0", "torchvision==0.28.0"
+TORCH, TORCHVISION, TORCHAUDIO = "torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.1"
 TEST_TOOLS = (
     "pytest>=8",
     "pytest-xdist>=3",  # the fast tests on all cores
@@ -132,19 +132,22 @@ def package_steps(
     """Return what to install, in order: (step, arguments of pip install).
 
     torch comes first and alone, so that no other package installs another build of it. Without a GPU, the
-    torchvision wheel, which is built for CUDA, is installed without its dependencies.
+    wheels of torchvision and torchaudio, which are built for CUDA, are installed without their dependencies.
     """
     texts = [(folder / "requirements.txt").read_text(encoding="utf-8") for folder in (host, root)]
     requirements = [line for text in texts for line in requirement_lines(text)]
-    pair = (TORCH, TORCHVISION)
-    torch = [("torch", pair)] if gpu else [("torch", pair[:1]), ("torchvision", ("--no-deps", pair[1]))]
+    beside = (TORCHVISION, TORCHAUDIO)
+    torch = [("torch", (TORCH, *beside))]
+    if not gpu:
+        torch = [("torch", (TORCH,)), ("torchvision", ("--no-deps", *beside))]
     tested = [("tested", ("--no-deps", *TESTED))] if for_tests else []
-    return [*torch, ("packages", (*requirements, *TEST_TOOLS, *JUDGES, *pair[:1])), *tested]
+    return [*torch, ("packages", (*requirements, *TEST_TOOLS, *JUDGES, TORCH)), *tested]
 
 
 def install_packages(root: Path, host: Path, for_tests: bool = False) -> None:
-    """Install torch, torchvision, and the packages of the host, the pack and the tests into `.venv`."""
-    for step, arguments in package_steps(root, host, has_gpu(), for_tests):
+    """Install torch, what goes with it, and the packages of the host, the pack and the tests into `.venv`."""
+    gpu = has_gpu()
+    for step, arguments in package_steps(root, host, gpu, for_tests):
         key = hashlib.sha256("\n".join(arguments).encode()).hexdigest()
         if is_done(root, step, key):
             continue
@@ -152,6 +155,8 @@ def install_packages(root: Path, host: Path, for_tests: bool = False) -> None:
         forget_torn(site)
         run_pip(root, step, ("install", *arguments))
         place_shim(site)
+        if not gpu:
+            remove_cuda_libraries(site)
         mark_done(root, step, key)
 
 
@@ -178,6 +183,17 @@ def place_shim(site: Path) -> None:
     shutil.copyfile(Path(__file__).with_name("torchvision_shim.py"), site / "alignguard_torchvision_shim.py")
     line = "import alignguard_torchvision_shim; alignguard_torchvision_shim.install()\n"
     (site / "alignguard_torchvision_shim.pth").write_text(line, encoding="utf-8")
+
+
+def remove_cuda_libraries(site: Path) -> None:
+    """Remove the libraries of a torchaudio built for CUDA, because its import fails if they do not load.
+
+    Without them it does everything in Python, which is all that ComfyUI needs of it.
+    """
+    version = site / "torchaudio" / "version.py"
+    if version.is_file() and "+cu" in version.read_text(encoding="utf-8"):
+        for library in (site / "torchaudio" / "lib").glob("*.so"):
+            library.unlink()
 
 
 def run_pip(root: Path, step: str, arguments: Sequence[str]) -> None:
