@@ -3,13 +3,12 @@
 import logging
 from typing import Any
 
-import comfy.hooks
 import comfy.lora
-import comfy.patcher_extension
 
 from ...training.experts.expert import SafetyExpert, check_family
 from ...training.experts.layer_names import kohya_name
 from ...training.experts.lora_keys import Coverage, coverage, to_kohya
+from .ranged import add_ranged
 from .unet import family_of
 
 log = logging.getLogger(__name__)
@@ -20,7 +19,8 @@ def apply_expert(
 ) -> tuple[Any, str]:
     """Return a MODEL with the expert applied, and a sentence about the outcome.
 
-    Over the whole range the weights are patched as by the stock LoRA loader, to the same bits.
+    Over the whole range the weights are patched as by the stock LoRA loader, to the same bits. On a part of
+    it the outputs of the layers are changed, which differs from the host's own hooks by rounding only.
 
     Args:
         model: MODEL; it is not changed.
@@ -36,7 +36,8 @@ def apply_expert(
     if strength == 0:
         return model, "Strength 0: the model is unchanged."
     check_family(expert, *family_of(model))
-    patches, covered = _patches(model, expert)
+    targets = _targets(model, expert)
+    covered = coverage(expert.layers, targets)
     if not covered.matched:
         raise ValueError(
             f"{expert.name}: {covered.sentence()} Load a checkpoint of the family it was trained for."
@@ -45,9 +46,10 @@ def apply_expert(
         log.warning("%s: %s", expert.name, covered.sentence())
     patched = model.clone()
     if (start_percent, end_percent) == (0, 1):
-        patched.add_patches(patches, strength)
+        patched.add_patches(_patches(expert, targets), strength)
     else:
-        _add_scheduled(patched, patches, strength, start_percent, end_percent)
+        layers = {key: expert.layers[module] for module, key in targets.items()}
+        add_ranged(patched, layers, strength, start_percent, end_percent)
     return patched, covered.sentence()
 
 
@@ -69,12 +71,10 @@ def layers_on(model: Any, expert: SafetyExpert) -> Coverage:
     return coverage(expert.layers, _targets(model, expert))
 
 
-def _patches(model: Any, expert: SafetyExpert) -> tuple[dict, Coverage]:
-    """Return the host's patches of the layers that the model has in the same shape, and the coverage."""
-    targets = _targets(model, expert)
+def _patches(expert: SafetyExpert, targets: dict[str, str]) -> dict:
+    """Return the host's patches of the layers that the model has in the same shape."""
     state = to_kohya({module: expert.layers[module] for module in targets})
-    patches = comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
-    return patches, coverage(expert.layers, targets)
+    return comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
 
 
 def _targets(model: Any, expert: SafetyExpert) -> dict[str, str]:
@@ -88,33 +88,3 @@ def _targets(model: Any, expert: SafetyExpert) -> dict[str, str]:
         if shape and (shape[0], shape[1:].numel()) == (layer.d_out, layer.d_in):
             targets[module] = key
     return targets
-
-
-def _add_scheduled(model: Any, patches: dict, strength: float, start: float, end: float) -> None:
-    """Switch the patches by the host's weight hooks, on every conditioning of a sampling run."""
-    hook = comfy.hooks.WeightHook()
-    model.add_hook_patches(hook, patches, strength)
-
-    def sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        current = hook.clone()
-        current.hook_keyframe = _keyframes(start, end)  # new for each run: keyframes keep their position
-        group = comfy.hooks.HookGroup()
-        group.add(current)
-        combined = {None: group}
-        for conds in executor.class_obj.conds.values():
-            for cond in conds:
-                hooks = cond.get("hooks")
-                if hooks not in combined:
-                    combined[hooks] = hooks.clone_and_combine(group)
-                cond["hooks"] = combined[hooks]
-        return executor(*args, **kwargs)
-
-    model.add_wrapper(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, sample)
-
-
-def _keyframes(start: float, end: float) -> comfy.hooks.HookKeyframeGroup:
-    frames = comfy.hooks.HookKeyframeGroup()
-    switches = [(0.0, 0.0)] * (start > 0) + [(1.0, start)] + [(0.0, end)] * (end < 1)
-    for factor, percent in switches:
-        frames.add(comfy.hooks.HookKeyframe(factor, percent, guarantee_steps=0))
-    return frames

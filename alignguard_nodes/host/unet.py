@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...training.models import Family, identify
 from ...training.models.hashes import weights_hash
 from ...training.models.native_unet import check_native, unet_from_native
+from .ranged import has_ranged
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
@@ -102,10 +103,11 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
             its weights, its prediction type or family is not supported, or its UNet is not a plain one of
             its family.
     """
-    if model.hook_patches or model.weight_wrapper_patches:
+    if model.hook_patches or model.weight_wrapper_patches or has_ranged(model):
         raise ValueError(
-            "this MODEL carries scheduled patches, so there is no single set of weights to train on. Connect "
-            "a MODEL whose LoRAs and experts act during the whole sampling."
+            "this MODEL carries scheduled patches, which act on a part of the sampling, so there is no "
+            "single set of weights to train on. Connect a MODEL whose LoRAs and experts act during the whole "
+            "sampling."
         )
     if changes := _changes_beside_weights(model):
         raise ValueError(

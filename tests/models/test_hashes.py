@@ -82,3 +82,12 @@ def test_a_value_that_contains_itself_has_a_hash():
 def test_content_that_cannot_be_read_is_refused_by_name(hidden):
     with pytest.raises(ValueError, match=r"content of patches\.inner.* cannot be read"):
         hash_of({"inner": [hidden]})
+
+
+def test_an_object_that_names_its_content_is_identified_by_that_wherever_its_class_is():
+    def declared(strength):
+        kind = type("Declared", (), {"content_facts": lambda self: ["expert", strength]})
+        kind.__module__ = f"custom_nodes.install_{id(kind)}"
+        return kind()
+
+    assert hash_of(declared(1.0)) == hash_of(declared(1.0)) != hash_of(declared(0.5))

@@ -55,7 +55,7 @@ def content_hash(value: Any, name: str) -> str:
     """Return the SHA-256 of a value, 64 hexadecimal digits.
 
     A tensor is hashed by shape and fp32 values, a function by its code and closure, any other object by its
-    class and attributes. Devices are ignored.
+    class and attributes, or by what its method `content_facts` returns. Devices are ignored.
 
     Args:
         value: plain values, tensors, functions and objects, nested in any way.
@@ -86,6 +86,9 @@ class _ContentDigest:
         return self._digests[id(value)][1]
 
     def _parts(self, value: Any, name: str) -> Iterator[str]:
+        if hasattr(type(value), "content_facts"):
+            yield self.of(value.content_facts(), name)
+            return
         yield from (f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__)
         if isinstance(value, Tensor):
             weights = WeightsDigest()
