@@ -5,7 +5,7 @@ from typing import Any
 
 import comfy.model_management
 
-from ...training.models.hashes import content_hash, weights_hash
+from ...training.models.hashes import AS_ENCODERS, content_hash, weights_hash
 from .encoders import encoders_hash
 
 # attributes of a MODEL, CLIP or VAE that nodes after the loader may have changed
@@ -22,6 +22,7 @@ _CHANGES = (
     "attachments",
     "additional_models",
 )
+_PRECISION = ("manual_cast_dtype",)  # an object patch: the type to compute in, no part of the content
 _CLIP_CHANGES = ("layer_idx", "tokenizer_options", "apply_hooks_to_conds", "use_clip_schedule")
 
 
@@ -30,8 +31,9 @@ def drawing_facts(
 ) -> dict[str, str]:
     """Return hashes of the loaders' weights, and of everything that nodes have put on them since.
 
-    A LoRA, an expert, another sampling or a CLIP skip is identified by its content, which is the same
-    whenever and however often it is applied.
+    They are the same on every host, however it loads the weights and whichever type it keeps them in. A
+    LoRA, an expert, another sampling or a CLIP skip is identified by its content, which is the same whenever
+    and however often it is applied.
 
     Args:
         model: MODEL.
@@ -50,7 +52,9 @@ def drawing_facts(
     counts = [len(module.state_dict()) for module in modules]
     report = on_progress or (lambda done, total: None)
     hashes = {
-        "model": weights_hash(modules[0], on_progress=lambda done: report(done, sum(counts))),
+        "model": weights_hash(
+            modules[0], rounded=AS_ENCODERS, on_progress=lambda done: report(done, sum(counts))
+        ),
         "encoders": encoders_hash(clip, vae, lambda done: report(counts[0] + done, sum(counts))),
     }
     changes = [_fields(patcher, _CHANGES) for patcher in (model, clip.patcher, vae.patcher)]
@@ -60,6 +64,8 @@ def drawing_facts(
 
 def _fields(owner: Any, names: tuple[str, ...]) -> dict[str, Any]:
     fields = {name: _without_empty(getattr(owner, name, None)) for name in names}
+    if objects := fields.get("object_patches"):
+        fields["object_patches"] = {name: value for name, value in objects.items() if name not in _PRECISION}
     return {name: value for name, value in fields.items() if value}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...training.models import Family
 from ...training.models.conditioning import Conditioning
-from ...training.models.hashes import weights_hash
+from ...training.models.hashes import AS_ENCODERS, weights_hash
 from ...training.models.tokenizer import END_MARK, NUM_TOKENS
 from ...training.pairs.encode import Encoders
 
@@ -40,7 +40,7 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:
 def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None = None) -> str:
     """Return a hash of the weights of a CLIP and a VAE, see `weights_hash`."""
     models = (clip.cond_stage_model, vae.first_stage_model)
-    return weights_hash(*models, without=_NEVER_READ, on_progress=on_progress)
+    return weights_hash(*models, without=_NEVER_READ, rounded=AS_ENCODERS, on_progress=on_progress)
 
 
 def encode_prompt(clip: Any, text: str, family: Family) -> Conditioning:

@@ -23,6 +23,7 @@ import comfy.sd
 import torch
 from alignguard.alignguard_nodes import host
 from alignguard.training.experts.expert import load_expert
+from alignguard.training.models.hashes import AS_ENCODERS
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete, RescaleCFG
 
 
@@ -36,6 +37,9 @@ def main() -> None:
     facts["plain after it drew"] = _facts(model, clip, vae)
     _fill_free_memory()
     facts["plain after another loading"] = _facts(*_load())
+    facts["plain with a type to compute in"] = _facts(model, _computing_in_fp32(clip), vae)
+    for name, types in {"fp16": (torch.float16,), "fp16, then bf16": AS_ENCODERS}.items():
+        facts[f"plain in {name}"] = _facts(*_retyped(types))
     facts["expert"] = _facts(_with_expert(model), clip, vae)
     facts["expert applied again"] = _facts(_with_expert(model), clip, vae)
     facts["expert after another loading"] = _facts(_with_expert(_load()[0]), clip, vae)
@@ -58,6 +62,22 @@ def main() -> None:
 
 def _load():
     return comfy.sd.load_checkpoint_guess_config(CHECKPOINT)[:3]
+
+
+def _computing_in_fp32(clip):
+    """Return a CLIP as newer hosts make it."""
+    computing = clip.clone()
+    computing.patcher.add_object_patch("manual_cast_dtype", torch.float32)
+    return computing
+
+
+def _retyped(types):
+    """Return the loaded models with weights of another type in memory, as a host with a GPU keeps them."""
+    model, clip, vae = _load()
+    for module in (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model):
+        for dtype in types:
+            module.to(dtype)
+    return model, clip, vae
 
 
 def _fill_free_memory() -> None:

@@ -33,6 +33,11 @@ def test_loaded_weights_are_identified_the_same_way_whatever_was_drawn_before(fa
     assert facts["plain after an expert drew"] == facts["plain after it drew"] == facts["plain"]
 
 
+def test_loaded_weights_are_identified_the_same_way_however_a_host_keeps_them(facts):
+    same = ["with a type to compute in", "in fp16", "in fp16, then bf16"]
+    assert {name: facts[f"plain {name}"] for name in same} == dict.fromkeys(same, facts["plain"])
+
+
 def test_an_expert_is_identified_by_its_content_and_not_by_when_it_was_applied(facts):
     assert facts["expert applied again"] == facts["expert after another loading"] == facts["expert"]
     assert facts["late expert applied again"] == facts["late expert"]

@@ -1,7 +1,7 @@
 """SHA-256 of model weights, and of values nested in any way: equal content has one hash in every session."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import Enum
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -9,19 +9,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+AS_STORED = (torch.float16,)  # fp32 weights are rounded to this by many programs that load or store them
+AS_ENCODERS = (torch.float16, torch.bfloat16)  # ComfyUI keeps a VAE in bf16 on many cards, after fp16 or not
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, torch.dtype)
 
 
 class WeightsDigest:
-    """SHA-256 over weights that are added one by one, in the order of their names."""
+    """SHA-256 over weights that are added one by one, in the order of their names.
 
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
+    Args:
+        rounded: types to round values to, one after the other. A weight that was rounded to one of them in
+            memory has the hash of the weight in its file.
+    """
+
+    def __init__(self, rounded: Sequence[torch.dtype] = AS_STORED) -> None:
+        self._digest, self._rounded = hashlib.sha256(), rounded
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Add the next weight: its name, shape and fp32 values."""
+        """Add the next weight: its name, shape and values."""
         self._digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        self._digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().data)
+        values = tensor.detach().to("cpu")
+        for dtype in self._rounded:
+            values = values.to(dtype)
+        self._digest.update(values.to(torch.float32).contiguous().numpy().data)
 
     def hexdigest(self) -> str:
         """Return the hash, 64 hexadecimal digits."""
@@ -29,19 +39,23 @@ class WeightsDigest:
 
 
 def weights_hash(
-    *models: nn.Module, without: Collection[str] = (), on_progress: Callable[[int], None] | None = None
+    *models: nn.Module,
+    without: Collection[str] = (),
+    rounded: Sequence[torch.dtype] = AS_STORED,
+    on_progress: Callable[[int], None] | None = None,
 ) -> str:
-    """Return the SHA-256 over the names, shapes and fp32 values of all weights, 64 hexadecimal digits.
+    """Return the SHA-256 over the names, shapes and rounded values of all weights, 64 hexadecimal digits.
 
-    fp16 and bf16 convert to fp32 without loss, so a model that is read as fp32 keeps its hash. Compute it
-    before an adapter is attached.
+    A model keeps its hash when it is read as fp32, or as fp16 from a file in fp32. Compute it before an
+    adapter is attached.
 
     Args:
         models: models of diffusers or transformers; their order matters.
         without: names of weights to leave out.
+        rounded: see `WeightsDigest`.
         on_progress: called with the number of weights read; an exception it raises stops the reading.
     """
-    digest = WeightsDigest()
+    digest = WeightsDigest(rounded)
     weights = [weight for model in models for weight in sorted(model.state_dict().items())]
     weights = [(name, tensor) for name, tensor in weights if name not in without]
     for done, (name, tensor) in enumerate(weights, start=1):
@@ -91,7 +105,7 @@ class _ContentDigest:
             return
         yield from (f"{kind.__module__}.{kind.__qualname__}" for kind in type(value).__mro__)
         if isinstance(value, Tensor):
-            weights = WeightsDigest()
+            weights = WeightsDigest(rounded=())
             weights.add("", value)
             yield weights.hexdigest()
         elif isinstance(value, Mapping):
