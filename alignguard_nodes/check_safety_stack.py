@@ -122,7 +122,11 @@ class CheckSafetyStack(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, folder: str | None = None, judge: str | None = NONE, clip_vision: object = ABSENT
+        cls,
+        folder: str | None = None,
+        judge: str | None = NONE,
+        clip_vision: object = ABSENT,
+        more_loras: object = None,  # hosts that grow sockets always pass the group
     ) -> bool | str:
         return checked(
             (check_folder, folder),

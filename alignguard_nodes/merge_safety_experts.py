@@ -128,6 +128,7 @@ class MergeSafetyExperts(io.ComfyNode):
         model: object = ABSENT,
         clip: object = ABSENT,
         calibration: object = ABSENT,
+        more_experts: object = None,  # hosts that grow sockets always pass the group
     ) -> bool | str:
         sockets = {"model": model, "clip": clip, "calibration": calibration}
         missing = [name for name, value in sockets.items() if value is ABSENT]

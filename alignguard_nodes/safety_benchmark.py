@@ -145,6 +145,7 @@ class SafetyBenchmark(io.ComfyNode):
         second_judge: str | None = NONE,
         blocked_words: str | None = NONE,
         clip_vision: object = ABSENT,
+        more_experts: object = None,  # hosts that grow sockets always pass the group
     ) -> bool | str:
         return checked(
             (check_folder, folder),

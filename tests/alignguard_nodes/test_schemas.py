@@ -194,11 +194,22 @@ def test_a_validation_names_only_inputs_of_its_node_so_that_the_host_checks_the_
             continue
         schema = RECORDED[node]
         parameters = inspect.signature(check).parameters.values()
-        assert {p.name for p in parameters} <= schema["required"].keys() | schema["optional"].keys(), node
+        names = {p.name for p in parameters if not p.name.startswith("more_")}  # of newer hosts
+        assert names <= schema["required"].keys() | schema["optional"].keys(), node
         for parameter in parameters:
             assert parameter.kind is parameter.POSITIONAL_OR_KEYWORD, node  # the host reads only these
-            if parameter.name in schema["optional"]:
+            if parameter.name not in schema["required"]:
                 assert parameter.default is not parameter.empty, f"{parameter.name} of {node} may be absent"
+
+
+def test_a_validation_takes_the_sockets_that_grow_because_hosts_always_pass_them(schema, node_class, age):
+    growing = {}
+    for node in OURS:
+        groups = {item.id for item in schema(node).inputs if item.id.startswith("more_")}
+        if check := groups and getattr(node_class(FILES[node]), "validate_inputs", None):
+            growing[node] = groups - inspect.signature(check).parameters.keys()
+    assert len(growing) == (3 if age == "new" else 0)
+    assert not any(growing.values()), growing
 
 
 def test_a_merge_takes_the_experts_of_grown_sockets(node_class):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from comfy_server import ComfyServer
 
+GROWING = "COMFY_AUTOGROW_V3"  # type of a group of sockets that grows
 SCHEMAS = Path(__file__).resolve().parents[1] / "alignguard_nodes" / "node_schemas.json"
 
 
@@ -29,6 +30,28 @@ def schema(info: dict) -> dict:
     }
 
 
+def on_every_host(live: dict, recorded: dict, *, is_stock: bool) -> dict:
+    """Return a live schema without what newer hosts have in addition; no other difference is accepted.
+
+    Their own nodes may have more optional inputs and outputs, which no graph of ours uses, and other names
+    for people. Ours have groups of sockets there that grow.
+
+    Args:
+        live: schema of the running host.
+        recorded: schema of the oldest host.
+        is_stock: whether the node is the host's own.
+    """
+    optional = {name: kind for name, kind in live["optional"].items() if kind != GROWING}
+    if not is_stock:
+        return {**live, "optional": optional}
+    return {
+        **live,
+        "display_name": recorded["display_name"],
+        "optional": {name: kind for name, kind in optional.items() if name in recorded["optional"]},
+        "outputs": live["outputs"][: len(recorded["outputs"])],
+    }
+
+
 def main() -> None:
     """Write the schemas of all nodes of the pack and of the stock nodes recorded before."""
     stock = [name for name in json.loads(SCHEMAS.read_text(encoding="utf-8")) if "AlignGuard" not in name]
@@ -36,6 +59,7 @@ def main() -> None:
         infos = server.object_info()
     ours = [name for name in infos if name.startswith("AlignGuard")]
     schemas = {name: schema(infos[name]) for name in sorted([*ours, *stock])}
+    schemas |= {name: on_every_host(schemas[name], schemas[name], is_stock=False) for name in ours}
     SCHEMAS.write_text(json.dumps(schemas, indent=1) + "\n", encoding="utf-8")
 
 
