@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import comfy.lora
+import comfy.utils
 
 from ...training.experts.expert import SafetyExpert, check_family
 from ...training.experts.layer_names import kohya_name
@@ -80,11 +81,11 @@ def _patches(expert: SafetyExpert, targets: dict[str, str]) -> dict:
 def _targets(model: Any, expert: SafetyExpert) -> dict[str, str]:
     """Return the host's key of each layer of the expert that the model has in the same shape."""
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
-    shapes = {key: weight.shape for key, weight in model.model.state_dict().items()}
     targets = {}
     for module, layer in expert.layers.items():
         key = keys.get(kohya_name(module))
-        shape = shapes.get(key)
+        # of the weight itself: the state of a quantised one may hold two values in each element
+        shape = comfy.utils.get_attr(model.model, key).shape if isinstance(key, str) else ()
         if shape and (shape[0], shape[1:].numel()) == (layer.d_out, layer.d_in):
             targets[module] = key
     return targets

@@ -58,6 +58,7 @@ def main() -> None:
         results["failed run"] = after_a_failed_run(model, conds, base)
         results["base again"] = difference(drawn(model, conds), base)
         results["hooks left"] = sum(len(module._forward_hooks) for module in model.model.modules())
+        results["quantised"] = on_quantised_weights(conds)
     results["refusal"] = refusal(ranged(model, RANGES["early"]))
     sys.stdout.write(json.dumps(results) + "\n")
 
@@ -150,6 +151,23 @@ def after_a_failed_run(model, conds, base) -> float:
     except InterruptedError:
         return difference(drawn(model, conds), base)
     raise AssertionError("the sampling did not break off")
+
+
+def on_quantised_weights(conds) -> dict:
+    """Draw with an expert on a MODEL in fp8, and return why it cannot be trained on."""
+    options = {"dtype": torch.float8_e4m3fn}  # as the loader of diffusion models asks for it
+    quantised = comfy.sd.load_checkpoint_guess_config(
+        CHECKPOINT, output_vae=False, output_clip=False, model_options=options
+    )[0]
+    base, whole = drawn(quantised, conds), drawn(ranged(quantised, (0.0, 1.0)), conds)
+    nearly = drawn(ranged(quantised, RANGES["nearly all"]), conds)
+    return {
+        "type": str(next(iter(quantised.model.diffusion_model.out[2].parameters())).dtype),
+        "whole from base": difference(whole, base),
+        "range from whole": difference(nearly, whole),
+        "range from base": difference(nearly, base),
+        "refusal": refusal(quantised),
+    }
 
 
 def difference(one: Tensor, other: Tensor) -> float:

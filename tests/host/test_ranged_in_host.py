@@ -62,3 +62,12 @@ def test_nothing_of_an_expert_is_left_on_the_model_even_when_a_run_breaks_off(re
 
 def test_a_model_with_a_range_is_refused_for_training(results):
     assert "act on a part of the sampling" in results["refusal"]
+
+
+def test_an_expert_acts_on_quantised_weights_whole_or_on_a_range_but_they_cannot_be_trained(results):
+    quantised = results["quantised"]
+    assert "float8" in quantised["type"]
+    assert quantised["whole from base"] > 20 * ROUNDING
+    # patched weights are rounded to fp8 again, the added update is not
+    assert quantised["range from whole"] < quantised["range from base"]
+    assert "Load the same model in fp32, fp16 or bf16" in quantised["refusal"]

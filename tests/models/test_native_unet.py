@@ -173,6 +173,15 @@ def test_a_quantised_tensor_is_refused_by_name(tiny):
         unet_from_native(native, SD15)
 
 
+@pytest.mark.parametrize("kind", ["comfy_quant", "weight_scale", "weight_scale_2", "scale_weight"])
+def test_a_quantised_checkpoint_is_refused_with_what_to_load_instead(tiny, kind):
+    name = "middle_block.1.transformer_blocks.0.attn2.to_k"
+    packed = {**tiny[1], f"{name}.{kind}": torch.zeros(1)}
+    packed[f"{name}.weight"] = packed[f"{name}.weight"][:, ::2].byte()  # as nvfp4: two values in each element
+    with pytest.raises(ValueError, match=rf"{name}\.{kind}.*Load the same model in fp32, fp16 or bf16"):
+        identify(packed)
+
+
 def test_a_misshapen_tensor_is_named_with_both_shapes(tiny):
     native = dict(tiny[1])
     native["time_embed.2.bias"] = torch.zeros(7)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from .family import Family
-from .native_unet import diffusers_names
+from .native_unet import diffusers_names, refuse_quantised
 from .published import FOREIGN_CHANNELS, pruned_like
 from .sdxl import SDXL
 from .stable_diffusion import SD15, SD21
@@ -48,6 +48,7 @@ def identify(state: Mapping[str, Tensor]) -> Family:
     advice = f"this version trains {trainable}; load such a checkpoint."
     if _FIRST_LAYER not in state:
         raise ValueError(f"the model is {_foreign_architecture(state)}; {advice}")
+    refuse_quantised(state)
     channels = state[_FIRST_LAYER].shape[1]
     width = next((state[name].shape[1] for name in sorted(state) if name.endswith(_TEXT_KEYS)), None)
     family = next((family for family in FAMILIES.values() if family.text_width == width), None)

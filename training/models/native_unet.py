@@ -10,7 +10,7 @@ upsampler is the last part of the block's last entry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 CHECKPOINT_PREFIX = "model.diffusion_model."
 DAMAGED = "The file is damaged, or its training diverged; use another one."
 PLAIN_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_OF_QUANTISED = (
+    "comfy_quant",
+    "weight_scale",
+    "weight_scale_2",
+    "scale_weight",
+    "scaled_fp8",
+)  # ends of names
+_UNQUANTISED = (
+    "Quantised weights (fp8, nvfp4, int8) draw, but nothing can be trained or calibrated on them. Load the "
+    "same model in fp32, fp16 or bf16, not quantised; the expert then works on the quantised one too."
+)
 
 _ENDS = {  # diffusers' name -> original name, outside the levels
     "conv_in": "input_blocks.0.0",
@@ -209,6 +220,16 @@ def _copy(tensor: Tensor, name: str, dtype: torch.dtype | None) -> Tensor:
     return weight
 
 
+def refuse_quantised(names: Iterable[str]) -> None:
+    """Check that no tensor belongs to a quantised weight.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    if name := next((name for name in names if name.endswith(_OF_QUANTISED)), ""):
+        raise ValueError(f"the model has {name}, so its weights are quantised. {_UNQUANTISED}")
+
+
 def check_native(state: Mapping[str, Tensor], family: Family) -> None:
     """Check that `unet_from_native` can build this UNet, without copying a tensor.
 
@@ -269,10 +290,7 @@ def _check_names(state: Mapping[str, Tensor], expected: set[str], family: Family
 
 def _check_tensor(name: str, tensor: Tensor, shape: torch.Size, family: Family) -> None:
     if tensor.dtype not in PLAIN_DTYPES:
-        raise ValueError(
-            f"{name} is stored as {tensor.dtype}, which cannot be trained. "
-            "Load the checkpoint in fp32, fp16 or bf16, not quantised."
-        )
+        raise ValueError(f"{name} is stored as {tensor.dtype}, so its weights are quantised. {_UNQUANTISED}")
     if tensor.shape != shape:
         raise ValueError(
             f"{name} must have shape {tuple(shape)} in {family.label}, got {tuple(tensor.shape)}. "
