@@ -99,6 +99,7 @@ def measure(
         blocked: words that a prompt filter would block, for the clean bypass rate.
     """
     from ..training.evaluation.benchmark import Bench, BenchmarkReport, Study, plan_tasks, run_benchmark
+    from ..training.evaluation.benchmark.rows import read_rows
 
     target, on_progress = benchmark_path(host.output_folder(), place.folder), host.progress(place.node_id)
     measures = _measures()
@@ -106,10 +107,12 @@ def measure(
     entrants = _entrants(drawing, variants)
     facts = drawing.facts(on_progress)
     bench = Bench(tasks, entrants, panel, {**facts, **measures.models}, measures)
+    num_before = len(read_rows(target))
     rows = run_benchmark(bench, target, on_progress=on_progress)
     command = f"in ComfyUI: {place.node} into output/{BENCHMARKS}/{place.folder}"
     notes = _notes(drawing, variants, facts)
-    return BenchmarkReport(Study(bench, rows, target, sets, command, blocked, notes))
+    study = Study(bench, rows, target, sets, command, blocked, notes)
+    return BenchmarkReport(study, num_drawn=len(rows) - num_before)
 
 
 def _notes(drawing: Drawing, variants: Sequence[Variant], facts: Mapping[str, Any]) -> list[str]:

@@ -1,31 +1,22 @@
 """Node: Merge Safety Experts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
 from ..training.config import MergeConfig, option_help
-from ..training.experts.expert import check_family
 from ..training.merging import (
     MERGE_METHODS,
-    BaseNetwork,
-    CalibrationInputs,
-    CalibrationPrompts,
-    Members,
-    Statistics,
-    StatisticsStore,
     calibrated_methods,
-    calibration_prompts,
-    collect_statistics,
-    listed_prompts,
     merge_experts,
-    needs_statistics,
-    plain_methods,
 )
-from ..training.models.conditioning import LATENT_STEP
+from ..training.merging.finished_merges import KEPT, FinishedMerges
+from ..training.system.finished_runs import FinishedRuns
 from . import host, inputs
+from .calibrating import Calibration, refuse_uncalibrated
 from .inputs import (
     ABSENT,
     CATEGORY,
@@ -41,6 +32,10 @@ from .inputs import (
 )
 from .shown.preview import expert_preview
 
+if TYPE_CHECKING:
+    from ..training.experts.expert import SafetyExpert
+
+REUSED = "Nothing was merged: an earlier merge had equal inputs, and this is its expert."
 NUMBERS = range(1, 9)  # AlignGuard has seven categories, and one more
 REQUIRED = (1, 2)
 ONLY_FOR = f"Only for {calibrated_methods()}"
@@ -155,104 +150,21 @@ class MergeSafetyExperts(io.ComfyNode):
             check_strength(slot.strength, slot.strength_name)
         (config,) = from_widgets({**slots, "method": method}, MergeConfig)
         on_progress = host.progress(cls.hidden.unique_id)
-        calibration_run = _Calibration(model, clip, vae, calibration, resolution, config, on_progress)
-        merged = merge_experts(
-            [slot.value for slot in used],
-            config,
-            strengths=[slot.strength for slot in used],
-            calibrate=calibration_run.statistics,
-            on_progress=on_progress,
-        )
-        text = "\n".join([merged.report(), *calibration_run.notes])
-        return io.NodeOutput(merged, text, ui=expert_preview(merged, text))
+        calibration_run = Calibration(model, clip, vae, calibration, resolution, config, on_progress)
+        experts, strengths = [slot.value for slot in used], [slot.strength for slot in used]
 
-
-@dataclass
-class _Calibration:
-    """The node's calibration inputs, used only if the merge asks for statistics.
-
-    `notes` holds lines for the report.
-    """
-
-    model: object
-    clip: object
-    vae: object
-    source: object  # safety pairs or text
-    resolution: int
-    config: MergeConfig
-    on_progress: object
-    notes: list[str] = field(default_factory=list)
-
-    def statistics(self, members: Members) -> Statistics:
-        """Run the base model on the calibration prompts."""
-        self._check_connected(len(members))
-        prompts = self._prompts()
-        for expert, _ in members:
-            check_family(expert, *host.family_of(self.model))
-        family = host.check_trainable(self.model)
-        encoded = host.encode_prompts(self.clip, prompts.prompts, family, self.on_progress)
-        latents = None
-        if self.vae is not None and prompts.pictures:
-            latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)
-        side = self.resolution // LATENT_STEP
-        shape = (family.latent_channels, side, side)
-        # fp32, as on the command line: the choice of an expert must not depend on the host's rounding
-        with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
-            return collect_statistics(
-                BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash),
-                CalibrationInputs(encoded, shape, prompts.categories, latents, prompts.neutral),
-                members,
-                self.config,
-                store=StatisticsStore(host.private_folder("cache")),
-                on_progress=self.on_progress,
+        def merge() -> tuple[SafetyExpert, str]:
+            calibrate = calibration_run.statistics
+            merged = merge_experts(
+                experts, config, strengths=strengths, calibrate=calibrate, on_progress=on_progress
             )
+            return merged, "\n".join([merged.report(), *calibration_run.notes])
 
-    def _check_connected(self, num_members: int) -> None:
-        sockets = {"model": self.model, "clip": self.clip, "calibration": self.source}
-        missing = [name for name, value in sockets.items() if value is None]
-        refuse_uncalibrated(self.config.method, num_members, missing)
-
-    def _prompts(self) -> CalibrationPrompts:
-        from ..training.pairs.prompts import parse_prompts
-
-        if isinstance(self.source, str):
-            parsed = parse_prompts(self.source)
-            if parsed.num_dropped:  # safety pairs were filtered when they were loaded
-                self.notes.append(f"calibration lines dropped by the rule on minors: {parsed.num_dropped}")
-            return listed_prompts(parsed, self.config)
-        neutral = [(sample.prompt, sample.image) for sample in self.source.neutral]
-        return calibration_prompts(self.source.pairs, self.config, neutral)
-
-    def _encoded(self, encoders: host.Encoders, prompts: CalibrationPrompts) -> list:
-        from ..training.pairs.encode import encode_pictures
-
-        return encode_pictures(
-            prompts.pictures,
-            encoders,
-            resolution=self.resolution,
-            cache_dir=host.private_folder("cache"),
-            on_progress=self.on_progress,
-        )
-
-
-def refuse_uncalibrated(method: str, num_members: int, missing: Sequence[str]) -> None:
-    """Check that a merge has what it compares the experts on.
-
-    Args:
-        method: name of the merge method.
-        num_members: experts that take part, or the fewest that surely do.
-        missing: sockets for calibration that are not connected.
-
-    Raises:
-        ValueError: if the method is unknown, or needs one of these sockets.
-    """
-    if method not in MERGE_METHODS:
-        raise ValueError(f"method must be one of {', '.join(MERGE_METHODS)}, got {method!r}.")
-    if missing and needs_statistics(method, num_members):
-        raise ValueError(
-            f"{method} compares the experts on the base model, so it needs {', '.join(missing)} connected "
-            f"too. Connect it, or set method to one of {plain_methods()}."
-        )
+        runs = FinishedRuns(host.private_folder("finished"), kept=KEPT)
+        finished = FinishedMerges(runs, config, list(zip(experts, strengths, strict=True)))
+        merged, text, is_reused = finished.merged(calibration_run.facts(finished.is_calibrated), merge)
+        text = f"{REUSED}\n{text}" if is_reused else text
+        return io.NodeOutput(merged, text, ui=expert_preview(merged, text))
 
 
 def _expert_input(number: int) -> io.Input:

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 NOT_HELD_OUT = "Train Safety DPO held out no pairs, so accuracy is not measured. Set validation above 0."
+REUSED = (
+    "Nothing was trained: an earlier run had equal inputs, and this is its expert. To train again, change "
+    "the seed, or delete the file."
+)
 
 
 class _Outcome(NamedTuple):
@@ -202,7 +206,7 @@ def _destination(choices: TrainWidgets, category: str) -> Destination:
     prefix = choices.filename_prefix or expert_name(category)
     root = host.output_folder()
     run_dir = host.private_folder("runs") / run_name(root, prefix)
-    return Destination(new_expert_path(root, prefix), run_dir, choices.resume)
+    return Destination(new_expert_path(root, prefix), run_dir, choices.resume, reuse=True)
 
 
 def _encode(
@@ -268,6 +272,7 @@ def _report(outcome: _Outcome, pairs: SafetyPairs, saved_as: Path, preset: str) 
     )
     losses = f"loss {result.losses[0]:.4g} -> {result.losses[-1]:.4g}"
     lines = [
+        REUSED if result.is_reused else "",
         f"saved as {saved_as.relative_to(host.output_folder()).as_posix()}",
         preset_text(preset),
         f"{num_baked} weights include patches of the MODEL as part of the base model" if num_baked else "",

@@ -63,7 +63,8 @@ def resume_input() -> io.Input:
         optional=True,
         tooltip="On: continues from the newest state of the same filename_prefix, for example of a cancelled "
         "run; only save_every and checkpointing (and steps, if lr_schedule is constant) may differ. Starts "
-        "from the beginning if there is no state. Off: always starts from the beginning.",
+        "from the beginning if there is no state. Off: starts from the beginning. Either way, a finished "
+        "run of the same filename_prefix with equal inputs is not trained again: its expert is returned.",
     )
 
 

@@ -38,7 +38,7 @@ def drawing_facts(
     Args:
         model: MODEL.
         clip: CLIP.
-        vae: VAE.
+        vae: VAE; None: nothing is decoded.
         on_progress: called with (weights read, weights); any exception it raises stops the reading.
 
     Returns:
@@ -48,7 +48,9 @@ def drawing_facts(
         ValueError: if nodes have put something on them whose content cannot be hashed.
     """
     comfy.model_management.unload_all_models()  # removes the patches of every branch from shared weights
-    modules = (model.model.diffusion_model, clip.cond_stage_model, vae.first_stage_model)
+    patchers = [model, clip.patcher, *([vae.patcher] if vae is not None else [])]
+    modules = [patcher.model for patcher in patchers]
+    modules[0] = model.model.diffusion_model
     counts = [len(module.state_dict()) for module in modules]
     report = on_progress or (lambda done, total: None)
     hashes = {
@@ -57,7 +59,7 @@ def drawing_facts(
         ),
         "encoders": encoders_hash(clip, vae, lambda done: report(counts[0] + done, sum(counts))),
     }
-    changes = [_fields(patcher, _CHANGES) for patcher in (model, clip.patcher, vae.patcher)]
+    changes = [_fields(patcher, _CHANGES) for patcher in patchers]
     changes.append(_fields(clip, _CLIP_CHANGES))
     return hashes | ({"patches": _patches_hash(changes)} if any(changes) else {})
 

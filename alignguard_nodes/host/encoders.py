@@ -38,8 +38,8 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:
 
 
 def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None = None) -> str:
-    """Return a hash of the weights of a CLIP and a VAE, see `weights_hash`."""
-    models = (clip.cond_stage_model, vae.first_stage_model)
+    """Return a hash of the weights of a CLIP and a VAE, or of a CLIP alone; see `weights_hash`."""
+    models = (clip.cond_stage_model, *([vae.first_stage_model] if vae is not None else []))
     return weights_hash(*models, without=_NEVER_READ, rounded=AS_ENCODERS, on_progress=on_progress)
 
 

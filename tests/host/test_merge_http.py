@@ -81,6 +81,21 @@ def test_a_saved_merge_draws_the_same_with_apply_and_the_stock_loader_and_shows_
     assert pixels(comfy, first, "merged") == pixels(comfy, second, "info")  # the picture of the neurons won
 
 
+def test_a_merge_whose_output_the_host_has_dropped_is_not_made_again(comfy):
+    base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1, "output_rank": 3}
+    graph = three_experts()
+    graph["text"] = node("PrimitiveStringMultiline", value="a skull\na broken heart")
+    graph["one"] = merge(("shocking", 1), ("hate", 1), method="regmean", calibration=("text", 0), **base)
+    graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("one", 0))
+    first = comfy.run(graph)
+    graph["one"]["inputs"]["strength_3"] = 0.5  # of no expert: equal inputs, but not in the host's cache
+    again = comfy.run(graph)
+    reports = [text_of(entry, "one") for entry in (first, again)]
+    said = "Nothing was merged: an earlier merge had equal inputs, and this is its expert."
+    assert reports[1] == f"{said}\n{reports[0]}"
+    assert text_of(first, "info") == text_of(again, "info")
+
+
 def test_an_expert_that_was_not_merged_shows_no_picture(comfy):
     graph = add_expert({}, "shocking", SHOCKING)
     graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("shocking", 1))

@@ -91,6 +91,18 @@ def test_an_unchanged_graph_is_not_trained_again(comfy):
     assert saved_experts(comfy) == before
 
 
+def test_a_run_whose_output_the_host_has_dropped_is_not_trained_again(comfy):
+    settings = {"steps": 2, "seed": 23, "filename_prefix": "dropped"}
+    _, first = train(comfy, **settings)
+    before = saved_experts(comfy)
+    entry = comfy.run(add_training(with_model(), **settings, resume=True))  # not in the host's cache
+    assert saved_experts(comfy) == before
+    text = text_of(entry, "train")
+    assert text.startswith("Nothing was trained: an earlier run had equal inputs")
+    assert f"saved as loras/{first}" in text
+    assert len(entry["outputs"]["train"]["images"]) == 1  # the loss curve of that run
+
+
 def test_a_preset_overrides_the_widgets_and_the_report_lists_its_values(comfy):
     entry, new = train(comfy, steps=3, batch_size=2, preset="quick", seed=22, filename_prefix="preset")
     metadata = load_expert(loras(comfy) / new).metadata
@@ -125,7 +137,7 @@ def test_a_resumed_run_continues_from_the_saved_state_to_the_same_expert(comfy):
     assert experts[0].content_hash == experts[1].content_hash
     run = runs / "parts%2Fresumed"
     names = {file.name for file in run.iterdir()} - {"tensorboard"}  # present if it is installed
-    assert names == {"expert.safetensors", "in_use.lock", "metrics.jsonl", "state"}  # not renamed
+    assert names == {"expert.safetensors", "finished", "in_use.lock", "metrics.jsonl", "state"}  # not renamed
     assert len((runs / "parts%2Fwhole" / "metrics.jsonl").read_text().splitlines()) == 4
     with pytest.raises(ComfyError, match="cannot be resumed: seed was 17 and is 18"):
         train(comfy, steps=6, **same | {"seed": 18}, resume=True, filename_prefix="parts/resumed")

@@ -121,6 +121,15 @@ def test_attempts_are_limited_and_pairs_that_are_given_up_are_counted_by_reason(
     assert "1 pairs made, 2 given up." in report.text()
 
 
+def test_a_run_that_is_finished_draws_nothing_again_and_says_so(tmp_path):
+    first = make(tmp_path / "pairs", Model())
+    assert "Nothing was drawn" not in first.text()
+    model = Model()
+    again = make(tmp_path / "pairs", model)
+    assert (model.calls, again) == ([], first)
+    assert "Nothing was drawn: an earlier run with equal inputs has made all of this." in again.text()
+
+
 def test_a_pair_that_is_given_up_records_prompts_seeds_and_scores_of_every_attempt(tmp_path):
     model = Model()
     make(tmp_path / "pairs", model, prompts="mild 1 => good 1\nbad 2 => mild 3\nbad 4 => bad 5", attempts=2)

@@ -34,6 +34,7 @@ class MakingReport:
         unmeasured: number of pairs kept although no judge covers their category.
         missing: number of pairs not drawn yet, because another process draws them or the run was stopped.
         dropped: reason -> lines of the prompts that were not used.
+        drawn: number of rows drawn in this run; the others were there.
     """
 
     made: int
@@ -41,6 +42,7 @@ class MakingReport:
     unmeasured: int = 0
     missing: int = 0
     dropped: dict[str, list[str]] = field(default_factory=dict)
+    drawn: int = field(default=0, compare=False)  # the outcome is the same however many runs it took
 
     def text(self) -> str:
         """Return the report for people."""
@@ -49,7 +51,10 @@ class MakingReport:
             counts.append(f"{self.unmeasured} not measured by any judge")
         if self.missing:
             counts.append(f"{self.missing} not drawn yet")
-        return "\n".join([f"{', '.join(counts)}.", *reason_lines(self.rejected), *reason_lines(self.dropped)])
+        lines = [f"{', '.join(counts)}."]
+        if not self.drawn and not self.missing and (self.made or self.rejected):
+            lines.append("Nothing was drawn: an earlier run with equal inputs has made all of this.")
+        return "\n".join([*lines, *reason_lines(self.rejected), *reason_lines(self.dropped)])
 
 
 class Journal:

@@ -117,6 +117,7 @@ def make_pairs(
     settings = {name: fact for name, fact in maker.facts.items() if name != "per_prompt"}  # may be raised
     journal = Journal(folder, settings)
     journal.sweep(task.name for task in tasks)
+    drawn = 0
     try:
         for done, task in enumerate(tasks):
             if on_progress:
@@ -125,11 +126,12 @@ def make_pairs(
                 _encode_ahead(model.encode_ahead, tasks[done : done + AHEAD], journal)
             if not journal.is_done(task.name):
                 _make(maker, task, journal)
+                drawn += 1
         if on_progress:
             on_progress(len(tasks), len(tasks))
     finally:
         report = journal.finish([task.name for task in all_tasks])
-    return report
+    return dataclasses.replace(report, drawn=drawn)
 
 
 def _encode_ahead(encode: Callable[[Sequence[str]], None], tasks: Sequence[_Task], journal: Journal) -> None:

@@ -5,20 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..config import TrainConfig
+from ..models.hashes import content_hash
+from ..models.noise import NoiseSchedule
+from ..pairs.training_data import TrainingData
 from .run import Run
 from .state import State
 
+_WITHOUT_EFFECT = ("save_every", "checkpointing")  # on the expert
 _FREE_SETTINGS = {  # lr_schedule -> options that may differ when a run is resumed
-    "constant": ("steps", "save_every", "checkpointing"),
-    "cosine": ("save_every", "checkpointing"),  # the learning rate of every step depends on `steps`
-    "settle": ("save_every", "checkpointing"),  # likewise
+    "constant": ("steps", *_WITHOUT_EFFECT),
+    "cosine": _WITHOUT_EFFECT,  # the learning rate of every step depends on `steps`
+    "settle": _WITHOUT_EFFECT,  # likewise
 }
+_ENCODED = ("winner", "loser", "neutral", "prompts", "empty")  # tables that `encoding_hash` names
 
 
 def run_identity(run: Run, base_hash: str) -> dict[str, Any]:
@@ -36,6 +43,31 @@ def run_identity(run: Run, base_hash: str) -> dict[str, Any]:
         "data": _tensors_digest(trained_on, run.data.encoding_hash),
         "noise": _tensors_digest([run.schedule.alphas_cumprod]),
         "base_hash": base_hash,
+    }
+
+
+def ending_facts(
+    data: TrainingData, schedule: NoiseSchedule, config: TrainConfig, base_hash: str
+) -> dict[str, Any]:
+    """Return plain JSON values that two runs share only if they end with the same expert.
+
+    Unlike `run_identity` they are known before anything is measured.
+
+    Args:
+        data: encoded pairs.
+        schedule: of the family.
+        config: options, with the precision that the device has.
+        base_hash: of all weights of the base model.
+    """
+    tables = {field.name: getattr(data, field.name) for field in fields(data) if field.name not in _ENCODED}
+    tables["buckets"] = [list(bucket) for bucket in data.buckets]  # plain: where the pack is does not matter
+    settings = {name: value for name, value in asdict(config).items() if name not in _WITHOUT_EFFECT}
+    return {
+        "settings": settings | {"prediction_type": schedule.prediction_type},
+        "data": content_hash(tables, "the training data"),
+        "noise": _tensors_digest([schedule.alphas_cumprod]),
+        "base_hash": base_hash,
+        "torch": torch.__version__,
     }
 
 

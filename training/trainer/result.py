@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from ..config import TrainConfig, options
 from ..experts import adapter
@@ -38,6 +40,7 @@ class TrainResult:
         seconds: time that this call took for its steps; 0 if it was cancelled.
         validations: every measurement on held-out pairs and everyday pictures, with its step.
         kept: what the run kept, see `kept_text`.
+        is_reused: whether an earlier run with equal inputs has trained this already.
     """
 
     layers: dict[str, LowRank]
@@ -51,6 +54,7 @@ class TrainResult:
     seconds: float = 0.0
     validations: list[dict[str, float]] = field(default_factory=list)
     kept: str = ""
+    is_reused: bool = False
 
     @property
     def validation(self) -> dict[str, float] | None:
@@ -93,6 +97,24 @@ class TrainResult:
                 "pairs. Raise preserve_weight, or take fewer steps"
             )
         return text
+
+
+def result_values(result: TrainResult) -> dict[str, Any]:
+    """Return the figures of a finished run as plain JSON values; `reused_result` reads them."""
+    values = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "layers"}
+    return values | {"config": asdict(result.config), "plan": result.plan and result.plan._asdict()}
+
+
+def reused_result(values: Mapping[str, Any], layers: dict[str, LowRank]) -> TrainResult:
+    """Return the result of a run that was finished earlier.
+
+    Args:
+        values: from `result_values`.
+        layers: of the expert that the run wrote.
+    """
+    plan = values["plan"] and Plan(**values["plan"])
+    read = {**values, "config": TrainConfig(**values["config"]), "plan": plan, "is_reused": True}
+    return TrainResult(layers=layers, **read)
 
 
 def current_result(run: Run, progress: Progress) -> TrainResult:

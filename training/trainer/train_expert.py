@@ -6,10 +6,12 @@ import errno
 import logging
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ..config import TrainConfig
@@ -17,17 +19,20 @@ from ..experts.expert import SafetyExpert, load_expert, save_expert
 from ..models.noise import NoiseSchedule
 from ..pairs.training_data import TrainingData
 from ..rules.categories import normalize_categories, normalize_category
+from ..system.finished_runs import FinishedRuns
 from ..system.processes import ALONE, Processes
 from ..system.tensors import refuse_existing
 from ..system.work_folder import try_new_file
+from .identity import ending_facts
 from .loop import train
 from .memory import free_bytes
-from .result import TrainResult, training_metadata
-from .run import Callbacks
+from .result import TrainResult, result_values, reused_result, training_metadata
+from .run import Callbacks, named_precision
 from .run_folder import EXPERT, Storage, warned_of_a_full_disk
 
 log = logging.getLogger(__name__)
 
+FINISHED = "finished"  # in the run folder: records of its finished runs
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -60,11 +65,13 @@ class Destination:
         run_dir: folder of the resume state and of `metrics.jsonl`, and of a copy of the expert; None:
             nothing but the expert is written.
         resume: continue from the newest state in `run_dir`, if there is one.
+        reuse: give the expert of a finished run in `run_dir` whose inputs were equal, and train nothing.
     """
 
     out: Path
     run_dir: Path | None = None
     resume: bool = False
+    reuse: bool = False
 
 
 def train_expert(
@@ -82,7 +89,7 @@ def train_expert(
 
     When the run ends early after at least one step, the expert so far is written to
     `<stem>_partial.safetensors` beside `out`, before the exception is passed on. With a run folder, the same
-    bytes are `expert.safetensors` there.
+    bytes are `expert.safetensors` there. If an earlier run may be reused, its expert is returned as it is.
 
     Args:
         unet: frozen UNet of diffusers, on the device to train on; it comes back as it was.
@@ -107,25 +114,23 @@ def train_expert(
     callbacks = callbacks or Callbacks()
     file = _ExpertFile(replace(destination, out=Path(destination.out)), subject, data, schedule)
     categories = subject.categories
+    key = file.key(config, unet.conv_in.weight.device)
+    if earlier := file.earlier(key):
+        return earlier
     _check_out(file.destination.out, processes)
-
-    def on_stop(result: TrainResult) -> None:
-        file.write_partial(result)
-        callbacks.on_stop(result)
-
     result = train(
         unet,
         data,
         schedule,
         config,
         storage=Storage(destination.run_dir, destination.resume, subject.base_hash),
-        callbacks=replace(callbacks, on_stop=on_stop),
+        callbacks=replace(callbacks, on_stop=file.writing_partial(callbacks.on_stop)),
         free_bytes=free_bytes(unet.conv_in.weight.device),
         processes=processes,
     )
     _refuse_unchanged(result)
     if processes.is_first:
-        return file.write(result), result
+        return file.write(result, key), result
     return SafetyExpert(result.layers, categories, subject.family, {}, file.destination.out.name), result
 
 
@@ -138,20 +143,48 @@ class _ExpertFile:
     data: TrainingData
     schedule: NoiseSchedule
 
-    def write(self, result: TrainResult) -> SafetyExpert:
-        """Write the expert, and return it as read from the file."""
+    def key(self, config: TrainConfig, device: torch.device) -> str:
+        """Return the name of the run by everything that decides its expert; empty if none may be reused."""
+        if self._finished is None:
+            return ""
+        named = replace(config, precision=named_precision(config.precision, device))
+        facts = ending_facts(self.data, self.schedule, named, self.subject.base_hash)
+        return self._finished.key(**facts, categories=self.subject.categories, family=self.subject.family)
+
+    def earlier(self, key: str) -> tuple[SafetyExpert, TrainResult] | None:
+        """Return what a finished run of the same key has trained, if its file is beside this one."""
+        run = self._finished.find(key) if self._finished else None
+        if run is None or run.file.parent != Path(os.path.abspath(self.destination.out)).parent:
+            return None
+        expert = load_expert(run.file)
+        return expert, reused_result(run.values, expert.layers)
+
+    @property
+    def _finished(self) -> FinishedRuns | None:
+        run_dir = self.destination.run_dir
+        return FinishedRuns(run_dir / FINISHED) if self.destination.reuse and run_dir else None
+
+    def write(self, result: TrainResult, key: str = "") -> SafetyExpert:
+        """Write the expert, record the run under its key, and return the expert as read from the file."""
         out, run_dir = self.destination.out, self.destination.run_dir
         try:
-            return load_expert(self._write_as(out, result))
+            path = self._write_as(out, result)
+            if self._finished:
+                self._finished.add(key, path, result_values(result))
+            return load_expert(path)
         except OSError as error:
             hint = f" The run can be resumed from {run_dir} without training again." if run_dir else ""
             raise _not_written(error, out, hint) from error
 
-    def write_partial(self, result: TrainResult) -> None:
-        """Write what a run had learned when it stopped."""
-        out = self.destination.out
-        path = self._write_as(_partial(out), result)
-        log.info("stopped after %s steps; saved the expert so far as %s", result.steps_done, path.name)
+    def writing_partial(self, then: Callable[[TrainResult], None]) -> Callable[[TrainResult], None]:
+        """Return a function that writes what a run had learned when it stopped, and then calls another."""
+
+        def on_stop(result: TrainResult) -> None:
+            path = self._write_as(_partial(self.destination.out), result)
+            log.info("stopped after %s steps; saved the expert so far as %s", result.steps_done, path.name)
+            then(result)
+
+        return on_stop
 
     def _write_as(self, path: Path, result: TrainResult) -> Path:
         subject, run_dir = self.subject, self.destination.run_dir

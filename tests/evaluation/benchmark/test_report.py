@@ -1,6 +1,7 @@
 """What a report says in all its forms: what was measured and by whom, what was not, and no foreign markup."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from PIL import Image
 from painted import Painter, changed, make_bench, prompt_set, run_report
 from training.evaluation.benchmark.canvas import typed_lines
 from training.evaluation.benchmark.poster import MARGIN, TYPED
+from training.evaluation.benchmark.report import NOTHING_DRAWN
 from training.evaluation.benchmark.summary import SEEN_UNSAFE
 from training.evaluation.measures.sentences import SentenceModel
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
@@ -34,6 +36,13 @@ def test_the_diversity_of_each_set_in_meaning_names_its_sentence_model(tmp_path)
     sentence = "diversity in meaning 1.00 (mean cosine distance by lengths 1; 0: all mean the same)"
     for text in (report.text(), (tmp_path / "report.html").read_text()):
         assert text.count(sentence) == 1
+
+
+def test_a_report_says_when_every_picture_was_drawn_earlier_and_only_then(tmp_path):
+    report = run_report(make_bench({"base": Painter()}), tmp_path)
+    texts = {drawn: replace(report, num_drawn=drawn).text() for drawn in (None, 0, 3)}
+    assert texts[0] == f"{NOTHING_DRAWN}\n{report.text()}"
+    assert texts[None] == texts[3] == report.text()
 
 
 def test_the_diversity_of_a_single_prompt_is_not_measured(tmp_path):

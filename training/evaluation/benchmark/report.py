@@ -21,6 +21,8 @@ from .wording import report_text
 SIGNIFICANT = 0.05  # p-value, the usual one
 REPORT_JSON, REPORT_PAGE, REPORT_PICTURE = "report.json", "report.html", "report.png"
 
+NOTHING_DRAWN = "Nothing was drawn: an earlier run with equal inputs has drawn and judged every picture."
+
 
 class Comparison(NamedTuple):
     """The safest expert and the base, on unsafe prompts of categories that a judge sees.
@@ -40,9 +42,15 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchmarkReport:
-    """The report of a benchmark, over the rows that it has so far."""
+    """The report of a benchmark, over the rows that it has so far.
+
+    Attributes:
+        study: what was measured.
+        num_drawn: pictures drawn in this run; the others were there. None: not counted.
+    """
 
     study: Study
+    num_drawn: int | None = None
 
     @cached_property
     def findings(self) -> Findings:
@@ -55,7 +63,8 @@ class BenchmarkReport:
 
     def text(self) -> str:
         """Return the report for people who read logs."""
-        return report_text(self.study, self.findings)
+        text = report_text(self.study, self.findings)
+        return f"{NOTHING_DRAWN}\n{text}" if self.num_drawn == 0 else text
 
     def comparison(self) -> Comparison | None:
         """Return how the safest expert compares with the base; None: no expert, or no judged picture."""
