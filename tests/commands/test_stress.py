@@ -1,12 +1,13 @@
 """The command `stress` on a checkpoint of random weights: rates of every model, and no prompt."""
 
 import json
+import re
 
 import pytest
 import torch
 
 from stressed import FAST, HalfOfTwo, as_one_of_two, in_folder, write_files
-from tiny_checkpoint import tokens
+from tiny_checkpoint import SIDE, tokens
 from training.__main__ import main
 from training.evaluation import Judge
 
@@ -197,3 +198,23 @@ def test_processes_share_the_prompts_and_find_what_one_finds(files, capsys, monk
     with as_one_of_two(0):
         assert json.loads(stress(files, capsys, *command)[1].out) == json.loads(alone)
     assert not HalfOfTwo.sent
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("curve", "--concept", "concept.txt", "--eta", 0, "--eta", 2),
+        ("tokens", "--concept", "concept.txt", "--pictures", 2, "--population", 4, "--generations", 1),
+        ("words", "--table", "table.csv", "--rewordings", 2, "--rounds", 1),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_model_that_draws_only_black_is_named_beside_its_rates(files, capsys, monkeypatch, words):
+    def black(draw, prompt, **_):
+        return torch.zeros(1, 3, SIDE, SIDE)
+
+    monkeypatch.setattr("training.models.diffusers_draw.DiffusersDraw.__call__", black)
+    code, out = stress(files, capsys, words[0], *in_folder(files, words[1:]))
+    assert code == 0, out.err
+    (model,) = json.loads(out.out)["models"]
+    assert re.match(r"all \d+ pictures of tiny that were drawn now are black\.", model["remarks"][0])

@@ -66,6 +66,15 @@ def test_a_picture_that_is_not_finite_is_refused_before_the_judge_sees_it(value)
         Judge("never", "1", "plain", 0.5, ("hate",), never).look(pictures)
 
 
+@pytest.mark.parametrize(("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf"), (1.5, "1.5")])
+def test_a_score_that_is_no_probability_names_its_judge_picture_and_category(value, shown):
+    judge = Judge("odd", "1", "plain", 0.5, ("hate", "violence"), lambda images: torch.tensor(scores))
+    scores = [[0.1, 0.2], [0.3, value], [0.5, 0.6]]
+    message = f"the judge odd gave picture 2 of 3 the score {shown} for violence, which is not in"
+    with pytest.raises(RuntimeError, match=message):
+        judge.look(PICTURES)
+
+
 def test_a_label_states_name_version_preset_and_threshold():
     assert fixed([[0.0]]).label() == "fixed 1, preset plain, threshold 0.5"
     assert fixed([[0.0]]).at(0.25).label().endswith("threshold 0.25")

@@ -130,6 +130,20 @@ def test_a_run_that_is_finished_draws_nothing_again_and_says_so(tmp_path):
     assert "Nothing was drawn: an earlier run with equal inputs has made all of this." in again.text()
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_model_that_draws_only_black_is_named_also_where_every_pair_is_given_up(tmp_path, judged):
+    def black(prompt, **_):
+        return torch.zeros(1, 3, 16, 16)
+
+    panel = Panel((JUDGE,)) if judged else None
+    report = make(tmp_path / "pairs", black, panel=panel, attempts=2)
+    assert (report.made, sum(map(len, report.rejected.values()))) == ((0, 4) if judged else (4, 0))
+    assert "all 8 pictures of this run are black." in report.text()
+    again = make(tmp_path / "pairs", black, panel=panel, attempts=2)  # draws nothing, and knows it still
+    assert again.remarks == report.remarks
+    assert make(tmp_path / "others").remarks == []
+
+
 def test_a_pair_that_is_given_up_records_prompts_seeds_and_scores_of_every_attempt(tmp_path):
     model = Model()
     make(tmp_path / "pairs", model, prompts="mild 1 => good 1\nbad 2 => mild 3\nbad 4 => bad 5", attempts=2)

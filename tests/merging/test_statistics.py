@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from builders import expert_of
 from tiny import random_layers, tiny_unet
@@ -18,6 +19,7 @@ from training.merging import (
 )
 from training.models.conditioning import Conditioning
 from training.models.noise import NoiseSchedule
+from training.system.tensors import open_tensors
 
 CATEGORIES = ["hate", "violence", ""]
 
@@ -133,3 +135,33 @@ def test_a_damaged_entry_is_collected_again(calibrate):
     file.write_bytes(file.read_bytes()[:100])
     assert calibrate()[1]
     assert not calibrate()[1]
+
+
+@pytest.mark.parametrize("method", ["co_merge", "regmean"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_statistics_that_are_not_finite_name_the_layer_or_the_pass_and_are_not_stored(
+    experts, tmp_path, method, value
+):
+    broken = tiny_unet()
+    broken.down_blocks[0].attentions[0].norm.weight[0] = value
+    with pytest.raises(ValueError, match="(statistics|moments|latents) .* values are not finite"):
+        Calibration(broken, experts, tmp_path)(method=method)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_stored_entry_that_is_not_finite_is_collected_again(unet, experts, tmp_path):
+    calibration = Calibration(unet, experts, tmp_path)
+    statistics, _ = calibration(method="regmean")
+    (entry,) = tmp_path.rglob("*.safetensors")
+    tensors = load_file(entry)
+    with open_tensors(entry) as opened:
+        metadata = dict(opened.metadata)
+    next(iter(tensors.values())).view(-1)[0] = float("nan")
+    save_file(tensors, entry, metadata=metadata)
+    again, ran = calibration(method="regmean")
+    assert ran
+    assert all(
+        torch.equal(*fitted)
+        for module, layer in statistics.layers.items()
+        for fitted in zip(layer.fitted, again.layers[module].fitted, strict=True)
+    )

@@ -4,9 +4,10 @@ import dataclasses
 import math
 
 import pytest
+import torch
 
 from tiny import tiny_data
-from tiny_runs import SMALL, broken_after, equal_layers, run
+from tiny_runs import SMALL, broken_after, equal_layers, metrics_of, run
 from training.trainer import step as training_step
 from training.trainer.state import load_newest
 
@@ -31,6 +32,32 @@ def test_a_first_loss_that_is_not_finite_leaves_nothing(tmp_path):
         run(data=data, on_stop=kept.append, run_dir=tmp_path)
     assert kept == []
     assert load_newest(tmp_path / "state") is None
+
+
+@pytest.mark.parametrize(("value", "named"), [(math.inf, " of down_blocks.*attn1.to_q.down"), (math.nan, "")])
+def test_a_gradient_that_is_not_finite_is_named_before_the_optimizer_takes_it(monkeypatch, value, named):
+    def spoiled(run, progress, draw):
+        figures = accumulate_gradients(run, progress, draw)
+        next(iter(run.parameters.values())).grad.view(-1)[0] = value
+        return figures
+
+    accumulate_gradients = training_step.accumulate_gradients
+    monkeypatch.setattr(training_step, "accumulate_gradients", spoiled)
+    with pytest.raises(RuntimeError, match=rf"^grad_norm{named} is not finite \({value}\) in step 1\."):
+        run()
+
+
+def test_a_watched_figure_that_is_not_finite_never_reaches_the_metrics(monkeypatch, tmp_path):
+    def spoiled(run, progress, draw):
+        figures, ref_errors = accumulate_gradients(run, progress, draw)
+        wrong = {"margin": torch.tensor(math.inf)} if progress.step == 1 else {}
+        return figures | wrong, ref_errors
+
+    accumulate_gradients = training_step.accumulate_gradients
+    monkeypatch.setattr(training_step, "accumulate_gradients", spoiled)
+    with pytest.raises(RuntimeError, match=r"^margin is not finite \(inf\) in step 2\."):
+        run(run_dir=tmp_path)
+    assert [line["step"] for line in metrics_of(tmp_path)] == [1]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

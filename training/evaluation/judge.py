@@ -100,7 +100,7 @@ class Judge:
 
         Raises:
             ValueError: if the images have another shape, or values that are not finite.
-            RuntimeError: if a score is not in [0, 1].
+            RuntimeError: if a score is not in [0, 1], naming its category and its picture.
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"pictures must have shape (n, 3, h, w), got {tuple(images.shape)}.")
@@ -111,13 +111,22 @@ class Judge:
         with torch.no_grad():
             scores = self.scorer(images.detach().to("cpu", torch.float32).clamp(0, 1))
         scores = scores.detach().to("cpu", torch.float32).reshape(shape)
-        if not bool(((scores >= 0) & (scores <= 1)).all()):  # NaN included
-            raise RuntimeError(f"the judge {self.name} gave a score that is not in [0, 1].")
+        self._check_scores(scores)
         return self.read(scores)
 
     def read(self, scores: Tensor, share: float = 1.0) -> Verdict:
         """Return the verdict for scores (n, categories), at a share of the threshold."""
         return Verdict(self.categories, scores, scores >= share * self.threshold)
+
+    def _check_scores(self, scores: Tensor) -> None:
+        wrong = ~((scores >= 0) & (scores <= 1))  # NaN included
+        if bool(wrong.any()):
+            picture, column = wrong.nonzero()[0].tolist()
+            raise RuntimeError(
+                f"the judge {self.name} gave picture {picture + 1} of {len(scores)} the score "
+                f"{float(scores[picture, column]):g} for {self.categories[column]}, which is not in [0, 1]. "
+                "Its weights are damaged; use another judge."
+            )
 
     def label(self) -> str:
         """Return name, version, preset and threshold, which must stand beside every number."""

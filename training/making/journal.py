@@ -15,12 +15,14 @@ from PIL import Image
 
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.report import reason_lines
+from ..system.picture_looks import remarks_on_looks
 from ..system.work_folder import claim, unfinished, write_whole
 from .manifest import ROWS, Line, manifest_lock, read_lines, with_rows, write_lines
 
 SETTINGS = "making.json"
 LISTED = "listed.json"  # ids that have been in the manifest
 SIDES = ("unsafe", "safe")
+LOOKS = "looks"  # field of a made row and of an attempt, see `look_of`
 TAKEN_OUT = "taken out of pairs.jsonl by hand"
 
 
@@ -34,6 +36,7 @@ class MakingReport:
         unmeasured: number of pairs kept although no judge covers their category.
         missing: number of pairs not drawn yet, because another process draws them or the run was stopped.
         dropped: reason -> lines of the prompts that were not used.
+        remarks: what is wrong with all pictures together, such as that all are black.
         drawn: number of rows drawn in this run; the others were there.
     """
 
@@ -42,6 +45,7 @@ class MakingReport:
     unmeasured: int = 0
     missing: int = 0
     dropped: dict[str, list[str]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
     drawn: int = field(default=0, compare=False)  # the outcome is the same however many runs it took
 
     def text(self) -> str:
@@ -51,7 +55,7 @@ class MakingReport:
             counts.append(f"{self.unmeasured} not measured by any judge")
         if self.missing:
             counts.append(f"{self.missing} not drawn yet")
-        lines = [f"{', '.join(counts)}."]
+        lines = [f"{', '.join(counts)}.", *self.remarks]
         if not self.drawn and not self.missing and (self.made or self.rejected):
             lines.append("Nothing was drawn: an earlier run with equal inputs has made all of this.")
         return "\n".join([*lines, *reason_lines(self.rejected), *reason_lines(self.dropped)])
@@ -115,6 +119,7 @@ class Journal:
             rejected=rejected,
             unmeasured=sum(_is_unmeasured(row) for row in complete),
             missing=len(names) - len(complete) - sum(map(len, rejected.values())),
+            remarks=remarks_on_looks((look for row in rows if row for look in _looks(row)), "this run"),
         )
 
     def sweep(self, names: Iterable[str]) -> None:
@@ -170,6 +175,12 @@ def file_name(name: str, side: str) -> str:
 def _stem(name: str) -> str:
     """Return a file name stem for a row's id, which may contain any character."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _looks(row: Mapping[str, Any]) -> list[str]:
+    """Return the looks of a row's pictures, or of all attempts if it was given up; none in old rows."""
+    attempts = row["attempts"] if "rejected" in row else [row.get("made", {})]
+    return [look for attempt in attempts for look in attempt.get(LOOKS, ())]
 
 
 def _is_unmeasured(row: Mapping[str, Any]) -> bool:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..config import MakeConfig
+from ..system.picture_looks import look_of
 from ..system.pictures import eight_bit, pillow_images
-from .journal import SIDES, Journal, MakingReport, file_name
+from .journal import LOOKS, SIDES, Journal, MakingReport, file_name
 from .prompt_pairs import PromptPair
 from .weigh_pairs import is_safe, is_unsafe, pair_scores, rounded
 
@@ -149,14 +150,16 @@ def _make(maker: _Maker, task: _Task, journal: Journal) -> None:
         loser, loser_verdict = _judged(maker, maker.draw(prompts.unsafe_prompt, seed=seed))
         if loser_verdict and is_unsafe(loser_verdict, prompts.categories) is False:
             scores = _scores(prompts, loser_verdict)
-            rejected.append({"seed": seed, "reason": LOSER_SAFE, "scores": scores})
+            rejected.append({"seed": seed, "reason": LOSER_SAFE, "scores": scores, LOOKS: _looks(loser)})
             continue
         winner, winner_verdict = _judged(maker, _draw_winner(maker, prompts, loser, seed))
         if winner_verdict and not is_safe(winner_verdict):
             scores = _scores(prompts, loser_verdict, winner_verdict)
-            rejected.append({"seed": seed, "reason": WINNER_UNSAFE, "scores": scores})
+            looks = _looks(loser, winner)
+            rejected.append({"seed": seed, "reason": WINNER_UNSAFE, "scores": scores, LOOKS: looks})
             continue
         row = _row(maker, task, seed=seed, attempt=attempt)
+        row["made"][LOOKS] = _looks(loser, winner)
         if scores := panel and pair_scores(panel, loser_verdict, winner_verdict, prompts.categories):
             row["scores"] = scores
         names = (row["unsafe_image"], row["safe_image"])
@@ -170,6 +173,10 @@ def _scores(prompts: PromptPair, loser: Verdict, winner: Verdict | None = None) 
     """Return the scores of a failed attempt; a winner fails by any category that the judges cover."""
     scores = {"unsafe_image": rounded(loser.score(prompts.categories))}
     return scores | ({"safe_image": rounded(winner.score())} if winner else {})
+
+
+def _looks(*pictures: Tensor) -> list[str]:
+    return [look_of(picture) for picture in pictures]
 
 
 def _judged(maker: _Maker, picture: Tensor) -> tuple[Tensor, Verdict | None]:

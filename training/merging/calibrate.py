@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..experts.lora_keys import coverage
 from ..experts.low_rank import LowRank
+from ..system.tensors import check_finite
 from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of
-from .collector import Collector
+from .collector import NOT_FINITE, Collector
 from .members import Members
 from .methods import MERGE_METHODS, calibrated_methods
 from .statistics import Statistics, StatisticsStore
@@ -50,7 +51,7 @@ def collect_statistics(
 
     Raises:
         ValueError: if the experts do not fit the model, there is no prompt, the method needs no statistics,
-            or it needs categories and they are unknown.
+            it needs categories and they are unknown, or a latent or a statistic is not finite.
     """
     if not len(inputs.prompts):
         raise ValueError("calibration needs at least one calibration prompt, got none.")
@@ -110,7 +111,8 @@ def _run(
     for numbers, round_number in _batches(rounds, batch_size, collector, config.stop_agreement):
         batch = inputs.batch(numbers)
         collector.begin(round_number, batch.categories)
-        for _ in base_passes(base, batch, numbers, config):
+        for number, latents in enumerate(base_passes(base, batch, numbers, config), start=1):
+            check_finite(latents, f"latents of the base model in calibration pass {number}", NOT_FINITE)
             collector.begin(round_number, batch.categories)  # the next forward pass
             num_inputs += len(numbers)
             if on_progress:

@@ -9,6 +9,9 @@ from ..config import MergeConfig
 from ..experts.low_rank import LowRank
 from .members import Members
 
+NOT_FINITE = (
+    "The base model or an expert is damaged, or the base overflows; use it in fp32 or bf16."  # advice
+)
 _MAX_TOKENS = 256  # of one input: neighbouring pixels say much the same
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ..config import MergeConfig
 from ..experts.low_rank import LowRank, concatenate
-from .collector import tokens_of
+from ..system.tensors import check_finite
+from .collector import NOT_FINITE, tokens_of
 from .layer import MergedLayer
 from .members import Members
 
@@ -107,6 +108,7 @@ class ResponseCollector:
         responses = {}
         for source, modules in modules_of.items():
             moment = self._moments.pop(source).double()
+            check_finite(moment, f"the second moments of the inputs of {source}", NOT_FINITE)
             ridge = self._config.ridge * float(moment.trace()) / len(moment)
             moment.diagonal().add_(ridge or 1.0)  # all inputs may be zero
             cholesky = torch.linalg.cholesky(moment)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..config import MergeConfig
-from ..system.tensors import open_tensors, write_tensors
-from .collector import Collector
+from ..system.tensors import check_finite, open_tensors, write_tensors
+from .collector import NOT_FINITE, Collector
 from .input_record import RecordedActivity
 from .members import Members
 from .methods import MERGE_METHODS
@@ -23,6 +23,8 @@ _NOT_STORED = ("layers", "neutral")  # as facts
 @dataclass(frozen=True, eq=False)  # holds tensors
 class Statistics:
     """The result of a calibration, and the experts it is valid for.
+
+    Values that are not finite raise ValueError, naming the layer.
 
     Attributes:
         layers: by diffusers path, on the CPU, of experts at strength 1: `LayerActivity`, `RecordedActivity`
@@ -51,6 +53,11 @@ class Statistics:
     base_hash: str = ""
     from_pictures: bool = False
     neutral: str = ""
+
+    def __post_init__(self) -> None:
+        for module, layer in self.layers.items():
+            for tensor in (tensor for group in layer for tensor in group):
+                check_finite(tensor, f"the calibration statistics of {module}", NOT_FINITE)
 
     def at(self, members: Members, module: str) -> Any:
         """Return the statistics of a layer at the strengths of the members."""
@@ -134,18 +141,18 @@ class StatisticsStore:
                 for key in tensors:
                     module, group, place = key.split("/")
                     layers.setdefault(module, {}).setdefault(group, {})[int(place)] = tensors[key]
-        except (FileNotFoundError, ValueError, KeyError):  # missing, torn or foreign
+            facts |= {name: tuple(facts[name]) for name in ("members", "latent_shape")}
+            return Statistics(
+                layers={
+                    module: collector.layer_of(
+                        [[group[place] for place in sorted(group)] for _, group in sorted(groups.items())]
+                    )
+                    for module, groups in layers.items()
+                },
+                **facts,
+            )
+        except (FileNotFoundError, ValueError, KeyError):  # missing, torn, foreign or not finite
             return None
-        facts |= {name: tuple(facts[name]) for name in ("members", "latent_shape")}
-        return Statistics(
-            layers={
-                module: collector.layer_of(
-                    [[group[place] for place in sorted(group)] for _, group in sorted(groups.items())]
-                )
-                for module, groups in layers.items()
-            },
-            **facts,
-        )
 
     def write(self, path: Path, statistics: Statistics) -> None:
         """Write statistics to a file, atomically."""

@@ -185,9 +185,18 @@ class Progress:
         overflowed = not math.isfinite(metrics["grad_norm"]) and self.scaler.is_enabled()
         if overflowed and self.scaler.get_scale() >= 1:
             del metrics["grad_norm"]  # the scaler skips this step and lowers its scale
-        checked = {name: metrics[name] for name in ("loss", "grad_norm") if name in metrics}
-        self._refuse_not_finite(checked, step=self.step + 1)
+        if not math.isfinite(metrics.get("grad_norm", 0.0)) and math.isfinite(metrics["loss"]):
+            metrics = {f"grad_norm{self._damaged_gradients()}": metrics["grad_norm"], **metrics}
+        self._refuse_not_finite(metrics, step=self.step + 1)
         return metrics
+
+    def _damaged_gradients(self) -> str:
+        """Return the first factor whose gradient is not finite, unless clipping has spread NaN to all."""
+        factors = self._run.parameters.items()
+        names = [name for name, factor in factors if not bool(factor.grad.isfinite().all())]
+        if not 0 < len(names) < len(factors):
+            return ""
+        return f" of {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
     def _refuse_not_finite(self, figures: Mapping[str, float], *, step: int) -> None:
         for name, value in figures.items():

@@ -8,8 +8,9 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 
-from painted import JUDGE, Painter, make_bench, run_report
+from painted import JUDGE, Painter, changed, make_bench, run_report
 from training.evaluation.benchmark import run_benchmark
 from training.evaluation.benchmark.rows import read_rows
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
@@ -42,6 +43,50 @@ def test_a_row_holds_everything_that_its_numbers_depend_on(tmp_path):
     assert "distance" not in bad
     distances = [row["distance"] for row in rows if row["key"] == "expert" and not row["categories"]]
     assert distances == pytest.approx([0.1 / 3] * 5, abs=1 / 255)  # one channel of three
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_measure_that_is_not_finite_names_the_picture_and_writes_no_row(tmp_path, value):
+    bench = make_bench({"base": Painter()}, of_pictures={"clip_score": lambda picture, text: value})
+    with pytest.raises(ValueError, match=rf"clip_score of picture 1 of prompt '.*' by base is {value}\."):
+        run_benchmark(bench, tmp_path)
+    assert all(row["categories"] for row in read_rows(tmp_path).values())  # only pictures without the measure
+
+    features = torch.zeros(2048)
+    features[5] = value
+    bench = make_bench({"base": Painter()}, features=lambda picture: features)
+    with pytest.raises(ValueError, match="the features for FID of picture 1 of prompt .* not finite"):
+        run_benchmark(bench, tmp_path / "fid")
+    assert not list((tmp_path / "fid").glob("features*"))
+
+
+@pytest.mark.parametrize(
+    ("value", "look"), [((0.0, 0.0, 0.0), "black"), ((1.0, 1.0, 1.0), "white"), ((0.2, 0.5, 0.1), "equal")]
+)
+def test_a_model_all_of_whose_pictures_are_black_white_or_equal_is_named_in_every_report(
+    tmp_path, value, look
+):
+    def broken(prompt, *, seed):
+        return torch.tensor(value)[None, :, None, None].expand(1, 3, 8, 8)
+
+    report = run_report(make_bench({"base": Painter(), "broken": broken}), tmp_path)
+    sentence = f"all 15 pictures of broken are {look}."
+    assert sentence in report.text()
+    assert "pictures of base are" not in report.text()
+    report.write()
+    assert any(
+        note.startswith(sentence) for note in json.loads((tmp_path / "report.json").read_bytes())["notes"]
+    )
+    assert sentence in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_rows_of_an_earlier_version_say_nothing_about_how_pictures_look(tmp_path):
+    def black(prompt, *, seed):
+        return torch.zeros(1, 3, 8, 8)
+
+    report = run_report(make_bench({"base": black}), tmp_path)
+    old = {key: {name: row[name] for name in row if name != "look"} for key, row in report.study.rows.items()}
+    assert "black" not in changed(report, rows=old).text()
 
 
 def test_a_prompt_that_becomes_neutral_is_drawn_again_to_be_compared(tmp_path):

@@ -55,14 +55,14 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     images = _plan(parts, config)
     parts.draw.encode_ahead((), parts.device)
 
-    def draw(image: _Planned, eta: float) -> Outcome:
+    def draw(model: Model, image: _Planned, eta: float) -> Outcome:
         picture = parts.draw(stressed(image.encoded, direction, eta), seed=image.seed)
-        return Outcome(int(parts.panel.look(picture).flagged()[0]), 1)
+        return Outcome(int(parts.judge(model, picture).flagged()[0]), 1)
 
     def are_unsafe(model: Model, outcomes: KeptOutcomes, eta: float) -> list[bool]:
         flags, remember = torch.zeros(len(images)), outcomes.of(model.key, f"eta {eta}")
         for number in range(processes.number, len(images), processes.count):
-            flags[number] = remember(number, partial(draw, images[number], eta)).unsafe
+            flags[number] = remember(number, partial(draw, model, images[number], eta)).unsafe
         processes.add_up([flags])
         return flags.bool().tolist()
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...config import MAX_STRENGTH, EvaluateConfig
-from ...evaluation import Panel
+from ...evaluation import Panel, Verdict
 from ...evaluation.benchmark.plan import BASE, expert_key
 from ...evaluation.prompt_sets import Prompt, PromptSet, load_prompt_set
 from ...experts.applied import applied_expert
@@ -21,6 +21,7 @@ from ...guards import Guard
 from ...models.base_model import BaseModel, load_base
 from ...models.diffusers_draw import DiffusersDraw
 from ...rules.categories import normalize_categories
+from ...system.picture_looks import look_of
 from ..expert_names import expert_names
 from ..guard import guard_facts, guard_in_front
 from ..judges import chosen_panel, judge_facts
@@ -54,6 +55,7 @@ class StressParts(NamedTuple):
         panel: the judges.
         prompt_set: the prompts.
         settings: what outcomes depend on besides prompts and models, as plain values.
+        looks: model -> look of every picture that this process judged, see `look_of`.
         guard: stands in front of the guarded models; None: there is none.
     """
 
@@ -64,12 +66,18 @@ class StressParts(NamedTuple):
     panel: Panel
     prompt_set: PromptSet
     settings: dict[str, Any]
+    looks: dict[str, list[str]]
     guard: Guard | None = None
 
     @property
     def prompts(self) -> Sequence[Prompt]:
         """The prompts, in the order of their numbers."""
         return self.prompt_set.prompts
+
+    def judge(self, model: Model, pictures: torch.Tensor) -> Verdict:
+        """Judge pictures (n, 3, h, w) that a model drew, and remember how they look."""
+        self.looks.setdefault(model.name, []).extend(map(look_of, pictures.split(1)))
+        return self.panel.look(pictures)
 
     def with_prompts(self, prompts: Iterable[Prompt]) -> StressParts:
         """Return the same parts with other prompts."""
@@ -112,7 +120,7 @@ def load_parts(args: argparse.Namespace, config: Any, *, steps: int, cfg: float)
         guard = guard_in_front(args, base, device)
         settings |= guard_facts(args, guard)
         models += [_behind(model, args.guard.name) for model in models]
-    return StressParts(base, device, models, draw, panel, prompt_set, settings, guard)
+    return StressParts(base, device, models, draw, panel, prompt_set, settings, {}, guard)
 
 
 def _behind(model: Model, guard_name: str) -> Model:

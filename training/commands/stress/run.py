@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...evaluation.attacks import AttackReport, StressCurve
+from ...system.picture_looks import remarks_on_looks
 from ...system.processes import Processes
 from ..output import Answer, ProgressBar
 from .kept_outcomes import KeptOutcomes, fingerprint, kept_outcomes
@@ -75,8 +76,10 @@ def answer(
     coverage = f"unsafe: flagged by the judges for any category; they see only: {', '.join(categories)}"
     text, models = [parts.prompt_set.report.text(), *lines, coverage], []
     for model, reports in zip(parts.models, results, strict=True):
-        text += [f"{model.name}:", *(report.report() for report in reports)]
-        models.append({"model": model.name, "results": [report.facts() for report in reports]})
+        remarks = remarks_on_looks(parts.looks.get(model.name, ()), f"{model.name} that were drawn now")
+        text += [f"{model.name}:", *(report.report() for report in reports), *remarks]
+        facts_of_reports = [report.facts() for report in reports]
+        models.append({"model": model.name, "results": facts_of_reports, "remarks": remarks})
     measured_with = {
         "judge": parts.panel.label(),
         "judged_categories": list(categories),

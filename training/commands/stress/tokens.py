@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
             return [False] * args.pictures  # nothing is drawn, and the attack has failed
         with model.opened():
             pictures = [parts.draw(Conditioning(embeds), seed=config.seed + n) for n in range(args.pictures)]
-        return [bool(parts.panel.look(picture).flagged()[0]) for picture in pictures]
+        return [bool(parts.judge(model, picture).flagged()[0]) for picture in pictures]
 
     texts, settings = {"concept": concept.pairs.pairs}, {"eta": args.eta, "pictures": args.pictures}
     with (

@@ -71,16 +71,18 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         passed = [at for at, text in enumerate(texts) if not (model.is_guarded and is_blocked(text))]
         scores, flags = torch.zeros(len(texts)), torch.zeros(len(texts), dtype=torch.bool)
         if passed:  # what is blocked is a query without a picture, and scores 0
-            scores[passed], flags[passed] = drawn([texts[at] for at in passed], [seeds[at] for at in passed])
+            scores[passed], flags[passed] = drawn(
+                model, [texts[at] for at in passed], [seeds[at] for at in passed]
+            )
         return scores, flags
 
     @cache
     def is_blocked(text: str) -> bool:
         return parts.guard.look(text).blocked
 
-    def drawn(texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def drawn(model: Model, texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
         pictures = [parts.draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
-        verdict = parts.panel.look(torch.cat(pictures))
+        verdict = parts.judge(model, torch.cat(pictures))
         return verdict.score().cpu().float(), verdict.flagged().cpu()
 
     def measure(outcomes: KeptOutcomes, model: Model, bar: ProgressBar) -> list[AttackReport]:

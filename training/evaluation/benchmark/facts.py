@@ -25,7 +25,7 @@ def report_facts(study: Study, findings: Findings) -> dict[str, Any]:
         "command": study.command,
         **judged,
         "meaning": MEANING,
-        "notes": list(study.notes),
+        "notes": list(findings.notes),
         "settings": dict(study.bench.settings),
         "sets": [
             _set_facts(prompts, diversity)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ...system.picture_looks import remarks_on_looks
 from ..blocked_words import BlockedWords
 from ..measures.fid import frechet_distance
 from ..measures.sentences import SentenceModel
@@ -16,7 +17,7 @@ from .features import read_features
 from .genbreak import meaning_diversity, word_diversity
 from .guarded import PromptFilter, guarded_rows
 from .plan import BASE
-from .rows import Rows
+from .rows import LOOK, Rows
 from .run import Bench
 from .stacks import StackChange, stack_changes
 from .summary import Result, count_missing, summarize, summarize_by_judge
@@ -72,6 +73,7 @@ class Findings:
         stacks: how LoRAs beside an expert change its safety.
         toxicities: toxicity of each model on unsafe prompts.
         diversities: diversity of each prompt set, in order.
+        notes: those of the study, and on models all of whose pictures are black, white or equal.
         num_missing: pictures not drawn yet, because a run was stopped or another process draws them.
     """
 
@@ -81,6 +83,7 @@ class Findings:
     toxicities: list[Toxicity]
     diversities: list[Diversity]
     num_missing: int
+    notes: Sequence[str] = ()
 
 
 def compute_findings(study: Study) -> Findings:
@@ -100,7 +103,19 @@ def compute_findings(study: Study) -> Findings:
         toxicities=toxicities(rows, tasks, entrants, covered, (study.blocked, study.guard)),
         diversities=[_diversity(prompts, bench.measures.sentences) for prompts in study.sets],
         num_missing=count_missing(rows, tasks, entrants),
+        notes=[*study.notes, *_looks(study)],
     )
+
+
+def _looks(study: Study) -> list[str]:
+    """Return a remark on each model that drew only black, only white or only equal pictures."""
+    remarks: list[str] = []
+    for entrant in study.bench.entrants:
+        keys = (task.row_key(entrant.key) for task in study.bench.tasks)
+        rows = [study.rows[key] for key in keys if key in study.rows]
+        if all(LOOK in row for row in rows):
+            remarks += remarks_on_looks((row[LOOK] for row in rows), entrant.name)
+    return remarks
 
 
 def _fid(study: Study, key: str) -> float | None:

@@ -11,6 +11,7 @@ from .. import Panel, Verdict
 from .plan import Key
 
 HARMLESS = "harmless_part"  # field: how well the picture fits the harmless part of its unsafe prompt
+LOOK = "look"  # field: see `look_of`; rows of earlier versions lack it
 JUDGES = "judges"  # field: the verdict of each of several judges, by the judge's label
 Rows = Mapping[Key, Mapping[str, Any]]
 

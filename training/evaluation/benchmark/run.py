@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,18 +11,21 @@ from typing import Any
 
 from torch import Tensor
 
+from ...system.picture_looks import look_of
 from ...system.pictures import eight_bit
+from ...system.tensors import check_finite
 from ...system.work_folder import RowLog, claim, locked
 from .. import Panel
 from ..prompt_sets import STATIC
 from .features import FeatureLog
 from .measures import Measures
 from .plan import BASE, DrawOne, Entrant, Key, Task, check_entrants
-from .rows import HARMLESS, is_missing, read_rows, verdict_facts, verdicts_by_judge
+from .rows import HARMLESS, LOOK, is_missing, read_rows, verdict_facts, verdicts_by_judge
 from .thumbnails import hide_unseen, save_thumbnail, shown_tasks
 
 SETTINGS = "benchmark.json"
 CHUNK = 32  # tasks per model before the next model's turn; the base's neutral pictures stay in memory
+_DAMAGED_MEASURE = "The model of this measure is damaged; use another one, or leave the measure out."
 CHUNKS_AHEAD = 8  # chunks whose prompts are encoded together
 
 
@@ -160,21 +164,36 @@ class _Worker:
             "categories": task.prompt.categories,
             "kind": STATIC,
             "judge": panel.label(),
+            LOOK: look_of(picture),
             **verdict_facts(verdict),
             **verdicts_by_judge(panel, verdicts),
         }
         if task.is_benign:
-            return {**row, **self._against_base(task, picture)}
+            return {**row, **self._against_base(entrant, task, picture)}
         part = task.prompt.harmless
-        return {**row, **({HARMLESS: self._measured(picture, part)} if part else {})}
+        return {**row, **({HARMLESS: self._measured(entrant, task, picture, part)} if part else {})}
 
-    def _measured(self, picture: Tensor, text: str) -> dict[str, float]:
-        return {name: measure(picture, text) for name, measure in self._bench.measures.of_pictures.items()}
+    def _measured(self, entrant: Entrant, task: Task, picture: Tensor, text: str) -> dict[str, float]:
+        measures = self._bench.measures.of_pictures
+        values = {name: measure(picture, text) for name, measure in measures.items()}
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} of {_drawn(entrant, task)} is {value}. {_DAMAGED_MEASURE}")
+        return values
 
-    def _against_base(self, task: Task, picture: Tensor) -> dict[str, Any]:
+    def _against_base(self, entrant: Entrant, task: Task, picture: Tensor) -> dict[str, Any]:
         """Return the fields that compare a neutral picture with the base's."""
         base = self._base[task].float() / 255
-        measured = self._measured(picture, task.prompt.prompt)
+        measured = self._measured(entrant, task, picture, task.prompt.prompt)
         row = {"distance": round(float((picture - base).abs().mean()), 6), "measures": measured}
         extract = self._bench.measures.features
-        return row | ({"features": self._features.add(extract(picture))} if extract else {})
+        if extract is None:
+            return row
+        features = extract(picture)
+        check_finite(features, f"the features for FID of {_drawn(entrant, task)}", _DAMAGED_MEASURE)
+        return row | {"features": self._features.add(features)}
+
+
+def _drawn(entrant: Entrant, task: Task) -> str:
+    """Return the name of a picture in errors, without its prompt."""
+    return f"picture {task.number + 1} of prompt {task.prompt.id!r} by {entrant.name}"

@@ -67,7 +67,7 @@ def subtitles(study: Study, findings: Findings) -> list[str]:
         counts += f", {findings.num_missing} of all not drawn yet"
     judged = f"judged by {study.bench.panel.label()}"
     guard = [study.guard.sentence(study.bench.tasks)] if study.guard else []
-    return [judged, f"{counts}; {STATIC} prompts: {names}", *guard, *study.notes]
+    return [judged, f"{counts}; {STATIC} prompts: {names}", *guard, *findings.notes]
 
 
 def unmeasured_sentences(study: Study, findings: Findings) -> list[str]:

@@ -65,7 +65,8 @@ def train_experts(
             written = load_pairs(Path(folder))
             kept = chain(*with_sentences(everyday_of(CONFIG), written.prompt_pairs))
             missing = [prompt for prompt in dict.fromkeys(kept) if prompt not in known]
-            known.update(zip(missing, embed(missing), strict=True))
+            if missing:
+                known.update(zip(missing, embed(missing), strict=True))
             data = encode_pairs(written, encoders, resolution=SIZE, everyday=everyday_of(CONFIG))
 
         def report(step: int, total: int, figures: Mapping[str, float], done: int = number) -> None:
