@@ -6,7 +6,7 @@ from typing import Any
 import comfy.lora
 import comfy.utils
 
-from ...training.experts.expert import SafetyExpert, check_family
+from ...training.experts.expert import SafetyExpert, check_family, check_size
 from ...training.experts.layer_names import kohya_name
 from ...training.experts.lora_keys import Coverage, coverage, to_kohya
 from .ranged import add_ranged
@@ -31,12 +31,14 @@ def apply_expert(
         end_percent: share of the sampling after which it is switched off, at most 1.
 
     Raises:
-        ValueError: if the range is empty, the expert is for another family, or no layer matches.
+        ValueError: if the range is empty, the expert is for another family, no layer matches, or its update
+            is absurdly large, see `check_size`.
     """
     check_range(start_percent, end_percent)
     if strength == 0:
         return model, "Strength 0: the model is unchanged."
     check_family(expert, *family_of(model))
+    check_size(expert.name, expert.layers)
     targets = _targets(model, expert)
     covered = coverage(expert.layers, targets)
     if not covered.matched:

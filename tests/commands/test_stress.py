@@ -204,7 +204,7 @@ def test_processes_share_the_prompts_and_find_what_one_finds(files, capsys, monk
     "words",
     [
         ("curve", "--concept", "concept.txt", "--eta", 0, "--eta", 2),
-        ("tokens", "--concept", "concept.txt", "--pictures", 2, "--population", 4, "--generations", 1),
+        ("tokens", "--concept", "concept.txt", "--pictures", 2, "--population", 4, "--free-tokens", 2),
         ("words", "--table", "table.csv", "--rewordings", 2, "--rounds", 1),
     ],
     ids=lambda words: words[0],
@@ -214,6 +214,7 @@ def test_a_model_that_draws_only_black_is_named_beside_its_rates(files, capsys, 
         return torch.zeros(1, 3, SIDE, SIDE)
 
     monkeypatch.setattr("training.models.diffusers_draw.DiffusersDraw.__call__", black)
+    monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
     code, out = stress(files, capsys, words[0], *in_folder(files, words[1:]))
     assert code == 0, out.err
     (model,) = json.loads(out.out)["models"]

@@ -25,10 +25,23 @@ def test_the_update_is_added_with_its_strength_and_removed_bit_for_bit():
     assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
 
 
+@pytest.mark.parametrize("factor", [1e4, 1e30])
+def test_an_absurd_update_in_memory_is_refused_before_it_touches_a_weight(factor):
+    unet = tiny_unet()
+    before, layers = weights(unet), random_layers(unet)
+    (name, layer), *_ = layers.items()
+    with (
+        pytest.raises(ValueError, match=rf"^absurd changes every weight of {name} by "),
+        applied_expert(unet, expert_of(layers | {name: layer.scaled(factor)}, name="absurd"), 1.0),
+    ):
+        raise AssertionError("the body must not run")
+    assert all(torch.equal(value, before[name]) for name, value in unet.state_dict().items())
+
+
 def test_a_convolution_is_changed_too():
     unet = tiny_unet()
     weight = unet.conv_in.weight.clone()  # (32, 4, 3, 3)
-    layer = LowRank(torch.ones(32, 1), torch.arange(36.0)[None])
+    layer = LowRank(torch.ones(32, 1), torch.arange(36.0)[None] / 10)
     with applied_expert(unet, expert_of({"conv_in": layer}), 1.0):
         torch.testing.assert_close(unet.conv_in.weight - weight, layer.delta().reshape(32, 4, 3, 3))
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from builders import expert_of
+from builders import expert_of, random_layer, seeded
 from tiny import predict, random_layers, tiny_unet
-from training.experts.expert import SafetyExpert, check_family, load_expert, save_expert
+from training.experts.expert import SafetyExpert, check_family, check_size, load_expert, save_expert
 from training.experts.lora_keys import to_diffusers, to_peft
+from training.experts.low_rank import LowRank
 
 CROSS_K = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 
@@ -212,3 +213,31 @@ def test_the_report_lists_the_members_of_a_merge(expert):
     assert "  1 a, strength 1" in text.splitlines()
     assert "  2 b, strength 0.5" in text.splitlines()
     assert "odd" in dataclasses.replace(expert, metadata={"alignguard.members": "odd"}).report()
+
+
+@pytest.mark.parametrize("factor", [1e4, 1e20, 1e37])
+@pytest.mark.parametrize("part", ["lora_up.weight", "lora_down.weight", "alpha"])
+def test_finite_but_absurd_weights_are_refused_by_layer_and_size_when_the_file_is_read(
+    expert, tmp_path, part, factor
+):
+    path = save_expert(expert, tmp_path / "whole.safetensors")
+    state = load_file(path)
+    key = next(key for key in sorted(state) if key.endswith(part))
+    state[key] = state[key] * factor
+    assert state[key].isfinite().all()
+    save_file(state, tmp_path / "absurd.safetensors")
+    message = (
+        r"^absurd.safetensors cannot be used as an expert: it changes every weight of \S+ by .* use another"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_expert(tmp_path / "absurd.safetensors")
+
+
+def test_factors_of_very_different_sizes_are_allowed_if_their_product_is_usual(expert):
+    layers = {name: LowRank(layer.up * 1e6, layer.down * 1e-6) for name, layer in expert.layers.items()}
+    check_size("x", layers)
+    cancelling = random_layer(seeded(0), 64, 64, rank=1)
+    both = LowRank(
+        torch.cat([1e4 * cancelling.up, -1e4 * cancelling.up], dim=1), torch.cat([cancelling.down] * 2)
+    )
+    check_size("x", {"conv": both})  # the parts are absurd, their sum is zero

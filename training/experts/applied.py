@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from .expert import SafetyExpert
+from .expert import SafetyExpert, check_size
 from .lora_keys import Coverage, coverage
 
 log = logging.getLogger(__name__)
@@ -24,8 +24,9 @@ def applied_expert(unet: nn.Module, expert: SafetyExpert, strength: float) -> It
         strength: factor of the update.
 
     Raises:
-        ValueError: if no layer of the expert matches.
+        ValueError: if no layer of the expert matches, or its update is absurdly large, see `check_size`.
     """
+    check_size(expert.name, expert.layers)
     weights, covered = _weights(unet), layers_on(unet, expert)
     if not covered.matched:
         raise ValueError(f"{expert.name}: {covered.sentence()} Use the base model it was made for.")

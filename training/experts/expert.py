@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from .report import report_text
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"
+MAX_RMS = 10.0  # of an update; the shipped experts reach 0.01, and weights of base models about 0.1
 SAVE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
@@ -108,7 +110,7 @@ def load_expert(path: Path, *, assumed_family: str = "") -> SafetyExpert:
     Raises:
         FileNotFoundError: if the file does not exist.
         ValueError: naming the file, if it is a pickle, damaged, a full checkpoint or another kind of LoRA,
-            has values that are not finite, or its base model is unknown or not supported.
+            has values that are not finite or absurdly large, or its base model is unknown or not supported.
     """
     with open_expert(path, assumed_family=assumed_family) as expert:
         return replace(expert, layers=dict(expert.layers))
@@ -128,6 +130,7 @@ def open_expert(path: Path, *, assumed_family: str = "") -> Iterator[SafetyExper
             _refuse_checkpoint(state)
             layers = LoraLayers(state, peft_config=read_peft_config(path, state))
             shapes = _checked_shapes(layers)
+            check_size("it", layers)
             categories = normalize_categories(metadata.get("alignguard.categories", ""))
             convolutions = layers.convolutional_projections()
             family = family_of_lora(shapes, metadata, convolutions=convolutions, assumed=assumed_family)
@@ -168,6 +171,29 @@ def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.
             if not bool(state[key].isfinite().all()):
                 raise ValueError(f"{key} does not fit {dtype}. Save the expert as fp32 or bf16.")
     return write_tensors(path, state, _file_metadata(expert))
+
+
+def check_size(name: str, layers: Mapping[str, LowRank]) -> None:
+    """Raise if an update is far larger than any that training makes; finite weights may be absurd too.
+
+    Args:
+        name: of the expert, or of its file, in the error.
+        layers: by path.
+
+    Raises:
+        ValueError: naming the layer and its size.
+    """
+    for module, layer in layers.items():
+        num_values = layer.d_out * layer.d_in
+        most = MAX_RMS * math.sqrt(num_values)
+        if float(layer.up.norm()) * float(layer.down.norm()) <= most:  # |B A| <= |B| |A|, which is cheap
+            continue
+        if (norm := layer.norm()) > most:
+            raise ValueError(
+                f"{name} changes every weight of {module} by {norm / math.sqrt(num_values):.3g} (root mean "
+                f"square), at most {MAX_RMS:g} is allowed: about a thousand times what training changes. Its "
+                "weights or its alpha are damaged; use another file."
+            )
 
 
 def check_family(expert: SafetyExpert, family_name: str, text_width: int) -> None:
