@@ -7,7 +7,7 @@ from builders import expert_of, random_layer, seeded
 from training.config import MergeConfig
 from training.experts.low_rank import LowRank
 from training.merging.members import Members
-from training.merging.regmean import ResponseCollector, regmean
+from training.merging.regmean import MOST, ResponseCollector, regmean
 
 D_OUT, D_IN = 14, 10
 NAME, PROMPT = (
@@ -67,10 +67,27 @@ def moments(inputs, **options):
 def test_regmean_solves_the_normal_equations_and_keeps_the_sum_of_the_ranks(options, module):
     merged = regmean(PARTS, statistics=collect(modules=(module,), **options).layers()[module]).update
     by_expert, total = moments(INPUTS, **options)
-    pairs = zip(PARTS, by_expert, strict=True)
-    expected = sum(dense(part) @ moment for part, moment in pairs) @ total.inverse()
+    pairs = list(zip(PARTS, by_expert, strict=True))
+    shares = [dense(part) @ moment @ total.inverse() for part, moment in pairs]
+    answers = [torch.trace(sum(shares) @ moment @ dense(part).T) for part, moment in pairs]
+    wanted = [torch.trace(dense(part) @ moment @ dense(part).T) for part, moment in pairs]
+    scales = [float(most / answer) for most, answer in zip(wanted, answers, strict=True)]
+    expected = sum(min(MOST, max(1, scale)) * share for scale, share in zip(scales, shares, strict=True))
     torch.testing.assert_close(dense(merged), expected, rtol=1e-4, atol=1e-5)  # sums in fp32
     assert merged.rank == 5
+
+
+def test_an_expert_that_other_inputs_weaken_is_scaled_up_but_never_above_its_own_answer():
+    together = {name: random_inputs(1) for name in (*CATEGORIES, "")}
+    statistics = collect(inputs=together, neutral_weight=1.0, ridge=1e-4).layers()[NAME]
+    weakened = regmean(PARTS, statistics=statistics).update
+    third = (dense(PARTS[0]) + dense(PARTS[1])) / 3  # the fit itself
+    torch.testing.assert_close(dense(weakened), MOST * third, rtol=0, atol=2e-2)
+    alone = {"hate": random_inputs(1), "violence": torch.zeros(4, 3, D_IN)}
+    only = regmean(PARTS, statistics=collect(inputs=alone, ridge=0.02).layers()[NAME]).update
+    x = alone["hate"].double()
+    own, answer = x @ dense(PARTS[0]).T, x @ dense(only).T
+    assert float((own * answer).sum()) == pytest.approx(float((own * own).sum()), rel=1e-3)
 
 
 def test_regmean_answers_like_each_expert_if_inputs_share_no_direction():
@@ -82,11 +99,11 @@ def test_regmean_answers_like_each_expert_if_inputs_share_no_direction():
         )
 
 
-def test_regmean_averages_if_the_inputs_are_the_same():
+def test_regmean_scales_the_average_up_if_the_inputs_are_the_same():
     inputs = {"hate": random_inputs(1), "violence": random_inputs(1)}
     merged = regmean(PARTS, statistics=collect(inputs=inputs, ridge=1e-4).layers()[NAME]).update
     both = dense(PARTS[0]) + dense(PARTS[1])
-    torch.testing.assert_close(dense(merged), both / 2, rtol=0, atol=2e-2)
+    torch.testing.assert_close(dense(merged), MOST * both / 2, rtol=0, atol=2e-2)
 
 
 def test_identical_experts_are_left_as_they_are_by_regmean_without_neutral_prompts():

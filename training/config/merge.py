@@ -62,7 +62,7 @@ class MergeConfig:
         "stated.",
     )
     neutral_weight: float = option(
-        2.0,  # our choice
+        8.0,  # our choice
         "Only for regmean: how much neutral and safe prompts count, relative to one category. Higher keeps "
         "the base model's images better and suppresses less. Paper: not used.",
         min=0.0,

@@ -8,8 +8,11 @@ where E_e is the mean over the inputs of expert e's categories and E_0 that over
 G_e = E_e x x^T and M the sum of all G_e, of neutral_weight G_0 and of the ridge, W = sum_e delta_e G_e M^-1.
 So B_e stays and A_e becomes A_e G_e M^-1: exact, at the sum of the ranks.
 
-If the inputs of K categories cannot be told apart, W is the average of their updates; in a direction that no
-input has, the base model stays as it is.
+The fit falls short of the experts, since other inputs pull it towards zero, and an expert at part of its
+strength lets the unsafe picture pass. So each expert's share of W is then scaled up (`MOST`).
+
+If the inputs of K categories cannot be told apart, W is the average of their updates, scaled up; in a
+direction that no input has, the base model stays as it is.
 """
 
 import weakref
@@ -26,19 +29,24 @@ from .collector import NOT_FINITE, tokens_of
 from .layer import MergedLayer
 from .members import Members
 
+# The share of an expert is scaled up until W answers to its inputs as the expert does, but at most by this.
+# Our choice. Seven experts on the large world: IP 0.11 and neutral concepts never seen 0.90 (a neutral weight
+# of 8), against 0.22 and 0.91 unscaled (a weight of 2); two experts: 0.02 and 0.91 against 0.02 and 0.94.
+MOST = 1.5
+
 
 class LayerResponses(NamedTuple):
     """The experts of one layer, fitted to its inputs; one tensor per expert.
 
     Attributes:
-        fitted: A_e G_e M^-1, (rank_e, d_in): the factor `down` of the least-squares fit.
+        fitted: A_e G_e M^-1, scaled up, (rank_e, d_in): the factor `down` of the expert's share.
     """
 
     fitted: tuple[Tensor, ...]
 
 
 def regmean(parts: Sequence[LowRank], *, statistics: LayerResponses) -> MergedLayer:
-    """Return W = sum_e B_e (A_e G_e M^-1), at the sum of the ranks.
+    """Return W, the sum of the experts' shares, at the sum of the ranks.
 
     Args:
         parts: update of each expert, strength folded into `up`.
@@ -113,12 +121,11 @@ class ResponseCollector:
             moment.diagonal().add_(ridge or 1.0)  # all inputs may be zero
             cholesky = torch.linalg.cholesky(moment)
             for module in modules:
-                responses[module] = LayerResponses(
-                    tuple(
-                        torch.cholesky_solve(cross.double().T, cholesky).T.float()
-                        for cross in self._cross.pop(module)
-                    )
-                )
+                crosses = [cross.double() for cross in self._cross.pop(module)]
+                fitted = [torch.cholesky_solve(cross.T, cholesky).T for cross in crosses]
+                scales = _scales(self._parts[module], crosses, fitted)
+                shares = (scale * down for scale, down in zip(scales, fitted, strict=True))
+                responses[module] = LayerResponses(tuple(share.float() for share in shares))
         return {module: responses[module] for module in self._parts}
 
     @staticmethod
@@ -151,6 +158,27 @@ class ResponseCollector:
             self._moments[module] += moment.to("cpu")
         else:
             self._moments[module] = moment.to("cpu")
+
+
+def _scales(parts: Sequence[LowRank], crosses: Sequence[Tensor], fitted: Sequence[Tensor]) -> list[float]:
+    """Return by how much the share of each expert is scaled up, from 1 to `MOST`.
+
+    Along the expert's own answer delta_e x, W answers <W x, delta_e x> = tr(W G_e delta_e^T) in the mean over
+    its inputs; the scale takes this to the expert's <delta_e x, delta_e x>.
+
+    Args:
+        parts: of each expert.
+        crosses: A_e G_e, (rank_e, d_in) fp64.
+        fitted: A_e G_e M^-1, likewise.
+    """
+    ups = [part.up.double().cpu() for part in parts]
+    merged = torch.cat(ups, dim=1) @ torch.cat(list(fitted))  # W, (d_out, d_in)
+    scales = []
+    for part, up, cross in zip(parts, ups, crosses, strict=True):
+        answer = float(((up.T @ merged) * cross).sum())
+        wanted = float(((up.T @ up) * (cross @ part.down.double().cpu().T)).sum())
+        scales.append(min(MOST, max(1.0, wanted / answer)) if answer > 0 else 1.0)
+    return scales
 
 
 def _categories_of(members: Members, categories: Sequence[str] | None) -> list[set[str]]:

@@ -16,7 +16,7 @@ from .input_record import RecordedActivity
 from .members import Members
 from .methods import MERGE_METHODS
 
-_FORMAT = "5"  # raise it when the meaning of an entry changes: old entries are then never read
+_FORMAT = "6"  # raise it when the meaning of an entry changes: old entries are then never read
 _NOT_STORED = ("layers", "neutral")  # as facts
 
 
