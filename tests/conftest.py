@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 MINI_PAIRS = 8  # per category; enough to train a few steps, little to draw
 OUTDATED_S = 86_400
+HERE = ("", "localhost", "0.0.0.0", "::1", "::", socket.gethostname())
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,45 @@ def comfy(mini, tmp_path_factory):
     place_mini(base, mini)
     with ComfyServer(base) as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def denied():
+    """Deny all connections but those within this machine, and name them at the end; see `test_network.py`.
+
+    Returns:
+        The addresses that were denied so far; the session fails if any is left in it.
+    """
+    addresses, family = [], (socket.AF_INET, socket.AF_INET6)
+
+    def deny(host):
+        name = host.decode() if isinstance(host, bytes) else str(host)
+        if name not in HERE and not name.startswith("127."):
+            addresses.append(name)  # as well as raised, because a library may catch the error
+            raise OSError(f"the tests deny the network, and something asked for {name}")
+
+    def guarded(connect):
+        def checked(self, address, *rest):
+            if self.family in family:
+                deny(address[0])
+            return connect(self, address, *rest)
+
+        return checked
+
+    def resolving(resolve):
+        def checked(host, *rest, **options):
+            deny("" if host is None else host)
+            return resolve(host, *rest, **options)
+
+        return checked
+
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("connect", "connect_ex"):
+            patched.setattr(socket.socket, name, guarded(getattr(socket.socket, name)))
+        for name in ("getaddrinfo", "gethostbyname"):
+            patched.setattr(socket, name, resolving(getattr(socket, name)))
+        yield addresses
+    assert not addresses, f"tests reached for the network: {', '.join(addresses)}"
 
 
 @pytest.fixture(autouse=True)
