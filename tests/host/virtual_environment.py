@@ -21,6 +21,7 @@ OLDEST_PYTHON = (3, 10)
 TORCH, TORCHVISION, TORCHAUDIO = "torch==2.13.0", "torchvision==0.28.0", "torchaudio==2.11.1"
 TEST_TOOLS = (
     "pytest>=8",
+    "hypothesis>=6",  # chooses the inputs of tests/fuzz.py
     "pytest-xdist>=3",  # the fast tests on all cores
     "ruff>=0.9",
     "tensorboard>=2",  # only to read what training writes

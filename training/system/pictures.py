@@ -132,6 +132,8 @@ def pillow_images(images: Tensor) -> list[Image.Image]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        if not path.is_file():  # a device has no end, and a pipe may never begin
+            raise UnreadableImageError(path.name, DAMAGED, "not a file")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise UnreadableImageError(path.name, TOO_LARGE, f"more than {MAX_FILE_BYTES} bytes")
         return path.read_bytes()

@@ -15,6 +15,7 @@ from torch import Tensor
 from .work_folder import unfinished
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+MAX_TENSORS = 100_000  # of a file; a whole SDXL checkpoint has under 3,000
 _PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 _PICKLE_MAGIC = (b"PK\x03\x04", *(bytes([0x80, protocol]) for protocol in range(2, 6)))  # zip, pickle 2 to 5
 
@@ -77,7 +78,8 @@ def open_tensors(path: Path) -> Iterator[LazyTensors]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a pickle, empty, truncated or in another format.
+        ValueError: if it is a pickle, empty, truncated or in another format, holds a name twice, or more
+            than `MAX_TENSORS`.
     """
     _refuse_foreign(path)
     try:
@@ -87,7 +89,9 @@ def open_tensors(path: Path) -> Iterator[LazyTensors]:
             f"{path.name} is damaged or incomplete ({error}). Download or copy it again."
         ) from error
     with handle as opened:
-        yield LazyTensors(opened)
+        tensors = LazyTensors(opened)
+        _refuse_odd_names(path, len(tensors))
+        yield tensors
 
 
 def check_finite(tensor: Tensor, name: str, advice: str) -> None:
@@ -176,7 +180,7 @@ def _refuse_foreign(path: Path) -> None:
             f"{path.name} does not exist in {path.parent}. Check the name and the folder."
         )
     if not path.is_file():
-        raise ValueError(f"{path.name} is a folder. Name a .safetensors file inside it.")
+        raise ValueError(f"{path.name} is a folder or a device, not a file. Name a .safetensors file.")
     with open(path, "rb") as file:
         start = file.read(9)
     if path.stat().st_size == 0:
@@ -189,6 +193,26 @@ def _refuse_foreign(path: Path) -> None:
         )
     if path.suffix.lower() != ".safetensors":
         raise ValueError(f"{path.name} is not a .safetensors file. Choose one that is.")
+
+
+def _refuse_odd_names(path: Path, num_names: int) -> None:
+    """Refuse too many tensors, and a name that occurs twice, of which the reader would take the last."""
+    if num_names > MAX_TENSORS:
+        raise ValueError(
+            f"{path.name} holds {num_names:,} tensors; no model or LoRA has over {MAX_TENSORS:,}."
+        )
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = file.read(length)
+    if header.count(b'"data_offsets"') != num_names and _names_twice(header):
+        raise ValueError(f"{path.name} is damaged: a name occurs twice in its header. Download it again.")
+
+
+def _names_twice(header: bytes) -> bool:
+    def unique(items: list[tuple[str, object]]) -> bool:
+        return len(dict(items)) < len(items) or any(value is True for _, value in items)
+
+    return json.loads(header, object_pairs_hook=unique)
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

@@ -69,7 +69,7 @@ def load_newest(folder: Path) -> State | None:
     for path in _newest_first(folder):
         try:
             return _read(path)
-        except (SafetensorError, ValueError, KeyError) as error:
+        except (SafetensorError, ValueError, KeyError, RecursionError) as error:
             log.warning("%s is not a whole resume state (%s); reading the one before it.", path.name, error)
     return None
 
@@ -140,6 +140,8 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> State:
+    if not path.is_file():
+        raise ValueError("it is not a file")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if metadata.get("format") != FORMAT:
@@ -147,4 +149,6 @@ def _read(path: Path) -> State:
         values = json.loads(metadata["values"])
         # SafeOpen has keys() but is not iterable
         tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if not isinstance(values, dict):
+        raise ValueError("its values are not a JSON object")
     return State(step=values.pop("step"), tensors=tensors, values=values)
