@@ -85,7 +85,7 @@ def test_a_merge_whose_output_the_host_has_dropped_is_not_made_again(comfy):
     base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1, "output_rank": 3}
     graph = three_experts()
     graph["text"] = node("PrimitiveStringMultiline", value="a skull\na broken heart")
-    graph["one"] = merge(("shocking", 1), ("hate", 1), method="regmean", calibration=("text", 0), **base)
+    graph["one"] = merge(("shocking", 1), ("hate", 1), method="co_merge", calibration=("text", 0), **base)
     graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("one", 0))
     first = comfy.run(graph)
     graph["one"]["inputs"]["strength_3"] = 0.5  # of no expert: equal inputs, but not in the host's cache
