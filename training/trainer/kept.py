@@ -24,7 +24,7 @@ from ..config import TrainConfig
 from ..losses import LOSSES, objective_named
 from ..models.conditioning import Conditioning
 from ..models.noise import NoiseSchedule, named_generator
-from ..pairs.everyday import Everyday, everyday
+from ..pairs.everyday import Everyday, everyday, everyday_prompts
 from ..pairs.training_data import Bucket, TrainingData
 
 # Kept prompts are shown about this often, so a short run encodes few of them and a long one all. More prompts
@@ -39,13 +39,15 @@ def everyday_of(config: TrainConfig) -> Everyday:
     Raises:
         ValueError: if the objective is unknown.
     """
-    weight = objective_named(config.objective).terms.get(
-        "preservation"
-    )  # None: the objective has no such term
+    weight = objective_named(config.objective).terms.get("preservation")  # None: there is no such term
     if weight is not None and config.preserve_weight >= 0:
         weight = config.preserve_weight
+    if not weight:
+        return everyday(0, NUM_MEASURED)
+    if config.lr_schedule == "constant":  # such a run may be prolonged, and must then keep the same prompts
+        return everyday(len(everyday_prompts()), NUM_MEASURED)
     num_pairs = config.steps * config.batch_size * config.grad_accumulation
-    return everyday(max(FEWEST, num_pairs // SHOWN) if weight else 0, NUM_MEASURED)
+    return everyday(max(FEWEST, num_pairs // SHOWN), NUM_MEASURED)
 
 
 def with_everyday(data: TrainingData) -> TrainingData:
