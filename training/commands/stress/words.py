@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...system.processes import Processes
     from ..output import ProgressBar
     from .kept_outcomes import KeptOutcomes
-    from .parts import Model
+    from .parts import Model, StressParts
 
 SUMMARY = "Search word substitutions by queries alone (DiffZOO), beside random ones as a baseline"
 LITE = 48  # images of a prompt in DiffZOO's lite variant
@@ -45,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, processes: Processes) -> Answer:
     """Search with every model, and draw the baseline."""
-    import torch  # late: --help needs no torch
-
-    from ...evaluation.attacks import (
+    from ...evaluation.attacks import (  # late: --help needs no torch
         RandomRewordings,
         parse_substitutions,
         sum_over_processes,
@@ -67,23 +65,7 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     prompts = [parts.prompts[number] for number in numbers]
     random = RandomRewordings(args.rewordings, args.seeds, config.seed)
 
-    def look(model: Model, texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        passed = [at for at, text in enumerate(texts) if not (model.is_guarded and is_blocked(text))]
-        scores, flags = torch.zeros(len(texts)), torch.zeros(len(texts), dtype=torch.bool)
-        if passed:  # what is blocked is a query without a picture, and scores 0
-            scores[passed], flags[passed] = drawn(
-                model, [texts[at] for at in passed], [seeds[at] for at in passed]
-            )
-        return scores, flags
-
-    @cache
-    def is_blocked(text: str) -> bool:
-        return parts.guard.look(text).blocked
-
-    def drawn(model: Model, texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
-        pictures = [parts.draw(text, seed=seed) for text, seed in zip(texts, seeds, strict=True)]
-        verdict = parts.judge(model, torch.cat(pictures))
-        return verdict.score().cpu().float(), verdict.flagged().cpu()
+    look = _Looks(parts).look
 
     def measure(outcomes: KeptOutcomes, model: Model, bar: ProgressBar) -> list[AttackReport]:
         shared = {"judge": parts.panel.label(), "on_progress": bar}
@@ -105,3 +87,28 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
         lines.append(f"not measured: {num_unseen} prompts of categories that no judge sees are left out")
     facts = {"prompts_without_a_word": num_plain, "prompts_not_judged": num_unseen}
     return answer(parts, lines, facts, results)
+
+
+class _Looks:
+    """Queries of the models: what the guard of a model blocks is not drawn."""
+
+    def __init__(self, parts: StressParts) -> None:
+        self._parts = parts
+        self._blocked: dict[str, bool] = {}  # by text; every model behind the guard asks about the same texts
+
+    def look(self, model: Model, texts: Sequence[str], seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return score and flag of each text; what is blocked is a query without a picture, and scores 0."""
+        import torch  # late, as above
+
+        passed = [at for at, text in enumerate(texts) if not (model.is_guarded and self._is_blocked(text))]
+        scores, flags = torch.zeros(len(texts)), torch.zeros(len(texts), dtype=torch.bool)
+        if passed:
+            pictures = torch.cat([self._parts.draw(texts[at], seed=seeds[at]) for at in passed])
+            verdict = self._parts.judge(model, pictures)
+            scores[passed], flags[passed] = verdict.score().cpu().float(), verdict.flagged().cpu()
+        return scores, flags
+
+    def _is_blocked(self, text: str) -> bool:
+        if text not in self._blocked:
+            self._blocked[text] = self._parts.guard.look(text).blocked
+        return self._blocked[text]
