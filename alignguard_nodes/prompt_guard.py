@@ -122,12 +122,14 @@ class PromptGuard(io.ComfyNode):
         replacement: str | None = "",
         strength_safe: float | None = 0.0,
         strength_unsafe: float | None = 1.0,
+        concepts: str | None = "",
     ) -> bool | str:
         has_guard = guard == NONE and trained is not ABSENT
         return checked(
             (lambda name: has_guard or _path(name), guard),
             (lambda name: _check_mode(name, replacement), mode),
             (refuse_minors, replacement),
+            (_check_concepts, concepts),
             (lambda strength: check_strength(strength, "strength_safe"), strength_safe),
             (lambda strength: check_strength(strength, "strength_unsafe"), strength_unsafe),
         )
@@ -178,6 +180,11 @@ def _path(name: str) -> Any:
     if name == NONE:
         raise ValueError("no guard is chosen. Choose a file, or connect Train Prompt Guard to trained.")
     return host.guard_path(name)
+
+
+def _check_concepts(concepts: str) -> None:
+    for concept in concepts.splitlines():  # each alone, as the guard looks for each alone
+        refuse_minors(concept)
 
 
 def _check_mode(mode: str, replacement: str | None) -> None:

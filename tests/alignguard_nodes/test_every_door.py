@@ -7,16 +7,17 @@ door cannot be forgotten. `tests/commands/test_every_door.py` does the same for 
 import inspect
 import json
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from unittest.mock import MagicMock
 
 import pytest
 import torch
 
-from builders import expert_of, pair_row, write_csv, write_picture, write_rows
+from builders import expert_of, pair_row, random_layer, seeded, write_csv, write_picture, write_rows
+from tiny_guards import CONFIG, ENCODER, harmless_prompts, tiny_data
 from training.evaluation import Judge, Panel
+from training.guards.train_concept import train_concept_guard
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = json.loads((ROOT / "tests/alignguard_nodes/node_schemas.json").read_text(encoding="utf-8"))
@@ -49,6 +50,11 @@ NODE_INPUTS = {
         "calibration": PROMPTS,
         **dict.fromkeys(("method", "level", "statistic"), NAME),
     },
+    "AlignGuardPromptGuard": {
+        **dict.fromkeys(("text", "replacement", "concepts"), PROMPTS),
+        "guard": PLACE,
+        "mode": NAME,
+    },
     "AlignGuardRewritePrompts": {
         "prompts": PROMPTS,
         "table": PROMPTS,
@@ -63,6 +69,11 @@ NODE_INPUTS = {
     "AlignGuardSafetyExpertInfo": {},
     "AlignGuardSafetyJudge": dict.fromkeys(("judge", "second_judge", "combination", "category"), NAME),
     "AlignGuardSaveSafetyExpert": {"filename_prefix": PLACE, "dtype": NAME},
+    "AlignGuardTrainPromptGuard": {
+        **dict.fromkeys(("text", "harmless"), PROMPTS),
+        "filename_prefix": PLACE,
+        "encoder": NAME,
+    },
     "AlignGuardTrainSafetyDPO": {
         "filename_prefix": PLACE,
         **dict.fromkeys(("category", "preset", "objective", "prompts", "pair_weighting"), NAME),
@@ -88,6 +99,8 @@ VALID = {  # values of the other inputs, where `validate_inputs` needs them
     "base": "base.safetensors",
     "tuned": "tuned.safetensors",
     "folder": "new",
+    "text": "violence: sword | a sword | a spoon",
+    "mode": "stop",
 }
 
 
@@ -116,7 +129,7 @@ def test_every_input_of_every_node_has_an_entry():
 @pytest.mark.parametrize(("node", "at"), doors(NODE_INPUTS, PLACE))
 def test_a_path_out_of_its_folder_is_refused_before_the_queue_starts(pack, node_class, node, at):
     cls, host = node_class(FILES[node]), pack("alignguard_nodes").host
-    for name in ("expert_path", "model_path"):  # the host's own folders decide; `tests/host` asks them
+    for name in ("expert_path", "model_path", "guard_path"):  # the host decides; `tests/host` asks it
         setattr(host, name, partial(_not_listed, "base.safetensors"))
     taken = inspect.signature(cls.validate_inputs).parameters
     assert at in taken
@@ -160,14 +173,24 @@ def refused(cls, **inputs):
 
 
 def merge(cls, prompt):
-    experts = {f"expert_{n}": expert_of({}, "hate", name=f"e{n}") for n in (1, 2)}
-    for expert in experts.values():
-        object.__setattr__(expert, "layers", {"conv_in": LAYER})
+    layer = random_layer(seeded(0), 2, 2)
+    experts = {f"expert_{n}": expert_of({"conv_in": layer}, "hate", name=f"e{n}") for n in (1, 2)}
     sockets = {"model": MagicMock(), "clip": MagicMock()}
     return refused(cls, method="co_merge", calibration=prompt, **experts, **sockets)
 
 
-LAYER = SimpleNamespace(d_out=2, d_in=2, rank=1, norm=lambda: 1.0)
+@cache
+def guard():
+    return train_concept_guard(tiny_data(), ENCODER, CONFIG, harmless=harmless_prompts()).guard
+
+
+def ask_guard(cls, **inputs):
+    """Return the refusal of a guard that lets every blocked prompt go on, as far as it can be told to."""
+    inputs = {"text": "a sword on red", "mode": "report", "threshold": 1.0, **inputs}
+    return refused(cls, guard="none", trained=guard(), **inputs)
+
+
+SAMPLES = "\n".join(f"{row.concept} | {row.unsafe} | {row.safe}" for row in tiny_data().rows)
 REWRITE = {"category": "hate", "method": "table"}
 ATTACKS = {  # (node, input) -> function of class and prompt that returns the refusal
     ("ConceptVector", "prompts"): lambda cls, prompt: refused(cls, clip=None, prompts=f"{prompt} | a tree"),
@@ -196,6 +219,11 @@ ATTACKS = {  # (node, input) -> function of class and prompt that returns the re
         cls, prompts=f"{prompt} => a tree", category="hate", folder="new", model=None, clip=None, vae=None
     ),
     ("MergeSafetyExperts", "calibration"): lambda cls, prompt: merge(cls, prompt),
+    ("PromptGuard", "text"): lambda cls, prompt: ask_guard(cls, text=prompt),
+    ("PromptGuard", "replacement"): lambda cls, prompt: ask_guard(
+        cls, mode="replace", threshold=-1.0, replacement=prompt
+    ),
+    ("PromptGuard", "concepts"): lambda cls, prompt: ask_guard(cls, concepts=f"sword\n{prompt}"),
     ("RewritePrompts", "prompts"): lambda cls, prompt: refused(
         cls, prompts=prompt, table="kid,ball\nnude,tree", **REWRITE
     ),
@@ -205,6 +233,10 @@ ATTACKS = {  # (node, input) -> function of class and prompt that returns the re
     ("RewritePrompts", "paired_file"): lambda cls, prompt: refused(
         cls, prompts=prompt, table="", paired_file="pairs", **{**REWRITE, "method": "paired_file"}
     ),
+    ("TrainPromptGuard", "text"): lambda cls, prompt: refused(
+        cls, text=f"kid | {prompt} | a ball\n{prompt} | a skull | a ball\nball | a skull | {prompt}"
+    ),
+    ("TrainPromptGuard", "harmless"): lambda cls, prompt: refused(cls, text=SAMPLES, harmless=prompt),
 }
 
 
@@ -230,6 +262,7 @@ SHOWS = {  # nodes that show pictures or give them out -> what they show
     "AlignGuardSafetyBenchmark": "thumbnails, which `test_thumbnails.py` proves blurred where unsafe",
     "AlignGuardSafetyExpertInfo": "a diagram",
     "AlignGuardSafetyJudge": "the judged pictures, unsafe ones blurred",
+    "AlignGuardTrainPromptGuard": "scores",
     "AlignGuardTrainSafetyDPO": "curves",
 }
 

@@ -92,11 +92,21 @@ def test_a_guard_that_was_just_trained_needs_no_file(node, guard):
         ({"guard": "mine.safetensors", "mode": "warn"}, "mode must be one of stop, report, replace"),
         ({"guard": "mine.safetensors", "mode": "replace"}, "mode replace needs a replacement"),
         ({"guard": "mine.safetensors", "mode": "replace", "replacement": MINOR}, "word for a minor"),
+        ({"guard": "mine.safetensors", "mode": "stop", "concepts": f"sword\n{MINOR}"}, "word for a minor"),
         ({"guard": "mine.safetensors", "mode": "stop", "strength_unsafe": -1.0}, "strength_unsafe must be"),
     ],
 )
 def test_what_cannot_work_is_refused_before_the_queue_starts(node, inputs, sentence):
     assert sentence in node.validate_inputs(**inputs)
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"mode": "replace", "replacement": MINOR}, {"mode": "report", "concepts": f"sword\n{MINOR}"}]
+)
+def test_a_forbidden_text_that_comes_through_a_link_is_refused_when_the_node_runs(node, inputs):
+    with pytest.raises(ValueError, match="word for a minor") as refused:
+        ask(node, UNSAFE, **inputs)
+    assert MINOR not in str(refused.value)
 
 
 def test_what_can_work_is_accepted(node):

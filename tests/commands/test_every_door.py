@@ -31,6 +31,7 @@ STRESS = {
     "--prompts": BOTH,
     "--category": NAME,
 }
+GUARD = {"--guard": PLACE}  # holds no prompt, and the rule on minors is asked before it
 CONCEPT = {**STRESS, "--concept": BOTH, "--concept-category": NAME, "--eta": NAME}
 COMMAND_OPTIONS = {
     "mini": {"--out": PLACE},
@@ -69,16 +70,28 @@ COMMAND_OPTIONS = {
     "evaluate": {
         **SHARED,
         **JUDGES,
+        **GUARD,
         **dict.fromkeys(("--base", "--expert", "--out", "--clip-score", "--inception"), PLACE),
         "--prompts": BOTH,
         "--blocked-words": PLACE,  # compared with prompts, and never drawn or shown
     },
     "stress curve": CONCEPT,
-    "stress tokens": {**CONCEPT, "--pictures": NAME, "--steps": NAME},
+    "stress tokens": {**CONCEPT, **GUARD, "--pictures": NAME, "--steps": NAME},
     "stress words": {
         **STRESS,
+        **GUARD,
         "--table": BOTH,
         **dict.fromkeys(("--rewordings", "--seeds", "--steps"), NAME),
+    },
+    "guard train": {
+        **dict.fromkeys(("--base", "--out", "--cache"), PLACE),
+        **dict.fromkeys(("--pairs", "--harmless"), BOTH),
+        **dict.fromkeys(("--part", "--device"), NAME),
+    },
+    "guard test": {
+        **dict.fromkeys(("guard", "--base"), PLACE),
+        **dict.fromkeys(("--pairs", "--harmless"), BOTH),
+        **dict.fromkeys(("--part", "--device"), NAME),
     },
     "extract": {**dict.fromkeys(("--base", "--tuned", "--out"), PLACE), "--category": NAME},
     "info": {"file": PLACE},
@@ -156,7 +169,26 @@ def text(root, *lines):
     return root / "lines.txt"
 
 
-def attack(name, at, root, prompt, base, experts):
+SAMPLES = [f"{noun} | a {noun} on red | a spoon on red" for noun in ("sword", "axe")]
+TINY_GUARD = ("--steps", 2, "--heads", 2, "--head-width", 8, "--out-width", 8)
+
+
+@pytest.fixture(scope="module")
+def guard(base, small_vocabulary, tmp_path_factory):
+    """A guard for the tiny checkpoint."""
+    root = tmp_path_factory.mktemp("guard")
+    words = ("--base", base, "--pairs", text(root, *SAMPLES), *TINY_GUARD)
+    assert run("guard", "train", *words, "--out", root / "guard.safetensors").code == 0
+    return root / "guard.safetensors"
+
+
+def samples(root, prompt):
+    """Write samples for a guard that are forbidden as the unsafe prompt, the concept or the safe prompt."""
+    lines = (f"kid | {prompt} | a ball", f"{prompt} | a skull | a ball", f"ball | a skull | {prompt}")
+    return text(root, *lines)
+
+
+def attack(name, at, root, prompt, base, experts, guard):
     """Return the words of a command whose only prompts, at one option, are forbidden."""
     concept, table = text(root, "a skull|a star"), root / "table.csv"
     table.write_text("sword,blade\n", encoding="utf-8")
@@ -196,6 +228,17 @@ def attack(name, at, root, prompt, base, experts):
         ("evaluate", "--prompts"): lambda: [
             *("--base", base, "--judge", "mini", "--prompts", bad, "--out", out, *FAST)
         ],
+        ("guard train", "--pairs"): lambda: [
+            *("--base", base, "--pairs", samples(root, prompt), "--out", root / "g.safetensors")
+        ],
+        ("guard train", "--harmless"): lambda: [
+            *("--base", base, "--pairs", text(root, *SAMPLES), "--harmless", bad),
+            *("--out", root / "g.safetensors"),
+        ],
+        ("guard test", "--pairs"): lambda: [guard, "--base", base, "--pairs", samples(root, prompt)],
+        ("guard test", "--harmless"): lambda: [
+            guard, "--base", base, "--pairs", text(root, *SAMPLES), "--harmless", bad
+        ],
         ("stress curve", "--prompts"): lambda: [*curve, "--concept", concept, "--prompts", bad],
         ("stress curve", "--concept"): lambda: [
             *curve, "--concept", text(root, f"{prompt}|a tree"), "--prompts", safe
@@ -223,15 +266,27 @@ HARMLESS_WITHOUT = {  # doors where other prompts remain, so the command runs an
 }
 
 
-@pytest.mark.parametrize(("name", "at"), doors(COMMAND_OPTIONS, PROMPTS))
+BEHIND_A_GUARD = [
+    (*door, True) for door in doors(COMMAND_OPTIONS, PROMPTS) if "--guard" in COMMAND_OPTIONS[door[0]]
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "is_guarded"),
+    [*((*door, False) for door in doors(COMMAND_OPTIONS, PROMPTS)), *BEHIND_A_GUARD],
+)
 @pytest.mark.parametrize("prompt", FORBIDDEN)
-def test_no_option_lets_a_forbidden_prompt_in(base, experts, tmp_path, monkeypatch, name, at, prompt):
+def test_no_option_lets_a_forbidden_prompt_in(
+    base, experts, guard, tmp_path, monkeypatch, name, at, is_guarded, prompt
+):
     encoded = []
     monkeypatch.setattr(
         "training.models.text_encoder.load_tokenizer",
         lambda: lambda texts, *rest, **options: encoded.append(texts) or tokens(texts, *rest, **options),
     )
-    words = attack(name, at, tmp_path, prompt, base, experts)
+    words = attack(name, at, tmp_path, prompt, base, experts, guard)
+    if is_guarded:  # a guard that blocks nothing
+        words += ["--guard", guard, "--guard-threshold", 1.0]
     outcome = run(*name.split(), *words)
     shown = outcome.out + outcome.err
     assert outcome.code == (0 if (name, at) in HARMLESS_WITHOUT else 2), shown
@@ -261,7 +316,7 @@ MANIFESTS = {
 }
 NO_PICTURES = (  # doors whose files name no picture, or whose pictures are found by their numbers
     "pairs make", "pairs rewrite", "evaluate", "stress curve", "stress tokens", "stress words",
-    "pairs import-coprov2",
+    "pairs import-coprov2", "guard train", "guard test",
 )  # fmt: skip
 
 
@@ -307,5 +362,11 @@ def test_every_command_that_fills_a_folder_says_which_pictures_it_writes():
         for name, options in COMMAND_OPTIONS.items()
         if options.get("--out", options.get("target")) == PLACE
     }
-    files = {"train", "merge", "extract", "pairs rewrite"}  # one file each, of weights or of text
+    files = {
+        "train",
+        "merge",
+        "extract",
+        "pairs rewrite",
+        "guard train",
+    }  # one file each, of weights or of text
     assert folders - files == set(WRITES_PICTURES)

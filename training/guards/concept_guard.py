@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..pairs.rows import prompt_key
-from ..rules.hard_rule import joins_minor_and_sexual
+from ..rules.hard_rule import joins_minor_and_sexual, refuse_minors
 from .calibration import Calibration
 from .concept_head import ConceptHead, head_from, score_blocks
 from .encoder import GuardEncoder
@@ -92,13 +92,16 @@ class ConceptGuard:
             words: at least one; those of the guard keep their encodings, others are encoded now.
 
         Raises:
-            ValueError: if there is no word, or the file stores none to compare with.
+            ValueError: if there is no word, the file stores none to compare with, or the rule on minors
+                forbids one, so that it is not encoded; the rule blocks prompts with it anyway.
         """
         wanted = list(dict.fromkeys(filter(None, map(prompt_key, words))))
         by_word = {concept.word: number for number, concept in enumerate(self.concepts) if concept.word}
         if not wanted or not by_word:
             what = "there is no word in the list" if not wanted else "this guard's file stores no words"
             raise ValueError(f"concepts cannot be chosen: {what}. Leave it empty to take all of the guard's.")
+        for word in wanted:
+            refuse_minors(word)
         concepts, rows = [], []
         for word in wanted:
             number = by_word.get(word)
