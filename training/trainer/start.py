@@ -59,6 +59,8 @@ def refuse_misfit(data: TrainingData, config: TrainConfig, processes: Processes)
             f"batch_size times grad_accumulation must be at least the number of processes, got {batch} for "
             f"{processes.count}. Raise one of the two, or start fewer processes."
         )
+    if config.patience and not config.validation:  # where it is above 0, the pairs decide, see `held_out`
+        raise ValueError("patience needs held-out pairs to watch. Set validation above 0, or patience to 0.")
 
 
 @contextmanager
