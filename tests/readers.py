@@ -11,9 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import save
 
-from builders import coprov2_names, pair_row, write_csv, write_picture, write_rows
+from builders import coprov2_names, pair_row, seeded, write_csv, write_picture, write_rows
+from tiny_guards import ENCODER, WIDTH
 from training.evaluation.prompt_sets import load_prompt_set
 from training.experts.expert import load_expert
+from training.guards import ConceptGuard, open_guard
+from training.guards.calibration import Calibration
+from training.guards.concept_guard import GuardConcept
+from training.guards.concept_head import ConceptHead, HeadShape
 from training.pairs import load_pairs
 from training.system.pictures import image_facts, read_rgb
 from training.trainer.state import State, load_newest, save_state
@@ -99,6 +104,22 @@ def _coprov2(folder: Path) -> Path:
     return write_csv(folder / "x", [("prompt", "image", "category"), *rows])
 
 
+def tiny_guard() -> ConceptGuard:
+    """Return a guard of two concepts, not trained."""
+    concepts = tuple(GuardConcept(word, "violence") for word in ("sword", "axe"))
+    head, rows = ConceptHead(HeadShape(WIDTH, 2, 4, 4), seeded(0)), torch.eye(2, WIDTH)
+    return ConceptGuard(head, concepts, rows, ENCODER, Calibration(0.5, 0.05, 20, 1, 20, "0" * 64), 0.5)
+
+
+def _guard_file(folder: Path) -> Path:
+    return tiny_guard().file().write(folder / "x")
+
+
+def _guard(folder: Path) -> Any:
+    guard = open_guard(folder / "g.safetensors", {ENCODER.kind: lambda: ENCODER})
+    return guard.look("a red sword").report(), guard.describe().encode()
+
+
 def _prompts(name: str, seed: str) -> Reader:
     return Reader(name, lambda folder: load_prompt_set(folder / name, category="hate"), nothing, seed.encode)
 
@@ -136,6 +157,7 @@ READERS = {
     "prompts in JSON lines": _prompts("p.jsonl", '{"prompt": "a skull", "category": ["hate"]}\n'),
     "prompts in text": _prompts("p.txt", "hate: a skull\n"),
     "picture": Reader("p.png", _picture, nothing, lambda: _made(_square)),
+    "prompt guard": Reader("g.safetensors", _guard, nothing, lambda: _made(_guard_file)),
     "run state": Reader("step_00000001.safetensors", load_newest, nothing, lambda: _made(_state)),
 }
 

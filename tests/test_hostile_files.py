@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from builders import coprov2_names, pair_row, write_csv
 from readers import (
@@ -25,6 +25,7 @@ from readers import (
     files_in,
     png,
     raised_by_us,
+    tiny_guard,
     with_header,
 )
 
@@ -80,6 +81,19 @@ def coprov2(prompt, image):
     ]
     file = Path(os.environ["HOSTILE_TMP"]) / "x.csv"
     return write_csv(file, lines).read_bytes()
+
+
+def guard_with(tensors=None, **metadata):
+    """Return the file of a guard with other tensors, and other texts in its metadata."""
+    content = READERS["prompt guard"].seed()
+    length = struct.unpack("<Q", content[:8])[0]
+    stored = json.loads(content[8 : 8 + length])["__metadata__"]
+    changed = {f"alignguard.{name}": text for name, text in metadata.items()}
+    return save({**load(content), **(tensors or {})}, metadata={**stored, **changed})
+
+
+def calibration_with(**changes):
+    return json.dumps({**tiny_guard().calibration.facts(), **changes})
 
 
 def state(values):
@@ -169,6 +183,28 @@ HOSTILE = {  # (file, reader) -> content of the attacked file, or a function tha
     ("a strip of 1 x 8192", "picture"): lambda: png(1, 8192, b"\0\0\0\0" * 8192),
     ("another format under this name", "picture"): gif,
     ("a device", "picture"): lambda: DEVICE,
+    ("a pickle", "prompt guard"): lambda: pickle.dumps({"x": 1}),
+    ("a device", "prompt guard"): lambda: DEVICE,
+    ("a LoRA", "prompt guard"): expert_bytes,
+    ("a value that is NaN", "prompt guard"): lambda: guard_with({"scale": torch.tensor(torch.nan)}),
+    ("a weight of 8 bits", "prompt guard"): lambda: guard_with(
+        {"scale": torch.zeros((), dtype=torch.float8_e4m3fn)}
+    ),
+    ("sizes of a head of 4 TB", "prompt guard"): lambda: guard_with(
+        {"key.weight": torch.zeros(10**6, 1), "prompt_out.bias": torch.zeros(10**6)}
+    ),
+    ("a bias without a size", "prompt guard"): lambda: guard_with({"prompt_out.bias": torch.tensor(0.0)}),
+    ("concepts nested 10^5 deep", "prompt guard"): lambda: guard_with(concepts="[" * DEEP),
+    ("10^6 concepts", "prompt guard"): lambda: guard_with(concepts=json.dumps([["a", ""]] * 10**6)),
+    ("half a surrogate pair", "prompt guard"): lambda: guard_with(
+        concepts='[["sword", "\\ud800"], ["axe", ""]]'
+    ),
+    ("10^15 calibration prompts", "prompt guard"): lambda: guard_with(
+        calibration=calibration_with(num_measured=10**15)
+    ),
+    ("a threshold of NaN", "prompt guard"): lambda: guard_with(
+        calibration=calibration_with(threshold=float("nan"))
+    ),
     ("a torn state", STATE): lambda: READERS[STATE].seed()[:-3],
     ("values that are not a mapping", STATE): lambda: state("[1]"),
     ("values nested 10^5 deep", STATE): lambda: state("[" * DEEP),

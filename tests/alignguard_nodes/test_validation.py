@@ -33,7 +33,7 @@ WRONG = {  # what is wrong -> node, inputs, sentence
     ),
     "patience has nothing to watch": (
         "train_safety_dpo",
-        {"category": "auto", "patience": 3},
+        {"category": "auto", "patience": 3, "validation": 0.0},
         "patience needs held-out pairs",
     ),
     "two options of training exclude each other": (

@@ -127,7 +127,14 @@ def test_a_damaged_guard_is_refused_with_what_is_wrong(path, changes, message):
 
 
 @pytest.mark.parametrize(
-    "field", [{"threshold": float("nan")}, {"hits": 99}, {"num_set": -1}, {"num_measured": 2.5}]
+    "field",
+    [
+        {"threshold": float("nan")},
+        {"hits": 99},
+        {"num_set": -1},
+        {"num_measured": 2.5},
+        {"num_measured": 10**400},
+    ],
 )
 def test_a_calibration_that_cannot_be_is_refused(guard, path, field):
     calibration = {**guard.calibration.facts(), **field}

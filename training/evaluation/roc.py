@@ -144,7 +144,11 @@ def tpr_at_fpr(unsafe: Tensor, safe: Tensor, fpr: float = LOW_FPR) -> float:
 
 def blocked_share(scores: Tensor, threshold: float) -> Share:
     """Return the share of scores from a threshold on; of safe prompts this is over-blocking."""
-    hits, n = int((scores >= threshold).sum()), len(scores)
+    return share_of(int((scores >= threshold).sum()), len(scores))
+
+
+def share_of(hits: int, n: int) -> Share:
+    """Return a share and its interval from counts."""
     return Share(hits, n, hits / n if n else None, wilson(hits, n))
 
 

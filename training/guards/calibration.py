@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation.roc import Share, blocked_share
+from ..evaluation.roc import Share, blocked_share, share_of
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ class Calibration:
     @property
     def measured(self) -> Share:
         """The false-positive rate on prompts that the threshold was not set on, with its interval."""
-        flags = torch.zeros(self.num_measured)
-        flags[: self.hits] = 1
-        return blocked_share(flags, 1)
+        return share_of(self.hits, self.num_measured)
 
     def text(self) -> str:
         """Return it in words."""

@@ -119,16 +119,23 @@ def head_from(tensors: Mapping[str, Tensor], heads: int, name: str) -> ConceptHe
         ValueError: if a weight is missing or misshapen.
     """
     wrong = f"the head in {name} is incomplete or misshapen. Train the guard again, or copy its file again."
-    if not _NAMES <= tensors.keys() or tensors["key.weight"].ndim != 2:
+    if (
+        not _NAMES <= tensors.keys()
+        or tensors["key.weight"].ndim != 2
+        or tensors["prompt_out.bias"].ndim != 1
+    ):
         raise ValueError(wrong)
     inner, width = tensors["key.weight"].shape
     if type(heads) is not int or heads < 1 or inner % heads:
         raise ValueError(wrong)
-    head = ConceptHead(HeadShape(width, heads, inner // heads, len(tensors["prompt_out.bias"])))
-    try:
-        head.load_state_dict({name: tensors[name] for name in _NAMES})
-    except RuntimeError as error:
-        raise ValueError(wrong) from error
+    shape = HeadShape(width, heads, inner // heads, len(tensors["prompt_out.bias"]))
+    if min(shape) < 1:
+        raise ValueError(wrong)
+    with torch.device("meta"):  # two sizes of a small file can make a head of terabytes
+        head = ConceptHead(shape)
+    if any(tensors[name].shape != weight.shape for name, weight in head.state_dict().items()):
+        raise ValueError(wrong)
+    head.load_state_dict({name: tensors[name].float() for name in _NAMES}, assign=True)
     return head.requires_grad_(False).eval()
 
 

@@ -13,14 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..system.tables import parse_json
 from ..system.tensors import check_finite, open_tensors, write_tensors
 from .calibration import Calibration
 from .encoder import GuardEncoder
 
 PREFIX = "alignguard."
 VERSION = "1"
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+_MOST_PROMPTS = 10**9  # of a calibration; a larger number is none of ours, and may not even be a float
 _DAMAGED = "Train the guard again, or copy its file again."
 
 
@@ -90,25 +94,35 @@ def read_guard_file(path: Path) -> GuardFile:
     """
     with open_tensors(path) as opened:
         metadata = opened.metadata
+        _check_metadata(metadata, path.name)  # before a whole checkpoint is read as a guard
         tensors = dict(opened)
-    if f"{PREFIX}encoder_id" not in metadata:
-        raise ValueError(
-            f"{path.name} is not a prompt guard: its metadata names no text encoder. Choose a file that "
-            "Train Prompt Guard or `guard train` made."
-        )
-    if metadata.get(f"{PREFIX}version") != VERSION:
-        raise ValueError(f"{path.name} was made by another version of this pack. Update it, or train anew.")
     for name, tensor in tensors.items():
-        check_finite(tensor, f"{path.name}: {name}", _DAMAGED)
+        _check_tensor(tensor, f"{path.name}: {name}")
     texts = {name.removeprefix(PREFIX): text for name, text in metadata.items() if name.startswith(PREFIX)}
     kind, encoder, encoder_id = (texts.pop(name, "") for name in ("kind", "encoder", "encoder_id"))
     texts.pop("version")
     try:
-        facts = {name: json.loads(text) for name, text in texts.items()}
+        facts = {name: parse_json(text) for name, text in texts.items()}
         calibration = _calibration(facts.pop("calibration"))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"the metadata of {path.name} is damaged ({error}). {_DAMAGED}") from error
     return GuardFile(kind, encoder, encoder_id, calibration, tensors, facts, path.name)
+
+
+def _check_metadata(metadata: Mapping[str, str], name: str) -> None:
+    if f"{PREFIX}encoder_id" not in metadata:
+        raise ValueError(
+            f"{name} is not a prompt guard: its metadata names no text encoder. Choose a file that Train "
+            "Prompt Guard or `guard train` made."
+        )
+    if metadata.get(f"{PREFIX}version") != VERSION:
+        raise ValueError(f"{name} was made by another version of this pack. Update it, or train anew.")
+
+
+def _check_tensor(tensor: Tensor, name: str) -> None:
+    if tensor.dtype not in _TYPES:
+        raise ValueError(f"{name} must be fp32, fp16 or bf16, got {tensor.dtype}. {_DAMAGED}")
+    check_finite(tensor, name, _DAMAGED)
 
 
 def _calibration(fields: Mapping[str, Any]) -> Calibration:
@@ -117,8 +131,8 @@ def _calibration(fields: Mapping[str, Any]) -> Calibration:
     counts = (calibration.num_set, calibration.hits, calibration.num_measured)
     if not all(type(number) is float and math.isfinite(number) for number in numbers):
         raise ValueError("the threshold is not a finite number")
-    if not all(type(count) is int and count >= 0 for count in counts):
-        raise ValueError("a count of calibration prompts is not a whole number from 0 on")
+    if not all(type(count) is int and 0 <= count <= _MOST_PROMPTS for count in counts):
+        raise ValueError(f"a count of calibration prompts is not a whole number from 0 to {_MOST_PROMPTS:,}")
     if calibration.hits > calibration.num_measured:
         raise ValueError("more calibration prompts are blocked than there are")
     return calibration
