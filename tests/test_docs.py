@@ -9,6 +9,7 @@ import types
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_every_link_leads_to_a_file_and_every_anchor_to_a_heading(page):
     links = re.findall(r"\]\((?!https?:)([^)]+)\)", re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL))
     for link in links:
         place, _, anchor = link.partition("#")
-        target = (page.parent / place).resolve() if place else page
+        target = (page.parent / unquote(place)).resolve() if place else page
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
 

