@@ -177,7 +177,7 @@ def _scales(parts: Sequence[LowRank], crosses: Sequence[Tensor], fitted: Sequenc
     for part, up, cross in zip(parts, ups, crosses, strict=True):
         answer = float(((up.T @ merged) * cross).sum())
         wanted = float(((up.T @ up) * (cross @ part.down.double().cpu().T)).sum())
-        scales.append(min(MOST, max(1.0, wanted / answer)) if answer > 0 else 1.0)
+        scales.append(MOST if MOST * answer <= wanted else max(1.0, wanted / answer))
     return scales
 
 
