@@ -116,7 +116,7 @@ def test_calibration_uses_the_pictures_of_pairs_if_a_vae_is_connected(comfy):
     assert "calibration latents: pictures" in text_of(entry, "pictures_info")
 
 
-def test_regmean_draws_everyday_prompts_where_pairs_hold_no_neutral_ones_and_says_so(comfy):
+def test_regmean_takes_everyday_prompts_with_pairs_and_says_so(comfy):
     graph = add_expert(with_model(), "shocking", SHOCKING)
     graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=PAIRS, category="all", max_pairs=2)
     graph["text"] = node("PrimitiveStringMultiline", value="shocking: a skull\nneutral: a flower")
@@ -129,7 +129,9 @@ def test_regmean_draws_everyday_prompts_where_pairs_hold_no_neutral_ones_and_say
     for name in ("pictures", "drawn", "lines"):
         graph[f"{name}_info"] = node("AlignGuardSafetyExpertInfo", expert=(name, 0))
     entry = comfy.run(graph)
-    everyday = "2 everyday prompts and 2 safe prompts of the pairs"
+    everyday = (
+        "8 everyday prompts and 8 sentences of the pairs with everyday words and 2 safe prompts of the pairs"
+    )
     for name, neutral in (
         ("pictures", everyday),
         ("drawn", everyday),

@@ -59,7 +59,7 @@ def test_a_template_shows_title_and_picture_and_opens_without_a_missing_node(pag
 def found(page, words: str, choose: bool = False) -> list[str]:
     """Return what the search for nodes lists for some words, and add the first node if that is wanted."""
     page.page.evaluate("() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    box = page.page.locator(".comfy-vue-node-search-container input")
+    box = page.page.locator(".comfy-vue-node-search-container input[role=combobox]")
     box.fill(words)
     options = page.page.get_by_role("option")
     page.page.wait_for_timeout(600)  # the search waits for the next key

@@ -61,7 +61,7 @@ def test_cancel_stops_a_training(page):
 
 
 def test_a_wrong_input_shows_its_sentence_on_its_node(page, comfy, screenshot):
-    opened(page, TRAINING, patience=3)
+    opened(page, TRAINING, patience=3, validation=0.0)
     before = comfy.queue()
     page.queue()
     dialog = page.page.get_by_role("dialog")
