@@ -24,13 +24,13 @@ from ..config import TrainConfig
 from ..losses import LOSSES, objective_named
 from ..models.conditioning import Conditioning
 from ..models.noise import NoiseSchedule, named_generator
-from ..pairs.everyday import Everyday, everyday, everyday_prompts
+from ..pairs.everyday import Everyday, everyday
 from ..pairs.training_data import Bucket, TrainingData
 
 # Kept prompts are shown about this often, so a short run encodes few of them and a long one all. More prompts
 # keep more of what no run saw: 99 % with 642, 94 % with 128 (as above, 300 steps).
 SHOWN = 8
-FEWEST, NUM_MEASURED = 16, 12  # everyday prompts; as many sentences of the pairs are added
+FEWEST, ENDLESS, NUM_MEASURED = 16, 64, 12  # everyday prompts; as many sentences of the pairs are added
 
 
 def everyday_of(config: TrainConfig) -> Everyday:
@@ -45,7 +45,7 @@ def everyday_of(config: TrainConfig) -> Everyday:
     if not weight:
         return everyday(0, NUM_MEASURED)
     if config.lr_schedule == "constant":  # such a run may be prolonged, and must then keep the same prompts
-        return everyday(len(everyday_prompts()), NUM_MEASURED)
+        return everyday(ENDLESS, NUM_MEASURED)
     num_pairs = config.steps * config.batch_size * config.grad_accumulation
     return everyday(max(FEWEST, num_pairs // SHOWN), NUM_MEASURED)
 
