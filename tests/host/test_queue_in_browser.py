@@ -52,7 +52,8 @@ def test_training_shows_its_curve_and_the_time_left_and_ends_green(page, screens
 
 
 def test_cancel_stops_a_training(page):
-    opened(page, TRAINING, steps=5000, seed=50 + page.new_rendering, filename_prefix="stopped")
+    endless = {"steps": 5000, "lr_schedule": "constant"}
+    opened(page, TRAINING, **endless, seed=50 + page.new_rendering, filename_prefix="stopped")
     page.queue()
     page.page.wait_for_function(WATCHED, arg=TRAIN)
     page.page.get_by_role("button", name="Cancel current run").click()

@@ -217,7 +217,8 @@ def test_an_open_browser_shows_the_loss_curve_and_the_time_left_during_training(
 
 def test_cancelling_stops_after_the_current_step_and_saves_a_partial_expert(comfy):
     before = saved_experts(comfy)
-    graph = add_training(with_model(), steps=5000, save_every=1, seed=15, filename_prefix="cancelled")
+    settings = {"steps": 5000, "lr_schedule": "constant", "save_every": 1, "seed": 15}
+    graph = add_training(with_model(), **settings, filename_prefix="cancelled")
     prompt = comfy.post(graph)
     states = comfy.base_dir / "user" / "__alignguard" / "runs" / "cancelled" / "state"
     wait_for(lambda: any(states.glob("*.safetensors")))
