@@ -63,8 +63,8 @@ def encode_pairs(
         resolution: side of the square picture in pixels, a multiple of 8.
         mirrored: encode each picture mirrored, too.
         bucketed: crop each pair to the nearest of `bucket_sizes` instead of to the square.
-        everyday: prompts that training may keep, and those that are only measured; half of them give their
-            words to sentences of the pairs, see `with_sentences`. None: none.
+        everyday: prompts that training may keep, and those that are only measured; as many sentences of
+            the pairs are added, see `with_sentences`. None: none.
         cache_dir: where encoded entries are kept, and read from while training; None keeps them in memory.
         on_progress: called with (done, total) after each item. Whatever it raises stops the pass; the items
             encoded so far are found in the cache next time.

@@ -119,7 +119,8 @@ class Progress:
         falling = fall(config, self.validations)
         last = falling.end if falling else config.steps
         if config.patience and self.validations:
-            later = [figures["step"] for figures in self.validations if figures["step"] > self.best_step]
+            best, steps = self.best_step, [figures["step"] for figures in self.validations]
+            later = [step for step in steps if step > best]
             last = min([last, *later[config.patience - 1 :]])
         return last
 
