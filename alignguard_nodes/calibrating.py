@@ -1,21 +1,25 @@
 """The calibration of a merge: a MODEL, its CLIP and prompts, as the statistics that a method asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..training.config import MergeConfig
 from ..training.experts.expert import check_family
+from ..training.experts.low_rank import LowRank
 from ..training.merging import (
     MERGE_METHODS,
     BaseNetwork,
     CalibrationInputs,
     CalibrationPrompts,
+    Distilled,
     Members,
     Statistics,
     StatisticsStore,
     calibration_prompts,
     collect_statistics,
+    distill,
     listed_prompts,
     needs_statistics,
     plain_methods,
@@ -26,7 +30,7 @@ from . import host
 
 @dataclass
 class Calibration:
-    """A node's calibration inputs, used only if the merge asks for statistics.
+    """A node's calibration inputs, used only if the merge asks for them.
 
     `notes` holds lines for the report.
     """
@@ -39,6 +43,7 @@ class Calibration:
     config: MergeConfig
     on_progress: object
     notes: list[str] = field(default_factory=list)
+    _inputs: CalibrationInputs | None = None
 
     def facts(self, is_needed: bool) -> dict[str, Any] | None:
         """Return what decides the statistics, as plain values; None if that cannot be told.
@@ -65,6 +70,30 @@ class Calibration:
         prompts = self._prompts()
         for expert, _ in members:
             check_family(expert, *host.family_of(self.model))
+        self._inputs = self._encoded_inputs(prompts)
+        with self._network() as base:
+            return collect_statistics(
+                base,
+                self._inputs,
+                members,
+                self.config,
+                store=StatisticsStore(host.private_folder("cache")),
+                on_progress=self.on_progress,
+            )
+
+    def distilled(self, members: Members, layers: Mapping[str, LowRank]) -> Distilled:
+        """Train the merged layers on what the members predict; to be called after `statistics`."""
+        with self._network() as base:
+            return distill(base, self._inputs, members, layers, self.config, on_progress=self.on_progress)
+
+    @contextmanager
+    def _network(self) -> Iterator[BaseNetwork]:
+        """Lend the base model."""
+        # fp32, as on the command line: the choice of an expert must not depend on the host's rounding
+        with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
+            yield BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash)
+
+    def _encoded_inputs(self, prompts: CalibrationPrompts) -> CalibrationInputs:
         family = host.check_trainable(self.model)
         encoded = host.encode_prompts(self.clip, prompts.prompts, family, self.on_progress)
         latents = None
@@ -72,16 +101,7 @@ class Calibration:
             latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)
         side = self.resolution // LATENT_STEP
         shape = (family.latent_channels, side, side)
-        # fp32, as on the command line: the choice of an expert must not depend on the host's rounding
-        with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
-            return collect_statistics(
-                BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash),
-                CalibrationInputs(encoded, shape, prompts.categories, latents, prompts.neutral),
-                members,
-                self.config,
-                store=StatisticsStore(host.private_folder("cache")),
-                on_progress=self.on_progress,
-            )
+        return CalibrationInputs(encoded, shape, prompts.categories, latents, prompts.neutral)
 
     def _check_connected(self, num_members: int) -> None:
         sockets = {"model": self.model, "clip": self.clip, "calibration": self.source}

@@ -154,9 +154,13 @@ class MergeSafetyExperts(io.ComfyNode):
         experts, strengths = [slot.value for slot in used], [slot.strength for slot in used]
 
         def merge() -> tuple[SafetyExpert, str]:
-            calibrate = calibration_run.statistics
             merged = merge_experts(
-                experts, config, strengths=strengths, calibrate=calibrate, on_progress=on_progress
+                experts,
+                config,
+                strengths=strengths,
+                calibrate=calibration_run.statistics,
+                distilled=calibration_run.distilled,
+                on_progress=on_progress,
             )
             return merged, "\n".join([merged.report(), *calibration_run.notes])
 

@@ -34,7 +34,7 @@ from training.rules.categories import CATEGORIES
 from workers import run_all
 
 BASE, TIME = "base", "CPU s to make"
-OURS = ("single experts", "all-in-one", "regmean", "co_merge", "ties", "concat")
+OURS = ("single experts", "all-in-one", "regmean", "distill", "co_merge", "ties", "concat")
 OTHERS = (*candidates.ESD, "UCE", *(f"SLD {name}" for name in candidates.PUBLISHED))
 MERGED_AS_PUBLISHED = "alignguard, merged by co_merge"  # the paper's whole method
 MODULES = (candidates, columns, large_groups, large_lab, merge_quality, mini_lab, objectives)

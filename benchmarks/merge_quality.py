@@ -4,9 +4,10 @@ The figures show that the parts work together; they say nothing about Stable Dif
 """
 
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property
 from pathlib import Path
 from statistics import mean
 from unittest import mock
@@ -28,10 +29,12 @@ from training.merging import (
     MERGE_METHODS,
     BaseNetwork,
     CalibrationInputs,
+    Distilled,
     Members,
     Statistics,
     calibration_prompts,
     collect_statistics,
+    distill,
     merge_experts,
 )
 from training.mini.build import version
@@ -214,26 +217,54 @@ def merged(
     config = MergeConfig(
         method=method, output_rank=output_rank, prompts_per_category=lab.prompts_per_category, seed=seed
     )
-    return merge_experts(experts, config, calibrate=partial(calibrated, lab, config))
+    calibration = Calibration(lab, config, experts)
+    return merge_experts(experts, config, calibrate=calibration.statistics, distilled=calibration.distilled)
 
 
-def calibrated(lab: Lab, config: MergeConfig, members: Members) -> Statistics:
-    """Collect the statistics of a merge from the pairs of its members' categories."""
-    categories = dict.fromkeys(name for expert, _ in members for name in expert.categories)
+class Calibration:
+    """The calibration of a merge on the pairs of its experts' categories, if the method asks for it.
+
+    `seconds` is the processor time that it took.
+    """
+
+    def __init__(self, lab: Lab, config: MergeConfig, experts: Sequence[SafetyExpert]) -> None:
+        self._lab, self._config, self._experts = lab, config, experts
+        self._base = BaseNetwork(lab.unet, lab.schedule)
+        self.seconds = 0.0
+
+    def statistics(self, members: Members) -> Statistics:
+        """Run the base model on the calibration prompts."""
+        start = time.process_time()
+        inputs = self._inputs
+        statistics = collect_statistics(self._base, inputs, members, self._config, batch_size=16)
+        self.seconds = time.process_time() - start
+        return statistics
+
+    def distilled(self, members: Members, layers: Mapping[str, LowRank]) -> Distilled:
+        """Train a merge on what its experts predict."""
+        return distill(self._base, self._inputs, members, layers, self._config)
+
+    @cached_property
+    def _inputs(self) -> CalibrationInputs:
+        return calibration_inputs(self._lab, self._config, self._experts)
+
+
+def calibration_inputs(lab: Lab, config: MergeConfig, experts: Sequence[SafetyExpert]) -> CalibrationInputs:
+    """Return the calibration inputs of a merge."""
+    categories = dict.fromkeys(name for expert in experts for name in expert.categories)
     pairs = joined([lab.pairs(category) for category in categories])
     neutral = [(image.prompt, image.image) for image in pairs.neutral]
     with mock.patch.object(sys.modules[calibration_prompts.__module__], "everyday", lab.everyday):
         sample = calibration_prompts(pairs.pairs, config, neutral)
     prompts = lab.calibration(sample.prompts)
     pictures = lab.latents(sample.pictures)
-    inputs = CalibrationInputs(
+    return CalibrationInputs(
         prompts,
         LATENT_SHAPE,
         sample.categories,
         pictures,
         neutral=sample.neutral,
     )
-    return collect_statistics(BaseNetwork(lab.unet, lab.schedule), inputs, members, config, batch_size=16)
 
 
 @cache

@@ -22,11 +22,11 @@ import mini_lab
 import plot
 from kept_trials import run_kept
 from measurement import Group
-from merge_quality import calibrated
+from merge_quality import Calibration
 from mini_lab import FOLDER, RECIPE, MiniLab, code_hash, groups_of
 from training.config import MergeConfig
 from training.experts.expert import SafetyExpert
-from training.merging import Members, Statistics, merge_experts
+from training.merging import merge_experts
 from training.mini.build import version
 from training.mini.pairs import trained_scenes
 from training.mini.scenes import COLOURS, UNSAFE_ICONS, Scene
@@ -156,19 +156,13 @@ def trial(count: int, row: str) -> dict[str, float]:
     if row != BASE:
         experts = [expert_of(lab, concept) for concept in trained]
         config = MergeConfig(method=row, prompts_per_category=lab.prompts_per_category, seed=SEED)
-        start, calibration_s = time.process_time(), 0.0
-
-        def calibrate(members: Members) -> Statistics:
-            nonlocal calibration_s
-            before = time.process_time()
-            statistics = calibrated(lab, config, members)
-            calibration_s = time.process_time() - before
-            return statistics
-
-        layers = merge_experts(experts, config, calibrate=calibrate).layers
+        calibration, start = Calibration(lab, config, experts), time.process_time()
+        layers = merge_experts(
+            experts, config, calibrate=calibration.statistics, distilled=calibration.distilled
+        ).layers
         seconds = {
-            "calibration_s": calibration_s,
-            "merge_s": time.process_time() - start - calibration_s,
+            "calibration_s": calibration.seconds,
+            "merge_s": time.process_time() - start - calibration.seconds,
         }
     kept = groups_of((), kept_scenes=KEPT_SCENES)
     rates = lab.rates(layers, [*chain.from_iterable(groups), *kept], 1)

@@ -102,7 +102,7 @@ def calibrating() -> dict[str, float]:
         config = MergeConfig(method=method)
         return lambda: collect_statistics(base, inputs, members, config, batch_size=BATCH)
 
-    methods = [name for name, method in MERGE_METHODS.items() if method.collector]
+    methods = [name for name, method in MERGE_METHODS.items() if method.collector and not method.is_distilled]
     runs = [bare, *map(collected, methods)]
     bare()
     plain, *counted = (min(times) for times in zip(*(map(_seconds, runs) for _ in range(3)), strict=True))

@@ -1,5 +1,7 @@
 """Merging in a real ComfyUI: the facts shown, merges of merges, and a merged file in the stock loader."""
 
+import re
+
 import pytest
 
 from api_graphs import (
@@ -140,3 +142,17 @@ def test_regmean_takes_everyday_prompts_with_pairs_and_says_so(comfy):
         line = f"neutral inputs of the calibration: {neutral}"
         for node_of_text in (name, f"{name}_info"):
             assert line in text_of(entry, node_of_text).splitlines()
+
+
+def test_distill_trains_the_merge_on_its_experts_and_says_what_it_reached(comfy):
+    graph = add_expert(with_model(), "shocking", SHOCKING)
+    graph["text"] = node("PrimitiveStringMultiline", value="shocking: a skull\nneutral: a flower")
+    base = {"model": ("ckpt", 0), "clip": ("ckpt", 1), "resolution": 64, "timesteps": 1}
+    twice = ("shocking", 1), ("shocking", 1)
+    graph["merged"] = merge(
+        *twice, calibration=("text", 0), method="distill", distill_steps=3, strength_2=0.5, **base
+    )
+    text = text_of(comfy.run(graph), "merged")
+    reached = re.search(r"^share of the experts' answers that distillation reached: (\S+)$", text, re.M)
+    assert 0 < float(reached[1]) <= 1
+    assert "merge method: distill" in text.splitlines()

@@ -13,7 +13,7 @@ from training.config import MergeConfig
 from training.experts.expert import load_expert, save_expert
 from training.experts.lora_keys import to_diffusers, to_kohya, to_peft
 from training.experts.low_rank import LowRank
-from training.merging import MERGE_METHODS, Members, Statistics, merge_experts
+from training.merging import MERGE_METHODS, Distilled, Members, Statistics, merge_experts
 
 Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 K = "up_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -29,7 +29,7 @@ HATE, VIOLENCE, SEXUAL = (random_expert(n, s) for s, n in enumerate(("hate", "vi
 
 
 ENTRYWISE = ["magnitude_prune", "ties", "dare_linear", "dare_ties"]
-FITTED = ["regmean"]
+FITTED = ["regmean", "distill"]
 EXACT = [name for name in MERGE_METHODS if name not in ("svd", *ENTRYWISE)]
 PLAIN = [name for name in EXACT if name not in FITTED]
 
@@ -70,13 +70,24 @@ def inputs_of(number, categories, module):
 def merge(*experts, method="co_merge", strengths=None, **options):
     config = MergeConfig(method=method, **options)
     return merge_experts(
-        experts, config, strengths=strengths, calibrate=lambda members: collected(members, config)
+        experts,
+        config,
+        strengths=strengths,
+        calibrate=lambda members: collected(members, config),
+        distilled=as_merged,
     )
+
+
+def as_merged(_, layers):
+    """Leave a merge as it is, because there is no UNet here; `test_distill` has one."""
+    return Distilled(layers, 1.0, 0.0)
 
 
 def merge_with(statistics, experts, config, strengths=None):
     """Merge with statistics that were collected before."""
-    return merge_experts(experts, config, strengths=strengths, calibrate=lambda _: statistics)
+    return merge_experts(
+        experts, config, strengths=strengths, calibrate=lambda _: statistics, distilled=as_merged
+    )
 
 
 def deltas(expert):
@@ -362,9 +373,10 @@ def test_calibration_runs_once_for_the_members_and_only_if_the_method_needs_it(m
         calls.append(members)
         return collected(members, config)
 
-    merge_experts([HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 0], calibrate=calibrate)
+    experts, given = [HATE, VIOLENCE, SEXUAL], {"calibrate": calibrate, "distilled": as_merged}
+    merge_experts(experts, config, strengths=[1, 0, 0], **given)
     assert not calls  # a single expert has no rival
-    merge_experts([HATE, VIOLENCE, SEXUAL], config, strengths=[1, 0, 2], calibrate=calibrate)
+    merge_experts(experts, config, strengths=[1, 0, 2], **given)
     if MERGE_METHODS[method].collector:
         (members,) = calls
         assert [(expert.name, strength) for expert, strength in members] == [(HATE.name, 1), (SEXUAL.name, 2)]

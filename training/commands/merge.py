@@ -2,26 +2,29 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from torch import Tensor
 
 from ..config import MAX_STRENGTH, MergeConfig
 from ..experts.expert import check_family, open_expert, save_expert
+from ..experts.low_rank import LowRank
 from ..merging import (
     MERGE_METHODS,
     BaseNetwork,
     CalibrationInputs,
     CalibrationPrompts,
+    Distilled,
     Members,
     Statistics,
     StatisticsStore,
     calibrated_methods,
     calibration_prompts,
     collect_statistics,
+    distill,
     listed_prompts,
     merge_experts,
     plain_methods,
@@ -83,11 +86,13 @@ def _run(args: argparse.Namespace) -> Answer:
         experts = [
             files.enter_context(open_expert(path, assumed_family=args.family)) for path in args.experts
         ]
+        calibration = _Calibration(args, config, bar)
         merged = merge_experts(
             experts,
             config,
             strengths=args.strength,
-            calibrate=partial(_calibrate, args, config, bar),
+            calibrate=calibration.statistics,
+            distilled=calibration.distilled,
             on_progress=partial(bar.stage, "merge"),
         )
     save_expert(merged, args.out)
@@ -95,42 +100,61 @@ def _run(args: argparse.Namespace) -> Answer:
     return Answer(f"{merged.report()}\nsaved as {args.out}", facts)
 
 
-def _calibrate(
-    args: argparse.Namespace, config: MergeConfig, bar: ProgressBar, members: Members
-) -> Statistics:
-    """Return the statistics of the members; the merge asks for them only if it needs them."""
-    if not (args.base and args.calibration):
-        raise ValueError(
-            f"{config.method} compares the experts on their base model, so it needs --base and "
-            f"--calibration. Add them, or set --method to one of {plain_methods()}."
+class _Calibration:
+    """The base model and its calibration prompts, read only if the merge asks for them."""
+
+    def __init__(self, args: argparse.Namespace, config: MergeConfig, bar: ProgressBar) -> None:
+        self._args, self._config, self._bar = args, config, bar
+
+    def statistics(self, members: Members) -> Statistics:
+        """Return the statistics of the members."""
+        args = self._args
+        if not (args.base and args.calibration):
+            raise ValueError(
+                f"{self._config.method} compares the experts on their base model, so it needs --base and "
+                f"--calibration. Add them, or set --method to one of {plain_methods()}."
+            )
+        for expert, _ in members:
+            check_family(expert, self._base.family.name, self._base.family.text_width)
+        network, inputs = self._network
+        return collect_statistics(
+            network,
+            inputs,
+            members,
+            self._config,
+            store=args.cache and StatisticsStore(args.cache),
+            on_progress=partial(self._bar.stage, "calibrate"),
         )
-    chosen = read_calibration(args.calibration, config)
-    base = load_base(args.base)
-    for expert, _ in members:
-        check_family(expert, base.family.name, base.family.text_width)
-    base_hash = base.content_hash  # before the pass, and where the weights still are
-    base.encoders_to(device_of(args.device))
-    prompts = dict.fromkeys(chosen.prompts)
-    base.warn_of_long(prompts)
-    embeds = {prompt: base.encode_prompt(prompt) for prompt in prompts}
-    latents = chosen.pictures and _encoded(args, bar, base, chosen.pictures)
-    base.unet_alone_to(device_of(args.device))
-    side = args.resolution // LATENT_STEP
-    inputs = CalibrationInputs(
-        Conditioning.concatenate([embeds[prompt] for prompt in chosen.prompts]),
-        (base.family.latent_channels, side, side),
-        chosen.categories,
-        latents,
-        neutral=chosen.neutral,
-    )
-    return collect_statistics(
-        BaseNetwork(base.unet, base.schedule, base_hash),
-        inputs,
-        members,
-        config,
-        store=args.cache and StatisticsStore(args.cache),
-        on_progress=partial(bar.stage, "calibrate"),
-    )
+
+    def distilled(self, members: Members, layers: Mapping[str, LowRank]) -> Distilled:
+        """Train the merged layers on what the members predict."""
+        on_progress = partial(self._bar.stage, "distill")
+        return distill(*self._network, members, layers, self._config, on_progress=on_progress)
+
+    @cached_property
+    def _base(self) -> BaseModel:
+        return load_base(self._args.base)
+
+    @cached_property
+    def _network(self) -> tuple[BaseNetwork, CalibrationInputs]:
+        base, device = self._base, device_of(self._args.device)
+        chosen = read_calibration(self._args.calibration, self._config)
+        base_hash = base.content_hash  # before the pass, and where the weights still are
+        base.encoders_to(device)
+        prompts = dict.fromkeys(chosen.prompts)
+        base.warn_of_long(prompts)
+        embeds = {prompt: base.encode_prompt(prompt) for prompt in prompts}
+        latents = chosen.pictures and _encoded(self._args, self._bar, base, chosen.pictures)
+        base.unet_alone_to(device)
+        side = self._args.resolution // LATENT_STEP
+        inputs = CalibrationInputs(
+            Conditioning.concatenate([embeds[prompt] for prompt in chosen.prompts]),
+            (base.family.latent_channels, side, side),
+            chosen.categories,
+            latents,
+            neutral=chosen.neutral,
+        )
+        return BaseNetwork(base.unet, base.schedule, base_hash), inputs
 
 
 def _encoded(

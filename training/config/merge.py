@@ -10,8 +10,8 @@ class MergeConfig:
     """How to merge safety experts; each field is documented by its `help`, see `options`.
 
     The fields stand in the order in which the node and the command line show them: method and size, options
-    of single methods, calibration, seed. The paper publishes no merge code, so its exact values are unknown
-    (arXiv:2412.10493).
+    of single methods, calibration, seed, and what came later. The paper publishes no merge code, so its exact
+    values are unknown (arXiv:2412.10493).
 
     Raises:
         ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
@@ -63,16 +63,16 @@ class MergeConfig:
     )
     neutral_weight: float = option(
         8.0,  # our choice
-        "Only for regmean: how much neutral and safe prompts count, relative to one category. Higher keeps "
-        "the base model's images better and suppresses less. Paper: not used.",
+        "Only for regmean, from which distill starts: how much neutral and safe prompts count, relative to "
+        "one category. Higher keeps the base model's images better and suppresses less. Paper: not used.",
         min=0.0,
         max=100.0,
         step=0.1,
     )
     ridge: float = option(
         0.001,  # our choice; relative to the mean size of an input's component
-        "Only for regmean: pull towards the base model where calibration says little. Higher changes other "
-        "images less and weakens every expert. Paper: not used.",
+        "Only for regmean, from which distill starts: pull towards the base model where calibration says "
+        "little. Higher changes other images less and weakens every expert. Paper: not used.",
         min=0.0001,
         max=100.0,
         step=0.001,
@@ -105,6 +105,15 @@ class MergeConfig:
     )
 
     seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)
+    distill_steps: int = option(
+        300,  # our choice
+        "Only for distill: steps in which the merge learns to predict what its experts predict. More comes "
+        "closer to them and takes proportionally longer; 300 take about as long as training one expert. "
+        "Paper: not used.",
+        min=1,
+        max=100_000,
+        step=1,
+    )
 
     def __post_init__(self) -> None:
         validate(self)

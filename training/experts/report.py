@@ -29,6 +29,8 @@ _LABELS = {  # metadata key -> label
     "alignguard.calibration_source": "calibration latents",
     "alignguard.calibration_neutral": "neutral inputs of the calibration",
     "alignguard.calibration_agreement": "agreement of two halves of the calibration",
+    "alignguard.distill_answered": "share of the experts' answers that distillation reached",
+    "alignguard.distill_moved": "moved under neutral prompts, as a share of the experts' answers",
 }
 _SHARES = {  # share of an extraction's squared change -> where it went
     "kept": "in this expert",

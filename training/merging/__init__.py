@@ -3,13 +3,14 @@
 A method merges one layer: f(parts: Sequence[LowRank], ...) -> MergedLayer. It gets the experts' updates of
 that layer with the strengths folded in, and zero for an expert that does not change the layer. It also gets
 what its line declares, by keyword: `options` of `MergeConfig`; `statistics` of the layer, from calibration;
-and `generators`, one per part, if it is random. A single expert is returned as it is, by every method.
+and `generators`, one per part, if it is random. A single expert is returned as it is, by every method. What a
+method that `is_distilled` gives is then trained further, by `distill`.
 
 The order of the methods is that of the widget: append, never reorder, never rename (saved graphs store the
 name).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ..config import MergeConfig
 from ..experts.expert import SafetyExpert
@@ -19,9 +20,10 @@ from ..rules.categories import normalize_categories
 from .calibrate import collect_statistics
 from .calibration_inputs import BaseNetwork, CalibrationInputs
 from .calibration_prompts import CalibrationPrompts, calibration_prompts, listed_prompts
+from .distill import Distilled, distill
 from .layer import MergedLayer, as_low_rank, rows_won
 from .members import Members, warn_of_bases, warn_of_initial_a
-from .metadata import calibration, energy, provenance, sizes
+from .metadata import calibration, distillation, energy, provenance, sizes
 from .methods import MERGE_METHODS, MergeMethod, calibrated_methods, needs_statistics, plain_methods
 from .statistics import Statistics, StatisticsStore, check_statistics
 
@@ -30,6 +32,7 @@ __all__ = [
     "BaseNetwork",
     "CalibrationInputs",
     "CalibrationPrompts",
+    "Distilled",
     "Members",
     "MergeMethod",
     "Statistics",
@@ -37,6 +40,7 @@ __all__ = [
     "calibrated_methods",
     "calibration_prompts",
     "collect_statistics",
+    "distill",
     "listed_prompts",
     "merge_experts",
     "needs_statistics",
@@ -50,6 +54,7 @@ def merge_experts(
     *,
     strengths: Sequence[float] | None = None,
     calibrate: Callable[[Members], Statistics] | None = None,
+    distilled: Callable[[Members, Mapping[str, LowRank]], Distilled] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> SafetyExpert:
     """Merge experts of one base model into one LoRA.
@@ -62,6 +67,8 @@ def merge_experts(
             It is called once, and only if the method needs statistics and more than one expert takes part.
             Statistics may be used again for another output_rank and, with the same options, for other
             strengths.
+        distilled: trains the merged layers further, usually by `distill`; called once, and only if the method
+            is distilled and more than one expert takes part.
         on_progress: called with (layers done, layers); an exception raised by it ends the merge.
 
     Returns:
@@ -94,9 +101,27 @@ def merge_experts(
     metadata = provenance(members, config) | sizes(norms) | energy(layers, kept)
     if statistics is not None:
         metadata |= calibration(config, statistics, winners)
+    if method.is_distilled and len(members) > 1:
+        layers, facts = _distilled(members, layers, config, distilled)
+        metadata |= facts
     categories = normalize_categories(name for member in members for name in member.expert.categories)
     name = f"{config.method} of {len(members)} expert{'s' * (len(members) > 1)}"
     return SafetyExpert(layers, categories, members.entries[0].expert.family, metadata, name)
+
+
+def _distilled(
+    members: Members,
+    layers: Mapping[str, LowRank],
+    config: MergeConfig,
+    distilled: Callable[[Members, Mapping[str, LowRank]], Distilled] | None,
+) -> tuple[Mapping[str, LowRank], dict[str, str]]:
+    """Return the layers after distillation, and what the file says of it."""
+    if distilled is None:
+        raise ValueError(
+            f"{config.method} trains the merge on the base model. Pass `distilled`, or set method to regmean."
+        )
+    trained, answered, moved = distilled(members, layers)
+    return trained, distillation(config, answered, moved)
 
 
 def _method(name: str) -> MergeMethod:

@@ -91,6 +91,15 @@ def calibration(
     }
 
 
+def distillation(config: MergeConfig, answered: float, moved: float) -> dict[str, str]:
+    """State how a merge was trained further, and what came of it, see `Distilled`."""
+    return {
+        **_stated(config, ["distill_steps", "timesteps", "seed"]),
+        "alignguard.distill_answered": f"{answered:.4f}",
+        "alignguard.distill_moved": f"{moved:.4f}",
+    }
+
+
 def _stated(config: MergeConfig, options: Iterable[str]) -> dict[str, str]:
     values = {name: getattr(config, name) for name in options}
     return {

@@ -22,6 +22,7 @@ class MergeMethod:
         options: fields of `MergeConfig` that `merge` reads.
         collector: collects the calibration statistics that `merge` needs; None if it needs none.
         is_random: whether `merge` draws; the seed of the config makes it repeatable.
+        is_distilled: whether `merge` only starts what `distill` then trains.
     """
 
     merge: Callable[..., MergedLayer]
@@ -29,6 +30,7 @@ class MergeMethod:
     options: tuple[str, ...] = ()
     collector: type[Collector] | None = None
     is_random: bool = False
+    is_distilled: bool = False
 
 
 MERGE_METHODS: dict[str, MergeMethod] = {
@@ -56,6 +58,12 @@ MERGE_METHODS: dict[str, MergeMethod] = {
     ),
     "regmean": MergeMethod(
         regmean, "RegMean, arXiv:2212.09849, with neutral inputs", collector=ResponseCollector
+    ),
+    "distill": MergeMethod(
+        regmean,
+        "regmean, then distillation, arXiv:1503.02531, from the experts; our own",
+        collector=ResponseCollector,
+        is_distilled=True,
     ),
 }
 
