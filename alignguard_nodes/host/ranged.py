@@ -13,9 +13,8 @@ import comfy.hooks
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ...training.experts.low_rank import LowRank
+from ...training.experts.low_rank import LowRank, added_output
 
 _KEY = "alignguard_ranged_expert"  # of the wrapper; a second copy of the pack knows it too
 
@@ -112,11 +111,7 @@ class _Run:
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = inputs[0]
             up, down = self._factors_of(key, x)
-            if not isinstance(module, nn.Conv2d):
-                return output + F.linear(F.linear(x, down), up) * factor
-            wide = down.view(len(down), -1, *module.kernel_size)
-            hidden = F.conv2d(x, wide, None, module.stride, module.padding, module.dilation)
-            return output + F.conv2d(hidden, up[:, :, None, None]) * factor
+            return output + added_output(module, x, up, down) * factor
 
         return add
 

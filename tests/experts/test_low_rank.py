@@ -1,9 +1,11 @@
 """Low-rank updates against dense matrices in fp64."""
 
+import copy
+
 import pytest
 import torch
 
-from training.experts.low_rank import LowRank, approximate, concatenate
+from training.experts.low_rank import LowRank, added_output, approximate, concatenate
 
 SHAPES = [(7, 5, 3), (320, 768, 4), (64, 320, 28), (4, 6, 9), (9, 4, 6), (1, 1, 1)]  # d_out, d_in, rank
 
@@ -156,3 +158,21 @@ def test_truncation_below_rank_one_and_impossible_sums_are_refused():
         concatenate([])
     with pytest.raises(ValueError, match=r"\(6, 5\), \(7, 5\)"):
         concatenate([layer, random_layer(7, 5, 2)])
+
+
+LAYERS = {
+    "a Linear": (torch.nn.Linear(6, 8), (2, 5, 6)),
+    "a convolution of single pixels": (torch.nn.Conv2d(6, 8, 1), (2, 6, 4, 4)),
+    "a wide convolution with a stride": (torch.nn.Conv2d(6, 8, 3, stride=2, padding=1), (2, 6, 5, 4)),
+}
+
+
+@pytest.mark.parametrize(("module", "shape"), LAYERS.values(), ids=LAYERS)
+def test_what_an_update_adds_to_an_output_is_what_it_does_in_the_weight(module, shape):
+    module = copy.deepcopy(module).double().requires_grad_(False)
+    layer = random_layer(8, module.weight[0].numel(), 3, dtype=torch.float64)
+    inputs = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    before = module(inputs)
+    added = added_output(module, inputs, layer.up, layer.down)
+    module.weight.add_(layer.delta().reshape(module.weight.shape))
+    torch.testing.assert_close(module(inputs), before + added)

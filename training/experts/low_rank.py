@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 _OVERSAMPLING = 10  # Halko et al. 2011, section 4.2: 5 or 10
 _POWER_ITERATIONS = 4  # of pure noise, the worst case, this keeps over 0.97 of what the exact SVD keeps
@@ -105,6 +106,22 @@ class LowRank:
         root = s[:rank].sqrt()
         cut = LowRank(q_up @ u[:, :rank] * root, (root[:, None] * vh[:rank]) @ q_down.T)
         return cut, _kept_energy(s, rank)
+
+
+def added_output(module: nn.Module, inputs: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """Return what a low-rank update adds to the output of a layer.
+
+    Args:
+        module: the layer, a Linear or a convolution.
+        inputs: of the layer, (batch, ..., d_in) or (batch, channels, h, w).
+        up: factor B, (d_out, rank), of the inputs' type and on their device.
+        down: factor A, (rank, d_in), likewise; d_in is channels * kernel of a convolution.
+    """
+    if not isinstance(module, nn.Conv2d):
+        return F.linear(F.linear(inputs, down), up)
+    kernel = down.view(len(down), -1, *module.kernel_size)
+    hidden = F.conv2d(inputs, kernel, None, module.stride, module.padding, module.dilation)
+    return F.conv2d(hidden, up[:, :, None, None])
 
 
 def concatenate(parts: Sequence[LowRank]) -> LowRank:

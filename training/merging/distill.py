@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..config import MergeConfig
-from ..experts.low_rank import LowRank
+from ..experts.low_rank import LowRank, added_output
 from ..models.conditioning import Conditioning, predict
 from ..models.noise import named_generator, squared_error
 from ..system.tensors import check_finite
@@ -243,12 +242,7 @@ def _added(unet: nn.Module, factors: _Factors) -> Iterator[None]:
 def _adding(up: Tensor, down: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         x = inputs[0]
-        narrow, wide = down.to(x.dtype), up.to(x.dtype)
-        if not isinstance(module, nn.Conv2d):
-            return output + F.linear(F.linear(x, narrow), wide)
-        kernel = narrow.view(len(narrow), -1, *module.kernel_size)
-        hidden = F.conv2d(x, kernel, None, module.stride, module.padding, module.dilation)
-        return output + F.conv2d(hidden, wide[:, :, None, None])
+        return output + added_output(module, x, up.to(x.dtype), down.to(x.dtype))
 
     return add
 
