@@ -146,14 +146,15 @@ def _tiny(state: Mapping[str, Tensor], family: Family) -> Autoencoder:
         model = AutoencoderTiny(
             encoder_block_out_channels=(width,) * 4, decoder_block_out_channels=(width,) * 4
         )
-    renamed = {_tiny_name(name): tensor for name, tensor in state.items() if name.startswith("taesd_")}
+    renamed = {tiny_name(name): tensor for name, tensor in state.items() if name.startswith("taesd_")}
     scale = float(state.get("vae_scale", torch.tensor(1.0)))
     shift = float(state.get("vae_shift", torch.tensor(0.0)))
     load_frozen(model, renamed, "tiny autoencoder")
     return Autoencoder(model, family.latent_scale / scale, shift * family.latent_scale)
 
 
-def _tiny_name(native: str) -> str:
+def tiny_name(native: str) -> str:
+    """Return diffusers' name of a tensor of the tiny autoencoder, such as `taesd_encoder.0.weight`."""
     part, number, rest = native.removeprefix("taesd_").split(".", 2)
     # the clamp is layer 0 of the host's decoder; diffusers clamps outside the numbered layers
     return f"{part}.layers.{int(number) - (part == 'decoder')}.{rest}"

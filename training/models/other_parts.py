@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..system.tensors import open_tensors
 from .native_unet import CHECKPOINT_PREFIX
+from .part_names import text_names, unexplained, vae_names
 
 TEXT_ENCODER, SECOND_TEXT_ENCODER, VAE = "text encoder", "second text encoder", "VAE"
 OTHER = "other tensors"
@@ -26,7 +27,23 @@ _PREFIXES = {  # of a checkpoint; the longer ones first
 _FOLDERS = {"text_encoder": TEXT_ENCODER, "text_encoder_2": SECOND_TEXT_ENCODER, "vae": VAE}
 _WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")  # before variants such as fp16
 
-_Places = dict[str, tuple[Path, str]]  # name inside the part -> file, key
+_INDEX = ".safetensors.index.json"
+_NAMES = {TEXT_ENCODER: text_names, SECOND_TEXT_ENCODER: text_names, VAE: vae_names}
+
+
+class _Place(NamedTuple):
+    """Where a tensor is stored: the file, its key, and how to read what is stored there."""
+
+    file: Path
+    key: str
+    read: Callable[[Tensor], Tensor]
+
+    def tensor(self) -> Tensor:
+        with open_tensors(self.file) as tensors:
+            return self.read(tensors[self.key])
+
+
+_Places = dict[str, _Place]  # by the name inside the part
 
 
 class PartChange(NamedTuple):
@@ -55,7 +72,7 @@ class OtherParts:
 
     Attributes:
         parts: name of the part -> its tensors. Empty for a UNet alone.
-        layout: `checkpoint` or `folder`, whose names cannot be compared with each other.
+        layout: `checkpoint` or `folder`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,7 +88,7 @@ class OtherParts:
             for name, part in _FOLDERS.items():
                 for file in _files(path / name):
                     self._add(file, {"": part}, path.is_dir())
-        else:
+        elif not path.name.endswith(_INDEX):  # an index stands for the shards of a UNet
             self._add(path, _PREFIXES, False)
 
     def _add(self, file: Path, prefixes: Mapping[str, str], is_whole: bool) -> None:
@@ -79,16 +96,19 @@ class OtherParts:
             keys = list(tensors)
         if not is_whole and not any(key.startswith(CHECKPOINT_PREFIX) for key in keys):
             return  # a UNet alone
+        stored: dict[str, dict[str, str]] = {}  # part -> name inside it -> key
         for key in keys:
             if is_whole or not key.startswith(CHECKPOINT_PREFIX):
                 prefix = next(prefix for prefix in prefixes if key.startswith(prefix))
-                self.parts.setdefault(prefixes[prefix], {})[key.removeprefix(prefix)] = file, key
+                stored.setdefault(prefixes[prefix], {})[key.removeprefix(prefix)] = key
+        for part, short in stored.items():
+            names = _NAMES[part](short) if part in _NAMES else {name: (name, _as_it_is) for name in short}
+            places = {name: _Place(file, short[old], read) for name, (old, read) in names.items()}
+            self.parts.setdefault(part, {}).update(places)
 
 
 def num_comparisons(before: OtherParts, after: OtherParts) -> int:
     """Return how many tensors `compare_parts` compares."""
-    if before.layout != after.layout:
-        return 0
     return sum(len(places.keys() & after.parts.get(part, {}).keys()) for part, places in before.parts.items())
 
 
@@ -97,7 +117,7 @@ def other_parts_sentence(changes: Mapping[str, PartChange | None]) -> str:
     texts = []
     for part, change in changes.items():
         if change is None:
-            texts.append(f"{part} not compared (only in one model, or stored in another layout)")
+            texts.append(f"{part} not compared (only in one model, or under other names)")
         elif change.differs:
             alone = f" and {change.only_in_one} in only one model" if change.only_in_one else ""
             counts = f"{change.changed} of {change.tensors} tensors{alone}"
@@ -118,24 +138,28 @@ def compare_parts(
         on_tensor: called after each comparison; an exception raised by it ends the work.
 
     Returns:
-        Part -> how it differs; None if it cannot be compared, because a model lacks it or has another layout.
+        Part -> how it differs; None if it cannot be compared, because a model lacks it or no name is in both.
     """
     changes: dict[str, PartChange | None] = {}
     for part in sorted(before.parts.keys() | after.parts.keys()):
         old, new = before.parts.get(part), after.parts.get(part)
-        if old is None or new is None or before.layout != after.layout:
+        if old is None or new is None or not old.keys() & new.keys():
             changes[part] = None
             continue
         changed, squares = 0, []
         for name in sorted(old.keys() & new.keys()):
-            change = _difference(_tensor(old[name]), _tensor(new[name]))
+            change = _difference(old[name].tensor(), new[name].tensor())
             if change is None or change > 0:
                 changed += 1
                 squares.append(change or 0.0)
             if on_tensor:
                 on_tensor()
         norm = math.sqrt(math.fsum(squares))
-        changes[part] = PartChange(len(old.keys() & new.keys()), changed, norm, len(old.keys() ^ new.keys()))
+        alone = len(old.keys() ^ new.keys())
+        if before.layout != after.layout:
+            files, folder = (old, new) if after.layout == "folder" else (new, old)
+            alone = len(unexplained(files, folder)) + len(folder.keys() - files.keys())
+        changes[part] = PartChange(len(old.keys() & new.keys()), changed, norm, alone)
     return changes
 
 
@@ -153,10 +177,8 @@ def _difference(old: Tensor, new: Tensor) -> float | None:
     return squared if math.isfinite(squared) else None
 
 
-def _tensor(place: tuple[Path, str]) -> Tensor:
-    file, key = place
-    with open_tensors(file) as tensors:
-        return tensors[key]
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _files(folder: Path) -> list[Path]:
@@ -164,9 +186,7 @@ def _files(folder: Path) -> list[Path]:
     plain = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     if plain:
         return plain[:1]
-    for index in sorted(
-        folder.glob("*.safetensors.index.json"), key=lambda file: (len(file.name), file.name)
-    ):
+    for index in sorted(folder.glob(f"*{_INDEX}"), key=lambda file: (len(file.name), file.name)):
         try:
             shards = {
                 str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()

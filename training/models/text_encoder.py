@@ -116,7 +116,7 @@ def text_model(state: Mapping[str, Tensor], kind: ClipKind, label: str) -> nn.Mo
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     if kind.open_clip and "token_embedding.weight" in state:
-        state = _from_open_clip(state, drop_last=kind.spare_layer)
+        state = from_open_clip(state, drop_last=kind.spare_layer)
     unused = _UNUSED if kind.pooled else (*_UNUSED, "text_projection")
     names = {name.removeprefix("text_model."): name for name in state}
     names = {short: name for short, name in names.items() if not short.startswith(unused)}
@@ -166,7 +166,7 @@ def _fill_positions(model: nn.Module) -> None:
         model.get_submodule(module).register_buffer(buffer_name, positions, persistent=False)
 
 
-def _from_open_clip(state: Mapping[str, Tensor], *, drop_last: bool) -> dict[str, Tensor]:
+def from_open_clip(state: Mapping[str, Tensor], *, drop_last: bool) -> dict[str, Tensor]:
     """Rename OpenCLIP's tensors to those of transformers.
 
     Args:
