@@ -74,6 +74,18 @@ def test_a_missing_shard_is_named(state, tmp_path):
         UnetFile(folder)
 
 
+def test_one_shard_or_the_index_stands_for_all_shards(state, tmp_path):
+    unet = write_folder(tmp_path / "m", state, num_shards=2) / "unet"
+    names = ("-00001-of-00002.safetensors", "-00002-of-00002.safetensors", ".safetensors.index.json")
+    for name in names:
+        chosen = UnetFile(unet / f"diffusion_pytorch_model{name}")
+        assert chosen.shapes.keys() == state.keys()
+        assert all(torch.equal(chosen.tensor(key), tensor) for key, tensor in state.items())
+    (unet / f"diffusion_pytorch_model{names[2]}").unlink()
+    with pytest.raises(FileNotFoundError, match=r"is one of 2 shards, but .*index\.json, .* not beside it"):
+        UnetFile(unet / f"diffusion_pytorch_model{names[0]}")
+
+
 def test_a_lora_and_an_unknown_family_are_refused_by_name(state, tmp_path):
     lora = expert_of(lora_of_all_layers(state))
     with pytest.raises(ValueError, match="e.safetensors cannot be used: it is already a LoRA"):

@@ -1,5 +1,6 @@
 """The UNet of a model on disk, read tensor by tensor under diffusers' names, whatever its file layout."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from .published import FOREIGN_CHANNELS, pruned_like
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _INDEX_SUFFIX = ".safetensors.index.json"
+_SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
 _TEXT_KEYS = ".attn2.to_k.weight"  # (channels, text width)
 
 
@@ -29,6 +31,8 @@ class UnetFile:
 
     def __init__(self, path: Path) -> None:
         """Find the UNet in a checkpoint, a separate file, or a diffusers folder, sharded or not.
+
+        One shard, or the index of all, stands for all of them.
 
         Raises:
             FileNotFoundError: if the path does not exist, or a shard is missing.
@@ -70,21 +74,40 @@ class UnetFile:
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
-        return [path]
+        return _of_file(path)
     folder = path / "unet" if (path / "unet").is_dir() else path
     indices = sorted(folder.glob(f"*{_INDEX_SUFFIX}"), key=lambda file: (len(file.name), file.name))
     if (folder / WEIGHTS).is_file() or not indices:  # the plain name before variants like fp16
         check_weights(folder, folder.name if folder == path else f"{path.name}/unet")
         return [_single(folder)]
+    return _shards(indices[0])
+
+
+def _of_file(path: Path) -> list[Path]:
+    if path.name.endswith(_INDEX_SUFFIX):
+        return _shards(path)
+    shard = _SHARD.fullmatch(path.name)
+    if not shard or int(shard[2]) == 1:
+        return [path]
+    index = path.with_name(f"{shard[1]}{_INDEX_SUFFIX}")
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"{path.name} is one of {int(shard[2])} shards, but {index.name}, which names them all, is not "
+            "beside it. Download the whole folder."
+        )
+    return _shards(index)
+
+
+def _shards(index: Path) -> list[Path]:
     try:
-        weight_map = read_json(indices[0])["weight_map"]
+        weight_map = read_json(index)["weight_map"]
         shards = sorted(set(weight_map.values()))
         plain = all(Path(shard).name == shard for shard in shards)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{indices[0].name} is damaged ({error!r}). Download it again.") from error
+        raise ValueError(f"{index.name} is damaged ({error!r}). Download it again.") from error
     if not plain:
-        raise ValueError(f"{indices[0].name} names files outside its folder. Use the folder as published.")
-    return [folder / shard for shard in shards]
+        raise ValueError(f"{index.name} names files outside its folder. Use the folder as published.")
+    return [index.with_name(shard) for shard in shards]
 
 
 def _single(folder: Path) -> Path:
