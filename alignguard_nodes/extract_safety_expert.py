@@ -1,12 +1,13 @@
 """Node: Extract Safety Expert."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..training.config import ExtractConfig
 from ..training.rules.categories import CATEGORIES, normalize_categories
 from . import host, inputs
 from .files import entry_fingerprint
 from .inputs import CATEGORY, checked, config_inputs
+from .shown.preview import expert_preview
 
 UNSTATED, ALL = "not stated", "all"
 
@@ -37,8 +38,8 @@ class ExtractSafetyExpert(io.ComfyNode):
                 io.Combo.Input(
                     "tuned",
                     options=models,
-                    tooltip="The model after tuning. Both are read from disk piece by piece, so they need "
-                    "not fit into memory.",
+                    tooltip="The model after tuning; a folder may hold its unet alone. Both are read from "
+                    "disk piece by piece, so they need not fit into memory.",
                 ),
                 io.Combo.Input(
                     "category",
@@ -84,7 +85,7 @@ class ExtractSafetyExpert(io.ComfyNode):
             on_progress=host.progress(cls.hidden.unique_id),
         )
         report = expert.report()
-        return io.NodeOutput(expert, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(expert, report, ui=expert_preview(expert, report))
 
 
 def _refuse_same(models: tuple[str | None, str | None]) -> None:

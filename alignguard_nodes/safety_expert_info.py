@@ -17,8 +17,8 @@ class SafetyExpertInfo(io.ComfyNode):
             display_name="Safety Expert Info",
             category=CATEGORY,
             search_aliases=["lora info", "metadata", "inspect", "alignguard"],
-            description="Show an expert's categories, base model, training and size; for a merged expert "
-            "also a picture of each member's share.",
+            description="Show an expert's categories, base model, training and size; for a merged "
+            "or extracted expert also a picture of its layers.",
             inputs=[SafetyExpert.Input("expert", tooltip="From Load, Merge or Train.")],
             outputs=[io.String.Output(display_name="report", tooltip="The text shown, for Preview as Text.")],
             is_output_node=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image, ImageDraw
 
 if TYPE_CHECKING:
+    from ...training.experts.change_facts import ExtractedLayer
     from ...training.experts.merge_facts import LayerFacts, MergeFacts
 
 PAPER, GRID, INK, UNWON, MERGED = "#1b1b1f", "#3a3a42", "#d0d0d8", "#2a2a30", "#ffffff"
@@ -19,8 +20,8 @@ SHARES, NORMS, KEPT, GAP = 160, 110, 50, 44  # heights
 NAME_LETTERS = 60
 
 
-class _Panel(NamedTuple):
-    """A part of the picture with a column per layer and values from 0 (bottom) to 1 (top)."""
+class Panel(NamedTuple):
+    """A part of a picture with a column per layer and values from 0 (bottom) to 1 (top)."""
 
     pen: ImageDraw.ImageDraw
     top: int
@@ -42,11 +43,11 @@ class _Panel(NamedTuple):
         ]
         self.pen.line(points, fill=colour)
 
-    def stack(self, column: int, shares: Sequence[float]) -> None:
+    def stack(self, column: int, shares: Sequence[float], colours: Sequence[str]) -> None:
         """Stack the shares of a layer, the first at the bottom."""
         right, below = self.left(column + 1) - 1, 0.0
         self.pen.rectangle([self.left(column), self.top, right, self.y(0)], fill=UNWON)
-        for share, colour in zip(shares, _colours(len(shares)), strict=True):
+        for share, colour in zip(shares, colours, strict=True):
             if share:
                 self.pen.rectangle(
                     [self.left(column), self.y(below + share), right, self.y(below)], fill=colour
@@ -72,14 +73,14 @@ def draw_merge(facts: MergeFacts) -> Image.Image:
     pen = ImageDraw.Draw(picture)
     _draw_legend(pen, facts)
     tops = [legend + sum(heights[:i]) + GAP * i for i in range(len(heights))]
-    panels = [_Panel(pen, top, height, step) for top, height in zip(tops, heights, strict=True)]
+    panels = [Panel(pen, top, height, step) for top, height in zip(tops, heights, strict=True)]
     for panel in panels:
-        _draw_blocks(panel, facts.layers)
+        draw_blocks(panel, facts.layers)
     _draw_shares(panels[0], facts)
     _draw_norms(panels[1], facts)
     if is_cut:
         panels[2].line([layer.kept for layer in facts.layers], MERGED)
-        _label(panels[2], "energy kept, 0 to 1")
+        draw_label(panels[2], "energy kept, 0 to 1")
     return picture
 
 
@@ -90,7 +91,7 @@ def _draw_legend(pen: ImageDraw.ImageDraw, facts: MergeFacts) -> None:
     ):
         y = 4 + LINE * number
         pen.rectangle([MARGIN, y + 2, MARGIN + 10, y + 12], fill=colour)
-        name = _plain(member.name)[:NAME_LETTERS]
+        name = plain(member.name)[:NAME_LETTERS]
         won = _neurons_won(facts, number - 1)
         text = f"{number} {name}, strength {member.strength:g}{won}  {member.hash[:8]}"
         pen.text((MARGIN + 18, y), text, fill=INK)
@@ -103,7 +104,7 @@ def _neurons_won(facts: MergeFacts, member: int) -> str:
     return f", {100 * won / sum(layer.num_neurons for layer in facts.layers):.1f} % of the neurons"
 
 
-def _draw_blocks(panel: _Panel, layers: Sequence[LayerFacts]) -> None:
+def draw_blocks(panel: Panel, layers: Sequence[LayerFacts | ExtractedLayer]) -> None:
     """Draw the frame of a panel, and a line with a name where each block of the model begins."""
     bottom, right = panel.y(0), panel.left(len(layers))
     panel.pen.rectangle([MARGIN - 1, panel.top - 1, right, bottom + 1], outline=GRID)
@@ -116,24 +117,26 @@ def _draw_blocks(panel: _Panel, layers: Sequence[LayerFacts]) -> None:
         column += count
 
 
-def _draw_shares(panel: _Panel, facts: MergeFacts) -> None:
+def _draw_shares(panel: Panel, facts: MergeFacts) -> None:
     for column, layer in enumerate(facts.layers):
-        panel.stack(column, layer.shares())
+        shares = layer.shares()
+        panel.stack(column, shares, _colours(len(shares)))
     quantity = f"{facts.neurons} won" if facts.has_winners else "squared norm before; experts are mixed"
-    _label(panel, f"share of each layer: {quantity}")
+    draw_label(panel, f"share of each layer: {quantity}")
 
 
-def _draw_norms(panel: _Panel, facts: MergeFacts) -> None:
+def _draw_norms(panel: Panel, facts: MergeFacts) -> None:
     ceiling = max(max(layer.before, default=0.0) for layer in facts.layers)
     ceiling = max(ceiling, *(layer.after for layer in facts.layers)) or 1.0
     if all(layer.before for layer in facts.layers):
         for member, colour in enumerate(_colours(len(facts.members))):
             panel.line([layer.before[member] / ceiling for layer in facts.layers], colour)
     panel.line([layer.after / ceiling for layer in facts.layers], MERGED)
-    _label(panel, f"norm, 0 to {ceiling:.3g}: each expert before, merged (white)")
+    draw_label(panel, f"norm, 0 to {ceiling:.3g}: each expert before, merged (white)")
 
 
-def _label(panel: _Panel, text: str) -> None:
+def draw_label(panel: Panel, text: str) -> None:
+    """Write what a panel shows above it."""
     panel.pen.text((MARGIN, panel.top - LINE + 2), text, fill=INK)
 
 
@@ -141,6 +144,6 @@ def _colours(count: int) -> list[str]:
     return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text with only the letters of the built-in font."""
     return text.encode("latin-1", "replace").decode("latin-1")

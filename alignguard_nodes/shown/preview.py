@@ -5,8 +5,10 @@ from typing import Any
 from comfy_api.latest import ui
 from torch import Tensor
 
+from ...training.experts.change_facts import extraction_facts
 from ...training.experts.merge_facts import merge_facts
 from .. import host
+from .extraction_picture import draw_extraction
 from .merge_picture import draw_merge
 
 
@@ -29,13 +31,14 @@ def preview(text: str, *images: Tensor) -> dict[str, Any]:
 
 
 def expert_preview(expert: Any, text: str) -> dict[str, Any]:
-    """Return a node's `ui`: a text and, for a merged expert, the picture of its merge above it.
+    """Return a node's `ui`: a text and, for a merged or extracted expert, the picture of that above it.
 
     Args:
-        expert: a `SafetyExpert`; its metadata says whether it was merged, and from what.
+        expert: a `SafetyExpert`; its metadata says whether it was merged or extracted, and from what.
         text: shown below the picture.
     """
-    facts = merge_facts(expert.metadata, expert.layers)
-    if not facts or not facts.layers:
-        return preview(text)
-    return preview(text, host.image_tensor(draw_merge(facts)))
+    for read, draw in ((merge_facts, draw_merge), (extraction_facts, draw_extraction)):
+        facts = read(expert.metadata, expert.layers)
+        if facts and facts.layers:
+            return preview(text, host.image_tensor(draw(facts)))
+    return preview(text)

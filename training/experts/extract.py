@@ -22,11 +22,11 @@ from ..models.other_parts import (
 )
 from ..models.unet_file import UnetFile
 from ..rules.categories import FAMILY_NAMES, normalize_categories
+from .change_facts import CHANGE, EXTRACTED_FROM, LAYERS, NOT_REPRESENTABLE, OTHER_PARTS
 from .expert import SafetyExpert
-from .factor import Factored, factor, rounding_variance, squared_norm
+from .factor import Factored, arithmetic_variance, factor, rounding_variance, squared_norm
 from .layer_names import is_layer
 from .low_rank import LowRank
-from .report import OTHER_PARTS
 
 
 def extract_expert(
@@ -130,21 +130,23 @@ class _Comparison:
             "tuned": {"name": tuned, "hash": self.tuned.hexdigest()},
         }
         return {
-            "alignguard.extracted_from": json.dumps(models),
+            EXTRACTED_FROM: json.dumps(models),
             "alignguard.base_hash": models["base"]["hash"],
             "alignguard.extract_rank": str(config.rank),
             "alignguard.extract_energy": f"{config.energy:g}",
-            "alignguard.change": json.dumps(
-                {name: round(value / total, 6) for name, value in shares.items()}
-            ),
-            "alignguard.kept_energy_per_layer": json.dumps(
-                {module: round(layer.kept / layer.total, 4) for module, layer in self.layers.items()}
-            ),
-            "alignguard.not_representable": json.dumps(
+            CHANGE: json.dumps({name: round(value / total, 6) for name, value in shares.items()}),
+            LAYERS: json.dumps({module: _shares(layer, total) for module, layer in self.layers.items()}),
+            NOT_REPRESENTABLE: json.dumps(
                 {name: float(f"{math.sqrt(squared):.4g}") for name, squared in self.left_out.items()}
             ),
             OTHER_PARTS: other_parts_sentence(self.others),
         }
+
+
+def _shares(layer: Factored, total: float) -> list[float]:
+    """Return a layer's share of the total change; of that, what is kept, and what rounding explains."""
+    inside = (round(value / layer.total, 4) for value in (layer.kept, layer.rounding))
+    return [float(f"{layer.total / total:.4g}"), *inside]
 
 
 def _compare(
@@ -165,7 +167,9 @@ def _compare(
         comparison.left_out[name] = squared_norm(change)
         return None
     variance = rounding_variance(old, new, change)
-    factored = factor(change.flatten(1), variance, config, named_generator(f"extract/{module}"))
+    generator = named_generator(f"extract/{module}")
+    least = arithmetic_variance(new)
+    factored = factor(change.flatten(1), variance, config, generator, least_variance=least)
     comparison.layers[module] = factored._replace(update=None)
     return factored.update
 

@@ -34,7 +34,12 @@ class Factored(NamedTuple):
 
 
 def factor(
-    change: Tensor, rounding_variance: float, config: ExtractConfig, generator: torch.Generator
+    change: Tensor,
+    rounding_variance: float,
+    config: ExtractConfig,
+    generator: torch.Generator,
+    *,
+    least_variance: float = 0.0,
 ) -> Factored:
     """Approximate a change by its largest singular components, as far as they exceed the rounding noise.
 
@@ -43,12 +48,15 @@ def factor(
         rounding_variance: variance per element that rounding put into the change.
         config: rank and energy.
         generator: draws the directions of the search, for a large matrix.
+        least_variance: see `arithmetic_variance`.
     """
     total = squared_norm(change)
     u, s, vh = leading_components(change, config.rank, generator)
     squared = s.double().square()
     rest = squared_norm(torch.addmm(change, u * s, vh, alpha=-1))  # total - sum(squared) would cancel
-    above, variance = _above_rounding(squared, rest, change.shape, rounding_variance)
+    computed = (torch.finfo(torch.float32).eps * float(s[0])) ** 2  # the decomposition is rounded itself
+    bounds = max(least_variance, computed), rounding_variance
+    above, variance = _above_rounding(squared, rest, change.shape, bounds)
     count = min(_num_for_energy(squared, config.energy * total), above)
     kept = min(total, float(squared[:count].sum()))
     rounding = min(variance * change.numel(), total - kept)
@@ -111,6 +119,18 @@ def rounding_variance(base: Tensor, tuned: Tensor, change: Tensor) -> float:
     return sum(map(squared_norm, spacings)) / 12 / change.numel()
 
 
+def arithmetic_variance(tuned: Tensor) -> float:
+    """Return the variance per element that adding a change to weights in fp32 leaves, at most.
+
+    A model that is stored in fp32 was rounded to fp32 by whoever added the change to it, and by more where
+    the weight is larger. Components below this are that rounding, and no part of the change.
+
+    Args:
+        tuned: as stored, any shape.
+    """
+    return torch.finfo(torch.float32).eps ** 2 * squared_norm(tuned) / tuned.numel()
+
+
 def _spacing(values: Tensor) -> Tensor:
     """Return the distance to the next number of the same type, fp32."""
     info = torch.finfo(values.dtype)
@@ -119,7 +139,7 @@ def _spacing(values: Tensor) -> Tensor:
 
 
 def _above_rounding(
-    squared: Tensor, rest: float, shape: tuple[int, int], variance: float
+    squared: Tensor, rest: float, shape: tuple[int, int], bounds: tuple[float, float]
 ) -> tuple[int, float]:
     """Return the number of components above the rounding noise, and the variance of that noise.
 
@@ -132,16 +152,16 @@ def _above_rounding(
         squared: squared singular values, descending, fp64.
         rest: squared norm beyond them.
         shape: (d_out, d_in).
-        variance: upper bound of the variance that rounding puts into an element.
+        bounds: least and largest variance that rounding may have put into an element.
     """
-    count = -1
+    count, variance = -1, max(bounds)
     for _ in range(_MAX_ROUNDS):
         edge = _EDGE_MARGIN**2 * variance * (math.sqrt(shape[0]) + math.sqrt(shape[1])) ** 2
         before, count = count, int((squared > edge).sum())
         elements = (shape[0] - count) * (shape[1] - count)
         if count == before or not elements:
             break
-        variance = min(variance, (rest + float(squared[count:].sum())) / elements)
+        variance = max(bounds[0], min(variance, (rest + float(squared[count:].sum())) / elements))
     return count, variance
 
 

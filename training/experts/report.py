@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ..rules.categories import FAMILY_NAMES
+from .change_facts import extraction_facts, extraction_lines
 from .lora_parts import LEFT_OUT
 from .low_rank import LowRank
 from .merge_facts import LayerFacts, MemberFacts, MergeFacts, block_of, depth, merge_facts, short_name
@@ -32,14 +32,6 @@ _LABELS = {  # metadata key -> label
     "alignguard.distill_answered": "share of the experts' answers that distillation reached",
     "alignguard.distill_moved": "moved under neutral prompts, as a share of the experts' answers",
 }
-_SHARES = {  # share of an extraction's squared change -> where it went
-    "kept": "in this expert",
-    "rounding": "rounding of the stored weights, not a change",
-    "left_out": "in norms and biases, which a LoRA cannot hold",
-    "cut": "beyond the rank and energy asked for",
-}
-OTHER_PARTS = "alignguard.other_parts"  # metadata of an extraction: the rest of both models, compared
-_NUM_NAMED = 3  # tensors left out that are named
 _HASH_DIGITS = 12
 _CELL = 9  # characters of a column
 
@@ -71,7 +63,8 @@ def report_text(
     ]
     lines += [f"{label}: {metadata[key]}" for key, label in _LABELS.items() if metadata.get(key)]
     lines += _held_out_line(metadata.get("alignguard.validation", ""))
-    lines += _extraction_lines(metadata)
+    if extraction := extraction_facts(metadata, layers):
+        lines += extraction_lines(extraction)
     facts = merge_facts(metadata, layers)
     if facts:
         return "\n".join([*lines, *merge_lines(facts)])
@@ -143,39 +136,6 @@ def _held_out_line(validation: str) -> list[str]:
     except (ValueError, KeyError, TypeError):  # not measured, or not written by our training
         return [f"on held-out pairs: {validation}"] if validation == "not measured" else []
     return [f"on held-out pairs: {', '.join(figures)}"]
-
-
-def _extraction_lines(metadata: Mapping[str, str]) -> list[str]:
-    """Return lines about the models that a file was extracted from; nothing for other files."""
-    try:
-        models = json.loads(metadata["alignguard.extracted_from"])
-        shares = json.loads(metadata["alignguard.change"])
-        lines = [f"extracted from: {models['tuned']['name']}, tuned from {models['base']['name']}"]
-        if metadata.get(OTHER_PARTS):
-            lines.append(f"besides the UNet, which is all this expert holds: {metadata[OTHER_PARTS]}")
-        lines += ["squared change of the weights:"]
-        lines += [f"  {100 * float(shares[name]):>8.3f} %  {text}" for name, text in _SHARES.items()]
-        norms = json.loads(metadata["alignguard.not_representable"])
-        return lines + _left_out_line({name: float(norm) for name, norm in norms.items()})
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
-
-
-def _left_out_line(norms: Mapping[str, float]) -> list[str]:
-    """Count the tensors left out by kind, and name those that changed most."""
-    if not norms:
-        return []
-    kinds = Counter(_kind(name) for name in norms)
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    largest = sorted(norms, key=lambda name: (-norms[name], name))[:_NUM_NAMED]
-    names = ", ".join(f"{name} ({norms[name]:.3g})" for name in largest)
-    return [f"changed, but not in this expert: {counts}; most: {names}"]
-
-
-def _kind(name: str) -> str:
-    module, _, part = name.rpartition(".")
-    kind = {"weight": "weights", "bias": "biases"}.get(part, "other tensors")
-    return f"norm {kind}" if "norm" in module.rpartition(".")[2] else kind
 
 
 def _ranks(layers: Mapping[str, LowRank]) -> str:
