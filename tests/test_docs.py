@@ -1,5 +1,6 @@
 """The pages: their links lead somewhere, their commands are valid, and their examples run."""
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -251,3 +252,26 @@ def test_the_example_of_a_node_has_a_schema_a_help_page_and_runs(example, pack):
     (help_page,) = blocks(page.text, "markdown")
     assert help_page.startswith(f"# {schema.display_name}\n")
     assert all(f"`{name}`" in help_page for name in inputs)
+
+
+def messages() -> list[str]:
+    """Return every text that the source puts together, with … for each value that it inserts."""
+    found = []
+    for wing in ("training", "alignguard_nodes"):
+        for file in (ROOT / wing).rglob("*.py"):
+            for node in ast.walk(ast.parse(text_of(file))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+                    found.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(re.sub(r"%[sd]", "…", node.value))
+    return found
+
+
+QUOTED = re.findall(r"^\| `([^`]+)` \|", text_of(ROOT / "docs" / "troubleshooting.md"), re.MULTILINE)
+MESSAGES = "\n".join(messages())
+
+
+@pytest.mark.parametrize("message", QUOTED)
+def test_every_message_of_the_page_of_troubles_is_one_of_the_source(message):
+    assert message in MESSAGES
