@@ -23,6 +23,7 @@ PARTS = {  # name of the part and of its file -> what it measures
     "flops": "operations per pair, against the published trainer",
     "steps": "time of a training step, against other trainers",
     "memory": "bytes of a training step and of a merge",
+    "at_scale": "what 30,000 pairs, 28 experts and three families cost, from counted operations and bytes",
     "adapter_layer": "peft's adapter against a plain LoRA layer",
     "in_host": "import at start, and applying an expert against the stock LoRA loader",
     "merge_speed": "merging against PEFT at SDXL's shapes, and what calibration costs",
