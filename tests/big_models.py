@@ -1,7 +1,7 @@
 """A base model and a tuned model of any size on disk, and the memory that extraction needs for them.
 
-As a program, `python tests/big_models.py FOLDER` writes the pair at SDXL's size (10.3 GB), extracts an expert
-and prints time and memory.
+As a program, `python tests/big_models.py FOLDER sd15` (or `sdxl`) writes the pair as people have it, the base
+in fp16 and the tuned model in fp32 shards (5.2 GB, or 15.4 GB), extracts an expert prints time and memory.
 """
 
 import json
@@ -27,6 +27,8 @@ SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+SD15 = {"cross_attention_dim": 768}  # everything else is diffusers' default
+SIZES = {"sd15": SD15, "sdxl": SDXL}
 SMALL = {
     "block_out_channels": (320, 640),
     "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -35,8 +37,10 @@ SMALL = {
 }
 
 
-def write_pair(root: Path, config: dict, shard_bytes: int = SHARD_BYTES) -> int:
-    """Write `base` and `tuned` as fp16 shards in diffusers' format; return the bytes of one model.
+def write_pair(
+    root: Path, config: dict, shard_bytes: int = SHARD_BYTES, tuned_dtype: torch.dtype = torch.float16
+) -> int:
+    """Write `base` (fp16) and `tuned` as shards in diffusers' format; return the bytes of the base.
 
     The tuned model has a LoRA of rank 4 in every attention and last feed-forward layer, and shifted norms.
     """
@@ -55,7 +59,7 @@ def write_pair(root: Path, config: dict, shard_bytes: int = SHARD_BYTES) -> int:
         elif name.endswith("norm1.weight"):
             change = torch.tensor(0.01)
         writers[0].add(name, weight)
-        writers[1].add(name, (weight.float() + change).half())
+        writers[1].add(name, (weight.float() + change).to(tuned_dtype))
     return [writer.finish() for writer in writers][0]
 
 
@@ -115,5 +119,5 @@ def memory() -> dict[str, int]:
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     if not (folder / "base").exists():
-        write_pair(folder, SDXL)
+        write_pair(folder, SIZES[sys.argv[2]], tuned_dtype=torch.float32)
     sys.stdout.write(json.dumps(measure(folder), indent=1) + "\n")
