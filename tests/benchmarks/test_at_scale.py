@@ -4,9 +4,11 @@ import functools
 
 import pytest
 
+import at_scale
 from at_scale import Operations, adapter_bytes, count_operations, entry_bytes, expert_operations, longest_load
 from flops import count_ours
 from full_size import CLIP_L, Size
+from table import as_table
 from training.config import TrainConfig
 from training.models.native_unet import Layout
 
@@ -42,3 +44,13 @@ def test_the_cache_holds_a_latent_and_an_embedding_in_fp32():
 )
 def test_the_last_machine_is_done_when_its_jobs_are(jobs, count, hours):
     assert longest_load(jobs, count) == hours
+
+
+def test_there_is_a_row_for_each_family_and_for_each_number_of_gpus(monkeypatch):
+    monkeypatch.setattr(at_scale, "FAMILIES_AT_SCALE", {"tiny": TINY})
+    rows = at_scale.measure()
+    assert list(rows) == ["tiny", "1 GPUs", "8 GPUs", "64 GPUs"]
+    hours = [rows[f"{count} GPUs"]["all trainings, hours"] for count in at_scale.GPUS]
+    one = rows["tiny"]["an expert, hours"]
+    assert hours == pytest.approx([28 * one, 4 * one, one])  # the last of 8 machines takes four of 28
+    assert "all experts, hours" in as_table(rows)
