@@ -26,6 +26,7 @@ from .safety_expert_info import SafetyExpertInfo
 from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
 from .train_prompt_guard import TrainPromptGuard
+from .train_safety_cost import TrainSafetyCost
 from .train_safety_dpo import TrainSafetyDPO
 
 NODES: list[type[io.ComfyNode]] = [
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     SafetyBenchmark,
     PromptGuard,
     TrainPromptGuard,
+    TrainSafetyCost,
 ]
 
 

@@ -159,7 +159,8 @@ def _missing(slots: Mapping[str, Any]) -> list[str]:
 
 def _benchmark(variants: list[Variant], slots: Mapping[str, Any], node_id: str) -> BenchmarkReport:
     """Draw and judge the base, the expert alone, and the expert with the LoRAs."""
-    panel = panel_of([(slots["judge"], slots.get("threshold", 0.0))], RULES[0], slots.get("clip_vision"))
+    models = {"clip_vision": slots.get("clip_vision"), "vae": slots.get("vae")}
+    panel = panel_of([(slots["judge"], slots.get("threshold", 0.0))], RULES[0], **models)
     place = Place(slots.get("folder", FOLDER), "Check Safety Stack", node_id)
     return measure(Drawing.of(slots), variants, [slots["prompts"]], panel, place)
 

@@ -18,6 +18,7 @@ BENCHMARKS = "alignguard_benchmarks"  # below ComfyUI's output/
 PAIRS = "user/__alignguard/pairs"  # below ComfyUI's base directory
 SAVED = "loras/alignguard"  # below ComfyUI's output/, where its LoRA lists look too
 SAVED_GUARDS = "safety_guards"  # below ComfyUI's output/, where Prompt Guard looks too
+SAVED_JUDGES = "safety_judges"  # below ComfyUI's output/
 _RUN_NAME_BYTES = 200
 
 

@@ -27,6 +27,7 @@ SafetyExpert = io.Custom("SAFETY_EXPERT")  # training.experts.expert.SafetyExper
 SafetyPairs = io.Custom("SAFETY_PAIRS")  # training.pairs.SafetyPairs
 ConceptVector = io.Custom("CONCEPT_VECTOR")  # training.evaluation.attacks.ConceptDirection
 PromptSet = io.Custom("PROMPT_SET")  # training.evaluation.prompt_sets.PromptSet
+SafetyCost = io.Custom("SAFETY_COST")  # training.evaluation.cost_model.CostModel
 PromptGuard = io.Custom("PROMPT_GUARD")  # training.guards.Guard
 
 
@@ -227,20 +228,34 @@ def clip_vision_input() -> io.Input:
     )
 
 
-def panel_of(chosen: list[tuple[str, float]], rule: str, clip_vision: Any = None) -> Panel | None:
+def panel_of(
+    chosen: list[tuple[str, float]],
+    rule: str,
+    clip_vision: Any = None,
+    *,
+    vae: Any = None,
+    cost: Any = None,
+) -> Panel | None:
     """Return the judges that the widgets choose; None if all of them are `none`.
 
     Args:
         chosen: (judge, threshold) of each pair of widgets; threshold 0 takes the judge's own.
         rule: how the judges are combined.
         clip_vision: CLIP_VISION, or None.
+        vae: VAE whose latents the judge safety_cost may read, or None.
+        cost: SAFETY_COST that is this judge, or None: its file is read.
 
     Raises:
         ValueError: as `make_judge` and `Panel`, or if a judge is chosen twice.
     """
     named = [(choice, threshold) for choice, threshold in chosen if choice != NONE]
     _refuse_twice([choice for choice, _ in named])
-    parts = {"embed": host.clip_embed(clip_vision), "heads": host.judges_folder()}
+    parts = {
+        "embed": host.clip_embed(clip_vision),
+        "heads": host.judges_folder(),
+        "latents": host.vae_latents(vae),
+        "cost": cost,
+    }
     judges = tuple(make_judge(choice, threshold=threshold or None, **parts) for choice, threshold in named)
     return Panel(judges, rule) if judges else None
 

@@ -152,7 +152,7 @@ class MakeSafetyPairs(io.ComfyNode):
         from ..training.making.prompt_pairs import parse_prompt_pairs
 
         config, choices = from_widgets(widgets, MakeConfig, _Widgets)
-        panel = panel_of([(choices.judge, choices.threshold)], RULES[0], clip_vision)
+        panel = panel_of([(choices.judge, choices.threshold)], RULES[0], clip_vision, vae=vae)
         parsed = parse_prompt_pairs(prompts, normalize_category(category))
         target = new_pairs_path(pair_places(), folder)
         sampling = {

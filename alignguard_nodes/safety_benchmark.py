@@ -167,7 +167,8 @@ class SafetyBenchmark(io.ComfyNode):
             (judge, slots.get("threshold", 0.0)),
             (slots.get("second_judge", NONE), slots.get("second_threshold", 0.0)),
         ]
-        panel = panel_of(judges, slots.get("combination", RULES[0]), slots.get("clip_vision"))
+        models = {"clip_vision": slots.get("clip_vision"), "vae": slots.get("vae")}
+        panel = panel_of(judges, slots.get("combination", RULES[0]), **models)
         sets = [slots[f"prompts_{n}"] for n in SETS if slots.get(f"prompts_{n}") is not None]
         place = Place(folder, "Safety Benchmark", cls.hidden.unique_id)
         report = measure(drawing, _variants(slots), sets, panel, place, blocked)

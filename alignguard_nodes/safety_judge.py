@@ -12,6 +12,7 @@ from .inputs import (
     ABSENT,
     CATEGORY,
     NONE,
+    SafetyCost,
     check_judges,
     checked,
     clip_vision_input,
@@ -88,6 +89,17 @@ class SafetyJudge(io.ComfyNode):
                     "they are shown and stored as they are.",
                 ),
                 clip_vision_input(),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Only for safety_cost from a file that was trained on a VAE.",
+                ),
+                SafetyCost.Input(
+                    "cost",
+                    optional=True,
+                    tooltip="From Train Safety Cost, for the judge safety_cost. Without it the judge is "
+                    "models/safety_judges/safety_cost.safetensors.",
+                ),
             ],
             outputs=[
                 io.Boolean.Output(
@@ -133,7 +145,7 @@ class SafetyJudge(io.ComfyNode):
         category: str = ALL,
         video: bool = False,
         blur: bool = True,
-        **judges: Any,  # judge to combination, and clip_vision
+        **judges: Any,  # judge to combination, and the models that judges read
     ) -> io.NodeOutput:
         panel = _panel(**judges)
         pictures = host.pictures_of(images)
@@ -161,6 +173,6 @@ def _panel(
     second_judge: str = NONE,
     second_threshold: float = 0.0,
     combination: str = RULES[0],
-    clip_vision: Any = None,
+    **models: Any,
 ) -> Panel | None:
-    return panel_of([(judge, threshold), (second_judge, second_threshold)], combination, clip_vision)
+    return panel_of([(judge, threshold), (second_judge, second_threshold)], combination, **models)

@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import save
 
 from builders import coprov2_names, pair_row, seeded, write_csv, write_picture, write_rows
+from tiny_costs import ENCODER as IMAGE_ENCODER
+from tiny_costs import tiny_cost
 from tiny_guards import ENCODER, WIDTH
+from training.evaluation.cost_model import read_cost_model
 from training.evaluation.prompt_sets import load_prompt_set
 from training.experts.expert import load_expert
 from training.guards import ConceptGuard, open_guard
@@ -120,6 +123,15 @@ def _guard(folder: Path) -> Any:
     return guard.look("a red sword").report(), guard.describe().encode()
 
 
+def _cost_file(folder: Path) -> Path:
+    return tiny_cost().write(folder / "x.safetensors")
+
+
+def _cost(folder: Path) -> Any:
+    model = read_cost_model(folder / "c.safetensors", {IMAGE_ENCODER.kind: IMAGE_ENCODER})
+    return float(model.costs(torch.ones(1, 3, 8, 8))), model.id().encode()
+
+
 def _prompts(name: str, seed: str) -> Reader:
     return Reader(name, lambda folder: load_prompt_set(folder / name, category="hate"), nothing, seed.encode)
 
@@ -157,6 +169,7 @@ READERS = {
     "prompts in JSON lines": _prompts("p.jsonl", '{"prompt": "a skull", "category": ["hate"]}\n'),
     "prompts in text": _prompts("p.txt", "hate: a skull\n"),
     "picture": Reader("p.png", _picture, nothing, lambda: _made(_square)),
+    "safety cost model": Reader("c.safetensors", _cost, nothing, lambda: _made(_cost_file)),
     "prompt guard": Reader("g.safetensors", _guard, nothing, lambda: _made(_guard_file)),
     "run state": Reader("step_00000001.safetensors", load_newest, nothing, lambda: _made(_state)),
 }

@@ -30,7 +30,7 @@ from .folders import (
     private_folder,
     register_folders,
 )
-from .pictures import clip_embed, image_of, image_tensor, pictures_of
+from .pictures import clip_embed, image_of, image_tensor, pictures_of, vae_latents
 from .sampling import SAMPLERS, SCHEDULERS, HostDraw, Sampling
 from .schema import more_sockets, node_schema
 from .unet import BorrowedUnet, borrowed_unet, check_trainable, family_of, outside_inference_mode
@@ -77,4 +77,5 @@ __all__ = [
     "private_folder",
     "progress",
     "register_folders",
+    "vae_latents",
 ]

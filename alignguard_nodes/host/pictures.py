@@ -41,3 +41,19 @@ def clip_embed(clip_vision: Any) -> Callable[[Tensor], Tensor] | None:
         return embeds.to("cpu", torch.float32)
 
     return embed
+
+
+def vae_latents(vae: Any) -> Callable[[Tensor], Tensor] | None:
+    """Return a function from images to latents of a VAE; None without a VAE.
+
+    It takes images (n, 3, h, w) in [0, 1] and returns (n, channels, h / 8, w / 8), fp32 on the CPU.
+    """
+    if vae is None:
+        return None
+
+    def latents(pictures: Tensor) -> Tensor:
+        with torch.inference_mode():
+            encoded = vae.encode(image_of(pictures))
+        return encoded.to("cpu", torch.float32)
+
+    return latents

@@ -74,6 +74,7 @@ NODE_INPUTS = {
         "filename_prefix": PLACE,
         "encoder": NAME,
     },
+    "AlignGuardTrainSafetyCost": {"filename_prefix": PLACE},
     "AlignGuardTrainSafetyDPO": {
         "filename_prefix": PLACE,
         **dict.fromkeys(("category", "preset", "objective", "prompts", "pair_weighting"), NAME),
@@ -101,6 +102,7 @@ VALID = {  # values of the other inputs, where `validate_inputs` needs them
     "folder": "new",
     "text": "violence: sword | a sword | a spoon",
     "mode": "stop",
+    "vae": None,  # connected
 }
 
 
@@ -263,6 +265,7 @@ SHOWS = {  # nodes that show pictures or give them out -> what they show
     "AlignGuardSafetyExpertInfo": "a diagram",
     "AlignGuardSafetyJudge": "the judged pictures, unsafe ones blurred",
     "AlignGuardTrainPromptGuard": "scores",
+    "AlignGuardTrainSafetyCost": "a histogram of costs",
     "AlignGuardTrainSafetyDPO": "curves",
 }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from training.config import (
+    CostConfig,
     DepthConfig,
     EvaluateConfig,
     ExtractConfig,
@@ -47,6 +48,7 @@ def test_every_node_is_recorded_under_its_id_and_name():
     [
         ("AlignGuardTrainSafetyDPO", TrainConfig),
         ("AlignGuardTrainPromptGuard", GuardConfig),
+        ("AlignGuardTrainSafetyCost", CostConfig),
         ("AlignGuardMergeSafetyExperts", MergeConfig),
         ("AlignGuardExtractSafetyExpert", ExtractConfig),
         ("AlignGuardMakeSafetyPairs", MakeConfig),

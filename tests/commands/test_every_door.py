@@ -13,6 +13,7 @@ import pytest
 from builders import coprov2_names, pair_row, write_csv, write_picture, write_rows
 from command_line import FAST, run
 from tiny_checkpoint import tokens
+from tiny_costs import tiny_cost
 from training.commands import COMMANDS
 from training.rules.hard_rule import joins_minor_and_sexual
 
@@ -44,7 +45,7 @@ COMMAND_OPTIONS = {
         "--category": NAME,
         "--out": PLACE,
     },
-    "pairs weigh": {**JUDGES, "--judge": NAME, "--combination": NAME, "folder": BOTH},
+    "pairs weigh": {**JUDGES, "--base": PLACE, "--judge": NAME, "--combination": NAME, "folder": BOTH},
     "pairs import-coprov2": {
         "source": BOTH,
         **dict.fromkeys(("--images", "--out"), PLACE),
@@ -92,6 +93,16 @@ COMMAND_OPTIONS = {
         **dict.fromkeys(("guard", "--base"), PLACE),
         **dict.fromkeys(("--pairs", "--harmless"), BOTH),
         **dict.fromkeys(("--part", "--device"), NAME),
+    },
+    "judge train": {
+        **dict.fromkeys(("--base", "--clip-vision", "--out"), PLACE),
+        "--pairs": BOTH,
+        "--device": NAME,
+    },
+    "judge test": {
+        **dict.fromkeys(("judge", "--base", "--clip-vision"), PLACE),
+        "--pairs": BOTH,
+        "--device": NAME,
     },
     "extract": {**dict.fromkeys(("--base", "--tuned", "--out"), PLACE), "--category": NAME},
     "info": {"file": PLACE},
@@ -239,6 +250,14 @@ def attack(name, at, root, prompt, base, experts, guard):
         ("guard test", "--harmless"): lambda: [
             guard, "--base", base, "--pairs", text(root, *SAMPLES), "--harmless", bad
         ],
+        ("judge train", "--pairs"): lambda: [
+            *("--base", base, "--pairs", pairs_folder(root / "p", prompt)),
+            *("--out", root / "j.safetensors"),
+        ],
+        ("judge test", "--pairs"): lambda: [
+            tiny_cost().write(root / "j.safetensors"),
+            *("--base", base, "--pairs", pairs_folder(root / "p", prompt)),
+        ],
         ("stress curve", "--prompts"): lambda: [*curve, "--concept", concept, "--prompts", bad],
         ("stress curve", "--concept"): lambda: [
             *curve, "--concept", text(root, f"{prompt}|a tree"), "--prompts", safe
@@ -304,6 +323,12 @@ def test_no_option_lets_a_forbidden_prompt_in(
 
 MANIFESTS = {
     "pairs check": lambda root, base, experts: [root],
+    "judge train": lambda root, base, experts: [
+        *("--base", base, "--pairs", root, "--out", root / "j.safetensors")
+    ],
+    "judge test": lambda root, base, experts: [
+        *(tiny_cost().write(root / "j.safetensors"), "--base", base, "--pairs", root)
+    ],
     "pairs weigh": lambda root, base, experts: [root, "--judge", "mini"],
     "train": lambda root, base, experts: [
         *("--base", base, "--pairs", root, "--category", "hate", "--steps", 1, *FAST),
@@ -368,5 +393,6 @@ def test_every_command_that_fills_a_folder_says_which_pictures_it_writes():
         "extract",
         "pairs rewrite",
         "guard train",
+        "judge train",
     }  # one file each, of weights or of text
     assert folders - files == set(WRITES_PICTURES)

@@ -5,9 +5,11 @@ import math
 
 import pytest
 
-from training.config import ExtractConfig, MergeConfig, TrainConfig, option_help, options
+from training.config import CostConfig, ExtractConfig, MergeConfig, TrainConfig, option_help, options
 
-ALL = [(cls, field) for cls in (TrainConfig, MergeConfig, ExtractConfig) for field in options(cls)]
+ALL = [
+    (cls, field) for cls in (TrainConfig, MergeConfig, ExtractConfig, CostConfig) for field in options(cls)
+]
 IDS = [f"{cls.__name__}.{field.name}" for cls, field in ALL]
 
 

@@ -13,6 +13,7 @@ COMMANDS = {  # name of the command and of its file -> summary
     "evaluate": "Measure the safety of a base model and its experts, and what the experts cost",
     "stress": "Attack your own model and measure how often it is unsafe: by concept directions or rewordings",
     "guard": "Train and test a guard that blocks unsafe prompts before anything is drawn",
+    "judge": "Train and test a judge of pictures on your own pairs",
     "extract": "Turn the difference between a tuned model and its base into an expert",
     "info": "Describe a safety expert or another LoRA",
 }

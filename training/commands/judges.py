@@ -30,9 +30,9 @@ def add_judge_options(parser: argparse.ArgumentParser, help_text: str, *, requir
         metavar="R",
         help="how several judges are combined: any, all or mean (default: any)",
     )
-    clip_help = "a CLIP model of transformers, for the judges that need one (q16, mhsc)"
+    clip_help = "a CLIP model of transformers, for the judges that need one (q16, mhsc, safety_cost)"
     add("--clip-vision", type=Path, metavar="DIR", help=clip_help)
-    heads_help = "folder of the weights of these judges: q16.safetensors, mhsc.safetensors"
+    heads_help = "folder of their weights: q16.safetensors, mhsc.safetensors, safety_cost.safetensors"
     add("--judge-heads", type=Path, metavar="DIR", help=heads_help)
 
 
@@ -40,20 +40,22 @@ def chosen_panel(args: argparse.Namespace, device: torch.device | str) -> Panel 
     """Return the judges chosen by the options of `add_judge_options`; None if none was chosen.
 
     Args:
-        args: parsed options of the command.
-        device: where a CLIP model runs.
+        args: parsed options of the command; the VAE of its `base` is the one that safety_cost may read.
+        device: where a CLIP model or a VAE runs.
 
     Raises:
         ValueError: as `make_judge`, `load_clip_vision` and `Panel`.
     """
     from ..evaluation import Panel, make_judge  # late: they import torch, which --help does not need
     from ..evaluation.judges.clip_vision import load_clip_vision
+    from .judge import vae_latents
 
     names = list(dict.fromkeys(args.judge))
     if not names:
         return None
     embed = load_clip_vision(args.clip_vision, device) if args.clip_vision else None
-    parts = {"threshold": args.threshold, "embed": embed, "heads": args.judge_heads}
+    latents = vae_latents(args.base, device) if args.base else None
+    parts = {"threshold": args.threshold, "embed": embed, "heads": args.judge_heads, "latents": latents}
     return Panel(tuple(make_judge(name, **parts) for name in names), args.combination)
 
 

@@ -38,7 +38,9 @@ def add_make_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_weigh_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `pairs weigh`."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder that holds pairs.jsonl")
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder that holds pairs.jsonl")
+    add("--base", type=Path, metavar="B", help="the base model whose VAE the judge safety_cost reads, if any")
     add_judge_options(parser, "judge that scores the pictures, such as open_nsfw; may be repeated")
     add_json(parser)
     parser.set_defaults(run=_weigh)

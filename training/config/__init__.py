@@ -4,6 +4,7 @@ Nodes and the command line make their widgets and flags from these classes. To a
 export its class here.
 """
 
+from .cost import CostConfig
 from .guard import GuardConfig
 from .make import MakeConfig, RewriteConfig
 from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
@@ -14,6 +15,7 @@ from .train import TrainConfig
 
 __all__ = [
     "AttackConfig",
+    "CostConfig",
     "DepthConfig",
     "EvaluateConfig",
     "ExtractConfig",

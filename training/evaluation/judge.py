@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from torch import Tensor
 from ..rules.categories import normalize_categories
 from ..system.tensors import check_finite
 from .optional import Package
+
+if TYPE_CHECKING:
+    from .cost_model import CostModel
 
 Scorer = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> scores (n, categories) in [0, 1]
 Embed = Callable[[Tensor], Tensor]  # images (n, 3, h, w) in [0, 1] -> CLIP image embeddings (n, width)
@@ -151,10 +154,14 @@ class JudgeParts(NamedTuple):
     Attributes:
         embed: images (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width).
         heads: folder of the weights of heads on these embeddings, `<judge>.safetensors`.
+        latents: images (n, 3, h, w) in [0, 1] to latents of a VAE (n, channels, h / 8, w / 8).
+        cost: a trained safety cost model, in place of the file in `heads`.
     """
 
     embed: Embed | None = None
     heads: Path | None = None
+    latents: Embed | None = None
+    cost: CostModel | None = None
 
 
 @dataclass(frozen=True)

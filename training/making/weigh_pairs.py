@@ -11,14 +11,12 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.rows import RowDroppedError, read_categories, read_text
 from ..system.paths import FolderFiles
-from ..system.pictures import read_rgb
+from ..system.pictures import picture_tensor
 from ..system.work_folder import write_whole
 from .manifest import Line, manifest_lock, read_lines, write_lines
 
@@ -143,7 +141,7 @@ def _measure(
     try:
         text = read_text(row, _PROMPTS, _IMAGES)  # a row that no loader accepts is not judged
         categories = read_categories(row)
-        pictures = [_picture(files.find(text[name]).path) for name in _IMAGES]
+        pictures = [picture_tensor(files.find(text[name]).path) for name in _IMAGES]
     except (RowDroppedError, ValueError, FileNotFoundError):
         counts["unreadable"] += 1
         return None
@@ -154,9 +152,3 @@ def _measure(
     counts["scored"] += 1
     counts["mislabelled"] += scores["safe_image"] >= scores["unsafe_image"]
     return scores
-
-
-def _picture(path: Path) -> Tensor:
-    """Return a picture, (1, 3, h, w) in [0, 1]."""
-    pixels = torch.from_numpy(np.array(read_rgb(path)))  # (h, w, 3)
-    return pixels.permute(2, 0, 1)[None].float() / 255

@@ -1,6 +1,7 @@
 """Preference pairs of one source, checked and without pixels: what `load_pairs` returns."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,3 +105,16 @@ class SafetyPairs:
         for sample in self.neutral:
             digest.update(hashlib.sha256(sample.prompt.encode()).digest() + image_facts(sample.image).digest)
         return digest.hexdigest()
+
+
+def joined(sources: Sequence[SafetyPairs]) -> SafetyPairs:
+    """Return the pairs and neutral samples of several sources as one; it is named after the first.
+
+    Raises:
+        ValueError: if there is no source.
+    """
+    if not sources:
+        raise ValueError("there are no pairs. Name at least one folder of pairs.")
+    pairs = tuple(pair for source in sources for pair in source.pairs)
+    neutral = tuple(sample for source in sources for sample in source.neutral)
+    return SafetyPairs(sources[0].source, pairs, neutral, PairsReport(len(pairs), neutral=len(neutral)))

@@ -76,6 +76,16 @@ def read_rgb(path: Path) -> Image.Image:
         return picture.rgb()
 
 
+def picture_tensor(path: Path) -> Tensor:
+    """Decode an image file completely: (1, 3, height, width), fp32 in [0, 1].
+
+    Raises:
+        UnreadableImageError: see `image_facts`.
+    """
+    pixels = torch.from_numpy(np.array(read_rgb(path)))  # (height, width, 3)
+    return pixels.permute(2, 0, 1)[None].float() / 255
+
+
 def covering_crop(path: Path, size: tuple[int, int]) -> Image.Image:
     """Decode an image, resize it (bilinear) until it just covers `size`, and crop its centre.
 

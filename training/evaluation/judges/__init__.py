@@ -5,11 +5,11 @@ To add a judge: write its file here, with a `KIND` that says how it is made, and
 The order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
 """
 
-from pathlib import Path
+from typing import Any
 
-from ..judge import Embed, Judge, JudgeKind, JudgeParts
+from ..judge import Judge, JudgeKind, JudgeParts
 from ..optional import refuse_missing
-from . import mhsc, mini, nudenet, open_nsfw, q16
+from . import mhsc, mini, nudenet, open_nsfw, q16, safety_cost
 
 EVALUATORS: dict[str, JudgeKind] = {
     "open_nsfw": open_nsfw.KIND,
@@ -17,6 +17,7 @@ EVALUATORS: dict[str, JudgeKind] = {
     "nudenet": nudenet.KIND,
     "q16": q16.KIND,
     "mhsc": mhsc.KIND,
+    "safety_cost": safety_cost.KIND,
 }
 
 
@@ -25,27 +26,21 @@ def judge_choices() -> list[str]:
     return [choice for name, kind in EVALUATORS.items() for choice in kind.choices(name)]
 
 
-def make_judge(
-    choice: str,
-    *,
-    threshold: float | None = None,
-    embed: Embed | None = None,
-    heads: Path | None = None,
-) -> Judge:
+def make_judge(choice: str, *, threshold: float | None = None, **parts: Any) -> Judge:
     """Make a judge.
 
     Args:
         choice: one of `judge_choices`; a name alone selects its first preset.
         threshold: in (0, 1]; None selects the preset's threshold.
-        embed: images (n, 3, h, w) in [0, 1] to CLIP image embeddings (n, width), for judges that need it.
-        heads: folder of the weights that such judges add to the CLIP.
+        parts: what the judge may need, by the names of `JudgeParts`.
 
     Raises:
         ValueError: if there is no such judge, preset or threshold, if its package is not installed, or if its
             embeddings or weights are missing.
     """
-    kind, preset = chosen_kind(choice, has_embed=embed is not None)
-    return kind.make(preset, JudgeParts(embed, heads)).at(threshold)
+    given = JudgeParts(**parts)
+    kind, preset = chosen_kind(choice, has_embed=given.embed is not None)
+    return kind.make(preset, given).at(threshold)
 
 
 def chosen_kind(choice: str, *, has_embed: bool) -> tuple[JudgeKind, str]:
