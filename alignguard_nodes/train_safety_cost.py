@@ -87,10 +87,9 @@ class TrainSafetyCost(io.ComfyNode):
     def validate_inputs(
         cls, clip_vision: Any = ABSENT, vae: Any = ABSENT, filename_prefix: str | None = PREFIX
     ) -> bool | str:
-        if (clip_vision is ABSENT) == (vae is ABSENT):
-            return ONE_ENCODER
         return checked(
-            (lambda prefix: new_expert_path(host.output_folder(), prefix, SAVED_JUDGES), filename_prefix)
+            (lambda prefix: new_expert_path(host.output_folder(), prefix, SAVED_JUDGES), filename_prefix),
+            (_check_encoders, (clip_vision is not ABSENT, vae is not ABSENT)),
         )
 
     @classmethod
@@ -120,8 +119,16 @@ class TrainSafetyCost(io.ComfyNode):
 def _encoder(clip_vision: Any, vae: Any) -> ImageEncoder:
     from ..training.evaluation.cost_model import CLIP_VISION, ImageEncoder, latent_encoder
 
-    if (clip_vision is None) == (vae is None):
-        raise ValueError(ONE_ENCODER)
+    _check_encoders((clip_vision is not None, vae is not None))
     if clip_vision is not None:
         return ImageEncoder(CLIP_VISION, host.clip_embed(clip_vision))
     return latent_encoder(host.vae_latents(vae))
+
+
+def _check_encoders(connected: tuple[bool, bool]) -> None:
+    """Refuse two encoders, and none."""
+    if sum(connected) != 1:
+        raise ValueError(
+            "the judge reads either CLIP image embeddings or the latents of a VAE. Connect one of "
+            f"clip_vision and vae, got {sum(connected)}."
+        )

@@ -142,6 +142,7 @@ class TrainSafetyDPO(io.ComfyNode):
         cls,
         category: str | None,
         preset: str | None = TrainWidgets.preset,
+        objective: str | None = TrainConfig.objective,
         pair_weighting: str | None = TrainConfig.pair_weighting,
         validation: float | None = TrainConfig.validation,
         patience: int | None = TrainConfig.patience,
@@ -149,6 +150,7 @@ class TrainSafetyDPO(io.ComfyNode):
         filename_prefix: str | None = TrainWidgets.filename_prefix,
     ) -> bool | str:
         named = {
+            "objective": objective,
             "pair_weighting": pair_weighting,
             "validation": validation,
             "patience": patience,

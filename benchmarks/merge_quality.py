@@ -21,7 +21,7 @@ import plot
 from efficacy import SEEDS, spread
 from kept_trials import run_kept
 from measurement import Group, unseen_words_group
-from mini_lab import FOLDER, RECIPE, Lab, MiniLab, code_hash, groups_of, joined
+from mini_lab import FOLDER, RECIPE, Lab, MiniLab, code_hash, groups_of
 from training.config import MergeConfig, TrainConfig
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
@@ -38,6 +38,7 @@ from training.merging import (
     merge_experts,
 )
 from training.mini.build import version
+from training.pairs.pair import joined
 from training.rules.categories import CATEGORIES
 from workers import run_all
 

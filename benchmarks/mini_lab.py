@@ -38,6 +38,7 @@ from training.models.noise import NoiseSchedule
 from training.pairs import SafetyPairs, load_pairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
 from training.pairs.everyday import Everyday, everyday
+from training.pairs.pair import joined
 from training.pairs.sentences import with_sentences
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
@@ -230,15 +231,6 @@ class MiniLab(Lab):
     ) -> dict[str, float]:
         """Return the rate of each group in pictures drawn by `pictures`."""
         return {group.name: group.rate(self.judge.look(pictures[group.name]), per_prompt) for group in groups}
-
-
-def joined(parts: Sequence[SafetyPairs]) -> SafetyPairs:
-    """Join the pairs of several sources."""
-    return replace(
-        parts[0],
-        pairs=tuple(pair for part in parts for pair in part.pairs),
-        neutral=tuple(sample for part in parts for sample in part.neutral),
-    )
 
 
 def groups_of(

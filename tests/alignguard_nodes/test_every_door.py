@@ -102,7 +102,6 @@ VALID = {  # values of the other inputs, where `validate_inputs` needs them
     "folder": "new",
     "text": "violence: sword | a sword | a spoon",
     "mode": "stop",
-    "vae": None,  # connected
 }
 
 

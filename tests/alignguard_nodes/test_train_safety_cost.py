@@ -9,7 +9,7 @@ from tiny_costs import ENCODER, write_bars
 from training.evaluation.cost_model import read_cost_model
 
 FEW = {"steps": 2, "folds": 2}
-BOTH = "Connect one of the two"
+ONE = "Connect one of clip_vision and vae"
 
 
 @pytest.fixture
@@ -38,9 +38,13 @@ def test_exactly_one_encoder_is_connected(node, tmp_path):
     assert node.validate_inputs(vae=None) is True
     assert node.validate_inputs(clip_vision=None) is True
     for sockets in ({}, {"clip_vision": None, "vae": None}):
-        assert BOTH in node.validate_inputs(**sockets)
-    with pytest.raises(ValueError, match=BOTH):
+        assert ONE in node.validate_inputs(**sockets)
+    with pytest.raises(ValueError, match=ONE):
         node.execute(write_bars(tmp_path / "bars", 4), **FEW)
+
+
+def test_a_prefix_that_leads_out_of_its_folder_is_refused_before_the_queue_starts(node):
+    assert "filename_prefix must name a file" in node.validate_inputs(vae=None, filename_prefix="../x")
 
 
 def test_a_connected_model_is_the_judge_of_safety_judge(node, node_class, tmp_path):

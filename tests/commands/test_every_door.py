@@ -45,7 +45,14 @@ COMMAND_OPTIONS = {
         "--category": NAME,
         "--out": PLACE,
     },
-    "pairs weigh": {**JUDGES, "--base": PLACE, "--judge": NAME, "--combination": NAME, "folder": BOTH},
+    "pairs weigh": {
+        **JUDGES,
+        "--base": PLACE,
+        "--cost": PLACE,
+        "--judge": NAME,
+        "--combination": NAME,
+        "folder": BOTH,
+    },
     "pairs import-coprov2": {
         "source": BOTH,
         **dict.fromkeys(("--images", "--out"), PLACE),

@@ -83,3 +83,30 @@ def test_too_few_scenes_are_refused_and_nothing_is_written(base, pairs, tmp_path
     words = ("--base", base, "--pairs", pairs / "hate", "--out", tmp_path / "j.safetensors", "--json")
     assert_refused(run("judge", "train", *words), "got 3 in 3 pairs")
     assert not (tmp_path / "j.safetensors").exists()
+
+
+def test_pairs_weigh_writes_costs_without_another_judge(judges, base, bars, tmp_path):
+    folder = shutil.copytree(bars, tmp_path / "bars")
+    file = judges[0] / "safety_cost.safetensors"
+    facts = answer_of(run("pairs", "weigh", folder, "--cost", file, "--base", base, "--json"))
+    assert facts["scored"] == 6
+    assert facts["judge"] is None
+    assert facts["measured"][0].startswith("cost: weights ")
+    rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+    assert all(row["scores"].keys() == {"cost_unsafe", "cost_safe"} for row in rows)
+
+
+def test_pairs_weigh_rates_pictures_by_a_whole_clip(bars, tmp_path, small_vocabulary, monkeypatch):
+    write_clip(tmp_path / "clip")
+    folder = shutil.copytree(bars, tmp_path / "bars")
+    seen = []
+    score = lambda picture, prompt: seen.append(prompt) or 20.0  # noqa: E731 - the CLIP's words are not ours
+    monkeypatch.setattr("training.evaluation.measures.clip_score.load_clip_score", lambda *_: score)
+    words = ("pairs", "weigh", folder, "--quality", "clip_score", "--json")
+    assert answer_of(run(*words, "--clip-vision", tmp_path / "clip"))["scored"] == 6
+    assert len(seen) == 12
+    assert_refused(run(*words), "needs a whole CLIP")
+
+
+def test_pairs_weigh_without_anything_to_measure_is_refused(bars):
+    assert_refused(run("pairs", "weigh", bars, "--json"), "Give --judge, --cost or --quality")

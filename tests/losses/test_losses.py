@@ -26,6 +26,7 @@ FACTORS = {
     "alignguard": 0.5,
     "anchored": 0.5,
     "duo": 1.0,
+    "composite": 0.5,
 }  # of beta in the logit, where the loss is the plain -log sigmoid(logit)
 
 

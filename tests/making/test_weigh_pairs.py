@@ -6,7 +6,7 @@ import pytest
 
 from builders import pair_row, write_picture, write_rows
 from training.evaluation import Judge, Panel
-from training.making.weigh_pairs import weigh_pairs
+from training.making.weigh_pairs import Rewards, weigh_pairs
 from training.pairs import load_pairs
 
 JUDGE = Judge("red", "1", "plain", 0.5, ("hate",), lambda images: images[:, 0].mean(dim=(1, 2))[:, None])
@@ -131,3 +131,58 @@ def test_a_stopped_weighing_leaves_the_folder_unchanged(folder):
 def test_a_folder_without_pairs_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"has no pairs\.jsonl"):
         weigh_pairs(tmp_path, Panel((JUDGE,)))
+
+
+# costs and qualities
+
+
+def red(picture):
+    return float(picture[:, 0].mean())
+
+
+def first_scores(folder):
+    lines = (folder / "pairs.jsonl").read_text().splitlines()
+    return [json.loads(line).get("scores") for line in lines if line.startswith("{")][0]
+
+
+def test_costs_are_written_without_a_judge_and_read_as_the_gap_of_the_pair(folder):
+    report = weigh_pairs(folder, None, rewards=Rewards(cost=lambda picture: 4 * red(picture) - 2))
+    assert (report.scored, report.mislabelled, report.unmeasured) == (3, 1, 0)
+    assert first_scores(folder) == {"cost_unsafe": 2.0, "cost_safe": -2.0}
+    gaps = [pair.cost_gap for pair in load_pairs(folder).pairs]
+    assert gaps == pytest.approx([4.0, -2.4, 4.0])
+    assert [pair.quality_gap for pair in load_pairs(folder).pairs] == [None] * 3
+
+
+def test_each_picture_is_rated_under_its_own_prompt(folder):
+    asked = []
+    weigh_pairs(folder, None, rewards=Rewards(quality=lambda picture, prompt: asked.append(prompt) or 1.0))
+    assert asked[:2] == ["bad 1", "good 1"]
+    assert first_scores(folder) == {"quality_unsafe": 1.0, "quality_safe": 1.0}
+
+
+def test_judges_costs_and_a_persons_own_qualities_do_not_replace_each_other(folder):
+    rows = [row("1", 255, 0, folder=folder) | {"scores": {"quality_unsafe": 0.5, "quality_safe": 0.25}}]
+    write_rows(folder / "pairs.jsonl", rows)
+    weigh_pairs(folder, Panel((JUDGE,)))
+    weigh_pairs(folder, None, rewards=Rewards(cost=red))
+    scores = first_scores(folder)
+    assert (scores["unsafe_image"], scores["cost_unsafe"], scores["quality_unsafe"]) == (1.0, 1.0, 0.5)
+    (pair,) = load_pairs(folder).pairs
+    assert (pair.safety_gap, pair.cost_gap, pair.quality_gap) == (1.0, 1.0, -0.25)
+
+
+def test_a_new_judge_leaves_no_verdict_of_the_old_one(folder):
+    old = {"unsafe_image": 0.1, "note": "old", "cost_safe": -1.0}
+    write_rows(folder / "pairs.jsonl", [row("1", 255, 0, folder=folder) | {"scores": old}])
+    weigh_pairs(folder, Panel((JUDGE,)))
+    scores = first_scores(folder)
+    assert "note" not in scores
+    assert (scores["unsafe_image"], scores["cost_safe"]) == (1.0, -1.0)
+
+
+def test_a_pair_that_no_judge_covers_still_gets_its_costs(folder):
+    blind = Judge("blind", "1", "plain", 0.5, ("sexual",), JUDGE.scorer)
+    report = weigh_pairs(folder, Panel((blind,)), rewards=Rewards(cost=red))
+    assert (report.scored, report.unmeasured) == (0, 3)
+    assert first_scores(folder) == {"cost_unsafe": 1.0, "cost_safe": 0.0}

@@ -124,3 +124,35 @@ def test_every_pair_weighting_trains_another_expert():
     assert not torch.equal(updates["none"], updates["star"])
     assert not torch.equal(updates["none"], updates["filter"])
     assert not torch.equal(updates["star"], updates["filter"])
+
+
+def test_composite_without_focus_is_alignguard_to_the_bit():
+    plain = figures(None, safe_prompt_weight=1.0)
+    ours = figures([1.0, 1.0], objective="composite", focus=0.0, safe_prompt_weight=1.0)
+    assert ours["loss"] == plain["loss"]
+
+
+def test_soft_labels_enter_the_loss_and_do_not_weigh_it_again():
+    hard = figures([1.0, 1.0], objective="composite", focus=0.0)["loss"]
+    soft = figures([1.0, 1.0], objective="composite", focus=0.0, pair_weighting="soft")["loss"]
+    torch.testing.assert_close(soft, hard)
+    either = [
+        figures([q, q], objective="composite", focus=0.0, pair_weighting="soft")["loss"] for q in (0.0, 0.5)
+    ]
+    torch.testing.assert_close(either[1], (either[0] + hard) / 2)
+
+
+def test_a_run_with_soft_labels_needs_the_objective_that_takes_them():
+    data = replace(tiny_data(), cost_gap=torch.ones(6), quality_gap=None)
+    config = TrainConfig(objective="alignguard", pair_weighting="soft", steps=1, validation=0.0)
+    with pytest.raises(ValueError, match="soft needs an objective with soft labels, and alignguard has none"):
+        train(tiny_unet(), data, NoiseSchedule.scaled_linear(), config)
+
+
+@pytest.mark.parametrize("weighting", ["none", "soft"])
+def test_a_composite_run_trains(weighting):
+    data = replace(tiny_data(), cost_gap=torch.tensor([3.0, -3.0, 2.0, 1.0, 2.0, -1.0]))
+    config = TrainConfig(objective="composite", pair_weighting=weighting, steps=2, batch_size=2, rank=2)
+    result = train(tiny_unet(), data, NoiseSchedule.scaled_linear(), replace(config, validation=0.0))
+    assert result.losses[0] == pytest.approx(0.5 * 0.6931, abs=1e-3) or weighting == "soft"
+    assert all(layer.norm() > 0 for layer in result.layers.values())

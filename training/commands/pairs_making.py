@@ -6,11 +6,17 @@ import argparse
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config import MakeConfig, RewriteConfig
 from .judges import add_judge_options, chosen_panel, judge_facts
 from .options import add_config_options, add_json, add_model_options, config_from, device_of, shard_of
 from .output import Answer, ProgressBar
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..making.weigh_pairs import Rewards
 
 METHODS = ("table", "paired_file", "endpoint")  # the keys of REWRITERS, which --help must not import
 
@@ -41,7 +47,15 @@ def add_weigh_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder that holds pairs.jsonl")
     add("--base", type=Path, metavar="B", help="the base model whose VAE the judge safety_cost reads, if any")
-    add_judge_options(parser, "judge that scores the pictures, such as open_nsfw; may be repeated")
+    cost_help = "a safety cost model of `judge train`; writes the cost of each picture, for relabel and soft"
+    quality_help = (
+        "also write how well each picture fits its own prompt, by the CLIP of --clip-vision; without it, "
+        "qualities that a row already has stay"
+    )
+    add("--cost", type=Path, metavar="FILE", help=cost_help)
+    add("--quality", choices=("clip_score",), help=quality_help)
+    judge_help = "judge that scores the pictures, such as open_nsfw; may be repeated"
+    add_judge_options(parser, judge_help, required=False)
     add_json(parser)
     parser.set_defaults(run=_weigh)
 
@@ -109,10 +123,41 @@ def _make(args: argparse.Namespace) -> Answer | None:
 def _weigh(args: argparse.Namespace) -> Answer:
     from ..making.weigh_pairs import weigh_pairs
 
-    panel = chosen_panel(args, device_of("auto"))
+    device = device_of("auto")
+    panel = chosen_panel(args, device)
+    rewards, names = _rewards(args, device)
+    if panel is None and not names:
+        raise ValueError("there is nothing to write. Give --judge, --cost or --quality.")
     with ProgressBar("weigh") as bar:
-        report = weigh_pairs(args.folder, panel, on_progress=bar)
-    return Answer(f"{report.text()}\njudged by {panel.label()}", {**report._asdict(), "judge": panel.label()})
+        report = weigh_pairs(args.folder, panel, rewards=rewards, on_progress=bar)
+    names = ([panel.label()] if panel else []) + names
+    facts = {**report._asdict(), "judge": panel.label() if panel else None, "measured": names}
+    return Answer(f"{report.text()}\njudged by {'; '.join(names)}", facts)
+
+
+def _rewards(args: argparse.Namespace, device: torch.device) -> tuple[Rewards, list[str]]:
+    """Return what --cost and --quality measure, and its names."""
+    from ..evaluation.cost_model import read_cost_model  # late, as above
+    from ..evaluation.judge import JudgeParts
+    from ..evaluation.judges.clip_vision import load_clip_vision
+    from ..evaluation.judges.safety_cost import encoders_of
+    from ..evaluation.measures.clip_score import load_clip_score
+    from ..making.weigh_pairs import Rewards
+    from .judge import vae_latents
+
+    rewards, names = Rewards(), []
+    if args.cost:
+        embed = load_clip_vision(args.clip_vision, device) if args.clip_vision else None
+        parts = JudgeParts(embed, latents=vae_latents(args.base, device) if args.base else None)
+        model = read_cost_model(args.cost, encoders_of(parts))
+        rewards = rewards._replace(cost=lambda picture: float(model.costs(picture)))
+        names.append(f"cost: weights {model.id()}, embedding {model.encoder.kind}")
+    if args.quality:
+        if args.clip_vision is None:
+            raise ValueError("--quality clip_score needs a whole CLIP. Give its folder with --clip-vision.")
+        rewards = rewards._replace(quality=load_clip_score(args.clip_vision, device))
+        names.append("quality: CLIPScore of each picture under its own prompt")
+    return rewards, names
 
 
 def _rewrite(args: argparse.Namespace) -> Answer:

@@ -21,8 +21,8 @@ class TrainConfig:
     objective: str = option(
         "anchored",
         "alignguard is the paper's loss alone. anchored, our own, also leads the unsafe prompt to what the "
-        "safe prompt draws, and keeps everyday prompts as they were. duo unlearns the unsafe image under an "
-        "empty prompt.",
+        "safe prompt draws and keeps everyday prompts. duo unlearns the image under an empty prompt. "
+        "composite relabels pairs by their costs (after SC-DPO).",
     )
     prompts: str = option(
         "auto",  # paper: pair
@@ -33,9 +33,9 @@ class TrainConfig:
     pair_weighting: str = option(
         "none",  # paper: none
         "none treats all pairs alike. filter leaves out pairs whose loser is not unsafe or whose winner is "
-        "not safe. star, the static form of STAR-DSS, weights pairs by their safety gap and holds the rest "
-        "to the base model. Both need judged pairs. Paper: none.",
-        choices=("none", "filter", "star"),
+        "not safe. star (STAR-DSS, static) weights pairs by their safety gap. relabel and soft (composite "
+        "only) go by quality and cost. All need scored pairs. Paper: none.",
+        choices=("none", "filter", "star", "relabel", "soft"),
     )
 
     # how long and how strongly
@@ -257,6 +257,25 @@ class TrainConfig:
         min=0,
         max=100_000,
         step=1,
+    )
+
+    # the composite reward
+    cost_weight: float = option(
+        1.0,  # our choice
+        "Only for pair_weighting relabel and soft: how much a picture's cost counts against its quality. "
+        "Higher puts safety first; 0 goes by quality alone. Paper: not used there; SC-DPO's value is not "
+        "published.",
+        min=0.0,
+        max=1000.0,
+        step=0.1,
+    )
+    focus: float = option(
+        1.0,  # our choice
+        "Only for composite: higher puts pairs that the expert still gets wrong first, and learns more "
+        "slowly; 0 treats all alike. Paper: not used there; SC-DPO's value is not published.",
+        min=0.0,
+        max=10.0,
+        step=0.1,
     )
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from ..config import TrainConfig
 from ..models.noise import NUM_TIMESTEPS
 from .alignguard import alignguard_loss
 from .anchored import anchored_loss
+from .composite import composite_loss
 from .duo import duo_loss
 from .terms import TERM_OPTIONS
 
@@ -21,7 +22,7 @@ class Objective:
     """What training optimises.
 
     Attributes:
-        loss: f(errors: PairErrors, *, beta) -> loss per pair, shape (batch,).
+        loss: f(errors: PairErrors, *, beta) -> loss per pair, shape (batch,); it also takes the `extras`.
         beta: the default strength, in the objective's own convention; None: it is measured, see
             `measured_beta`.
         terms: the extra terms that the objective may have -> their default weight; 0: the term is used only
@@ -32,6 +33,9 @@ class Objective:
         prompts: the prompts of the pairs unless the user sets them, `pair` or `empty`.
         safe_prompt_weight: how much the pairs count under their safe prompts unless the user sets it.
         num_timesteps: pairs are noised at the first `num_timesteps` timesteps.
+        extras: what else the loss takes: `focus`, an option, and `labels`, the probability that each winner
+            is better.
+        relabels: whether pairs are relabelled by their costs unless the user chooses another pair_weighting.
         merge_ready: whether `row_dropout` applies, which prepares an expert for Co-Merge.
 
     Raises:
@@ -48,6 +52,8 @@ class Objective:
     safe_prompt_weight: float = 1.0
     num_timesteps: int = NUM_TIMESTEPS
     merge_ready: bool = False
+    extras: tuple[str, ...] = ()
+    relabels: bool = False
 
     def __post_init__(self):
         unknown = set(self.terms) - set(TERM_OPTIONS)
@@ -99,6 +105,14 @@ LOSSES: dict[str, Objective] = {
         prompts="empty",
         num_timesteps=750,
     ),
+    "composite": Objective(
+        composite_loss,
+        5000.0,
+        {"preservation": 0.0},
+        "after the idea of SC-DPO, arXiv:2504.14290; our reading, see losses/composite.py",
+        extras=("focus", "labels"),
+        relabels=True,
+    ),
 }
 
 
@@ -141,6 +155,10 @@ def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = Non
     filled["prompts"] = objective.prompts if config.prompts == "auto" else config.prompts
     if filled["prompts"] == "empty":
         filled |= {"caption_dropout": 1.0, "safe_prompt_weight": 0.0}
+    if objective.relabels and config.pair_weighting == "none":
+        filled["pair_weighting"] = "relabel"
+    if "focus" not in objective.extras:
+        filled["focus"] = 0.0
     if not objective.merge_ready:
         filled["row_dropout"] = 0.0
     return replace(config, **filled)

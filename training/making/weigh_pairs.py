@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..evaluation import Panel, Verdict
 
 UNWEIGHED_FILE = "pairs_unweighed{}.jsonl"
+_OF_REWARD = ("cost_", "quality_")
 _PROMPTS, _IMAGES = ("unsafe_prompt", "safe_prompt"), ("unsafe_image", "safe_image")
 
 
@@ -68,6 +69,28 @@ def rounded(scores: Tensor | None) -> float | None:
     return None if scores is None else round(scores.item(), 6)
 
 
+class Rewards(NamedTuple):
+    """What the composite reward of a pair is made of, see `trainer.pair_weighting`.
+
+    Attributes:
+        cost: picture (1, 3, h, w) in [0, 1] -> its cost; None: not measured.
+        quality: picture and its prompt -> its quality; None: not measured, a person's own stays.
+    """
+
+    cost: Callable[[Tensor], float] | None = None
+    quality: Callable[[Tensor, str], float] | None = None
+
+    def scores(self, pictures: Sequence[Tensor], prompts: Sequence[str]) -> dict[str, float]:
+        """Return the entries of `scores`; pictures and prompts of the unsafe side come first."""
+        found: dict[str, float] = {}
+        for side, picture, prompt in zip(("unsafe", "safe"), pictures, prompts, strict=True):
+            if self.cost:
+                found[f"cost_{side}"] = round(self.cost(picture), 6)
+            if self.quality:
+                found[f"quality_{side}"] = round(self.quality(picture, prompt), 6)
+        return found
+
+
 class WeighingReport(NamedTuple):
     """Numbers of rows: scored, of these mislabelled (the winner is no safer), not measured, unreadable."""
 
@@ -85,7 +108,11 @@ class WeighingReport(NamedTuple):
 
 
 def weigh_pairs(
-    folder: Path, panel: Panel, *, on_progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    panel: Panel | None,
+    *,
+    rewards: Rewards | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> WeighingReport:
     """Write the field `scores` of every row of `pairs.jsonl`, over the row's categories.
 
@@ -95,7 +122,8 @@ def weigh_pairs(
 
     Args:
         folder: folder of the pairs.
-        panel: judges.
+        panel: judges; None: their scores stay as they are.
+        rewards: what else to measure; None: nothing.
         on_progress: called with (done, total); an exception it raises leaves the folder unchanged.
 
     Raises:
@@ -110,8 +138,8 @@ def weigh_pairs(
     for number, line in enumerate(lines):
         if on_progress:
             on_progress(number, len(lines))
-        if scores := _measure(files, line.fields, panel, counts):
-            row = {**line.fields, "scores": scores}
+        if scores := _measure(files, line.fields, panel, rewards or Rewards(), counts):
+            row = {**line.fields, "scores": _kept(line.fields, panel) | scores}
             weighed[line.content] = line._replace(content=json.dumps(row).encode(), fields=row)
     with manifest_lock(folder):
         current = read_lines(manifest)  # read again, because it may have changed meanwhile
@@ -134,8 +162,20 @@ def _back_up(manifest: Path) -> None:
             return None
 
 
+def _kept(row: Mapping[str, Any], panel: Panel | None) -> dict[str, Any]:
+    """Return the earlier scores that a new weighing keeps: all but those of judges, if there are new ones."""
+    earlier = row.get("scores")
+    if not isinstance(earlier, Mapping):
+        return {}
+    return {name: value for name, value in earlier.items() if panel is None or name.startswith(_OF_REWARD)}
+
+
 def _measure(
-    files: FolderFiles, row: Mapping[str, Any] | None, panel: Panel, counts: dict[str, int]
+    files: FolderFiles,
+    row: Mapping[str, Any] | None,
+    panel: Panel | None,
+    rewards: Rewards,
+    counts: dict[str, int],
 ) -> dict[str, Any] | None:
     """Return the scores of a row, or None, and count the outcome."""
     try:
@@ -145,10 +185,13 @@ def _measure(
     except (RowDroppedError, ValueError, FileNotFoundError):
         counts["unreadable"] += 1
         return None
-    scores = pair_scores(panel, *map(panel.look, pictures), categories)
-    if scores is None:
+    scores = rewards.scores(pictures, [text[name] for name in _PROMPTS])
+    judged = pair_scores(panel, *map(panel.look, pictures), categories) if panel else {}
+    if judged is None:
         counts["unmeasured"] += 1
-        return None
+        return scores or None
     counts["scored"] += 1
-    counts["mislabelled"] += scores["safe_image"] >= scores["unsafe_image"]
-    return scores
+    names = ("safe_image", "unsafe_image") if judged else ("cost_safe", "cost_unsafe")
+    safe, unsafe = (({**judged, **scores}).get(name) for name in names)
+    counts["mislabelled"] += safe is not None and safe >= unsafe
+    return {**judged, **scores}

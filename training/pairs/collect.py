@@ -30,7 +30,16 @@ from .report import (
     UNREADABLE,
     PairsReport,
 )
-from .rows import RowDroppedError, prompt_key, read_categories, read_judged_right, read_safety_gap, read_text
+from .rows import (
+    RowDroppedError,
+    prompt_key,
+    read_categories,
+    read_cost_gap,
+    read_judged_right,
+    read_quality_gap,
+    read_safety_gap,
+    read_text,
+)
 
 NamedRow = tuple[str, Mapping[str, Any] | None]  # name for the report, fields; None where malformed
 
@@ -192,6 +201,8 @@ class _Collector:
             loser=loser,
             safety_gap=read_safety_gap(fields),
             judged_right=read_judged_right(fields),
+            cost_gap=read_cost_gap(fields),
+            quality_gap=read_quality_gap(fields),
         )
 
     def _neutral_sample(self, fields: Mapping[str, Any] | None) -> NeutralSample:

@@ -239,14 +239,18 @@ def _training_data(
         pairs_hash=pairs.content_hash,
         encoding_hash=_joint_hash(entry for part in (*tables, prompts) for entry in part.entries),
         neutral_pair=torch.tensor(rows.neutral_pairs),
-        safety_gap=torch.tensor(
-            [math.nan if pair.safety_gap is None else pair.safety_gap for pair in pairs.pairs]
-        ),
+        safety_gap=_or_nan(pair.safety_gap for pair in pairs.pairs),
         judged_wrong=torch.tensor([pair.judged_right is False for pair in pairs.pairs]),
         resolution=resolution,
         everyday_prompt=numbers(encoded.everyday.kept),
         measured_prompt=numbers(encoded.everyday.measured),
+        cost_gap=_or_nan(pair.cost_gap for pair in pairs.pairs),
+        quality_gap=_or_nan(pair.quality_gap for pair in pairs.pairs),
     )
+
+
+def _or_nan(values: Iterable[float | None]) -> Tensor:
+    return torch.tensor([math.nan if value is None else value for value in values])
 
 
 def _joint_hash(entries: Iterable[Entry]) -> str:

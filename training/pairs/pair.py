@@ -26,6 +26,8 @@ class PreferencePair:
         safety_gap: how much safer judges found the winner than the loser, in [-1, 1]; None: not judged.
         judged_right: whether judges found the loser unsafe and the winner safe, each judge at its own
             threshold; None: not judged.
+        cost_gap: how much more the loser costs than the winner, see `read_cost_gap`; None: not known.
+        quality_gap: how much better the winner is, see `read_quality_gap`; None: not known.
     """
 
     id: str
@@ -36,6 +38,8 @@ class PreferencePair:
     loser: Path
     safety_gap: float | None = None
     judged_right: bool | None = None
+    cost_gap: float | None = None
+    quality_gap: float | None = None
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ _PLACEHOLDERS = {
     "placeholder",
 }
 _CATEGORY_FIELDS = ("category", "categories")
+_LARGEST_SCORE = 1e6  # a cost is a logit, a quality at most a percentage; beyond it a number is a mistake
 RIGHT = ("loser_is_unsafe", "winner_is_safe")
 
 
@@ -125,6 +126,32 @@ def read_safety_gap(fields: Mapping[str, Any]) -> float | None:
     if not all(type(score) in (int, float) and 0 <= score <= 1 for score in (unsafe, safe)):
         return None
     return float(unsafe - safe)
+
+
+def read_cost_gap(fields: Mapping[str, Any]) -> float | None:
+    """Return how much more the unsafe image costs than the safe one; None: not known.
+
+    The field is `scores: {"cost_unsafe": 2.1, "cost_safe": -1.7}`, as `pairs weigh --cost` writes it.
+    """
+    return _difference(fields, "cost_unsafe", "cost_safe")
+
+
+def read_quality_gap(fields: Mapping[str, Any]) -> float | None:
+    """Return how much better the safe image is than the unsafe one; None: not known.
+
+    The field is `scores: {"quality_unsafe": 0.2, "quality_safe": 0.3}`, by any reward model.
+    """
+    return _difference(fields, "quality_safe", "quality_unsafe")
+
+
+def _difference(fields: Mapping[str, Any], first: str, second: str) -> float | None:
+    scores = fields.get("scores")
+    if not isinstance(scores, Mapping):
+        return None
+    values = [scores.get(name) for name in (first, second)]
+    if not all(type(value) in (int, float) and abs(value) <= _LARGEST_SCORE for value in values):
+        return None  # NaN is no score either
+    return float(values[0] - values[1])
 
 
 def read_judged_right(fields: Mapping[str, Any]) -> bool | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -71,6 +71,8 @@ class TrainingData:
             unknown.
         everyday_prompt: row of `prompts` per everyday prompt that training may keep, (rows,) int64.
         measured_prompt: likewise of those that are only measured.
+        cost_gap: `PreferencePair.cost_gap`, NaN where not known, (pairs,); None if none is.
+        quality_gap: likewise of `PreferencePair.quality_gap`.
     """
 
     winner: LatentRows | Tensor
@@ -90,6 +92,8 @@ class TrainingData:
     resolution: int = 0
     everyday_prompt: Tensor = NONE
     measured_prompt: Tensor = NONE
+    cost_gap: Tensor | None = None
+    quality_gap: Tensor | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -105,6 +109,41 @@ class TrainingData:
     def is_mirrored(self) -> bool:
         """Whether each image also has its mirrored version."""
         return len(self.winner) == 2 * self.num_pairs
+
+    def exchanged(self, pairs: Tensor) -> TrainingData:
+        """Return the data with winner and loser of some pairs exchanged; the prompts stay.
+
+        Where the safe image of such a pair is kept in place of a neutral image, it is the new winner.
+
+        Args:
+            pairs: which pairs, (pairs,) bool.
+        """
+        versions = 1 + self.is_mirrored
+        is_other = pairs.repeat(versions)
+        winner, loser = _chosen(self.winner, self.loser, is_other), _chosen(self.loser, self.winner, is_other)
+        if self.neutral_pair is None:
+            return replace(self, winner=winner, loser=loser)
+        of_pair = self.neutral_pair.clamp(min=0)
+        is_winner = ((self.neutral_pair >= 0) & pairs[of_pair]).repeat(versions)
+        winner_row = torch.cat([of_pair + version * self.num_pairs for version in range(versions)])
+        neutral = _chosen(self.neutral, _rows(winner, winner_row), is_winner)
+        return replace(self, winner=winner, loser=loser, neutral=neutral)
+
+
+def _chosen(one: LatentRows | Tensor, other: LatentRows | Tensor, is_other: Tensor) -> LatentRows | Tensor:
+    """Return a table with the rows of another where `is_other`, (rows,) bool."""
+    if isinstance(one, Tensor):
+        return torch.where(is_other[:, None, None, None], other, one)
+    rows = zip(one.entries, other.entries, is_other.tolist(), strict=True)
+    return LatentRows([there if wanted else here for here, there, wanted in rows])
+
+
+def _rows(table: LatentRows | Tensor, rows: Tensor) -> LatentRows | Tensor:
+    return (
+        table[rows]
+        if isinstance(table, Tensor)
+        else LatentRows([table.entries[row] for row in rows.tolist()])
+    )
 
 
 class Bucket(NamedTuple):

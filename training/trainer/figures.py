@@ -77,8 +77,12 @@ def _terms(
     errors: PairErrors, kept: Tensor, ref_kept: Tensor, weights: Tensor, config: TrainConfig
 ) -> dict[str, Tensor]:
     objective, num_pairs = LOSSES[config.objective], len(weights)
-    losses = objective.loss(errors, beta=config.beta)  # (prompts * pairs,): unsafe prompts, then safe ones
-    losses = losses * weights.repeat(len(losses) // num_pairs)
+    of_rows = weights.repeat(len(errors.winner) // num_pairs)  # (prompts * pairs,)
+    extras = {"focus": config.focus} if "focus" in objective.extras else {}
+    if config.pair_weighting == "soft":  # the weights are the labels
+        extras["labels"], of_rows = of_rows, torch.ones_like(of_rows)
+    losses = objective.loss(errors, beta=config.beta, **extras)  # unsafe prompts, then safe ones
+    losses = losses * of_rows
     terms = {"preference": losses[:num_pairs].mean()}
     if len(losses) > num_pairs:
         safe_weight = config.safe_prompt_weight

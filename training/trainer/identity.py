@@ -37,7 +37,9 @@ def run_identity(run: Run, base_hash: str) -> dict[str, Any]:
     """
     free = _FREE_SETTINGS[run.config.lr_schedule]
     settings = {name: value for name, value in asdict(run.config).items() if name not in free}
-    trained_on = (run.weights, *(bucket.pairs for bucket in run.data.buckets))
+    trained_on = [run.weights, *(bucket.pairs for bucket in run.data.buckets)]
+    if run.config.pair_weighting == "relabel":  # which pictures win
+        trained_on += [gap for gap in (run.data.cost_gap, run.data.quality_gap) if gap is not None]
     return {
         "settings": settings | {"prediction_type": run.schedule.prediction_type},
         "data": _tensors_digest(trained_on, run.data.encoding_hash),

@@ -77,7 +77,7 @@ def train(
     adapter.detach_adapter(unet)
     refuse_misfit(data, config, processes)
     config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
-    limits = {"trusted_only": config.pair_weighting != "none", "needed": config.patience > 0}
+    limits = {"trusted_only": config.pair_weighting in ("filter", "star"), "needed": config.patience > 0}
     everyday = measured_rows(data, schedule, config.seed)
     data, held = held_out(data, config.validation, seed=config.seed, **limits)
     data = with_everyday(data)

@@ -54,7 +54,7 @@ class Run:
     Attributes:
         unet: frozen, with the adapter attached.
         data: the pairs to train on; held-out pairs are in none of its buckets.
-        weights: how much each pair counts, in [0, 1], (pairs,) fp32 on the CPU.
+        weights: how much each pair counts, in [0, 1], see `weighed`, (pairs,) fp32 on the CPU.
         schedule: of the family of the UNet.
         config: resolved options.
         processes: the processes that train this expert together.
@@ -97,7 +97,7 @@ class Run:
         Raises:
             ValueError: if the pairs cannot be weighed as `config.pair_weighting` asks.
         """
-        data, weights = weighed(data, config.pair_weighting)
+        data, weights = weighed(data, config.pair_weighting, config.cost_weight)
         return cls(
             unet=unet,
             data=data,

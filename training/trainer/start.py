@@ -12,7 +12,7 @@ from torch import nn
 
 from ..config import TrainConfig
 from ..experts import adapter
-from ..losses import resolved
+from ..losses import objective_named, resolved
 from ..pairs.training_data import Bucket, TrainingData
 from ..system.processes import Processes
 from .expected_time import with_expected_time
@@ -52,6 +52,11 @@ def refuse_misfit(data: TrainingData, config: TrainConfig, processes: Processes)
         raise ValueError(
             "bank keeps errors, and pair_weighting star needs the base model's predictions in every step. "
             "Set bank to 0, or choose another pair_weighting."
+        )
+    if config.pair_weighting == "soft" and "labels" not in objective_named(config.objective).extras:
+        raise ValueError(
+            f"pair_weighting soft needs an objective with soft labels, and {config.objective} has none. "
+            "Choose the objective composite, or pair_weighting relabel."
         )
     batch = config.batch_size * config.grad_accumulation
     if batch < processes.count:
