@@ -44,8 +44,9 @@ class RewritePrompts(io.ComfyNode):
                 io.Combo.Input(
                     "method",
                     options=list(REWRITERS),
-                    tooltip="table replaces your terms. paired_file looks up prompts that were rewritten "
-                    "before. endpoint asks a language model that runs on this machine.",
+                    tooltip="table replaces your terms. paired_file looks up old rewrites. endpoint asks a "
+                    "language model on this machine; reasoned asks it for risks, a rewrite and a check. "
+                    "nearest carries over the change of the pair nearest in meaning.",
                 ),
                 io.String.Input(
                     "table",
@@ -59,22 +60,23 @@ class RewritePrompts(io.ComfyNode):
                     "paired_file",
                     default="",
                     optional=True,
-                    tooltip="Only for paired_file: path below ComfyUI's input folder of CoProV2's CSV, "
-                    "Ring-A-Bell's CSV (prompt, prompt1), JSON lines with unsafe_prompt and "
-                    "safe_prompt, or a pairs folder.",
+                    tooltip="For paired_file and nearest, and examples for reasoned: path below ComfyUI's "
+                    "input folder of CoProV2's CSV, Ring-A-Bell's CSV (prompt, prompt1), JSON lines with "
+                    "unsafe_prompt and safe_prompt, or a pairs folder.",
                 ),
                 io.String.Input(
                     "endpoint",
                     default="",
                     optional=True,
-                    tooltip="Only for endpoint: the URL of an OpenAI-compatible server on this machine, such "
-                    "as http://127.0.0.1:11434/v1. Other machines are refused. Empty opens no connection.",
+                    tooltip="For endpoint and reasoned: the URL of an OpenAI-compatible server on this "
+                    "machine, such as http://127.0.0.1:11434/v1. Other machines are refused. Empty opens no "
+                    "connection.",
                 ),
                 io.String.Input(
                     "endpoint_model",
                     default="",
                     optional=True,
-                    tooltip="Only for endpoint: the name of the model on that server.",
+                    tooltip="For endpoint and reasoned: the name of the model on that server.",
                 ),
                 *config_inputs(RewriteConfig),
             ],
@@ -148,6 +150,6 @@ def _check_method(method: str, table: str | None, paired_file: str | None) -> No
     if method not in REWRITERS:
         raise ValueError(f"method must be one of {', '.join(REWRITERS)}, got {method!r}.")
     terms = parse_terms(table) if table and table.strip() else None
-    lacks_file = method == "paired_file" and paired_file == ""
+    lacks_file = method in ("paired_file", "nearest") and paired_file == ""
     if lacks_file or (method == "table" and table is not None):
         REWRITERS[method](RewriteSource(terms=terms))

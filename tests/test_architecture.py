@@ -85,11 +85,11 @@ def test_heavy_packages_are_imported_inside_functions(path):
         assert target[0] not in LATE, f"import {target[0]} inside the function that uses it"
 
 
-def test_only_the_rewriting_endpoint_imports_network_modules():
+def test_only_the_local_endpoint_imports_network_modules():
     for path in FILES:
         for target in imports(path, ast.walk(tree_of(path))):
             if NETWORK & {target[0], ".".join(target[:2])}:
-                assert path.relative_to(ROOT).as_posix() == "training/making/rewriting/endpoint.py", target
+                assert path.relative_to(ROOT).as_posix() == "training/making/local_endpoint.py", target
 
 
 def test_every_module_of_training_has_a_row():

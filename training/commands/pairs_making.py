@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
     from ..making.weigh_pairs import Rewards
 
-METHODS = ("table", "paired_file", "endpoint")  # the keys of REWRITERS, which --help must not import
+METHODS = (
+    "table",
+    "paired_file",
+    "endpoint",
+    "nearest",
+    "reasoned",
+)  # the keys of REWRITERS, which --help must not import
 
 
 def add_make_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +80,20 @@ def add_rewrite_arguments(parser: argparse.ArgumentParser) -> None:
     add("prompts", type=Path, metavar="FILE", help=prompts_help)
     add("--method", choices=METHODS, default="table", help="how to rewrite (default: %(default)s)")
     add("--table", type=Path, metavar="FILE", help=table_help)
-    add("--paired-file", type=Path, metavar="P", help=f"for paired_file: {paired_help}")
-    add("--endpoint", default="", metavar="URL", help=f"for endpoint: {endpoint_help}")
-    add("--endpoint-model", default="", metavar="NAME", help="for endpoint: name of the model there")
-    add("--allow-host", default="", metavar="HOST", help=f"for endpoint: {host_help}")
+    add(
+        "--paired-file",
+        type=Path,
+        metavar="P",
+        help=f"for paired_file and nearest, and examples for reasoned: {paired_help}",
+    )
+    add("--endpoint", default="", metavar="URL", help=f"for endpoint and reasoned: {endpoint_help}")
+    add(
+        "--endpoint-model",
+        default="",
+        metavar="NAME",
+        help="for endpoint and reasoned: name of the model there",
+    )
+    add("--allow-host", default="", metavar="HOST", help=f"for endpoint and reasoned: {host_help}")
     add("--category", default="", metavar="C", help=category_help)
     add("--out", type=Path, required=True, metavar="FILE", help="new .jsonl file, for `pairs make`")
     add_config_options(parser, RewriteConfig, {})

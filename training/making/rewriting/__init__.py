@@ -1,8 +1,9 @@
 """Write the safe half of prompts. To add a method: write its file, then add its line to `REWRITERS`.
 
 A method is a function that takes a `RewriteSource` and returns a rewriter: a function of one prompt that
-returns its safe half, or None if it has none. `rewrite_prompts` checks every result before it is used. The
-order is the order of the widget: append, never reorder, never rename (saved graphs store the name).
+returns its safe half, or None if it has none; it may raise `RejectedError` with a reason. `rewrite_prompts`
+checks every result before it is used. The order is the order of the widget: append, never reorder, never
+rename (saved graphs store the name).
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .endpoint import EndpointError, endpoint_rewriter
+from ..local_endpoint import EndpointError
+from .endpoint import endpoint_rewriter
+from .nearest import nearest_rewriter
 from .paired_file import paired_rewriter
+from .reasoned import reasoned_rewriter
 from .rewrite import Rewritten, prompt_lines, rewrite_prompts
 from .term_table import TermTable, parse_terms, table_rewriter
 
@@ -50,4 +54,6 @@ REWRITERS = {
     "table": table_rewriter,
     "paired_file": paired_rewriter,
     "endpoint": endpoint_rewriter,
+    "nearest": nearest_rewriter,
+    "reasoned": reasoned_rewriter,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pairs.prompts import read_paired_prompts
@@ -16,32 +17,43 @@ if TYPE_CHECKING:
 def paired_rewriter(source: RewriteSource) -> Callable[[str], str | None]:
     """Return a rewriter that looks prompts up, ignoring case and extra spaces.
 
-    If an unsafe prompt occurs twice in the file, see `read_paired_prompts`, the first row is used. Rows that
-    the hard rule forbids are left out.
+    If an unsafe prompt occurs twice in the file, see `read_paired_prompts`, the first row is used.
 
     Raises:
-        ValueError: if the file is missing or holds no pair of prompts.
+        ValueError: if the file is missing, or as `read_halves`.
     """
-    path = source.paired_file
-    if path is None:
+    if source.paired_file is None:
         raise ValueError(
             "rewriting by a paired file needs a file: CoProV2's or Ring-A-Bell's CSV, or JSON lines."
         )
-    safe_halves: dict[str, str] = {}
+    safe_halves = {prompt_key(unsafe): safe for unsafe, safe in read_halves(source.paired_file)}
+    return lambda prompt: safe_halves.get(prompt_key(prompt))
+
+
+def read_halves(path: Path) -> list[tuple[str, str]]:
+    """Return the unsafe and safe prompts of a file, each unsafe one once.
+
+    Rows that the hard rule forbids are left out, by the category in the file, whatever category the caller
+    names.
+
+    Raises:
+        ValueError: if the file holds no pair of prompts.
+    """
+    halves: dict[str, tuple[str, str]] = {}
     num_forbidden = 0
     for _, fields in read_paired_prompts(path):
         if fields and joins_minor_and_sexual(raw_categories(fields), *row_texts(fields)):
             num_forbidden += 1
-            continue  # by the category in the file, whatever category the caller names
+            continue
         unsafe, safe = ((fields or {}).get(f"{side}_prompt") for side in ("unsafe", "safe"))
         if isinstance(unsafe, str) and isinstance(safe, str) and unsafe.strip():
-            safe_halves.setdefault(prompt_key(unsafe), safe.strip())
-    if not safe_halves:
+            halves.setdefault(prompt_key(unsafe), (unsafe.strip(), safe.strip()))
+    if not halves:
         raise ValueError(
             f"{path.name} holds no pair of prompts{_left_out(num_forbidden)}. Choose CoProV2's or "
             "Ring-A-Bell's CSV, or JSON lines with unsafe_prompt and safe_prompt."
         )
-    return lambda prompt: safe_halves.get(prompt_key(prompt))
+    return list(halves.values())
 
 
 def _left_out(num_forbidden: int) -> str:

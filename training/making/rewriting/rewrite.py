@@ -12,7 +12,7 @@ from ...pairs.report import HARD_RULE, NAMED
 from ...pairs.rows import is_placeholder, prompt_key
 from ...rules.hard_rule import joins_minor_and_sexual
 from ...system.texts import text_lines
-from .endpoint import EndpointError
+from ..local_endpoint import EndpointError
 from .term_table import TermTable
 
 REPEATED = "the prompt occurs before"
@@ -76,7 +76,7 @@ class Rewritten:
         return "\n".join(lines)
 
 
-class _RejectedError(Exception):
+class RejectedError(Exception):
     """Raised to reject one prompt; its text is the reason."""
 
 
@@ -117,7 +117,7 @@ def rewrite_prompts(
             safe = asker(prompt)
             checks.pair(prompt, safe)
             result.pairs.append((prompt, safe))
-        except _RejectedError as rejected:
+        except RejectedError as rejected:
             result.rejected.setdefault(str(rejected), []).append(number)
         if on_progress:
             on_progress(done, len(lines))
@@ -151,17 +151,20 @@ class _Asker:
 
     def __call__(self, prompt: str) -> str:
         if self._failures >= _MAX_FAILURES:
-            raise _RejectedError(NO_ANSWER)
+            raise RejectedError(NO_ANSWER)
         try:
             safe = self._rewrite(prompt)
         except EndpointError as error:
             self._failures += 1
             if not self._has_answered:
                 raise  # nothing is lost yet, and the error says what to do
-            raise _RejectedError(NO_ANSWER) from error
+            raise RejectedError(NO_ANSWER) from error
+        except RejectedError:
+            self._has_answered, self._failures = True, 0  # it did answer
+            raise
         self._has_answered, self._failures = True, 0
         if safe is None or not safe.strip():
-            raise _RejectedError(NO_REWRITE)
+            raise RejectedError(NO_REWRITE)
         return " ".join(safe.split())  # one line
 
 
@@ -177,9 +180,9 @@ class _Checks:
     def prompt(self, prompt: str) -> None:
         """Reject a prompt that must not be passed to a rewriter, or was passed before."""
         if joins_minor_and_sexual(self.categories, prompt):
-            raise _RejectedError(HARD_RULE)
+            raise RejectedError(HARD_RULE)
         if prompt_key(prompt) in self._seen:
-            raise _RejectedError(REPEATED)
+            raise RejectedError(REPEATED)
         self._seen.add(prompt_key(prompt))
 
     def pair(self, prompt: str, safe: str) -> None:
@@ -198,7 +201,7 @@ class _Checks:
         )
         for reason, fails in checks:
             if fails():
-                raise _RejectedError(reason)
+                raise RejectedError(reason)
 
     def _has_term(self, text: str) -> bool:
         return self._terms is not None and self._terms.has_any_form(text)
