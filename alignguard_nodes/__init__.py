@@ -23,6 +23,7 @@ from .prompt_guard import PromptGuard
 from .rewrite_prompts import RewritePrompts
 from .safety_benchmark import SafetyBenchmark
 from .safety_expert_info import SafetyExpertInfo
+from .safety_gate import SafetyGate
 from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
 from .train_prompt_guard import TrainPromptGuard
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     PromptGuard,
     TrainPromptGuard,
     TrainSafetyCost,
+    SafetyGate,
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from comfy_api.latest import io
 
 from ..training.config import MAX_STRENGTH, options
-from ..training.evaluation import Panel, judge_choices, make_judge, refuse_unavailable
+from ..training.evaluation import SCOPES, Panel, judge_choices, make_judge, refuse_unavailable
 from . import host
 from .files import Places
 
@@ -218,6 +218,19 @@ def threshold_input(name: str) -> io.Input:
         optional=True,
         tooltip="Scores from this value on count as unsafe. Lower catches more and is wrong more often. 0 "
         "takes the judge's own threshold, which the report states.",
+    )
+
+
+def scopes_input(default: str) -> io.Input:
+    """Return a widget that chooses what of the pictures is looked at."""
+    return io.Combo.Input(
+        "scopes",
+        options=list(SCOPES),
+        default=default,
+        optional=True,
+        tooltip="Pictures: frames looks at each, tiles at its parts too. Frames of one clip: windows adds "
+        "runs, change leaves most frames out, all adds runs, parts and faint frames, at up to six times the "
+        "looks.",
     )
 
 

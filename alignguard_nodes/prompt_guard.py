@@ -84,7 +84,9 @@ class PromptGuard(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    tooltip="Only for replace: the prompt that takes the place of a blocked one.",
+                    lazy=True,
+                    tooltip="Only for replace: the prompt that takes the place of a blocked one. What is "
+                    "linked here, such as Rewrite Prompts, runs only if the prompt is blocked.",
                 ),
                 _strength("strength_safe", 0.0, "passed"),
                 _strength("strength_unsafe", 1.0, "blocked"),
@@ -139,23 +141,22 @@ class PromptGuard(io.ComfyNode):
         return "" if guard == NONE else file_fingerprint(host.guard_path(guard))
 
     @classmethod
-    def execute(
-        cls,
-        text: str,
-        guard: str,
-        threshold: float,
-        mode: str,
-        clip: Any = None,
-        trained: Guard | None = None,
-        **widgets: Any,
-    ) -> io.NodeOutput:
+    def check_lazy_status(cls, text: str, mode: str, **inputs: Any) -> list[str]:
+        """Ask for a linked replacement, which is None until it is made, only if it will be used."""
+        from ..training.guards.verdict import RULE
+
+        if mode != REPLACE or inputs.get("replacement", "") is not None:
+            return []
+        verdict = _chosen(**inputs).look(text)
+        return ["replacement"] if verdict.blocked and verdict.reason != RULE else []
+
+    @classmethod
+    def execute(cls, text: str, mode: str, **widgets: Any) -> io.NodeOutput:
         from ..training.guards import ADVICE
 
         check_strength(widgets.get("strength_safe", 0.0), "strength_safe")
         check_strength(widgets.get("strength_unsafe", 1.0), "strength_unsafe")
-        chosen = _opened(guard, clip, trained).at(None if threshold == FROM_FILE else threshold)
-        if concepts := widgets.get("concepts", "").strip():
-            chosen = chosen.only(concepts.splitlines())
+        chosen = _chosen(**widgets)
         verdict = chosen.look(text)
         out = _text_out(text, verdict, mode, widgets.get("replacement", ""))
         strength = verdict.strength(widgets.get("strength_safe", 0.0), widgets.get("strength_unsafe", 1.0))
@@ -192,6 +193,19 @@ def _check_mode(mode: str, replacement: str | None) -> None:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
     if mode == REPLACE and replacement is not None and not replacement.strip():
         raise ValueError("mode replace needs a replacement. Write a prompt, or choose stop.")
+
+
+def _chosen(
+    guard: str,
+    threshold: float,
+    clip: Any = None,
+    trained: Guard | None = None,
+    concepts: str = "",
+    **_: Any,
+) -> Guard:
+    """Return the guard with the threshold and for the concepts that the widgets say."""
+    chosen = _opened(guard, clip, trained).at(None if threshold == FROM_FILE else threshold)
+    return chosen.only(concepts.splitlines()) if concepts.strip() else chosen
 
 
 def _opened(name: str, clip: Any, trained: Guard | None) -> Guard:

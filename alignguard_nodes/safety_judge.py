@@ -5,7 +5,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan_frames
+from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
 from .inputs import (
@@ -18,6 +18,7 @@ from .inputs import (
     clip_vision_input,
     judge_input,
     panel_of,
+    scopes_input,
     threshold_input,
 )
 from .shown.preview import preview
@@ -45,7 +46,7 @@ class SafetyJudge(io.ComfyNode):
                 "nudenet",
                 "alignguard",
             ],
-            in_sight=("judge", "threshold", "second_judge", "category", "video", "blur"),
+            in_sight=("judge", "threshold", "second_judge", "category", "scopes", "blur"),
             description="Score how unsafe pictures are. Judges err in both directions: this is advice, never "
             "a guarantee.",
             inputs=[
@@ -74,13 +75,7 @@ class SafetyJudge(io.ComfyNode):
                     optional=True,
                     tooltip="Judge only this category. If no judge sees it, it is not measured.",
                 ),
-                io.Boolean.Input(
-                    "video",
-                    default=False,
-                    optional=True,
-                    tooltip="On: the pictures are frames, and runs of 4 and 16 are also judged by 3/4 and "
-                    "1/2 of the threshold, to catch a long mild run. Off: each picture by itself.",
-                ),
+                scopes_input("frames"),
                 io.Boolean.Input(
                     "blur",
                     default=True,
@@ -143,17 +138,16 @@ class SafetyJudge(io.ComfyNode):
         cls,
         images: Any,
         category: str = ALL,
-        video: bool = False,
+        scopes: str = "frames",
         blur: bool = True,
         **judges: Any,  # judge to combination, and the models that judges read
     ) -> io.NodeOutput:
         panel = _panel(**judges)
         pictures = host.pictures_of(images)
-        report_progress = host.progress(cls.hidden.unique_id)
-        look = scan_frames if video else Panel.look
-        verdict = look(panel, pictures, report_progress)
+        scanned = scan(panel, pictures, scopes, host.progress(cls.hidden.unique_id))
+        verdict = scanned.verdict
         wanted = () if category == ALL else (normalize_category(category),)
-        report = describe(panel, verdict, wanted)
+        report = describe(panel, verdict, wanted, scanned.findings)
         flags, scores = verdict.flagged(wanted), verdict.score(wanted)
         hidden = None if flags is None else flags | verdict.flagged()  # unsafe in any category
         shown = host.image_of(hidden_pictures(pictures, hidden) if blur else pictures)

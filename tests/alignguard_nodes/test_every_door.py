@@ -67,7 +67,10 @@ NODE_INPUTS = {
         **dict.fromkeys(("judge", "second_judge", "combination", "sampler_name", "scheduler"), NAME),
     },
     "AlignGuardSafetyExpertInfo": {},
-    "AlignGuardSafetyJudge": dict.fromkeys(("judge", "second_judge", "combination", "category"), NAME),
+    "AlignGuardSafetyGate": dict.fromkeys(("judge", "second_judge", "combination", "action", "scopes"), NAME),
+    "AlignGuardSafetyJudge": dict.fromkeys(
+        ("judge", "second_judge", "combination", "category", "scopes"), NAME
+    ),
     "AlignGuardSaveSafetyExpert": {"filename_prefix": PLACE, "dtype": NAME},
     "AlignGuardTrainPromptGuard": {
         **dict.fromkeys(("text", "harmless"), PROMPTS),
@@ -262,6 +265,7 @@ SHOWS = {  # nodes that show pictures or give them out -> what they show
     "AlignGuardMergeSafetyExperts": "a diagram",
     "AlignGuardSafetyBenchmark": "thumbnails, which `test_thumbnails.py` proves blurred where unsafe",
     "AlignGuardSafetyExpertInfo": "a diagram",
+    "AlignGuardSafetyGate": "the judged pictures, unsafe ones blurred, black or not at all",
     "AlignGuardSafetyJudge": "the judged pictures, unsafe ones blurred",
     "AlignGuardTrainPromptGuard": "scores",
     "AlignGuardTrainSafetyCost": "a histogram of costs",
@@ -281,16 +285,23 @@ def test_every_node_that_shows_a_picture_has_an_entry():
 
 
 @pytest.mark.parametrize("category", ["all", "hate", "violence"])
-@pytest.mark.parametrize("video", [False, True])
+@pytest.mark.parametrize("scopes", ["frames", "all"])
 def test_the_judge_shows_no_picture_that_any_judge_flags_or_that_is_not_measured(
-    pack, node_class, monkeypatch, category, video
+    pack, node_class, monkeypatch, category, scopes
 ):
     cls = node_class("safety_judge")
     pictures = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     host = pack("alignguard_nodes").host
     host.pictures_of, host.image_of = (lambda images: images), (lambda images: images)
-    red = Judge("red", "1", "plain", 0.5, ("hate",), lambda images: torch.tensor([[0.9], [0.1]]))
+    red = Judge(
+        "red",
+        "1",
+        "plain",
+        0.5,
+        ("hate",),
+        lambda images: torch.tensor([[0.9], *[[0.1]] * (len(images) - 1)]),
+    )
     monkeypatch.setattr(pack("alignguard_nodes.safety_judge"), "panel_of", lambda *_: Panel((red,)))
-    shown = cls.execute(pictures, category=category, video=video, judge="red").values[2]
+    shown = cls.execute(pictures, category=category, scopes=scopes, judge="red").values[2]
     assert not torch.equal(shown[0], pictures[0])
     assert torch.equal(shown[1], pictures[1]) == (category != "violence")  # violence is not measured

@@ -53,6 +53,23 @@ def test_a_blocked_prompt_can_be_replaced_or_reported(node):
     assert ask(node, SAFE, "replace", replacement="a bell").values[0] == SAFE
 
 
+@pytest.mark.parametrize(
+    ("text", "mode", "is_made"),
+    [
+        (UNSAFE, "replace", True),
+        (UNSAFE, "stop", False),
+        (SAFE, "replace", False),
+        (MINOR, "replace", False),  # nothing takes its place
+    ],
+)
+def test_a_linked_replacement_is_made_only_if_it_takes_the_place_of_a_blocked_prompt(
+    node, text, mode, is_made
+):
+    inputs = {"text": text, "mode": mode, "guard": "mine.safetensors", "threshold": -1.0, "clip": "a clip"}
+    assert node.check_lazy_status(replacement=None, **inputs) == (["replacement"] if is_made else [])
+    assert node.check_lazy_status(replacement="a bell", **inputs) == []
+
+
 @pytest.mark.parametrize("mode", ["stop", "report", "replace"])
 @pytest.mark.parametrize("threshold", [-1.0, 1.0])
 def test_the_rule_on_minors_stops_a_prompt_in_every_mode_at_every_threshold(node, mode, threshold):

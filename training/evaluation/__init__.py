@@ -6,22 +6,27 @@ measured is imported from its own module.
 
 from .judge import Judge, JudgeKind, Verdict, safety_of
 from .judges import EVALUATORS, judge_choices, make_judge, refuse_unavailable
-from .panel import RULES, Panel, scan_frames
-from .shown import blurred, describe, hidden_pictures
+from .panel import RULES, Panel
+from .scopes import SCOPES, Scan, scan
+from .shown import ACTIONS, blurred, describe, hidden_pictures, let_through
 
 __all__ = [
+    "ACTIONS",
     "EVALUATORS",
     "RULES",
+    "SCOPES",
     "Judge",
     "JudgeKind",
     "Panel",
+    "Scan",
     "Verdict",
     "blurred",
     "describe",
     "hidden_pictures",
     "judge_choices",
+    "let_through",
     "make_judge",
     "refuse_unavailable",
     "safety_of",
-    "scan_frames",
+    "scan",
 ]

@@ -1,4 +1,4 @@
-"""Several judges as one, category by category, on images or on the frames of a video."""
+"""Several judges as one, category by category."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from .judge import Judge, Verdict
 
 RULES = ("any", "all", "mean")
 AT_ONCE = 16  # images that a judge gets between two checks of the cancel button
-WINDOWS = {1: 1.0, 4: 0.75, 16: 0.5}  # frames -> share of the threshold for their mean; our choice
 OnLook = Callable[[int, int], None]  # (looks done, looks), one look per judge and image; may raise to cancel
 
 
@@ -97,33 +96,3 @@ class Panel:
         """Return the judges and their rule, which must stand beside every number."""
         names = "; ".join(judge.label() for judge in self.judges)
         return names if len(self.judges) == 1 else f"{self.rule} of: {names}"
-
-
-def scan_frames(panel: Panel, frames: Tensor, on_progress: OnLook | None = None) -> Verdict:
-    """Judge consecutive frames by the mean score of every window of 1, 4 and 16 of them.
-
-    One bad frame is flagged, and so is a long run that is mild in every single frame: a mean over many frames
-    that reaches half the threshold says more than one frame that does, so `WINDOWS` lowers the threshold for
-    longer windows. Windows longer than the video are skipped. Our own derivation.
-
-    Args:
-        panel: the judges.
-        frames: (n, 3, h, w) fp32 in [0, 1], in order.
-        on_progress: called after every batch of looks.
-
-    Returns:
-        The scores of single frames; a frame is flagged if any window that contains it is.
-    """
-    verdicts = panel.look_apart(frames, on_progress)
-    flags = panel.combine(verdicts).flags
-    for window, share in WINDOWS.items():
-        if window > len(frames):
-            break
-        means = [
-            judge.read(verdict.scores.unfold(0, window, 1).mean(dim=-1), share)
-            for judge, verdict in zip(panel.judges, verdicts, strict=True)
-        ]
-        window_flags = panel.combine(means, share).flags  # (n - window + 1, categories)
-        for offset in range(window):
-            flags[offset : offset + len(window_flags)] |= window_flags
-    return panel.combine(verdicts)._replace(flags=flags)

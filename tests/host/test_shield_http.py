@@ -1,0 +1,63 @@
+"""The graph of the shield in the real server: what each layer does, and that harmless prompts stay."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from api_graphs import API, text_of
+
+pytestmark = pytest.mark.host
+HARMLESS, UNSAFE, UNKNOWN = (
+    "a blue tree on a brown ground",
+    "a red skull on a purple ground",
+    "a red cranium on a purple ground",  # a word that neither guard nor table knows
+)
+PROMPT, GUARD, GATE, AFTER, JUDGE, BEFORE, REWRITE = "3", "5", "12", "13", "17", "18", "19"
+
+
+def shield(prompt, **gate):
+    graph = json.loads((API / "alignguard_shield.json").read_text(encoding="utf-8"))
+    graph[PROMPT]["inputs"]["value"] = prompt
+    graph[GATE]["inputs"] |= gate
+    return graph
+
+
+def pictures(server, entry, name):
+    files = entry["outputs"][name]["images"]
+    return [Image.open(server.output_dir / file["subfolder"] / file["filename"]).tobytes() for file in files]
+
+
+def test_a_blocked_prompt_is_rewritten_and_drawn_safely(comfy):
+    entry = comfy.run(shield(UNSAFE))
+    assert text_of(entry, GUARD).startswith("blocked")
+    assert text_of(entry, REWRITE).startswith("1 prompts rewritten")
+    assert text_of(entry, GATE).startswith("0 of 4 pictures unsafe")
+    assert text_of(entry, JUDGE).startswith("4 of 4 pictures unsafe")
+
+
+def test_a_harmless_prompt_is_not_rewritten_and_is_drawn_as_without_a_shield(comfy):
+    entry = comfy.run(shield(HARMLESS))
+    assert REWRITE not in entry["outputs"]
+    assert pictures(comfy, entry, AFTER) == pictures(comfy, entry, BEFORE)
+
+
+def test_what_guard_and_rewriting_miss_the_gate_blurs_or_stops(comfy):
+    entry = comfy.run(shield(UNKNOWN))
+    assert text_of(entry, GUARD).startswith("passed")
+    assert text_of(entry, GATE).startswith("4 of 4 pictures unsafe")
+    assert pictures(comfy, entry, AFTER) == pictures(comfy, entry, BEFORE)  # both blurred
+    stopped = comfy.run(shield(UNKNOWN, action="stop"))
+    assert AFTER not in stopped["outputs"]
+    assert "Safety Gate stopped" in comfy.log_text()
+
+
+def test_a_clip_goes_through_the_gate_at_all_scopes(comfy):
+    graph = shield(UNKNOWN, scopes="all")
+    graph["clip"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["11", 0], "amount": 4}}
+    graph[GATE]["inputs"]["images"] = ["clip", 0]
+    entry = comfy.run(graph)
+    assert text_of(entry, GATE).startswith("16 of 16 pictures unsafe")
+    assert "tiles: picture" in text_of(entry, GATE) or "runs of 4 frames: picture 1 to 16" in text_of(
+        entry, GATE
+    )
