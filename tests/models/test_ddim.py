@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.models.ddim import ddim_step, spread_timesteps
-from training.models.noise import NoiseSchedule
+from training.models.noise import FlowSchedule, NoiseSchedule
 
 LATENT = (4, 8, 8)
 
@@ -18,9 +18,16 @@ def test_a_thousand_timesteps_are_all_of_them():
     assert spread_timesteps(1000, 1000) == list(range(999, -1, -1))
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
-def test_a_perfect_prediction_follows_the_noising_chain(prediction_type):
-    schedule = NoiseSchedule.scaled_linear(prediction_type)
+SCHEDULES = {
+    "epsilon": NoiseSchedule.scaled_linear("epsilon"),
+    "v_prediction": NoiseSchedule.scaled_linear("v_prediction"),
+    "flow": FlowSchedule.shifted(3.0),
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_a_perfect_prediction_follows_the_noising_chain(kind):
+    schedule = SCHEDULES[kind]
     clean, noise = torch.randn(2, 2, *LATENT, generator=torch.Generator().manual_seed(0)).unbind(0)
     at = [torch.full((2,), t) for t in (600, 200)]
     noisy, expected = (schedule.add_noise(clean, noise, t) for t in at)
@@ -29,3 +36,10 @@ def test_a_perfect_prediction_follows_the_noising_chain(prediction_type):
         ddim_step(schedule, noisy, predicted, 600, 200), expected, rtol=1e-4, atol=1e-5
     )
     torch.testing.assert_close(ddim_step(schedule, noisy, predicted, 600, None), clean, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_of_a_flow_is_eulers():
+    schedule = FlowSchedule.shifted(3.0)
+    noisy, velocity = torch.randn(2, 1, *LATENT, generator=torch.Generator().manual_seed(1)).unbind(0)
+    euler = noisy + (schedule.sigmas[300] - schedule.sigmas[700]) * velocity
+    torch.testing.assert_close(ddim_step(schedule, noisy, velocity, 700, 300), euler, rtol=1e-5, atol=1e-5)

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
 
 from training.losses.errors import pair_errors
-from training.models.noise import NoiseSchedule, squared_error
+from training.models.noise import FlowSchedule, NoiseSchedule, squared_error
 
 TIMESTEPS = torch.tensor([0, 1, 499, 999])
 
@@ -115,3 +115,44 @@ def test_mismatching_shapes_are_refused():
 def test_impossible_schedules_are_refused(alphas, prediction_type, message):
     with pytest.raises(ValueError, match=message):
         NoiseSchedule(alphas, prediction_type)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_a_shifted_flow_has_the_noise_levels_of_diffusers(shift):
+    oracle = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift)
+    torch.testing.assert_close(FlowSchedule.shifted(shift).sigmas, oracle.sigmas[:1000].flip(0))
+
+
+def test_a_flow_mixes_latents_and_noise_and_its_target_is_the_velocity_between_them():
+    flow, (latents, noise) = FlowSchedule.shifted(3.0), latents_and_noise()
+    sigma = flow.sigmas[TIMESTEPS][:, None, None, None]
+    noisy = flow.add_noise(latents, noise, TIMESTEPS)
+    torch.testing.assert_close(noisy, latents + sigma * (noise - latents), rtol=1e-5, atol=1e-6)
+    assert torch.equal(flow.add_noise(latents, noise, torch.full((4,), 999)), noise)  # ends in pure noise
+    assert torch.equal(flow.target(latents, noise, TIMESTEPS), noise - latents)
+
+
+def test_a_perfect_prediction_splits_into_latents_and_noise_on_every_schedule():
+    latents, noise = latents_and_noise()
+    kinds = [NoiseSchedule.scaled_linear(kind) for kind in ("epsilon", "v_prediction")]
+    for any_schedule in (*kinds, FlowSchedule.shifted(3.0)):
+        at = torch.full((4,), 700)
+        noisy, target = (f(latents, noise, at) for f in (any_schedule.add_noise, any_schedule.target))
+        parts = any_schedule.split(noisy, target, 700)
+        for part, expected in zip(parts, (latents, noise), strict=True):
+            torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-4)
+        assert len(any_schedule) == 1000
+
+
+@pytest.mark.parametrize(
+    ("sigmas", "message"),
+    [
+        (torch.ones(10), r"\(1000,\), got \(10,\)"),
+        (torch.linspace(0, 1, 1000), r"\(0, 1\]"),
+        (torch.full((1000,), float("nan")), r"\(0, 1\]"),
+        (torch.linspace(1, 0.1, 1000), "must not decrease"),
+    ],
+)
+def test_impossible_flows_are_refused(sigmas, message):
+    with pytest.raises(ValueError, match=message):
+        FlowSchedule(sigmas)

@@ -17,7 +17,8 @@ from ..config import DepthConfig
 from ..experts.applied import applied_expert
 from ..experts.expert import SafetyExpert
 from ..models.conditioning import Conditioning, predict
-from ..models.noise import NUM_TIMESTEPS, NoiseSchedule, named_generator, squared_error
+from ..models.network import input_like
+from ..models.noise import NUM_TIMESTEPS, Schedule, named_generator, squared_error
 from .statistics import FEWEST, Interval, bootstrap, mean_interval
 
 OnProgress = Callable[[int, int], None]
@@ -93,7 +94,7 @@ def measure_depth(
     unet: nn.Module,
     expert: SafetyExpert,
     probe: ConceptProbe,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: DepthConfig,
     *,
     strength: float = 1.0,
@@ -134,7 +135,7 @@ def measure_depth(
 def loss_gaps(
     unet: nn.Module,
     probe: ConceptProbe,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: DepthConfig,
     *,
     on_progress: OnProgress = lambda step, total: None,
@@ -154,7 +155,7 @@ def loss_gaps(
     Returns:
         Shape (images * timesteps * noises,), fp32 on the CPU.
     """
-    weight = next(unet.parameters())
+    weight = input_like(unet)
     prompts = Conditioning.concatenate([probe.neutral, probe.concept]).to(weight.device, weight.dtype)
     generator = named_generator(f"erasure depth/{config.seed}")
     centres = [int((k + 0.5) * NUM_TIMESTEPS / config.timesteps) for k in range(config.timesteps)]

@@ -1,4 +1,4 @@
-"""A trainable LoRA on a UNet: attach it, switch it off for the reference, read it, detach it.
+"""A trainable LoRA on a UNet or network: attach it, switch it off for the reference, read it, detach it.
 
 peft is imported inside the functions: a broken or missing install must not remove the nodes that do not
 train.
@@ -7,6 +7,7 @@ train.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..models.network import Network
 from .low_rank import LowRank
 
 if TYPE_CHECKING:
@@ -37,10 +39,10 @@ def attach_adapter(unet: nn.Module, *, rank: int, alpha: float, targets: str, se
     device, because peft draws on the CPU. The global random state does not change.
 
     Args:
-        unet: UNet of diffusers without an adapter; changed in place.
+        unet: UNet of diffusers or `Network` without an adapter; changed in place.
         rank: inner size of each LoRA, >= 1.
         alpha: the update is scaled by alpha / rank; 0 means alpha = rank.
-        targets: key of `TARGETS`.
+        targets: key of `TARGETS`; a network says itself what each of them means there.
         seed: any integer.
 
     Returns:
@@ -53,7 +55,7 @@ def attach_adapter(unet: nn.Module, *, rank: int, alpha: float, targets: str, se
     from peft import LoraConfig, inject_adapter_in_model  # see the module docstring
 
     _check_attach(unet, rank, targets)
-    names = TARGETS[targets]
+    names = _targets_of(unet)[targets]
     config = LoraConfig(r=rank, lora_alpha=alpha or rank, init_lora_weights="gaussian", target_modules=names)
     with torch.random.fork_rng(devices=[]):
         # torch.manual_seed would also reseed the GPUs, which fork_rng(devices=[]) does not restore
@@ -204,11 +206,22 @@ def _check_attach(unet: nn.Module, rank: int, targets: str) -> None:
         raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}.")
     if hasattr(unet, "peft_config"):
         raise ValueError("the UNet already carries an adapter. Remove it with detach_adapter first.")
-    endings = tuple(f".{name}" for name in TARGETS[targets])
-    if not any(name.endswith(endings) for name, _ in unet.named_modules()):
+    wanted = _targets_of(unet)[targets]
+    names = [name for name, _ in unet.named_modules()]
+    if isinstance(wanted, str):
+        if not any(re.fullmatch(wanted, name) for name in names):
+            raise ValueError(f"the network has no layer for targets {targets}. Choose other targets.")
+        return
+    endings = tuple(f".{name}" for name in wanted)
+    if not any(name.endswith(endings) for name in names):
         raise ValueError(
             f"the UNet has no module whose path ends in {', '.join(endings)}. Load a UNet of diffusers."
         )
+
+
+def _targets_of(unet: nn.Module) -> Mapping[str, list[str] | str]:
+    """Return what each of `TARGETS` is here: endings of paths, or an expression that whole paths match."""
+    return unet.targets if isinstance(unet, Network) else TARGETS
 
 
 def _check_rank(name: str, layer: LoraLayer, factors: LowRank) -> None:

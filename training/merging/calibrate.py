@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..experts.lora_keys import coverage
 from ..experts.low_rank import LowRank
+from ..models.network import input_like
 from ..system.tensors import check_finite
 from .calibration_inputs import BaseNetwork, CalibrationInputs, base_passes, rounds_of
 from .collector import NOT_FINITE, Collector
@@ -94,7 +95,7 @@ def _collector_type(config: MergeConfig) -> type[Collector]:
 def _facts_of_entry(base: BaseNetwork, members: Members, calibration_hash: str) -> tuple[object, ...]:
     """Return what decides the statistics beside the options of the collector."""
     experts = [(expert.content_hash, expert.categories) for expert, _ in members]
-    return base.weights_hash, calibration_hash, experts, next(base.unet.parameters()).dtype
+    return base.weights_hash, calibration_hash, experts, input_like(base.unet).dtype
 
 
 def _run(
@@ -107,6 +108,8 @@ def _run(
 ) -> int:
     """Run the base model on every batch and announce each forward pass; return the number of inputs."""
     num_prompts, num_inputs = len(inputs.prompts), 0
+    if inputs.prompts.lengths is not None:
+        batch_size = 1  # a network runs rows of unequal length apart, and a hook must see its batch whole
     rounds = rounds_of(num_prompts, inputs.categories, config.seed)
     for numbers, round_number in _batches(rounds, batch_size, collector, config.stop_agreement):
         batch = inputs.batch(numbers)

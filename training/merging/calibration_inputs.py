@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..models.conditioning import Conditioning, predict
 from ..models.ddim import ddim_step, spread_timesteps
-from ..models.noise import NoiseSchedule, named_generator
+from ..models.network import input_like
+from ..models.noise import Schedule, named_generator
 
 NEUTRAL = ""  # the category of prompts on which nothing must change
 _ROUND = 8  # prompts in a round if their categories are unknown
@@ -57,13 +58,13 @@ class CalibrationInputs:
             pictures=self.pictures and [self.pictures[i] for i in numbers],
         )
 
-    def calibration_hash(self, schedule: NoiseSchedule, config: MergeConfig) -> str:
+    def calibration_hash(self, schedule: Schedule, config: MergeConfig) -> str:
         """Return SHA-256 of prompts, pictures, timesteps, noise seed and schedule."""
         facts = (self.latent_shape, config.timesteps, config.seed, schedule.prediction_type, self.categories)
         counts = self.pictures and [len(pictures) for pictures in self.pictures]
         digest = hashlib.sha256(f"{' '.join(map(str, facts))} {counts}".encode())
         shown = [latent for pictures in self.pictures or () for latent in pictures]
-        for tensor in (*self.prompts.tensors, schedule.alphas_cumprod, *shown):
+        for tensor in (*self.prompts.tensors, schedule.levels, *shown):
             digest.update(f"{tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy())
         return digest.hexdigest()
@@ -79,7 +80,7 @@ class BaseNetwork(NamedTuple):
     """
 
     unet: nn.Module
-    schedule: NoiseSchedule
+    schedule: Schedule
     weights_hash: str = ""
 
 
@@ -135,10 +136,10 @@ def noised(
     strata in turn, each at a random timestep, and with every turn the next of their pictures. More prompts
     say more about the layers that read them than the same ones at more timesteps.
     """
-    weight = next(base.unet.parameters())
+    weight = input_like(base.unet)
     prompts = batch.prompts.to(weight)
     generators = [named_generator(f"calibration/{config.seed}/{number}") for number in numbers]
-    ends = [*spread_timesteps(config.timesteps, len(base.schedule.alphas_cumprod)), -1]
+    ends = [*spread_timesteps(config.timesteps, len(base.schedule)), -1]
     clean, steps = [], []
     for pictures, number, generator in zip(batch.pictures, numbers, generators, strict=True):
         turn, stratum = divmod(number, config.timesteps)
@@ -155,10 +156,10 @@ def _drawn(
     base: BaseNetwork, batch: CalibrationInputs, numbers: Sequence[int], config: MergeConfig
 ) -> Iterator[Tensor]:
     """Let the base model draw in as many coarse DDIM steps; arguments and result as `base_passes`."""
-    weight = next(base.unet.parameters())
+    weight = input_like(base.unet)
     prompts = batch.prompts.to(weight)
     latents = starting_noise(numbers, batch.latent_shape, config.seed).to(weight.device)
-    timesteps = spread_timesteps(config.timesteps, len(base.schedule.alphas_cumprod))
+    timesteps = spread_timesteps(config.timesteps, len(base.schedule))
     for timestep, next_timestep in zip(timesteps, [*timesteps[1:], None], strict=True):
         steps = torch.full((len(prompts),), timestep, device=weight.device)
         predicted = predict(base.unet, latents.to(weight.dtype), steps, prompts)

@@ -1,13 +1,16 @@
-"""The conditioning of a UNet beside the noisy latents, and the single call of a UNet with it."""
+"""The conditioning of a network beside the noisy latents, and the single call of a network with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .network import Network
 
 LATENT_STEP = 8  # pixels per latent, in height and width
 
@@ -17,23 +20,33 @@ class Conditioning:
     """Encoded prompts, one row each.
 
     Args:
-        text_embeds: embeddings the UNet attends to, (rows, tokens, width).
-        pooled: one vector per prompt, (rows, pooled width); None in families whose UNet takes none.
+        text_embeds: embeddings the network attends to, (rows, tokens, width).
+        pooled: one vector per prompt, (rows, pooled width); None in families whose network takes none.
+        lengths: number of tokens of each row; the rest of a row is padding, which a network must not see.
+            None: every row has all tokens.
     """
 
     text_embeds: Tensor
     pooled: Tensor | None = None
+    lengths: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.text_embeds)
 
     def __getitem__(self, rows: Tensor | slice | list[int]) -> Conditioning:
         """Return the chosen rows, by indices or as a slice."""
-        return self._map(lambda tensor: tensor[rows])
+        chosen = self.map_tensors(lambda tensor: tensor[rows])
+        if self.lengths is None:
+            return chosen
+        if isinstance(rows, slice):
+            numbers = range(len(self))[rows]
+        else:
+            numbers = rows.tolist() if isinstance(rows, Tensor) else rows
+        return replace(chosen, lengths=tuple(self.lengths[number] for number in numbers))
 
     def to(self, *args: Any, **kwargs: Any) -> Conditioning:
         """Move and convert as `Tensor.to` does."""
-        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+        return self.map_tensors(lambda tensor: tensor.to(*args, **kwargs))
 
     def replaced(self, rows: Tensor, other: Conditioning) -> Conditioning:
         """Return this conditioning with some rows replaced by rows of another.
@@ -42,30 +55,67 @@ class Conditioning:
             rows: whether to replace a row, (rows,) bool.
             other: one row that replaces each of them, or as many rows as this conditioning.
         """
-        both = zip(self.tensors, other.tensors, strict=True)
-        return Conditioning(
+        first, second = _padded([self, other])
+        both = zip(first.tensors, second.tensors, strict=True)
+        mixed = Conditioning(
             *(torch.where(rows.reshape(-1, *[1] * (old.ndim - 1)), new, old) for old, new in both)
         )
+        if first.lengths is None:
+            return mixed
+        others = second.lengths * (len(first) // len(second))
+        choices = zip(rows.tolist(), first.lengths, others, strict=True)
+        return replace(mixed, lengths=tuple(new if chosen else old for chosen, old, new in choices))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Conditioning]) -> Conditioning:
-        """Return the rows of all parts, in their order."""
-        return cls(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
+        """Return the rows of all parts, in their order; rows of unequal length are padded with zeros."""
+        parts = _padded(parts)
+        joined = cls(*map(torch.cat, zip(*(part.tensors for part in parts), strict=True)))
+        if parts[0].lengths is None:
+            return joined
+        return replace(joined, lengths=tuple(length for part in parts for length in part.lengths))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors, `text_embeds` first."""
+        """The tensors without `lengths`, `text_embeds` first."""
         return (self.text_embeds,) if self.pooled is None else (self.text_embeds, self.pooled)
 
-    def _map(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
-        return Conditioning(*map(change, self.tensors))
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> Conditioning:
+        """Return a conditioning whose `tensors` were changed one by one, with the same `lengths`."""
+        return replace(Conditioning(*map(change, self.tensors)), lengths=self.lengths)
+
+    def by_length(self) -> list[tuple[list[int], Conditioning]]:
+        """Return groups of rows of one length, without padding: the numbers of the rows, and the rows."""
+        if self.lengths is None:
+            return [(list(range(len(self))), self)]
+        groups = []
+        for length in sorted(set(self.lengths)):
+            rows = [row for row, tokens in enumerate(self.lengths) if tokens == length]
+            part = replace(self[rows], lengths=None)
+            groups.append((rows, replace(part, text_embeds=part.text_embeds[:, :length])))
+        return groups
+
+
+def _padded(parts: Sequence[Conditioning]) -> list[Conditioning]:
+    """Return the parts with as many tokens as the longest, and with lengths unless all have that many."""
+    longest = max(part.text_embeds.shape[1] for part in parts)
+    if all(part.lengths is None and part.text_embeds.shape[1] == longest for part in parts):
+        return list(parts)
+    padded = []
+    for part in parts:
+        embeds, lengths = part.text_embeds, part.lengths
+        if lengths is None:
+            lengths = (embeds.shape[1],) * len(embeds)
+        embeds = F.pad(embeds, (0, 0, 0, longest - embeds.shape[1]))
+        padded.append(replace(part, text_embeds=embeds, lengths=lengths))
+    return padded
 
 
 def predict(unet: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-    """Run a UNet of any family.
+    """Run the network of any family.
 
     Args:
-        unet: UNet of diffusers.
+        unet: UNet of diffusers, or a `Network`.
         noisy: latents, (batch, c, h, w), of the UNet's type.
         timesteps: indices in [0, 1000), (batch,).
         conditioning: batch rows, of the same type.
@@ -73,6 +123,8 @@ def predict(unet: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Con
     Returns:
         The prediction, (batch, c, h, w), of the UNet's type.
     """
+    if isinstance(unet, Network):
+        return unet.predict(noisy, timesteps, conditioning)
     added = None
     if conditioning.pooled is not None:
         added = {"text_embeds": conditioning.pooled, "time_ids": size_ids(noisy)}

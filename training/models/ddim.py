@@ -6,13 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import Conditioning, predict
-from .noise import NoiseSchedule
+from .network import input_like
+from .noise import Schedule
 
 
 @torch.no_grad()
 def draw_latents(
     unet: nn.Module,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     prompts: Conditioning,
     noise: Tensor,
     *,
@@ -34,12 +35,12 @@ def draw_latents(
     Returns:
         Latents, (rows, c, h, w) fp32 on the device of the UNet.
     """
-    weight = unet.conv_in.weight
+    weight = input_like(unet)
     rows, guided = len(noise), guidance != 1
     context = Conditioning.concatenate([prompts, empty[[0] * rows]]) if guided else prompts
     context = context.to(weight.device, weight.dtype)
     latents = noise.to(weight.device, torch.float32)
-    timesteps = spread_timesteps(steps, len(schedule.alphas_cumprod))
+    timesteps = spread_timesteps(steps, len(schedule))
     for timestep, next_timestep in zip(timesteps, [*timesteps[1:], None], strict=True):
         noisy = latents.repeat(1 + guided, 1, 1, 1).to(weight.dtype)
         at = torch.full((len(noisy),), timestep, device=weight.device)
@@ -57,30 +58,25 @@ def spread_timesteps(num_steps: int, num_timesteps: int) -> list[int]:
 
 
 def ddim_step(
-    schedule: NoiseSchedule, noisy: Tensor, predicted: Tensor, timestep: int, next_timestep: int | None
+    schedule: Schedule, noisy: Tensor, predicted: Tensor, timestep: int, next_timestep: int | None
 ) -> Tensor:
     """Move latents from one noise level to a lower one along the predicted direction, without new noise.
 
-    x_s = sqrt(a_s) x_0 + sqrt(1 - a_s) noise, with x_0 and noise as predicted at t (Song et al. 2021,
-    arXiv:2010.02502, eq. 12 with sigma = 0).
+    x_s = signal_s x_0 + sigma_s noise, with x_0 and noise as predicted at t (Song et al. 2021,
+    arXiv:2010.02502, eq. 12 with sigma = 0). On the straight path of a flow this is Euler's method.
 
     Args:
         schedule: also says what the model predicts.
         noisy: latents at `timestep`, (batch, c, h, w), fp32.
-        predicted: output of the UNet for them, same shape, fp32.
+        predicted: output of the network for them, same shape, fp32.
         timestep: index in [0, 1000).
         next_timestep: lower index, or None for the clean latents.
 
     Returns:
         Latents at `next_timestep`, (batch, c, h, w), fp32.
     """
-    alpha = schedule.alphas_cumprod[timestep]
-    signal, sigma = float(alpha.sqrt()), float((1 - alpha).sqrt())
-    if schedule.prediction_type == "epsilon":
-        noise, clean = predicted, (noisy - sigma * predicted) / signal
-    else:  # v = signal * noise - sigma * clean
-        noise, clean = signal * predicted + sigma * noisy, signal * noisy - sigma * predicted
+    clean, noise = schedule.split(noisy, predicted, timestep)
     if next_timestep is None:
         return clean
-    alpha = schedule.alphas_cumprod[next_timestep]
-    return float(alpha.sqrt()) * clean + float((1 - alpha).sqrt()) * noise
+    signal, sigma = (float(factor) for factor in schedule.coefficients(torch.tensor(next_timestep)))
+    return signal * clean + sigma * noise

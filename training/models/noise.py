@@ -1,6 +1,7 @@
 """Noise schedule, prediction target and squared errors: the arithmetic between latents and a loss."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +9,69 @@ from torch import Tensor
 
 NUM_TIMESTEPS = 1000
 PREDICTION_TYPES = ("epsilon", "v_prediction")  # diffusers' names
+FLOW = "flow_prediction"  # diffusers' name
+
+
+class Schedule(ABC):
+    """How latents are noised and what the network predicts: a table of 1000 noise levels, noisiest last.
+
+    A timestep is an index into the table. Training draws timesteps evenly, so the table is also the
+    distribution of noise levels that training sees.
+
+    Attributes:
+        prediction_type: what the network predicts, as diffusers names it.
+        levels: the table that defines the schedule, shape (1000,), fp32.
+    """
+
+    prediction_type: str
+
+    @property
+    @abstractmethod
+    def levels(self) -> Tensor:
+        """The table that defines the schedule, shape (1000,), fp32."""
+
+    @abstractmethod
+    def coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors of clean latents and noise, each in the shape of `timesteps`, fp32."""
+
+    @abstractmethod
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the network should predict, (batch, c, h, w) fp32; arguments as `add_noise`."""
+
+    @abstractmethod
+    def split(self, noisy: Tensor, predicted: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+        """Return the clean latents and the noise that a prediction implies.
+
+        Args:
+            noisy: latents at `timestep`, (batch, c, h, w), fp32.
+            predicted: output of the network for them, same shape, fp32.
+            timestep: index in [0, 1000).
+        """
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t = signal_t x_0 + sigma_t noise.
+
+        Args:
+            latents: x_0, as the network sees them, shape (batch, c, h, w).
+            noise: standard normal, same shape.
+            timesteps: indices in [0, 1000), shape (batch,).
+
+        Returns:
+            Noisy latents, shape (batch, c, h, w), fp32.
+        """
+        signal, sigma = self._broadcast(timesteps, latents)
+        return signal * latents.float() + sigma * noise.float()
+
+    def _broadcast(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        factors = self.coefficients(timesteps.to(like.device))
+        return tuple(factor.reshape(-1, *[1] * (like.ndim - 1)) for factor in factors)  # (batch, 1, 1, 1)
 
 
 @dataclass(frozen=True, eq=False)  # holds a tensor, so equality stays identity
-class NoiseSchedule:
+class NoiseSchedule(Schedule):
     """The forward noising chain of a family and the prediction type of its UNet.
 
     Args:
@@ -51,19 +111,15 @@ class NoiseSchedule:
         roots = torch.linspace(beta_start**0.5, beta_end**0.5, NUM_TIMESTEPS, dtype=torch.float64)
         return cls((1 - roots.square()).cumprod(0).float(), prediction_type)
 
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise.
+    @property
+    def levels(self) -> Tensor:
+        """`alphas_cumprod`."""
+        return self.alphas_cumprod
 
-        Args:
-            latents: x_0, scaled by the family's latent scale, shape (batch, c, h, w).
-            noise: standard normal, same shape.
-            timesteps: indices in [0, 1000), shape (batch,).
-
-        Returns:
-            Noisy latents, shape (batch, c, h, w), fp32.
-        """
-        signal, sigma = self._coefficients(timesteps, latents)
-        return signal * latents.float() + sigma * noise.float()
+    def coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return sqrt(a_t) and sqrt(1 - a_t), see `Schedule`."""
+        alphas = self.alphas_cumprod.to(timesteps.device)[timesteps].float()
+        return alphas.sqrt(), (1 - alphas).sqrt()
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Return the target of the UNet's prediction.
@@ -80,13 +136,70 @@ class NoiseSchedule:
         """
         if self.prediction_type == "epsilon":
             return noise.float()
-        signal, sigma = self._coefficients(timesteps, latents)
+        signal, sigma = self._broadcast(timesteps, latents)
         return signal * noise.float() - sigma * latents.float()
 
-    def _coefficients(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        alphas = self.alphas_cumprod.to(like.device)[timesteps.to(like.device)]
-        alphas = alphas.float().reshape(-1, *[1] * (like.ndim - 1))  # (batch, 1, 1, 1)
-        return alphas.sqrt(), (1 - alphas).sqrt()
+    def split(self, noisy: Tensor, predicted: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+        """Return the clean latents and the noise that a prediction implies, see `Schedule`."""
+        signal, sigma = (float(factor) for factor in self.coefficients(torch.tensor(timestep)))
+        if self.prediction_type == "epsilon":
+            return (noisy - sigma * predicted) / signal, predicted
+        return signal * noisy - sigma * predicted, signal * predicted + sigma * noisy
+
+
+@dataclass(frozen=True, eq=False)  # holds a tensor, so equality stays identity
+class FlowSchedule(Schedule):
+    """The straight path between latents and noise of a rectified flow (Liu et al. 2022, arXiv:2209.03003).
+
+    x_t = (1 - sigma_t) x_0 + sigma_t noise, and the network predicts the velocity noise - x_0.
+
+    Args:
+        sigmas: share of noise at each timestep, shape (1000,), fp32, in (0, 1], not decreasing.
+
+    Raises:
+        ValueError: if the shape or a value is invalid.
+    """
+
+    sigmas: Tensor
+    prediction_type: str = FLOW
+
+    def __post_init__(self) -> None:
+        sigmas = self.sigmas
+        if sigmas.shape != (NUM_TIMESTEPS,):
+            raise ValueError(f"sigmas must have shape ({NUM_TIMESTEPS},), got {tuple(sigmas.shape)}.")
+        if not bool(((sigmas > 0) & (sigmas <= 1)).all()) or bool((sigmas.diff() < 0).any()):
+            raise ValueError("sigmas must lie in (0, 1] and must not decrease.")
+
+    @classmethod
+    def shifted(cls, shift: float) -> "FlowSchedule":
+        """Return evenly spread noise levels, shifted towards noise by a factor of the odds of noise.
+
+        sigma = s u / (1 + (s - 1) u) with u even in (0, 1] (Esser et al. 2024, arXiv:2403.03206, eq. 23).
+
+        Args:
+            shift: s > 0; 1 leaves the levels even, SD 3 has 3.
+        """
+        even = torch.arange(1, NUM_TIMESTEPS + 1, dtype=torch.float64) / NUM_TIMESTEPS
+        return cls((shift * even / (1 + (shift - 1) * even)).float())
+
+    @property
+    def levels(self) -> Tensor:
+        """`sigmas`."""
+        return self.sigmas
+
+    def coefficients(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 1 - sigma_t and sigma_t, see `Schedule`."""
+        sigmas = self.sigmas.to(timesteps.device)[timesteps].float()
+        return 1 - sigmas, sigmas
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the velocity noise - x_0, which is the same at every timestep; see `Schedule`."""
+        return noise.float() - latents.float()
+
+    def split(self, noisy: Tensor, predicted: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+        """Return the clean latents and the noise that a prediction implies, see `Schedule`."""
+        signal, sigma = (float(factor) for factor in self.coefficients(torch.tensor(timestep)))
+        return noisy - sigma * predicted, noisy + signal * predicted
 
 
 def squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Arrangement:
         return tuple(dict.fromkeys((*self.winner, *self.loser, *self.neutral)))
 
 
-def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
+def arrange(pairs: SafetyPairs, sizes: Sequence[Size], channels: int = LATENT_CHANNELS) -> Arrangement:
     """Sort pairs and neutral samples into buckets.
 
     The winner decides the bucket of its pair. A neutral picture goes to the nearest bucket that holds
@@ -71,6 +71,7 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
     Args:
         pairs: to train on; at least one.
         sizes: of the buckets; with a single one no file is opened.
+        channels: of the latents.
 
     Raises:
         ValueError: if an image cannot be read.
@@ -95,7 +96,9 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size]) -> Arrangement:
         neutral_prompts=tuple(prompt for _, prompt in neutral),
         neutral_pairs=tuple(neutral_pairs),
         buckets=tuple(
-            Bucket(latent_shape(size), _positions(pair_sizes, size), _positions(neutral_sizes, size))
+            Bucket(
+                latent_shape(size, channels), _positions(pair_sizes, size), _positions(neutral_sizes, size)
+            )
             for size in used
         ),
     )
@@ -138,9 +141,9 @@ def nearest_size(sizes: Sequence[Size], size: Size) -> Size:
     return min(sizes, key=lambda bucket: round(abs(math.log(bucket[0] / bucket[1]) - log_ratio), 9))
 
 
-def latent_shape(size: Size) -> tuple[int, int, int]:
-    """Return the shape of the latents of a picture, (4, h, w)."""
-    return LATENT_CHANNELS, size[0] // LATENT_STEP, size[1] // LATENT_STEP
+def latent_shape(size: Size, channels: int = LATENT_CHANNELS) -> tuple[int, int, int]:
+    """Return the shape of the latents of a picture, (channels, h, w)."""
+    return channels, size[0] // LATENT_STEP, size[1] // LATENT_STEP
 
 
 def _nearest(sizes: Sequence[Size], file: Path) -> Size:

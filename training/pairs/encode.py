@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.conditioning import LATENT_STEP, Conditioning
 from ..models.tokenizer import NUM_TOKENS, warn_of_cut
 from ..system.pictures import covering_crop, image_facts, image_tensor
-from .arrangement import Arrangement, Picture, arrange, bucket_sizes, latent_shape
+from .arrangement import LATENT_CHANNELS, Arrangement, Picture, arrange, bucket_sizes, latent_shape
 from .entry_store import Entry, EntryStore, entry_key
 from .everyday import Everyday
 from .sentences import with_sentences
@@ -32,16 +32,20 @@ class Encoders(NamedTuple):
     """The frozen models that turn pictures and prompts into what a UNet reads.
 
     Attributes:
-        image: takes (1, 3, height, width) fp32 in [-1, 1], returns the latents as the UNet sees them,
-            (1, 4, height / 8, width / 8).
+        image: takes (1, 3, height, width) fp32 in [-1, 1], returns the latents as the network sees them,
+            (1, latent_channels, height / 8, width / 8).
         prompt: returns one row, (1, 77, width). Of a longer result (hosts split long prompts) the first 77
             tokens are used, and a warning counts those prompts.
         id: identifies the weights of both encoders; part of every cache key.
+        latent_channels: number of channels of a latent.
+        takes_any_length: whether prompts may have any number of tokens, and are never cut.
     """
 
     image: Callable[[Tensor], Tensor]
     prompt: Callable[[str], Conditioning]
     id: str
+    latent_channels: int = LATENT_CHANNELS
+    takes_any_length: bool = False
 
 
 def encode_pairs(
@@ -75,7 +79,8 @@ def encode_pairs(
     """
     _check_resolution(resolution)
     with torch.inference_mode(False):  # a host may call from inside; inference tensors cannot be trained on
-        rows = arrange(pairs, bucket_sizes(resolution) if bucketed else [(resolution, resolution)])
+        sizes = bucket_sizes(resolution) if bucketed else [(resolution, resolution)]
+        rows = arrange(pairs, sizes, encoders.latent_channels)
     pictures = rows.pictures()
     everyday = with_sentences(everyday or Everyday(), pairs.prompt_pairs)
     texts = tuple(dict.fromkeys(("", *pairs.prompts, *everyday.kept, *everyday.measured)))
@@ -172,7 +177,8 @@ class _Encoding:
         return entry_key(kind, content, encoder_id=self.encoders.id, form=form, dtype=DTYPE)
 
     def _image(self, pixels: Tensor, picture: Picture) -> dict[str, Tensor]:
-        name, expected = f"the encoded {picture.file.name}", (1, *latent_shape(picture.size))
+        name = f"the encoded {picture.file.name}"
+        expected = (1, *latent_shape(picture.size, self.encoders.latent_channels))
         with torch.no_grad():
             latents = self.encoders.image(pixels)
         if latents.shape != expected:
@@ -185,14 +191,16 @@ class _Encoding:
     def _prompt(self, text: str, name: str) -> dict[str, Tensor]:
         with torch.no_grad():
             encoded = self.encoders.prompt(text)
-        embeds = encoded.text_embeds
-        if embeds.ndim != 3 or embeds.shape[0] != 1 or embeds.shape[1] < NUM_TOKENS:
+        embeds, is_whole = encoded.text_embeds, self.encoders.takes_any_length
+        if embeds.ndim != 3 or embeds.shape[0] != 1 or embeds.shape[1] < (1 if is_whole else NUM_TOKENS):
             raise ValueError(
-                f"an encoded prompt must have shape (1, {NUM_TOKENS}, width), got {tuple(embeds.shape)}. "
-                "Use the text encoder of the base model."
+                f"an encoded prompt must have shape (1, {'tokens' if is_whole else NUM_TOKENS}, width), got "
+                f"{tuple(embeds.shape)}. Use the text encoder of the base model."
             )
-        self.num_cut += embeds.shape[1] > NUM_TOKENS
-        parts = {"text_embeds": embeds[:, :NUM_TOKENS], "pooled": encoded.pooled}
+        if not is_whole:
+            self.num_cut += embeds.shape[1] > NUM_TOKENS
+            embeds = embeds[:, :NUM_TOKENS]
+        parts = {"text_embeds": embeds, "pooled": encoded.pooled}
         return {part: _plain(tensor, name) for part, tensor in parts.items() if tensor is not None}
 
 

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ..losses import LOSSES
 from ..models.conditioning import Conditioning, predict
-from ..models.noise import NoiseSchedule
+from ..models.network import input_like
+from ..models.noise import Schedule
 from ..pairs.training_data import Bucket
 from .draws import Draw, DrawRules, FixedDraws, draw_step
 from .run import Run
@@ -130,7 +131,7 @@ def predicted(run: Run, noisy: Tensor, timesteps: Tensor, captions: Conditioning
     Returns:
         The prediction, (rows, 4, h, w) fp32.
     """
-    base_dtype = run.unet.conv_in.weight.dtype  # the adapter is fp32 whatever the base is
+    base_dtype = input_like(run.unet).dtype  # the adapter is fp32 whatever the base is
     captions = captions.to(base_dtype)
     with torch.autocast(run.device.type, dtype=run.autocast, enabled=run.autocast is not None):
         return predict(run.unet, noisy.to(base_dtype), timesteps, captions).float()
@@ -197,9 +198,9 @@ def _kept_rows(run: Run, draw: Draw, pictures: Sequence[Tensor]) -> Rows:
 
 def _pure_noise_rows(run: Run, draw: Draw) -> Rows:
     """Return rows of pure noise under the empty prompt, at the last timestep."""
-    alphas, noise = run.schedule.alphas_cumprod, draw.neutral_noise.flatten(0, 1).to(run.device)
-    timesteps = torch.full((len(noise),), len(alphas) - 1, device=run.device)
-    sigma = (1 - alphas[-1]).sqrt()  # adding noise multiplies by it, so that the noise itself is left
+    noise = draw.neutral_noise.flatten(0, 1).to(run.device)
+    timesteps = torch.full((len(noise),), len(run.schedule) - 1, device=run.device)
+    _, sigma = run.schedule.coefficients(timesteps[0])  # adding noise multiplies by it: the noise is left
     captions = run.data.empty.to(run.device)[torch.zeros_like(timesteps)]
     return Rows(torch.zeros_like(noise), noise / sigma, timesteps, captions)
 
@@ -209,7 +210,7 @@ def _fetched(run: Run, table: Table, numbers: Tensor) -> Table:
 
 
 def _stacked(
-    parts: Sequence[Rows], schedule: NoiseSchedule, *, num_pairs: int, weights: Tensor | None = None
+    parts: Sequence[Rows], schedule: Schedule, *, num_pairs: int, weights: Tensor | None = None
 ) -> Batch:
     """Add noise and stack winners, losers and rows to keep."""
     *tensors, captions = zip(*parts, strict=True)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..config import TrainConfig
 from ..models.hashes import content_hash
-from ..models.noise import NoiseSchedule
+from ..models.noise import Schedule
 from ..pairs.training_data import TrainingData
 from .run import Run
 from .state import State
@@ -43,13 +43,13 @@ def run_identity(run: Run, base_hash: str) -> dict[str, Any]:
     return {
         "settings": settings | {"prediction_type": run.schedule.prediction_type},
         "data": _tensors_digest(trained_on, run.data.encoding_hash),
-        "noise": _tensors_digest([run.schedule.alphas_cumprod]),
+        "noise": _tensors_digest([run.schedule.levels]),
         "base_hash": base_hash,
     }
 
 
 def ending_facts(
-    data: TrainingData, schedule: NoiseSchedule, config: TrainConfig, base_hash: str
+    data: TrainingData, schedule: Schedule, config: TrainConfig, base_hash: str
 ) -> dict[str, Any]:
     """Return plain JSON values that two runs share only if they end with the same expert.
 
@@ -67,7 +67,7 @@ def ending_facts(
     return {
         "settings": settings | {"prediction_type": schedule.prediction_type},
         "data": content_hash(tables, "the training data"),
-        "noise": _tensors_digest([schedule.alphas_cumprod]),
+        "noise": _tensors_digest([schedule.levels]),
         "base_hash": base_hash,
         "torch": torch.__version__,
     }

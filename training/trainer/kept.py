@@ -23,7 +23,7 @@ from torch import Tensor
 from ..config import TrainConfig
 from ..losses import LOSSES, objective_named
 from ..models.conditioning import Conditioning
-from ..models.noise import NoiseSchedule, named_generator
+from ..models.noise import Schedule, named_generator
 from ..pairs.everyday import Everyday, everyday
 from ..pairs.training_data import Bucket, TrainingData
 
@@ -107,7 +107,7 @@ class MeasuredRows(NamedTuple):
     captions: Conditioning
 
 
-def measured_rows(data: TrainingData, schedule: NoiseSchedule, seed: int) -> MeasuredRows | None:
+def measured_rows(data: TrainingData, schedule: Schedule, seed: int) -> MeasuredRows | None:
     """Put the prompts that are only measured on pictures of the fullest bucket; None where there are none.
 
     Args:
@@ -122,7 +122,7 @@ def measured_rows(data: TrainingData, schedule: NoiseSchedule, seed: int) -> Mea
     pairs = bucket.pairs[torch.arange(count) * len(bucket.pairs) // count]
     winners = torch.arange(count) % 2 == 0
     clean = torch.where(winners[:, None, None, None], data.winner[pairs], data.loser[pairs]).float().cpu()
-    timesteps = torch.arange(count) * len(schedule.alphas_cumprod) // count
+    timesteps = torch.arange(count) * len(schedule) // count
     noise = torch.randn(clean.shape, generator=named_generator(f"{seed}/measured noise"))
     return MeasuredRows(
         schedule.add_noise(clean, noise, timesteps), timesteps, data.prompts[data.measured_prompt]

@@ -14,7 +14,8 @@ from torch import nn
 from ..config import TrainConfig
 from ..experts import adapter
 from ..losses import resolved
-from ..models.noise import NoiseSchedule
+from ..models.network import input_like
+from ..models.noise import Schedule
 from ..pairs.training_data import TrainingData
 from ..system.processes import ALONE, Processes
 from ..system.quantities import duration
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 def train(
     unet: nn.Module,
     data: TrainingData,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: TrainConfig,
     *,
     storage: Storage | None = None,
@@ -48,7 +49,8 @@ def train(
     an adapter left by an earlier run is removed first.
 
     Args:
-        unet: frozen UNet of diffusers, on the device to train on, made of normal (not inference) tensors.
+        unet: frozen UNet of diffusers or `Network`, on the device to train on, made of normal (not inference)
+            tensors.
         data: encoded pairs.
         schedule: of the family of the UNet.
         config: options of the run.
@@ -76,7 +78,7 @@ def train(
         raise ValueError("resume needs the run folder to resume from, got none.")
     adapter.detach_adapter(unet)
     refuse_misfit(data, config, processes)
-    config = replace(config, precision=named_precision(config.precision, unet.conv_in.weight.device))
+    config = replace(config, precision=named_precision(config.precision, input_like(unet).device))
     limits = {"trusted_only": config.pair_weighting in ("filter", "star"), "needed": config.patience > 0}
     everyday = measured_rows(data, schedule, config.seed)
     data, held = held_out(data, config.validation, seed=config.seed, **limits)

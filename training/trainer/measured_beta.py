@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..experts import adapter
 from ..models.conditioning import predict
+from ..models.network import input_like
 from ..models.noise import named_generator, squared_error
 from .run import Run
 
@@ -36,7 +37,7 @@ def measured_beta(run: Run) -> float:
     """
     bucket = max(run.data.buckets, key=lambda bucket: len(bucket.pairs))  # latents of one size can be stacked
     pairs = bucket.pairs[torch.arange(NUM_DRAWS) % len(bucket.pairs)]  # (draws,)
-    num_timesteps = len(run.schedule.alphas_cumprod)
+    num_timesteps = len(run.schedule)
     timesteps = num_timesteps - 1 - torch.arange(NUM_DRAWS) * round(NOISIEST * num_timesteps) // NUM_DRAWS
     generator = named_generator(f"{run.config.seed}/measured beta")
     noise = torch.randn(NUM_DRAWS, *bucket.latent_shape, generator=generator)  # (draws, 4, h, w)
@@ -55,7 +56,7 @@ def measured_beta(run: Run) -> float:
 
 def _error_gaps(run: Run, pairs: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
     """Return |e_w - e_l| of the base model on some pairs, (pairs,) fp32."""
-    data, schedule, weight = run.data, run.schedule, run.unet.conv_in.weight
+    data, schedule, weight = run.data, run.schedule, input_like(run.unet)
     captions = data.prompts[data.unsafe_prompt[pairs]].to(weight)
     noise, timesteps = noise.to(weight.device), timesteps.to(weight.device)
     errors = []

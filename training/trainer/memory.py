@@ -8,25 +8,31 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..models.network import Network, recompute
+
 MODES = ("none", "selective", "full")  # by time, fastest first; each needs less memory than the one before
 _CGROUP = Path("/sys/fs/cgroup")  # Linux: a container may have less memory than the machine
 
 
 def set_checkpointing(unet: nn.Module, mode: str) -> None:
-    """Choose which blocks of a UNet of diffusers are recomputed in the backward pass.
+    """Choose which blocks of a UNet of diffusers or a `Network` are recomputed in the backward pass.
 
     The result of training is the same for every mode; only memory and time differ.
 
     Args:
         unet: changed in place.
         mode: `none`; `selective`: the levels of highest resolution, down to the first that has attention,
-            on both sides (SD 1.5: one level, SDXL: two), which hold most bytes; `full`: every block.
+            on both sides (SD 1.5: one level, SDXL: two), which hold most bytes, and of a network every
+            other block; `full`: every block.
 
     Raises:
         ValueError: for any other mode.
     """
     if mode not in MODES:
         raise ValueError(f"checkpointing must be one of {', '.join(MODES)}, got {mode!r}.")
+    if isinstance(unet, Network):
+        recompute(unet, {"none": [], "selective": unet.blocks[::2], "full": unet.blocks}[mode])
+        return
     unet.enable_gradient_checkpointing()
     blocks = {"none": [], "selective": _finest_blocks(unet), "full": [unet]}[mode]
     checkpointed = {module for block in blocks for module in block.modules()}

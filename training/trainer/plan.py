@@ -117,7 +117,7 @@ def pair_needs(run: Run) -> Needs | None:
         fake_batch = Batch(*(_replaced(field, as_fake) for field in batch))
         with torch.enable_grad():
             loss = predict_batch(run, fake_batch).square().mean()
-            torch.autograd.grad(loss, list(run.parameters.values()))
+            torch.autograd.grad(loss, list(run.parameters.values()), allow_unused=True)
 
     try:
         from .needs import needs_of  # late: it rests on private parts of torch
@@ -135,7 +135,7 @@ def _shapes_of(run: Run, batch: Batch) -> str:
     tensors = [*run.unet.state_dict(keep_vars=True).values(), *itertools.chain(*inputs)]
     facts = (
         str(run.unet),
-        [getattr(module, "gradient_checkpointing", None) for module in run.unet.modules()],
+        [getattr(m, "gradient_checkpointing", "forward" in vars(m)) for m in run.unet.modules()],
         [(tuple(x.shape), x.dtype, x.requires_grad) for x in tensors if isinstance(x, Tensor)],
         (run.autocast, run.device),
     )
@@ -182,5 +182,5 @@ def _weights_bytes(run: Run) -> int:
 
 def _replaced(field: Any, as_fake: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(field, Conditioning):
-        return Conditioning(*map(as_fake, field.tensors))
+        return field.map_tensors(as_fake)
     return as_fake(field) if isinstance(field, Tensor) else field

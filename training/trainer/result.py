@@ -12,14 +12,15 @@ from ..experts import adapter
 from ..experts.low_rank import LowRank
 from ..losses import LOSSES, beta_convention
 from ..losses.terms import TERM_OPTIONS
-from ..models.noise import NoiseSchedule
+from ..models.noise import FLOW, Schedule
 from .kept import kept_text
 from .plan import Plan
 from .progress import Progress
 from .run import Run
 from .validation import EVERYDAY, FIGURES
 
-_PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}  # the ModelSpec standard's names
+# The ModelSpec standard's names; it has none for flows.
+_PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v", FLOW: "flow"}
 COSTLY = 0.25  # side effect above which a run warns
 _NOT_STATED = ("steps", "save_every", "rank", "checkpointing")  # under other keys, or without effect
 
@@ -144,7 +145,7 @@ def final_result(run: Run, progress: Progress, plan: Plan, *, seconds: float) ->
 
 def training_metadata(
     result: TrainResult,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     *,
     title: str,
     base_hash: str,

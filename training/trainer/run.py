@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..config import TrainConfig
 from ..experts import adapter
-from ..models.noise import NoiseSchedule
+from ..models.noise import Schedule
 from ..pairs.training_data import TrainingData
 from ..system.processes import ALONE, Processes
 from .pair_weighting import weighed
@@ -66,7 +66,7 @@ class Run:
     unet: nn.Module
     data: TrainingData
     weights: Tensor
-    schedule: NoiseSchedule
+    schedule: Schedule
     config: TrainConfig
     processes: Processes
     callbacks: Callbacks
@@ -78,7 +78,7 @@ class Run:
         cls,
         unet: nn.Module,
         data: TrainingData,
-        schedule: NoiseSchedule,
+        schedule: Schedule,
         config: TrainConfig,
         *,
         processes: Processes = ALONE,

@@ -6,7 +6,7 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..experts import adapter
 from ..models.noise import squared_error
@@ -48,9 +48,16 @@ def accumulate_gradients(run: Run, progress: Progress, draw: Draw) -> tuple[dict
     parts, errors = zip(*[_backward(run, progress, part, num_pairs) for part in micro_batches], strict=True)
     figures = {name: sum(part[name] for part in parts) for name in parts[0]}
     ref_errors = _among_all_pairs(run, torch.cat(errors), num_pairs)  # (num_pairs, 2 * prompts)
-    gradients = [factor.grad for factor in run.parameters.values()]
+    gradients = [_gradient(factor) for factor in run.parameters.values()]
     run.processes.add_up([*gradients, *figures.values(), ref_errors])
     return figures, ref_errors
+
+
+def _gradient(factor: nn.Parameter) -> Tensor:
+    """Return the gradient of a factor, zero where nothing reads its layer, as in some last blocks."""
+    if factor.grad is None:
+        factor.grad = torch.zeros_like(factor)
+    return factor.grad
 
 
 def _backward(run: Run, progress: Progress, draw: Draw, num_pairs: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -16,7 +16,8 @@ from torch import nn
 
 from ..config import TrainConfig
 from ..experts.expert import SafetyExpert, load_expert, save_expert
-from ..models.noise import NoiseSchedule
+from ..models.network import input_like
+from ..models.noise import Schedule
 from ..pairs.training_data import TrainingData
 from ..rules.categories import normalize_categories, normalize_category
 from ..system.finished_runs import FinishedRuns
@@ -77,7 +78,7 @@ class Destination:
 def train_expert(
     unet: nn.Module,
     data: TrainingData,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     config: TrainConfig,
     *,
     subject: Subject,
@@ -92,7 +93,7 @@ def train_expert(
     bytes are `expert.safetensors` there. If an earlier run may be reused, its expert is returned as it is.
 
     Args:
-        unet: frozen UNet of diffusers, on the device to train on; it comes back as it was.
+        unet: frozen UNet or `Network`, on the device to train on; it comes back as it was.
         data: cached latents and embeddings of the pairs.
         schedule: of the family.
         config: options of the run.
@@ -114,7 +115,7 @@ def train_expert(
     callbacks = callbacks or Callbacks()
     file = _ExpertFile(replace(destination, out=Path(destination.out)), subject, data, schedule)
     categories = subject.categories
-    key = file.key(config, unet.conv_in.weight.device)
+    key = file.key(config, input_like(unet).device)
     if earlier := file.earlier(key):
         return earlier
     _check_out(file.destination.out, processes)
@@ -125,7 +126,7 @@ def train_expert(
         config,
         storage=Storage(destination.run_dir, destination.resume, subject.base_hash),
         callbacks=replace(callbacks, on_stop=file.writing_partial(callbacks.on_stop)),
-        free_bytes=free_bytes(unet.conv_in.weight.device),
+        free_bytes=free_bytes(input_like(unet).device),
         processes=processes,
     )
     _refuse_unchanged(result)
@@ -141,7 +142,7 @@ class _ExpertFile:
     destination: Destination
     subject: Subject
     data: TrainingData
-    schedule: NoiseSchedule
+    schedule: Schedule
 
     def key(self, config: TrainConfig, device: torch.device) -> str:
         """Return the name of the run by everything that decides its expert; empty if none may be reused."""

@@ -1,0 +1,92 @@
+"""The families of flow-matching transformers; to add one, write its row in `FLOW_FAMILIES`.
+
+Their networks stay in the host, see `Network`: what is here are the names and widths that files and prompts
+are checked against. A family also needs its name in `rules/categories.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..rules.categories import FAMILY_NAMES
+
+
+@dataclass(frozen=True)
+class FlowFamily:
+    """Transformers of any size that share their layers' names, text encoders and latent space.
+
+    Args:
+        name: key in `FLOW_FAMILIES`, in `FAMILY_NAMES` and in the metadata of experts.
+        text_width: width of the text embeddings that the network attends to.
+        pooled_width: width of the pooled prompt embedding that the network takes; 0 if it takes none.
+        latent_channels: number of channels of a latent.
+        attention: expression for the attention projections of all blocks.
+        feed_forward: expression for their feed-forward layers.
+        image_only: expression for those of `attention` that belong to the picture alone and read no prompt;
+            where text and picture share all layers, it matches none.
+        others: expression for further linear layers that a LoRA of another trainer may change.
+        blocks: names of the network's lists of blocks, in the order in which they run.
+    """
+
+    name: str
+    text_width: int
+    pooled_width: int
+    latent_channels: int
+    attention: str
+    feed_forward: str
+    image_only: str
+    others: str
+    blocks: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Name shown to people."""
+        return FAMILY_NAMES[self.name]
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """What the option `targets` means in this family, see `Network`."""
+        return {
+            "attention": self.attention,
+            "attention+ff": f"{self.attention}|{self.feed_forward}",
+            "self-attention": self.image_only,
+        }
+
+    def has_layer(self, module: str) -> bool:
+        """Return whether a path inside the network names a linear layer that a LoRA can change."""
+        return bool(re.fullmatch(f"{self.attention}|{self.feed_forward}|{self.others}", module))
+
+
+_JOINT = r"joint_blocks\.\d+\."
+SD3 = FlowFamily(  # Esser et al. 2024, arXiv:2403.03206; SD 3.5 Medium has a second attention, `attn2`
+    name="sd3",
+    text_width=4096,
+    pooled_width=2048,
+    latent_channels=16,
+    attention=_JOINT + r"(?:context_block|x_block)\.attn2?\.(?:qkv|proj)",
+    feed_forward=_JOINT + r"(?:context_block|x_block)\.mlp\.fc[12]",
+    image_only=_JOINT + r"x_block\.attn2?\.(?:qkv|proj)",
+    others=_JOINT + r"(?:context_block|x_block)\.adaLN_modulation\.1|context_embedder|final_layer\.linear|"
+    r"final_layer\.adaLN_modulation\.1|[ty]_embedder\.mlp\.[02]",
+    blocks=("joint_blocks",),
+)
+
+FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3,)}
+
+
+def flow_family_of(modules: Iterable[str]) -> FlowFamily | None:
+    """Return the family that has all layers of these paths; None if there is none."""
+    modules = list(modules)
+    fitting = (family for family in FLOW_FAMILIES.values() if all(map(family.has_layer, modules)))
+    return next(fitting, None) if modules else None
+
+
+def flow_family_of_network(names: Iterable[str]) -> FlowFamily | None:
+    """Return the family of a network from the names of its tensors; None if it is no flow that is known."""
+    modules = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
+    for family in FLOW_FAMILIES.values():
+        if any(re.fullmatch(family.attention, module) for module in modules):
+            return family
+    return None

@@ -1,0 +1,88 @@
+"""A network that is not a UNet of diffusers, as training, merging and evaluation see it.
+
+A UNet of diffusers is used as it is. Every other network is wrapped in a subclass of `Network`, which says
+how to run it, which of its layers a LoRA is trained on and which of its blocks can be recomputed. The
+functions below ask either kind.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+if TYPE_CHECKING:
+    from .conditioning import Conditioning
+
+
+class Network(nn.Module):
+    """A frozen network with its own way to be run; its layers have the names that files give them.
+
+    Args:
+        module: the network; this one shares its children, so that no name gets a prefix.
+        targets: option `targets` -> regular expression that the names of the layers to train match whole.
+    """
+
+    def __init__(self, module: nn.Module, targets: Mapping[str, str]) -> None:
+        super().__init__()
+        self._modules, self._parameters, self._buffers = module._modules, module._parameters, module._buffers
+        self.targets = dict(targets)
+
+    @property
+    @abstractmethod
+    def input_dtype(self) -> torch.dtype:
+        """The type that inputs are computed in, whatever type the weights are stored in."""
+
+    @property
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The blocks that hold nearly all activations, in the order in which they run."""
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """Return the network's own target of prediction; arguments and result as `conditioning.predict`."""
+
+
+def input_like(network: nn.Module) -> Tensor:
+    """Return an empty tensor of the device and type that the inputs of a UNet or network should have."""
+    if isinstance(network, Network):
+        return torch.empty(0, device=next(network.parameters()).device, dtype=network.input_dtype)
+    weight = network.conv_in.weight  # never adapted
+    return torch.empty(0, device=weight.device, dtype=weight.dtype)
+
+
+def recompute(network: Network, blocks: list[nn.Module]) -> None:
+    """Recompute some blocks of a network in the backward pass, and no others; this changes no result.
+
+    Args:
+        network: changed in place.
+        blocks: a part of `network.blocks`.
+    """
+    for block in network.blocks:
+        vars(block).pop("forward", None)
+        if block in blocks:
+            block.forward = _Recomputed(block.forward)
+
+
+class _Recomputed:
+    """The forward of a block that keeps its inputs only."""
+
+    def __init__(self, forward: Callable[..., object]) -> None:
+        self._forward = forward
+
+    def __call__(self, *args: object, **kwargs: object) -> object:
+        if not torch.is_grad_enabled():
+            return self._forward(*args, **kwargs)
+        return checkpoint(self._on_copies, *args, use_reentrant=False, **kwargs)
+
+    def _on_copies(self, *args: object, **kwargs: object) -> object:
+        # some blocks write into their inputs, which must be unchanged when the block runs again
+        return self._forward(*map(_copied, args), **{name: _copied(value) for name, value in kwargs.items()})
+
+
+def _copied(value: object) -> object:
+    return value.clone() if isinstance(value, Tensor) else value
