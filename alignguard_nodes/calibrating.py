@@ -91,7 +91,7 @@ class Calibration:
         """Lend the base model."""
         # fp32, as on the command line: the choice of an expert must not depend on the host's rounding
         with host.outside_inference_mode(), host.borrowed_unet(self.model, "fp32") as borrowed:
-            yield BaseNetwork(borrowed.unet, borrowed.family.schedule(), borrowed.weights_hash)
+            yield BaseNetwork(borrowed.unet, borrowed.schedule, borrowed.weights_hash)
 
     def _encoded_inputs(self, prompts: CalibrationPrompts) -> CalibrationInputs:
         family = host.check_trainable(self.model)

@@ -90,7 +90,7 @@ class ErasureDepth(io.ComfyNode):
         probe = ConceptProbe(latents, encoded[:1], encoded[1:])
         # fp32, because the gaps are small differences of errors
         with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as base:
-            schedule = base.family.schedule()
+            schedule = base.schedule
             result = measure_depth(
                 base.unet, expert, probe, schedule, config, strength=strength, on_progress=report
             )

@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..training.experts.expert import load_expert
-from ..training.rules.categories import FAMILY_NAMES
+from ..training.rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from . import host
 from .files import file_fingerprint
 from .inputs import CATEGORY, SafetyExpert, check_strength, checked, strength_input
@@ -46,7 +46,7 @@ class LoadSafetyExpert(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "base_model",
-                    options=[FROM_FILE, *FAMILY_NAMES.values()],
+                    options=[FROM_FILE, *(FAMILY_NAMES[name] for name in TEXT_WIDTHS.values())],
                     default=FROM_FILE,
                     optional=True,
                     tooltip="Only for a LoRA whose layers fit several base models and whose file does not "

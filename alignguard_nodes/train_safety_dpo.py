@@ -247,7 +247,7 @@ def _train(
         expert, result = train_expert(
             base.unet,
             data,
-            base.family.schedule(),
+            base.schedule,
             config,
             subject=Subject(category, base.family.name, base.weights_hash),
             destination=destination,

@@ -3,7 +3,7 @@
 system/      tensors, pictures, tables, paths and processes; nothing here is specific to AlignGuard
 rules/       categories of harm, the rule on minors, and word lists
 config/      the options of every task: default, range and tooltip, once
-models/      FAMILIES: the lines of base models; noise, conditioning, autoencoders, text encoders
+models/      FAMILIES, FLOW_FAMILIES: the lines of base models; noise, conditioning, autoencoders, encoders
 experts/     LoRA factors, their files, the adapter on a UNet, and extraction from tuned models
 pairs/       PAIR_SOURCES: preference pairs, read, checked, encoded and cached
 losses/      LOSSES: one file per objective

@@ -7,8 +7,8 @@ import comfy.lora
 import comfy.utils
 
 from ...training.experts.expert import SafetyExpert, check_family, check_size
-from ...training.experts.layer_names import kohya_name
-from ...training.experts.lora_keys import Coverage, coverage, to_kohya
+from ...training.experts.layer_names import name_in_files
+from ...training.experts.lora_keys import Coverage, coverage, to_file
 from .ranged import add_ranged
 from .unet import family_of
 
@@ -76,8 +76,8 @@ def layers_on(model: Any, expert: SafetyExpert) -> Coverage:
 
 def _patches(expert: SafetyExpert, targets: dict[str, str]) -> dict:
     """Return the host's patches of the layers that the model has in the same shape."""
-    state = to_kohya({module: expert.layers[module] for module in targets})
-    return comfy.lora.load_lora(state, {kohya_name(module): key for module, key in targets.items()})
+    state = to_file({module: expert.layers[module] for module in targets}, expert.family)
+    return comfy.lora.load_lora(state, {name_in_files(module): key for module, key in targets.items()})
 
 
 def _targets(model: Any, expert: SafetyExpert) -> dict[str, str]:
@@ -85,7 +85,7 @@ def _targets(model: Any, expert: SafetyExpert) -> dict[str, str]:
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     targets = {}
     for module, layer in expert.layers.items():
-        key = keys.get(kohya_name(module))
+        key = keys.get(name_in_files(module))
         # of the weight itself: the state of a quantised one may hold two values in each element
         shape = comfy.utils.get_attr(model.model, key).shape if isinstance(key, str) else ()
         if shape and (shape[0], shape[1:].numel()) == (layer.d_out, layer.d_in):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...training.models import Family
 from ...training.models.conditioning import Conditioning
+from ...training.models.flow import FlowFamily
 from ...training.models.hashes import AS_ENCODERS, weights_hash
 from ...training.models.tokenizer import END_MARK, NUM_TOKENS
 from ...training.pairs.encode import Encoders
@@ -24,7 +25,7 @@ _guard_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # text encoder ->
 _NEVER_READ = ("clip_l.transformer.text_projection.weight", "clip_h.transformer.text_projection.weight")
 
 
-def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:
+def encoders(model: Any, clip: Any, vae: Any, family: Family | FlowFamily) -> Encoders:
     """Return the encoders of the graph, for the family of its MODEL."""
 
     def encode_image(pixels: Tensor) -> Tensor:
@@ -34,7 +35,10 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family) -> Encoders:
     name = f"{encoders_hash(clip, vae)} {clip.layer_idx}"
     if clip.patcher.patches:
         name += f" {clip.patcher.patches_uuid}"  # a LoRA on the text encoder: a new name in each session
-    return Encoders(encode_image, lambda text: encode_prompt(clip, text, family), name)
+    is_flow = isinstance(family, FlowFamily)
+    return Encoders(
+        encode_image, lambda text: encode_prompt(clip, text, family), name, family.latent_channels, is_flow
+    )
 
 
 def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None = None) -> str:
@@ -43,11 +47,12 @@ def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None
     return weights_hash(*models, without=_NEVER_READ, rounded=AS_ENCODERS, on_progress=on_progress)
 
 
-def encode_prompt(clip: Any, text: str, family: Family) -> Conditioning:
+def encode_prompt(clip: Any, text: str, family: Family | FlowFamily) -> Conditioning:
     """Encode a prompt as CLIPTextEncode does, but with brackets as plain characters.
 
     Returns:
-        Embeddings, (1, 77 n, width), and the pooled vector if the family reads one.
+        Embeddings, (1, 77 n, width), of a flow (1, tokens, width), and the pooled vector if the family reads
+        one.
 
     Raises:
         ValueError: if the CLIP is not one of the family.
@@ -124,17 +129,19 @@ def changed_conditioning(conditioning: Any, change: Callable[[Conditioning], Con
 
 
 def encode_prompts(
-    clip: Any, prompts: Sequence[str], family: Family, on_progress: Callable[[int, int], None]
+    clip: Any, prompts: Sequence[str], family: Family | FlowFamily, on_progress: Callable[[int, int], None]
 ) -> Conditioning:
     """Encode several prompts, each different one once.
 
     Returns:
-        Embeddings, (prompts, 77, width), and pooled vectors: fp32 on the CPU, not inference tensors.
+        Embeddings, (prompts, 77, width), of a flow (prompts, most tokens, width), and pooled vectors: fp32 on
+        the CPU, not inference tensors.
     """
     encoded: dict[str, Conditioning] = {}
     for prompt in (unique := dict.fromkeys(prompts)):
         whole = encode_prompt(clip, prompt, family)
-        encoded[prompt] = Conditioning(whole.text_embeds[:, :NUM_TOKENS], whole.pooled)
+        last = None if isinstance(family, FlowFamily) else NUM_TOKENS
+        encoded[prompt] = Conditioning(whole.text_embeds[:, :last], whole.pooled)
         on_progress(len(encoded), len(unique))
     with torch.inference_mode(False):
         return Conditioning.concatenate(

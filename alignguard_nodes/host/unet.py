@@ -1,4 +1,4 @@
-"""The UNet of a MODEL: whether it can be trained, and a copy to train or calibrate with."""
+"""The network of a MODEL: whether it can be trained, and what is lent to train or calibrate with."""
 
 import gc
 from collections.abc import Iterator
@@ -13,12 +13,16 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor, nn
 
 from ...training.models import Family, identify
+from ...training.models.flow import FLOW_FAMILIES, FlowFamily
 from ...training.models.hashes import weights_hash
 from ...training.models.native_unet import check_native, unet_from_native
+from ...training.models.noise import Schedule
+from .network import check_flow, flow_network, flow_schedule
 from .ranged import has_ranged
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
+_FLOWS = {"SD3": "sd3"}  # likewise; no class that inherits from them is meant
 _CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,
     WrappersMP.DIFFUSION_MODEL,
@@ -30,17 +34,19 @@ _COMPILED = "torch.compile"  # the host's key of a wrapper that only makes predi
 
 
 class BorrowedUnet(NamedTuple):
-    """A copy of a MODEL's UNet as a diffusers UNet, on the host's device.
+    """A MODEL's network on the host's device: a UNet as a copy in diffusers, a flow's transformer as it is.
 
     Attributes:
-        unet: the copy, frozen.
+        unet: frozen; of a flow, a `Network` that shares the MODEL's weights.
         family: of the MODEL, with its prediction type.
-        weights_hash: of the copied weights, patches included.
+        schedule: of the MODEL.
+        weights_hash: of the weights, patches included.
         num_baked: number of weights that include patches of the MODEL.
     """
 
     unet: nn.Module
-    family: Family
+    family: Family | FlowFamily
+    schedule: Schedule
     weights_hash: str
     num_baked: int
 
@@ -49,6 +55,9 @@ def family_of(model: Any) -> tuple[str, int]:
     """Return the family and the text width of a MODEL; an unknown family has the host's name."""
     config = model.model.model_config
     names = [cls.__name__ for cls in type(config).__mro__]
+    if names[0] in _FLOWS:
+        family = FLOW_FAMILIES[_FLOWS[names[0]]]
+        return family.name, family.text_width
     family = next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0])
     return family, int(config.unet_config.get("context_dim") or 0)
 
@@ -62,7 +71,7 @@ def outside_inference_mode() -> Iterator[None]:
 
 @contextmanager
 def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> Iterator[BorrowedUnet]:
-    """Lend a copy of a MODEL's UNet; the host's models are unloaded first, and the copy is freed afterwards.
+    """Lend a MODEL's network; the host's models are unloaded first, and what was lent is freed afterwards.
 
     Args:
         model: MODEL.
@@ -76,23 +85,28 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
     from ...training.trainer.run import autocast_dtype
 
     family = check_trainable(model, bake_patches=bake_patches)
+    device = comfy.model_management.get_torch_device()
     with torch.inference_mode():
         comfy.model_management.unload_all_models()  # also removes LoRAs of other branches from the weights
         baked = _baked(model)
-        unet = unet_from_native(model.model.diffusion_model.state_dict() | baked, family)
+        if isinstance(family, FlowFamily):
+            with torch.inference_mode(False):
+                unet = flow_network(model, family, baked)
+            schedule, dtype = flow_schedule(model), None
+        else:
+            unet = unet_from_native(model.model.diffusion_model.state_dict() | baked, family)
+            schedule, dtype = family.schedule(), autocast_dtype(precision, device) or torch.float32
         name = weights_hash(unet)  # before the weights are rounded
-    device = comfy.model_management.get_torch_device()
-    dtype = autocast_dtype(precision, device) or torch.float32
     try:
-        yield BorrowedUnet(place_unet(unet, device, dtype), family, name, len(baked))
+        yield BorrowedUnet(place_unet(unet, device, dtype), family, schedule, name, len(baked))
     finally:
         unet.to("meta")  # a traceback may still hold the module, so free its weights
         gc.collect()
         comfy.model_management.soft_empty_cache()
 
 
-def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
-    """Return the family of a MODEL if its UNet can be lent; nothing is loaded.
+def check_trainable(model: Any, *, bake_patches: bool = False) -> Family | FlowFamily:
+    """Return the family of a MODEL if its network can be lent; nothing is loaded.
 
     Args:
         model: MODEL.
@@ -122,11 +136,16 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family:
             "become part of the base model. Connect the MODEL directly from its loader, or switch on "
             "bake_patches of Train Safety DPO to train on top of it."
         )
+    if flow := _FLOWS.get(type(model.model.model_config).__name__):
+        check_flow(model, FLOW_FAMILIES[flow])
+        return FLOW_FAMILIES[flow]
     kind = model.model.model_type
     if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
         raise ValueError(
             f"this MODEL predicts {kind.name} or has its sampling changed. Supported are EPS and "
-            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL. Connect the MODEL directly from its loader."
+            "V_PREDICTION models of SD 1.5, SD 2.1 and SDXL, and the flows "
+            f"{', '.join(flow.label for flow in FLOW_FAMILIES.values())}. Connect the MODEL directly from "
+            "its loader."
         )
     settings = model.model.model_config.sampling_settings
     weights = model.model.diffusion_model.state_dict()

@@ -29,11 +29,12 @@ def stand_in(pack, folder, num_baked=0):
 
     @contextmanager
     def borrowed_unet(model, precision, *, bake_patches):
-        yield SimpleNamespace(unet=unet, family=family, weights_hash="b" * 64, num_baked=num_baked)
+        facts = {"schedule": family.schedule(), "weights_hash": "b" * 64, "num_baked": num_baked}
+        yield SimpleNamespace(unet=unet, family=family, **facts)
 
     host.borrowed_unet = borrowed_unet
     host.check_trainable = lambda model, *, bake_patches: family
-    host.encoders = lambda *_: SimpleNamespace(
+    host.encoders = lambda *_: pack("training.pairs.encode").Encoders(
         image=lambda pixels: torch.nn.functional.avg_pool2d(pixels, 8)[:, [0, 1, 2, 2]],
         prompt=lambda text: conditioning(torch.full((1, 77, SD15.text_width), len(text) / 50)),
         id="tiny",

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from tiny import tiny_unet
 from tiny_checkpoint import tiny_models
+from tiny_sd3 import transformer_shapes
 from tiny_tuned import half_unet, lora_of_all_layers, tuned, write_folder, write_single
 from training.config import ExtractConfig
 from training.experts.expert import load_expert, save_expert
@@ -237,3 +238,24 @@ def test_a_model_whose_text_encoder_alone_was_tuned_is_refused_and_says_so(base_
     message = r"hold equal weights, .* Besides the UNet: text encoder differs in 1 of 2 tensors"
     with pytest.raises(ValueError, match=message):
         extract(base, text)
+
+
+def test_a_tuned_sd3_becomes_the_expert_that_was_merged_into_it(tmp_path):
+    shapes, generator = transformer_shapes(depth=1), torch.Generator().manual_seed(2)
+    base = {name: torch.randn(shape, generator=generator).half() for name, shape in shapes.items()}
+    layers = {
+        module: layer
+        for module, layer in lora_of_all_layers(base, RANK).items()
+        if module != "context_embedder"  # wide, and factored slowly
+    }
+    new = tuned(base, layers)
+    files = [tmp_path / f"{name}.safetensors" for name in ("base", "tuned")]
+    for path, state in zip(files, (base, new), strict=True):
+        save_file({f"model.diffusion_model.{name}": tensor for name, tensor in state.items()}, path)
+    expert = extract_expert(*files, ExtractConfig(rank=RANK, energy=1.0), categories="hate")
+    assert (expert.family, expert.layers.keys()) == ("sd3", layers.keys())
+    for module, layer in layers.items():
+        difference = expert.layers[module].delta() - layer.delta()
+        assert difference.norm() < 0.1 * layer.delta().norm()  # both models are rounded to fp16
+    read = load_expert(save_expert(expert, tmp_path / "expert.safetensors"))
+    assert (read.family, read.content_hash) == ("sd3", expert.content_hash)

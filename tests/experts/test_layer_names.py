@@ -2,7 +2,14 @@
 
 import pytest
 
-from training.experts.layer_names import diffusers_path, is_layer, is_norm, kohya_name, module_of_kohya
+from training.experts.layer_names import (
+    diffusers_path,
+    is_layer,
+    is_norm,
+    kohya_name,
+    module_of_kohya,
+    name_in_files,
+)
 from training.models.native_unet import Layout, module_names
 
 PATH = "down_blocks.0.attentions.0.transformer_blocks.0"
@@ -80,3 +87,29 @@ def test_a_path_that_is_not_a_unet_layer_has_no_name(path):
 )
 def test_native_names_follow_three_entries_per_level(native, path):
     assert module_of_kohya(native) == path
+
+
+SD3_LAYERS = (
+    "joint_blocks.0.context_block.attn.qkv",
+    "joint_blocks.23.x_block.attn.proj",
+    "joint_blocks.12.x_block.attn2.qkv",
+    "joint_blocks.3.x_block.mlp.fc1",
+    "joint_blocks.3.context_block.adaLN_modulation.1",
+)
+
+
+@pytest.mark.parametrize("path", SD3_LAYERS)
+def test_a_layer_of_sd3_is_known_by_the_hosts_name_and_by_kohyas(path):
+    assert is_layer(path)
+    assert not is_norm(path)
+    assert name_in_files(path) == f"diffusion_model.{path}"
+    assert diffusers_path(name_in_files(path)) == path
+    assert diffusers_path(f"model.diffusion_model.{path}") == path
+    assert diffusers_path("lora_unet_" + path.replace(".", "_")) == path
+
+
+def test_a_layer_of_a_unet_is_named_as_kohya_names_it():
+    assert name_in_files(TO_Q) == kohya_name(TO_Q)
+    for path in (*SD3_LAYERS, "joint_blocks.0.x_block.attn.ln_q"):
+        with pytest.raises(ValueError, match="is not the diffusers path of a UNet layer"):
+            kohya_name(path)

@@ -162,7 +162,7 @@ def both(name, suffix=""):
             both("lora_unet_double_blocks_0_img_attn_qkv"),
             "it is for Flux .* 2 keys name .*double_blocks",
         ),
-        (both("lora_unet_joint_blocks_0_x_block_attn_qkv"), "it is for SD 3"),
+        (both("lora_unet_joint_blocks_0_x_block_norm1"), "it is for SD 3: 2 keys name no layer"),
         (both("transformer.blocks.0.attn.to_q"), "it is for a diffusion transformer"),
         (both("lora_unet_time_embedding_cond_proj"), "it does not fit the UNet of Stable Diffusion"),
         ({f"{KOHYA_Q}.lora_up.weight": factors()[0]}, "its up and down factors must both exist"),
@@ -193,7 +193,7 @@ def test_a_refused_file_is_never_read():
         def __getitem__(self, key):
             pytest.fail("a tensor was read")
 
-    with pytest.raises(ValueError, match="name no layer of that UNet"):
+    with pytest.raises(ValueError, match="name no layer that is known"):
         parse_lora(Keys({**both(KOHYA_Q), "model.weight": None}))
 
 

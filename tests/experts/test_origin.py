@@ -97,9 +97,9 @@ def test_what_people_state_decides_only_where_the_file_does_not(family):
         ),
         (
             {SHARED: (1, 1)},
-            {"ss_base_model_version": "sd3-medium"},
+            {"ss_base_model_version": "flux1-dev"},
             "",
-            "it is for SD 3, which is not supported",
+            "it is for Flux, which is not supported",
         ),
     ],
 )
@@ -126,3 +126,21 @@ def test_a_lora_of_a_pruned_sdxl_is_refused_by_the_models_name():
     }
     with pytest.raises(ValueError, match="it is for SSD-1B, which is not supported"):
         family_of_lora(shapes, {"ss_base_model_version": "sdxl_base_v1-0"})
+
+
+JOINT = "joint_blocks.0.x_block.attn.qkv"
+
+
+def test_the_layers_of_sd3_decide_whatever_their_size():
+    for width in (128, 1536):
+        assert family_of_lora({JOINT: (3 * width, width)}, {}) == "sd3"
+        assert family_of_lora({JOINT: (3 * width, width)}, {"modelspec.architecture": "sd3-medium"}) == "sd3"
+
+
+def test_layers_of_one_kind_of_network_with_the_name_of_another_are_refused():
+    with pytest.raises(ValueError, match="metadata says SDXL, but its layers are those of SD 3"):
+        family_of_lora({JOINT: (384, 128)}, {"alignguard.family": "sdxl"})
+    with pytest.raises(ValueError, match="metadata says SD 3, but its layers are those of a UNet"):
+        family_of_lora({SHARED: (640, 640)}, {"alignguard.family": "sd3"})
+    with pytest.raises(ValueError, match="to be used with SD 3, but its layers are those of a UNet"):
+        family_of_lora({SHARED: (640, 640)}, {}, assumed="sd3")

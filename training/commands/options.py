@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ..config import options
-from ..rules.categories import FAMILY_NAMES, normalize_category
+from ..rules.categories import TEXT_WIDTHS, normalize_category
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +83,7 @@ def add_family(parser: argparse.ArgumentParser) -> None:
     """Add --family, which decides for LoRAs that fit several base models and do not say which is theirs."""
     parser.add_argument(
         "--family",
-        choices=list(FAMILY_NAMES),
+        choices=list(TEXT_WIDTHS.values()),
         default="",
         help="base model of a LoRA whose layers and metadata do not tell it",
     )

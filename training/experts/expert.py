@@ -16,7 +16,7 @@ import torch
 from ..rules.categories import FAMILY_NAMES, normalize_categories
 from ..system.tensors import LazyTensors, open_tensors, write_tensors
 from .lora_file import LoraLayers
-from .lora_keys import to_kohya
+from .lora_keys import to_file
 from .lora_parts import LEFT_OUT, check_whole, part_of_file, refusal, sentence
 from .low_rank import LowRank
 from .origin import family_of_lora
@@ -32,6 +32,7 @@ _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd15": ("stable-diffusion-v1/lora", "sd_v1"),
     "sd21": ("stable-diffusion-v2-768-v/lora", "sd_v2"),
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
+    "sd3": ("stable-diffusion-3/lora", "sd3"),
 }
 _LORA_LIKE = r"lora|lycoris|\.alpha$|hada_|lokr_|oft_|dora_scale|\.diff$|\.[wb]_norm$"
 # Metadata that is valid only for the file it was read from: hashes of its bytes, and a scale now folded in.
@@ -43,9 +44,10 @@ class SafetyExpert:
     """A LoRA that steers a base model away from some categories of harm.
 
     Args:
-        layers: update of each UNet layer by diffusers path, fp32, scale folded in.
+        layers: update of each layer by its path, fp32, scale folded in: diffusers' path in a UNet, the
+            original code's in a flow's transformer.
         categories: normalised names; empty if unknown.
-        family: base model family, `sd15`, `sd21` or `sdxl`.
+        family: base model family, a key of `FAMILY_NAMES`.
         metadata: strings of the file, `alignguard.*` among them.
         name: for people, usually the file name.
         left_out: kind -> number of tensors of the file that are not LoRA layers of the UNet.
@@ -143,7 +145,7 @@ def open_expert(path: Path, *, assumed_family: str = "") -> Iterator[SafetyExper
 
 
 def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.float32) -> Path:
-    """Write an expert with Kohya keys and explicit alphas, which all stock loaders read.
+    """Write an expert with explicit alphas, under keys that the stock loader reads, see `to_file`.
 
     Args:
         expert: the expert. Its metadata is kept; entries that describe the file are replaced.
@@ -164,7 +166,7 @@ def save_expert(expert: SafetyExpert, path: Path, *, dtype: torch.dtype = torch.
     if not expert.layers:
         raise ValueError(f"expert {expert.name!r} has no layers, so there is nothing to save.")
     _checked_shapes(expert.layers)
-    state = to_kohya(expert.layers, expert.family)
+    state = to_file(expert.layers, expert.family)
     for key in state:
         if not key.endswith(".alpha"):
             state[key] = state[key].detach().to("cpu", dtype)

@@ -1,15 +1,17 @@
-"""The names of a UNet's layers: diffusers paths, the original code's, and either in Kohya's underscores.
+"""The names of a network's layers: diffusers paths, the original code's, and either in Kohya's underscores.
 
 A diffusers path follows the grammar `_MODULE`. The original code numbers all blocks in one sequence; the
 tables of `models.native_unet` translate its names. SD 1.5, SD 2.1, SDXL and its Refiner all have two layers
-per level, so that one table of four levels serves them all.
+per level, so that one table of four levels serves them all. The layers of a flow's transformer have the names
+of its original code everywhere, see `FlowFamily`.
 """
 
 import re
 
+from ..models.flow import flow_family_of
 from ..models.native_unet import Layout, module_names
 
-KOHYA_PREFIX = "lora_unet_"
+KOHYA_PREFIX, HOST_PREFIX = "lora_unet_", "diffusion_model."
 _UNDERSCORED = (KOHYA_PREFIX, "lycoris_")  # of LyCORIS files by SimpleTuner
 _DOTTED = (  # prefixes of names with dots; the longest of those that a name can begin with comes first
     *("base_model.model.unet.", "base_model.model.", "unet.base_model.model.", "unet."),
@@ -34,7 +36,8 @@ _WORDS = (
     r"down_blocks|up_blocks|mid_block|input_blocks|middle_block|output_blocks|attentions|transformer_blocks|"
     r"attn[12]|to_q|to_k|to_v|to_out|ff|net|proj_in|proj_out|proj|resnets|time_emb_proj|conv_shortcut|conv_in|"
     r"conv_out|conv_norm_out|conv[12]|conv|downsamplers|upsamplers|time_embedding|time_embed|add_embedding|linear_[12]|"
-    r"in_layers|out_layers|emb_layers|skip_connection|label_emb|out|op|norm[123]|norm|\d+"
+    r"in_layers|out_layers|emb_layers|skip_connection|label_emb|out|op|norm[123]|norm|"
+    r"joint_blocks|context_block|x_block|attn|qkv|mlp|fc[12]|adaLN_modulation|\d+"  # SD 3
 )
 _KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
 _KOHYA_WORD = rf"({_WORDS})(?:_|$)"
@@ -51,19 +54,35 @@ _NATIVE = _native_modules()
 
 
 def is_layer(module: str) -> bool:
-    """Return whether a diffusers path names a UNet layer that a LoRA can change."""
-    return bool(re.fullmatch(_MODULE, module))
+    """Return whether a path names a layer of a UNet or of a flow's transformer that a LoRA can change."""
+    return bool(re.fullmatch(_MODULE, module)) or is_flow_layer(module)
+
+
+def is_flow_layer(module: str) -> bool:
+    """Return whether a path names a layer of a flow's transformer that a LoRA can change."""
+    return flow_family_of([module]) is not None
 
 
 def kohya_name(module: str) -> str:
-    """Return a layer's name in Kohya files: `lora_unet_` and the path with underscores.
+    """Return a UNet layer's name in Kohya files: `lora_unet_` and the path with underscores.
 
     Raises:
         ValueError: if the path is not the diffusers path of a UNet layer.
     """
-    if not is_layer(module):
+    if not re.fullmatch(_MODULE, module):
         raise ValueError(f"{module!r} is not the diffusers path of a UNet layer.")
     return KOHYA_PREFIX + module.replace(".", "_")
+
+
+def name_in_files(module: str) -> str:
+    """Return a layer's name in the files that are written, which the stock loader reads.
+
+    Kohya's of a UNet, and of a flow its name in the host: `diffusion_model.` and the path.
+
+    Raises:
+        ValueError: if the path names no layer that a LoRA can change.
+    """
+    return f"{HOST_PREFIX}{module}" if is_flow_layer(module) else kohya_name(module)
 
 
 def module_of_kohya(name: str) -> str:

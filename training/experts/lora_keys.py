@@ -1,4 +1,4 @@
-"""Translate LoRA key dialects (Kohya, diffusers, PEFT, native) to and from one form: UNet path -> `LowRank`.
+"""Translate LoRA key dialects (Kohya, diffusers, PEFT, native) to and from one form: path -> `LowRank`.
 
 A key has the form `<prefix><module><suffix>`. To read one more suffix, add a row to `_SUFFIXES` or, for what
 is left out, to `_BESIDE`; `layer_names` knows prefixes and modules, `lora_parts` everything else.
@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..models.flow import FLOW_FAMILIES
 from .convolutions import as_stored, kernel_of
-from .layer_names import diffusers_path, is_layer, is_norm, kohya_name
+from .layer_names import HOST_PREFIX, diffusers_path, is_layer, is_norm, kohya_name
 from .lora_parts import (
     BIASES,
     FULL_WEIGHTS,
@@ -148,6 +149,18 @@ def to_kohya(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tenso
         state[f"{name}.lora_down.weight"] = as_stored(layer.down, kernel, is_down=True)
         state[f"{name}.alpha"] = torch.tensor(float(layer.rank))
     return state
+
+
+def to_native(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """Return a flow's keys in the host, `diffusion_model.<path>.lora_A.weight`; alpha equals the rank."""
+    state = _dotted(layers, HOST_PREFIX, ".lora_B.weight", ".lora_A.weight")
+    alphas = {f"{HOST_PREFIX}{module}.alpha": torch.tensor(float(layers[module].rank)) for module in layers}
+    return state | alphas
+
+
+def to_file(layers: Mapping[str, LowRank], family: str = "") -> dict[str, Tensor]:
+    """Return the keys that an expert is written with: `to_native` of a flow, `to_kohya` of a UNet."""
+    return to_native(layers) if family in FLOW_FAMILIES else to_kohya(layers, family)
 
 
 def to_diffusers(layers: Mapping[str, LowRank]) -> dict[str, Tensor]:

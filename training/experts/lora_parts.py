@@ -8,6 +8,8 @@ what remains without it is not what was trained.
 import re
 from collections.abc import Iterable, Mapping
 
+from ..rules.categories import FAMILY_NAMES
+
 TEXT_ENCODER, FULL_WEIGHTS = "tensors of a text encoder", "full weights of layers"
 EMBEDDINGS, NORMS, BIASES = "embeddings", "norms", "biases"
 LEFT_OUT_KINDS = (TEXT_ENCODER, FULL_WEIGHTS, EMBEDDINGS, NORMS, BIASES)
@@ -97,8 +99,8 @@ def refusal(unknown: Mapping[str, str | None], counts: Mapping[str, int]) -> str
         kind = next((name for part, name in _FOREIGN.items() if re.search(part, next(iter(unknown)))), None)
         subject = f"it is for {kind}" if kind else "it does not fit the UNet of Stable Diffusion"
         return (
-            f"{subject}: {len(unknown)} keys name no layer of that UNet, such as {first(unknown)}. Use a "
-            "LoRA of SD 1.5, SD 2.1 or SDXL."
+            f"{subject}: {len(unknown)} keys name no layer that is known, such as {first(unknown)}. Use a "
+            f"LoRA of {', '.join(FAMILY_NAMES.values())}."
         )
     if counts:
         return f"it holds no LoRA layers of the UNet, only {sentence(counts)}. Use a LoRA of the UNet."

@@ -120,8 +120,8 @@ def merge_facts(metadata: Mapping[str, str], layers: Mapping[str, LowRank]) -> M
 
 
 def block_of(module: str) -> str:
-    """Return the block of a layer from its diffusers path, such as `down_blocks.0`."""
-    return re.match(r"(?:down_blocks|up_blocks)\.\d+|[^.]*", module).group()
+    """Return the block of a layer from its path, such as `down_blocks.0` or `joint_blocks.3`."""
+    return re.match(r"[a-z]+_blocks\.\d+|[^.]*", module).group()
 
 
 def short_name(block: str) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from ..models.flow import FLOW_FAMILIES, flow_family_of
 from ..models.published import FOREIGN_CHANNELS, PUBLISHED, PublishedUnet, candidates
 from ..rules.categories import FAMILY_NAMES
 
@@ -14,7 +15,7 @@ _HINTS = {
     "sdxl|stablediffusionxl": "sdxl",
     "(sd|stablediffusion)v?1": "sd15",
     "(sd|stablediffusion)v?2": "sd21",
-    "(sd|stablediffusion)v?3": "SD 3",
+    "(sd|stablediffusion)v?3": "sd3",
     "flux": "Flux",
 }
 _HINTED_BY = ("alignguard.family", "modelspec.architecture", "ss_base_model_version")
@@ -32,7 +33,7 @@ def family_of_lora(
     """Return the family of the base model of a LoRA.
 
     Args:
-        shapes: diffusers path of a layer -> (d_out, d_in).
+        shapes: path of a layer -> (d_out, d_in).
         metadata: of the file; it decides between families that have all these layers.
         convolutions: layers that are known to be convolutions.
         assumed: family to take if neither layers nor metadata decide; empty to refuse then.
@@ -41,17 +42,25 @@ def family_of_lora(
         ValueError: naming the model, if it is not supported; or if layers and metadata contradict each other,
             or nothing decides.
     """
+    hint = _hint(metadata)
+    if flow := flow_family_of(shapes):
+        if hint not in ("", flow.name):
+            raise ValueError(_contradiction(hint, f"layers are those of {flow.label}"))
+        return flow.name
+    if hint in FLOW_FAMILIES:
+        raise ValueError(_contradiction(hint, "layers are those of a UNet"))
+    if assumed in FLOW_FAMILIES:
+        raise ValueError(
+            f"it was to be used with {_label(assumed)}, but its layers are those of a UNet. Use a LoRA of "
+            f"{_label(assumed)}."
+        )
     _check_inputs(shapes.get("conv_in"))
     width = next((shapes[module][1] for module in shapes if re.search(_TEXT_LAYER, module)), None)
     names, reason = _by_layers(candidates(shapes, convolutions), width)
-    hint = _hint(metadata)
     if hint in names or (len(names) == 1 and names[0] not in FAMILY_NAMES):
         return _supported(names[0] if len(names) == 1 else hint)
     if hint and names:
-        raise ValueError(
-            f"its metadata says {_label(hint)}, but its {reason} "
-            f"{' or '.join(map(_label, names))}. Download or train it again."
-        )
+        raise ValueError(_contradiction(hint, f"{reason} {' or '.join(map(_label, names))}"))
     if hint:
         return _supported(hint)
     if len(names) == 1:
@@ -63,6 +72,10 @@ def family_of_lora(
         f"it does not say which base model it is for, and its layers {alike}. State the base model where you "
         f"load it, or use a LoRA of {', '.join(FAMILY_NAMES.values())}."
     )
+
+
+def _contradiction(hint: str, found_layers: str) -> str:
+    return f"its metadata says {_label(hint)}, but its {found_layers}. Download or train it again."
 
 
 def _by_layers(unets: list[PublishedUnet], width: int | None) -> tuple[list[str], str]:

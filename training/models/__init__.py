@@ -1,7 +1,7 @@
-"""The model families that can be trained. To add one: write its file, then add its line to `FAMILIES`.
+"""The families of UNets that can be trained. To add one: write its file, then add its line to `FAMILIES`.
 
 The file holds one `Family` value. A family also needs its name and text width in `rules/categories.py`,
-where code that must not wait for torch reads them.
+where code that must not wait for torch reads them. A flow-matching transformer is a row of `flow.py` instead.
 """
 
 from collections.abc import Mapping

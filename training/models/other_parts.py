@@ -21,6 +21,7 @@ _PREFIXES = {  # of a checkpoint; the longer ones first
     "conditioner.embedders.1.": SECOND_TEXT_ENCODER,
     "conditioner.": TEXT_ENCODER,
     "cond_stage_model.": TEXT_ENCODER,
+    "text_encoders.": TEXT_ENCODER,  # all of SD 3's
     "first_stage_model.": VAE,
     "": OTHER,
 }

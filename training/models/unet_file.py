@@ -1,4 +1,7 @@
-"""The UNet of a model on disk, read tensor by tensor under diffusers' names, whatever its file layout."""
+"""The network of a model on disk, read tensor by tensor, whatever its file layout.
+
+The tensors of a UNet have diffusers' names, those of a flow's transformer the names of its original code.
+"""
 
 import re
 from collections.abc import Mapping
@@ -11,6 +14,7 @@ from ..rules.categories import FAMILY_NAMES, TEXT_WIDTHS
 from ..system.tables import read_json
 from ..system.tensors import open_tensors
 from .diffusers_folder import check_weights
+from .flow import flow_family_of_network
 from .native_unet import CHECKPOINT_PREFIX, PLAIN_DTYPES, diffusers_names
 from .published import FOREIGN_CHANNELS, pruned_like
 
@@ -127,21 +131,25 @@ def _unet_keys(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     if "input_blocks.0.0.weight" in names:
         meta = {name: torch.empty(shapes[key], device="meta") for name, key in names.items()}
         return {name: names[native] for native, name in diffusers_names(meta).items()}
+    if flow_family_of_network(names):
+        return names
     if "conv_in.weight" in names and any(name.startswith("down_blocks.") for name in names):
         return names
     if any("lora" in name for name in names):
         raise ValueError("it is already a LoRA. Choose the full model, or load the LoRA as an expert.")
     example = f", such as {next(iter(names))}" if names else ""
     raise ValueError(
-        f"it holds no UNet of Stable Diffusion ({len(names)} tensors{example}). Choose a checkpoint, or a "
+        f"it holds no network of Stable Diffusion ({len(names)} tensors{example}). Choose a checkpoint, or a "
         "diffusers folder with its unet inside."
     )
 
 
 def _family(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    if flow := flow_family_of_network(shapes):
+        return flow.name
     width = next((shapes[name][1] for name in sorted(shapes) if name.endswith(_TEXT_KEYS)), None)
     if width not in TEXT_WIDTHS:
-        families = ", ".join(FAMILY_NAMES[name] for name in TEXT_WIDTHS.values())
+        families = ", ".join(FAMILY_NAMES.values())
         raise ValueError(
             f"its text width is {width or 'missing'}, which belongs to none of {families}. Choose a model of "
             "these families."
@@ -150,6 +158,8 @@ def _family(shapes: Mapping[str, tuple[int, ...]]) -> str:
 
 
 def _refuse_variant(shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if "conv_in.weight" not in shapes:
+        return  # a flow has no such variants
     pruned = pruned_like(name.removesuffix(".weight") for name in shapes)
     kind = pruned or FOREIGN_CHANNELS.get(shapes["conv_in.weight"][1])
     if kind:
