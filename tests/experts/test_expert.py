@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from builders import expert_of, random_layer, seeded
-from tiny import predict, random_layers, tiny_unet
+from tiny import random_layers, tiny_unet
 from training.experts.expert import SafetyExpert, check_family, check_size, load_expert, save_expert
 from training.experts.lora_keys import to_diffusers, to_peft
 from training.experts.low_rank import LowRank
@@ -89,17 +89,37 @@ def test_pefts_configuration_beside_a_peft_file_is_read_for_its_scale(layers, tm
     assert torch.equal(expert.layers[CROSS_K].up, 2 * layers[CROSS_K].up)
 
 
-def test_diffusers_opens_the_file_and_predicts_as_with_dense_weights(expert, tmp_path):
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
+def pipeline_of(unet):
+    """Return diffusers' pipeline for Stable Diffusion around a UNet, without text encoder and autoencoder."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
 
+    absent = ("vae", "text_encoder", "tokenizer", "safety_checker", "feature_extractor")
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", steps_offset=1, clip_sample=False)
+    parts = {"unet": unet, "scheduler": scheduler, "requires_safety_checker": False}
+    pipeline = StableDiffusionPipeline(**parts, **dict.fromkeys(absent))
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn_by(pipeline):
+    embeds = torch.randn(2, 1, 77, 768, generator=seeded(4))
+    given = {"prompt_embeds": embeds[0], "negative_prompt_embeds": embeds[1]}
+    start = torch.randn(1, 4, 8, 8, generator=seeded(5))
+    return pipeline(**given, latents=start, num_inference_steps=3, output_type="latent").images
+
+
+def test_a_pipeline_of_diffusers_loads_the_file_and_draws_as_with_dense_weights(expert, tmp_path):
     path = save_expert(expert, tmp_path / "x.safetensors")
-    state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(tmp_path, weight_name=path.name)
-    unet, dense = tiny_unet(width=768), tiny_unet(width=768)
-    unet.load_lora_adapter(state, prefix="unet", network_alphas=alphas)
+    loaded, dense = pipeline_of(tiny_unet(width=768)), pipeline_of(tiny_unet(width=768))
+    base = drawn_by(loaded)
+    loaded.load_lora_weights(tmp_path, weight_name=path.name)
     for name, layer in expert.layers.items():
-        dense.get_submodule(name).weight += layer.delta()
-    close = {"rtol": 1e-4, "atol": 1e-5}  # another order of summing in fp32
-    torch.testing.assert_close(predict(unet, 768), predict(dense, 768), **close)
+        dense.unet.get_submodule(name).weight += layer.delta()
+    close = {"rtol": 1e-4, "atol": 1e-4}  # another order of summing in fp32, over three steps
+    torch.testing.assert_close(drawn_by(loaded), drawn_by(dense), **close)
+    assert (drawn_by(dense) - base).abs().max() > 0.1
+    loaded.unload_lora_weights()
+    torch.testing.assert_close(drawn_by(loaded), base, **close)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 200, -1])
