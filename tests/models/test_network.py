@@ -14,7 +14,7 @@ from training.experts import adapter
 from training.experts.low_rank import LowRank
 from training.losses import LOSSES, resolved
 from training.losses.errors import PairErrors
-from training.merging import BaseNetwork, CalibrationInputs, merge_experts
+from training.merging import BaseNetwork, CalibrationInputs, distill, merge_experts
 from training.merging.calibrate import collect_statistics
 from training.models.conditioning import Conditioning, predict
 from training.models.flow import SD3
@@ -180,7 +180,7 @@ def test_every_objective_trains_with_everything_it_can_measure(network, objectiv
     assert any(bool(layer.up.count_nonzero()) for layer in result.layers.values())
 
 
-@pytest.mark.parametrize("method", ["regmean", "co_merge"])
+@pytest.mark.parametrize("method", ["regmean", "distill", "co_merge"])
 @pytest.mark.parametrize("has_pictures", [True, False])
 def test_calibrated_merges_read_the_network(network, method, has_pictures):
     data, experts = tiny_flow_data(uneven=True), []
@@ -191,10 +191,13 @@ def test_calibrated_merges_read_the_network(network, method, has_pictures):
     prompts = data.prompts[: 3 * len(experts)]
     pictures = [[data.winner[[number]][0]] for number in range(len(prompts))] if has_pictures else None
     inputs = CalibrationInputs(prompts, (4, 8, 8), ("hate", "violence", "") * 2, pictures)
-    config = MergeConfig(method=method, timesteps=2)
+    config = MergeConfig(method=method, timesteps=2, distill_steps=2)
     base = BaseNetwork(network, SCHEDULE, "hash")
     merged = merge_experts(
-        experts, config, calibrate=lambda members: collect_statistics(base, inputs, members, config)
+        experts,
+        config,
+        calibrate=lambda members: collect_statistics(base, inputs, members, config),
+        distilled=lambda members, layers: distill(base, inputs, members, layers, config),
     )
     assert merged.family == "sd3"
     assert merged.layers.keys() == experts[0].layers.keys()

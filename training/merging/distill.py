@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..experts.low_rank import LowRank, added_output
 from ..models.conditioning import Conditioning, predict
+from ..models.network import Network, input_like, recompute
 from ..models.noise import named_generator, squared_error
 from ..system.tensors import check_finite
 from .calibration_inputs import NEUTRAL, BaseNetwork, CalibrationInputs, base_passes
@@ -109,7 +110,7 @@ def distill(
             "distill needs prompts that are not to change beside those of the categories, got none. Use "
             "safety pairs for calibration, or add lines that begin with 'neutral: '."
         )
-    device = next(base.unet.parameters()).device
+    device = input_like(base.unet).device
     sampler = _Sampler(base, _with_pictures(base, inputs, config), config.seed)
     teachers = [_teacher(member, sampler.inputs.categories, device) for member in members]
     student = {name: _on(layer, device, trainable=True) for name, layer in layers.items()}
@@ -182,12 +183,12 @@ class _Sampler:
         pictures = [self.inputs.pictures[number] for number in chosen]
         clean = torch.stack([of_prompt[self._below(len(of_prompt))] for of_prompt in pictures])
         noise = torch.randn(clean.shape, generator=self._generator)
-        timesteps = torch.tensor([self._below(len(self.base.schedule.alphas_cumprod)) for _ in chosen])
-        weight = next(self.base.unet.parameters())
+        timesteps = torch.tensor([self._below(len(self.base.schedule)) for _ in chosen])
+        like = input_like(self.base.unet)
         return _Rows(
-            self.base.schedule.add_noise(clean, noise, timesteps).to(weight),
-            timesteps.to(weight.device),
-            self.inputs.prompts[torch.tensor(chosen)].to(weight),
+            self.base.schedule.add_noise(clean, noise, timesteps).to(like),
+            timesteps.to(like.device),
+            self.inputs.prompts[torch.tensor(chosen)].to(like),
         )
 
     def _below(self, end: int) -> int:
@@ -249,16 +250,23 @@ def _adding(up: Tensor, down: Tensor) -> Callable[[nn.Module, tuple[Tensor, ...]
 
 @contextmanager
 def _trainable_through(unet: nn.Module) -> Iterator[None]:
-    """Let gradients pass a UNet whose own weights get none; on a GPU its blocks are computed again."""
+    """Let gradients pass a network whose own weights get none; on a GPU its blocks are computed again."""
     wanted = [parameter for parameter in unet.parameters() if parameter.requires_grad]
-    recomputed = next(unet.parameters()).device.type != "cpu"
     try:
-        unet.requires_grad_(False)
-        if recomputed:
-            unet.enable_gradient_checkpointing()
+        for parameter in wanted:
+            parameter.requires_grad_(False)
+        _recompute_all(unet, input_like(unet).device.type != "cpu")
         yield
     finally:
-        if recomputed:
-            unet.disable_gradient_checkpointing()
+        _recompute_all(unet, False)
         for parameter in wanted:
             parameter.requires_grad_(True)
+
+
+def _recompute_all(unet: nn.Module, is_on: bool) -> None:
+    if isinstance(unet, Network):
+        recompute(unet, unet.blocks if is_on else [])
+    elif is_on:
+        unet.enable_gradient_checkpointing()
+    else:
+        unet.disable_gradient_checkpointing()
