@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
@@ -27,8 +28,9 @@ PLACES = (
     r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
 )
 SIZE = {"width": 1920, "height": 1080}
-LIMIT_S = 600  # for a busy machine
-READY = "window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow"
+ANSWER_LIMIT_S = 120  # for whatever the page does at once; minutes because the machine may be busy
+RUN_LIMIT_S = 300
+READY = "() => !!(window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow)"
 # The boxes that a person sees, in the units of the graph. In the new rendering a node is an element of the
 # page, whose height follows its content; in the classic one it is drawn on a canvas.
 BOXES = """() => app.graph.nodes.map((node) => {
@@ -80,8 +82,66 @@ def open_browser(executable: Path) -> Iterator[Any]:
         browser.close()
 
 
-class ComfyPage:
-    """The web page of a ComfyUI in a window of 1920 x 1080.
+class Window:
+    """A window of 1920 x 1080 in which every question and every wait has a deadline.
+
+    Args:
+        browser: Playwright's Browser.
+    """
+
+    def __init__(self, browser: Any):
+        """Open an empty page."""
+        self.page = browser.new_page(viewport=SIZE)
+        self.page.set_default_timeout(1000 * ANSWER_LIMIT_S)
+
+    def close(self) -> None:
+        """Close the window."""
+        self.page.close()
+
+    def ask(self, function: str, argument: Any = None) -> Any:
+        """Call a JavaScript function in the page, once, and return what it returns.
+
+        Unlike Playwright's `evaluate` it has a deadline. A page that hangs is closed, so that the questions
+        of later tests fail at once.
+
+        Raises:
+            AssertionError: if the function does not return within `ANSWER_LIMIT_S`.
+        """
+        once = f"async ([argument]) => ({{answer: (await ({function})(argument)) ?? null}})"
+        complaint = f"the page did not answer {function}"
+        try:
+            return self._wait_for(once, [argument], ANSWER_LIMIT_S, complaint)["answer"]
+        except AssertionError:
+            self.page.close()
+            raise
+
+    def wait_for(
+        self, function: str, argument: Any = None, *, what: str, limit_s: float = ANSWER_LIMIT_S
+    ) -> Any:
+        """Wait until a JavaScript function returns something true in the page, and return that.
+
+        Args:
+            function: called again and again.
+            argument: its argument.
+            what: what should happen, for the message.
+            limit_s: seconds until it must have happened.
+
+        Raises:
+            AssertionError: if it does not happen in time; the message says what did not.
+        """
+        return self._wait_for(function, argument, limit_s, f"the page did not show {what}")
+
+    def _wait_for(self, function: str, argument: Any, limit_s: float, complaint: str) -> Any:
+        from playwright.sync_api import TimeoutError as TooLate  # late: only `dev.py test` installs it
+
+        try:
+            return self.page.wait_for_function(function, arg=argument, timeout=1000 * limit_s).json_value()
+        except TooLate as error:
+            raise AssertionError(f"{complaint} within {limit_s:g} s") from error
+
+
+class ComfyPage(Window):
+    """The web page of a ComfyUI.
 
     Args:
         browser: Playwright's Browser.
@@ -91,9 +151,8 @@ class ComfyPage:
 
     def __init__(self, browser: Any, url: str, *, new_rendering: bool = False):
         """Open the page as somebody who has seen the tutorial."""
+        super().__init__(browser)
         self.new_rendering = new_rendering
-        self.page = browser.new_page(viewport=SIZE)
-        self.page.set_default_timeout(1000 * LIMIT_S)
         settings = {
             "Comfy.TutorialCompleted": True,
             "Comfy.VueNodes.Enabled": new_rendering,
@@ -101,53 +160,56 @@ class ComfyPage:
         }
         self.page.request.post(f"{url}/api/settings", data=settings)
         self.page.goto(url)
-        self.page.wait_for_function(READY)
-
-    def close(self) -> None:
-        """Close the window."""
-        self.page.close()
+        self.wait_for(READY, what="a graph after the start")
 
     def load(self, graph: dict, name: str) -> None:
         """Open a graph as the page opens a file, and wait until its nodes are drawn."""
-        self.page.evaluate("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
+        self.ask("([graph, name]) => app.loadGraphData(graph, true, true, name)", [graph, name])
         self.wait_until_drawn()
 
     def wait_until_drawn(self) -> None:
-        """Wait until no node changes its size any more."""
-        boxes = None
-        while boxes != (boxes := self.boxes()):
+        """Wait until no node changes its size any more.
+
+        Raises:
+            AssertionError: if some still do after `ANSWER_LIMIT_S`; the message names them.
+        """
+        deadline, before = time.monotonic() + ANSWER_LIMIT_S, None
+        while before != (boxes := self.boxes()):
+            changing = ", ".join(named(box) for box in boxes if box not in (before or []))
+            assert time.monotonic() < deadline, f"these nodes still change their size: {changing}"
+            before = boxes
             self.page.wait_for_timeout(500)
 
     def boxes(self) -> list[dict]:
         """Return type, title and box (x, y, width, height, title included) of every node."""
-        return self.page.evaluate(BOXES)
+        return self.ask(BOXES)
 
     def groups(self) -> list[dict]:
         """Return title and box of every group."""
-        return self.page.evaluate(GROUPS)
+        return self.ask(GROUPS)
 
     def visible_area(self) -> list[float]:
         """Return the box (x, y, width, height) of the part of the graph that no menu covers."""
-        return self.page.evaluate(VISIBLE, MENUS)
+        return self.ask(VISIBLE, MENUS)
 
     def fit(self) -> None:
         """Zoom out until the whole graph is in sight."""
-        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.ask("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
         self.page.wait_for_timeout(1000)  # the view moves there for a third of a second
 
     def set_widgets(self, short: Mapping[str, Mapping[str, Any]]) -> None:
         """Set widgets of all nodes of a type: type -> name -> value; types that are not there are skipped."""
         for kind, values in short.items():
-            self.page.evaluate(SET_WIDGETS, [kind, dict(values)])
+            self.ask(SET_WIDGETS, [kind, dict(values)])
 
     def queue(self) -> None:
         """Press Run."""
-        self.page.evaluate(WATCH)
+        self.ask(WATCH)
         self.page.get_by_test_id("queue-button").locator("button").first.click()
 
-    def ending(self, limit_s: float = LIMIT_S) -> dict:
+    def ending(self) -> dict:
         """Wait for the end of the run and return the event: its kind and the details the server sent."""
-        return self.page.wait_for_function("window.ended", timeout=1000 * limit_s).json_value()
+        return self.wait_for("() => window.ended", what="the end of the run", limit_s=RUN_LIMIT_S)
 
 
 def overlap(one: dict, other: dict) -> bool:

@@ -12,9 +12,13 @@ SCREENSHOTS = ROOT / "test_output" / "screenshots"
 RENDERINGS = {"classic": False, "nodes_2": True}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A headless browser; without one the test is skipped, and the summary has a warning."""
+    """A headless browser; without one the test is skipped, and the summary has a warning.
+
+    Each file has its own, because Playwright keeps an event loop running in the main thread until the browser
+    is closed, and so that one that hangs does not reach the next file.
+    """
     executable = find_browser()
     if executable is None:
         _skip("no Chrome or Chromium is installed (or CHROME_PATH names none)")

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import aiohttp  # a requirement of ComfyUI, so it is installed wherever a server can start
@@ -30,8 +29,7 @@ class Messages(NamedTuple):
 
 def watched_run(server: ComfyServer, prompt: dict) -> Messages:
     """Run an API prompt as a browser does, and return the messages that the browser receives."""
-    with ThreadPoolExecutor(1) as thread:  # Playwright leaves its own event loop running in this one
-        return thread.submit(asyncio.run, asyncio.wait_for(_watch(server, prompt), LIMIT_S)).result()
+    return asyncio.run(asyncio.wait_for(_watch(server, prompt), LIMIT_S))
 
 
 async def _watch(server: ComfyServer, prompt: dict) -> Messages:
