@@ -184,4 +184,5 @@ def refusal(model) -> str:
     return ""
 
 
-main()
+if __name__ == "__main__":
+    main()
