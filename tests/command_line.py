@@ -1,12 +1,15 @@
 """Run the command line inside a test."""
 
+import argparse
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from typing import NamedTuple
 
 from tiny_checkpoint import SIDE
 from training.__main__ import main
+from training.commands import COMMANDS
 
 FAST = ["--resolution", SIDE, "--device", "cpu"]
 
@@ -51,3 +54,23 @@ def assert_never_overwrites(folder, *words):
     assert_refused(run(*words, "--out", out), "kept.safetensors already exists")
     assert out.read_bytes() == b"precious"
     assert_refused(run(*words, "--out", folder / "e.ckpt"), "must end in .safetensors")
+
+
+def parsers():
+    """Return the parser of every command by its words, such as `pairs make`, from the registry."""
+    found = {}
+    for command in COMMANDS:
+        parser = argparse.ArgumentParser()
+        import_module(f"training.commands.{command}").add_arguments(parser)
+        found |= dict(_leaves(parser, command))
+    return found
+
+
+def _leaves(parser, name):
+    """Yield the name and the parser of every action below a command."""
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not actions:
+        yield name, parser
+    for action in actions:
+        for word, below in action.choices.items():
+            yield from _leaves(below, f"{name} {word}")

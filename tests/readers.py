@@ -110,7 +110,7 @@ def _coprov2(folder: Path) -> Path:
 def tiny_guard() -> ConceptGuard:
     """Return a guard of two concepts, not trained."""
     concepts = tuple(GuardConcept(word, "violence") for word in ("sword", "axe"))
-    head, rows = ConceptHead(HeadShape(WIDTH, 2, 4, 4), seeded(0)), torch.eye(2, WIDTH)
+    head, rows = ConceptHead.drawn(HeadShape(WIDTH, 2, 4, 4), seeded(0)), torch.eye(2, WIDTH)
     return ConceptGuard(head, concepts, rows, ENCODER, Calibration(0.5, 0.05, 20, 1, 20, "0" * 64), 0.5)
 
 

@@ -1,5 +1,6 @@
 """Images from the graph's own model, drawn by the host's samplers, without any preview."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +68,7 @@ class HostDraw:
             source: image to start from, (1, 3, h, w) in [0, 1]; None starts from noise alone.
             strength: share of the sampling that changes the source, in (0, 1].
         """
-        with torch.inference_mode():
+        with torch.inference_mode(), _global_random_state_kept():
             if source is None:
                 side = self._sampling.resolution // LATENT_STEP
                 latents, strength = torch.zeros(1, 4, side, side), 1.0
@@ -100,3 +101,8 @@ class HostDraw:
 
 def _stop_if_cancelled(*_: Any) -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
+
+
+def _global_random_state_kept() -> AbstractContextManager[None]:
+    """Give every device the random state back that the host's noise and samplers reseed."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))

@@ -4,17 +4,14 @@ The doors come from the registry of commands: a command or an option without an 
 new door cannot be forgotten. `tests/alignguard_nodes/test_every_door.py` does the same for the nodes.
 """
 
-import argparse
 import json
-from importlib import import_module
 
 import pytest
 
 from builders import coprov2_names, pair_row, write_csv, write_picture, write_rows
-from command_line import FAST, run
+from command_line import FAST, parsers, run
 from tiny_checkpoint import tokens
 from tiny_costs import tiny_cost
-from training.commands import COMMANDS
 from training.rules.hard_rule import joins_minor_and_sexual
 
 FORBIDDEN = ["nude, a kid", "n u d e, a k1d", "nud\u0435 \u0441hild"]
@@ -116,16 +113,6 @@ COMMAND_OPTIONS = {
 }
 
 
-def leaves(parser, name):
-    """Yield the name and the parser of every action below a command."""
-    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    if not actions:
-        yield name, parser
-    for action in actions:
-        for word, below in action.choices.items():
-            yield from leaves(below, f"{name} {word}")
-
-
 def text_options(parser):
     """Return the options that take a text: not a flag, a number or one of fixed choices."""
     return {
@@ -137,12 +124,7 @@ def text_options(parser):
 
 def commands():
     """Return name -> options of every command, from the registry."""
-    found = {}
-    for command in COMMANDS:
-        parser = argparse.ArgumentParser()
-        import_module(f"training.commands.{command}").add_arguments(parser)
-        found |= {name: text_options(leaf) for name, leaf in leaves(parser, command)}
-    return found
+    return {name: text_options(parser) for name, parser in parsers().items()}
 
 
 def doors(table, kind):

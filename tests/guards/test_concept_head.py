@@ -17,7 +17,7 @@ def seeded(number=0):
 
 
 def new_head():
-    return ConceptHead(SHAPE, seeded())
+    return ConceptHead.drawn(SHAPE, seeded())
 
 
 def blocks_of(*lengths):

@@ -35,19 +35,27 @@ class ConceptHead(nn.Module):
 
     Args:
         shape: its sizes.
-        generator: draws the first weights; None leaves them as torch draws them.
     """
 
-    def __init__(self, shape: HeadShape, generator: torch.Generator | None = None) -> None:
+    def __init__(self, shape: HeadShape) -> None:
         super().__init__()
         self.shape, inner = shape, shape.heads * shape.head_width
         self.key, self.value, self.query = (nn.Linear(shape.width, inner) for _ in range(3))
         self.prompt_out, self.concept_out = (nn.Linear(inner, shape.out_width) for _ in range(2))
         self.scale = nn.Parameter(torch.tensor(START_SCALE))
-        for linear in self.children() if generator else ():
-            bound = 1 / math.sqrt(linear.in_features)  # torch's own, but not from the global generator
+
+    @classmethod
+    def drawn(cls, shape: HeadShape, generator: torch.Generator) -> ConceptHead:
+        """Return a head with first weights as torch draws them, but from this generator."""
+        with torch.device("meta"):  # where nothing is drawn from the global generator
+            head = cls(shape)
+        head.to_empty(device="cpu")
+        head.scale.data.fill_(START_SCALE)
+        for linear in head.children():
+            bound = 1 / math.sqrt(linear.in_features)
             for parameter in linear.parameters():
                 parameter.data.uniform_(-bound, bound, generator=generator)
+        return head
 
     def forward(self, rows: Tensor, is_row: Tensor, concepts: Tensor) -> Tensor:
         """Return the cosine of every prompt with every concept, (prompts, concepts).

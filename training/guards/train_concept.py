@@ -105,7 +105,7 @@ def train_concept_guard(
     )
     concept_rows = torch.stack([rows[word][0][0].float() for word in words])
     shape = HeadShape(concept_rows.shape[1], config.heads, config.head_width, config.out_width)
-    head = ConceptHead(shape, named_generator(f"guard head/{config.seed}"))
+    head = ConceptHead.drawn(shape, named_generator(f"guard head/{config.seed}"))
     held_out = _Pairs(rows, split.held_out, concept_rows)
     trainer = _Trainer(head, rows, split.trained, words, concept_rows, config)
     losses = trainer.run(held_out, lambda done: progress("train", done, config.steps))

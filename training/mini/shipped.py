@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -48,14 +49,16 @@ class Shipped:
 
     def load_autoencoder(self):
         """Return the autoencoder as diffusers' AutoencoderTiny, fp32, frozen."""
-        autoencoder = architecture.build_autoencoder(architecture.AUTOENCODER_WIDTH)
-        autoencoder.load_state_dict(self._tensors("autoencoder"))
+        with torch.device("meta"):  # where nothing is drawn from the global random generator
+            autoencoder = architecture.build_autoencoder(architecture.AUTOENCODER_WIDTH)
+        autoencoder.load_state_dict(self._tensors("autoencoder"), assign=True)
         return autoencoder.eval().requires_grad_(False)
 
     def load_judge(self, path: Path | None = None) -> Classifier:
         """Return the judge, fp32, frozen, from the shipped file or from one that `build_mini` wrote."""
-        judge = self.new_judge()
-        judge.load_state_dict(_fp32(path) if path else self._tensors("judge"))
+        with torch.device("meta"):  # as above
+            judge = self.new_judge()
+        judge.load_state_dict(_fp32(path) if path else self._tensors("judge"), assign=True)
         return judge.eval().requires_grad_(False)
 
     def token_rows(self) -> TokenRows | None:

@@ -38,13 +38,14 @@ def _make(preset: str, parts: JudgeParts) -> Judge:
 
 
 def _head(name: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    layers = (nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(HIDDEN))
-    head = nn.Sequential(*layers, nn.Linear(HIDDEN, 1))
+    with torch.device("meta"):  # where nothing is drawn from the global random generator
+        layers = (nn.Linear(WIDTH, HIDDEN), nn.ReLU(), nn.Dropout(0.5), nn.BatchNorm1d(HIDDEN))
+        head = nn.Sequential(*layers, nn.Linear(HIDDEN, 1))
     prefix = f"{name}."
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     state.setdefault("3.num_batches_tracked", torch.tensor(0))  # not used in evaluation mode
     try:
-        head.load_state_dict(state)
+        head.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ValueError(
             f"the head {name} of mhsc.safetensors does not fit. The file must hold {_FILE}."
