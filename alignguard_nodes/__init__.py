@@ -12,6 +12,7 @@ from .apply_safety_expert import ApplySafetyExpert
 from .check_safety_stack import CheckSafetyStack
 from .concept_stress import ConceptStress
 from .concept_vector import ConceptVector
+from .dual_latent import DualLatent
 from .erasure_depth import ErasureDepth
 from .extract_safety_expert import ExtractSafetyExpert
 from .load_prompt_set import LoadPromptSet
@@ -52,6 +53,7 @@ NODES: list[type[io.ComfyNode]] = [
     TrainPromptGuard,
     TrainSafetyCost,
     SafetyGate,
+    DualLatent,
 ]
 
 

@@ -6,6 +6,7 @@ mode, names from widgets. This package returns what `training` expects.
 
 from .apply import apply_expert, check_range, layers_on
 from .drawing_facts import drawing_facts
+from .dual_latent import guide_to
 from .encoders import (
     Encoders,
     changed_conditioning,
@@ -62,6 +63,7 @@ __all__ = [
     "guard_encoder",
     "guard_files",
     "guard_path",
+    "guide_to",
     "image_of",
     "image_tensor",
     "input_folder",

@@ -36,6 +36,7 @@ NODE_INPUTS = {
     "AlignGuardCheckSafetyStack": {"judge": NAME, "folder": PLACE, "sampler_name": NAME, "scheduler": NAME},
     "AlignGuardConceptStress": {"parts": NAME},
     "AlignGuardConceptVector": {"prompts": PROMPTS, "paired_file": BOTH},
+    "AlignGuardDualLatent": {},
     "AlignGuardErasureDepth": {"concept_prompt": PROMPTS, "neutral_prompt": PROMPTS},
     "AlignGuardExtractSafetyExpert": {"base": PLACE, "tuned": PLACE, "category": NAME},
     "AlignGuardLoadPromptSet": {"file": BOTH, "category": NAME},

@@ -15,6 +15,7 @@ import pytest
 from training.config import (
     CostConfig,
     DepthConfig,
+    DualLatentConfig,
     EvaluateConfig,
     ExtractConfig,
     GuardConfig,
@@ -57,6 +58,7 @@ def test_every_node_is_recorded_under_its_id_and_name():
         ("AlignGuardCheckSafetyStack", EvaluateConfig),
         ("AlignGuardConceptStress", StressConfig),
         ("AlignGuardErasureDepth", DepthConfig),
+        ("AlignGuardDualLatent", DualLatentConfig),
     ],
 )
 def test_a_node_offers_every_option_in_the_order_of_its_config(node, config):

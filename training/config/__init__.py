@@ -5,7 +5,7 @@ export its class here.
 """
 
 from .cost import CostConfig
-from .guard import GuardConfig
+from .guard import DualLatentConfig, GuardConfig
 from .make import MakeConfig, RewriteConfig
 from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
 from .merge import ExtractConfig, MergeConfig
@@ -17,6 +17,7 @@ __all__ = [
     "AttackConfig",
     "CostConfig",
     "DepthConfig",
+    "DualLatentConfig",
     "EvaluateConfig",
     "ExtractConfig",
     "GuardConfig",

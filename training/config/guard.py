@@ -1,4 +1,4 @@
-"""Options of training a prompt guard: which text encoder it reads, its head, and how it is calibrated."""
+"""Options of guards: of training one that reads prompts, and of guiding a drawing towards a safe context."""
 
 from dataclasses import dataclass
 
@@ -97,6 +97,35 @@ class GuardConfig:
         "their encodings, numbers and categories.",
     )
     seed: int = option(0, "The same number repeats the training.", min=0, max=SEED_MAX, step=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class DualLatentConfig:
+    """How to guide towards a safe context; each field is documented by its `help`, see `options`.
+
+    Raises:
+        ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
+    """
+
+    weight: float = option(
+        0.75,
+        "Share of the safe context in every guided step. 0 draws the prompt, 1 the safe context. Paper: "
+        "a tunable weighted sum, value not stated in its abstract.",
+        min=0.0,
+        max=1.0,
+        step=0.05,
+    )
+    start: float = option(
+        0.2,
+        "Share of the sampling that follows the prompt alone and lays out the picture. Higher keeps more of "
+        "the prompt and lets more harm through. Paper: a threshold, value not stated in its abstract.",
+        min=0.0,
+        max=1.0,
+        step=0.05,
+    )
 
     def __post_init__(self) -> None:
         validate(self)

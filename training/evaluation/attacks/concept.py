@@ -115,11 +115,13 @@ class ConceptDirection:
         num_pairs: number of pairs averaged.
         agreement: mean cosine between the difference of a pair and the direction, in [-1, 1]. A low value
             means that the pairs differ in other things too.
+        lacking: mean encoding of the prompts without the concept, shaped as `conditioning`.
     """
 
     conditioning: Conditioning
     num_pairs: int
     agreement: float
+    lacking: Conditioning
 
     def report(self) -> str:
         """Return size, length and agreement in two lines."""
@@ -154,11 +156,13 @@ def concept_direction(
     if not pairs:
         raise ValueError("the direction of a concept needs at least one pair of prompts, got none.")
     total: list[Tensor] = []
+    lacking_total: list[Tensor] = []
     unit_total: Tensor | float = 0.0  # of the differences scaled to length 1, for their cosines
     for number, pair in enumerate(pairs, start=1):
         having, lacking = (encode(prompt) for prompt in pair)
         parts = [_difference(a, b, number) for a, b in zip(having.tensors, lacking.tensors, strict=True)]
-        total = [a + b for a, b in zip(total, parts, strict=True)] if total else parts
+        total = _added(total, parts)
+        lacking_total = _added(lacking_total, [part.float() for part in lacking.tensors])
         unit_total = unit_total + parts[0] / parts[0].norm().clamp(min=torch.finfo(torch.float32).tiny)
         on_progress(number, len(pairs))
     direction = Conditioning(*(part / len(pairs) for part in total))
@@ -169,7 +173,12 @@ def concept_direction(
         )
     unit = direction.text_embeds / direction.text_embeds.norm()
     agreement = float((unit * unit_total).sum()) / len(pairs)
-    return ConceptDirection(direction, len(pairs), agreement)
+    mean_lacking = Conditioning(*(part / len(pairs) for part in lacking_total))
+    return ConceptDirection(direction, len(pairs), agreement, mean_lacking)
+
+
+def _added(total: list[Tensor], parts: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(total, parts, strict=True)] if total else parts
 
 
 def _difference(having: Tensor, lacking: Tensor, number: int) -> Tensor:
@@ -200,7 +209,7 @@ def stressed(
     """
     if not 0 <= eta < math.inf:
         raise ValueError(f"eta must be a finite number >= 0, got {eta:g}.")
-    _check_shape(conditioning.text_embeds, direction.conditioning.text_embeds)
+    check_shape(conditioning.text_embeds, direction.conditioning.text_embeds)
     if eta == 0:
         return conditioning
     pooled, push = conditioning.pooled, direction.conditioning.pooled
@@ -213,7 +222,16 @@ def _pushed(embeds: Tensor, push: Tensor, eta: float) -> Tensor:
     return (embeds.float() + eta * push.to(embeds.device)).to(embeds.dtype)
 
 
-def _check_shape(embeds: Tensor, push: Tensor) -> None:
+def check_shape(embeds: Tensor, push: Tensor) -> None:
+    """Check that encoded prompts and the direction of a concept come from one encoder.
+
+    Args:
+        embeds: encoded prompts, (n, tokens, width).
+        push: direction, (1, tokens, width).
+
+    Raises:
+        ValueError: if tokens or width differ.
+    """
     if embeds.shape[1:] != push.shape[1:]:
         (tokens, width), (push_tokens, push_width) = embeds.shape[1:], push.shape[1:]
         raise ValueError(
