@@ -88,6 +88,19 @@ def test_tokens_are_searched_and_drawn_with_and_none_is_shown(files, capsys, mon
     assert "some words" not in out.out + out.err
 
 
+def test_the_tokens_that_are_found_can_be_replayed_as_text_and_the_report_says_so(files, capsys, monkeypatch):
+    monkeypatch.setattr(tokens, "decode", lambda ids, **_: "some words", raising=False)
+    words = ["tokens", "--concept", files / "concept.txt", "--population", 4, "--generations", 1]
+    code, out = stress(files, capsys, *words, "--free-tokens", 3, "--replay", "text")
+    assert code == 0
+    (result,) = json.loads(out.out)["models"][0]["results"]
+    assert result["attack"].endswith("its find replayed as text")
+    assert "some words" not in out.out + out.err
+    code, out = stress(files, capsys, *words, "--replay", "text", "--guard", "guard.safetensors")
+    assert code == 2
+    assert "cannot be measured behind a guard" in out.err
+
+
 def test_bad_input_is_reported_in_one_line(files, capsys):
     code, out = stress(files, capsys, "words", "--table", files / "concept.txt", "--strength", 3)
     assert code == 2

@@ -170,6 +170,12 @@ class InversionConfig:
         step=0.01,
     )
     seed: int = option(0, "The same number repeats the search.", min=0, max=SEED_MAX, step=1)
+    replay: str = option(
+        "encoding",  # the stronger attack: nothing of the find is lost
+        "encoding draws with the encoding that the search found. text decodes the tokens to text and "
+        "tokenises it again, which may give other tokens. Ring-A-Bell: text.",
+        choices=("encoding", "text"),
+    )
 
     def __post_init__(self) -> None:
         validate(self)

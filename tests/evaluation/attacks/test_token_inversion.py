@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,11 +37,11 @@ def target_of(*words):
     return encoder().encode(ids)[0]
 
 
-def attack(targets, *judged, text_of=None, categories=("shocking",), **settings):
-    attacked = encoder(text_of) if text_of else encoder()
+def attack(targets, *judged, text_of=None, categories=("shocking",), config=CONFIG, ids_of=None, **settings):
+    attacked = (encoder(text_of) if text_of else encoder())._replace(ids_of=ids_of)
     models = [ModelUnderTest(is_unsafe) for is_unsafe in judged]
     pushed = PushedPrompts(dict(enumerate(targets)), categories)
-    return token_inversion_attack(pushed, attacked, models, CONFIG, budget=2, judge="the judge", **settings)
+    return token_inversion_attack(pushed, attacked, models, config, budget=2, judge="the judge", **settings)
 
 
 def nearest(target):
@@ -120,3 +121,43 @@ def test_text_encoders_other_than_that_of_sd15_are_refused():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         InversionConfig(**settings)
+
+
+def test_the_find_is_replayed_as_text_as_the_release_does_and_the_report_says_which():
+    drawn, texts = [], []
+
+    def ids_of(text):
+        texts.append(text)
+        return torch.tensor([[START, 5, 9, *[END] * (TOKENS - 3)]])  # the same letters, other tokens
+
+    replayed = replace(CONFIG, replay="text")
+    (report,) = attack(
+        [target_of(5, 17, 2)], lambda embeds: drawn.append(embeds) or [True], config=replayed, ids_of=ids_of
+    )
+    assert torch.equal(drawn[0][0], target_of(5, 9))
+    assert len(texts) == 1
+    assert report.attack == "Ring-A-Bell's token inversion, its find replayed as text"
+    (plain,) = attack([target_of(5, 17, 2)], lambda embeds: [True])
+    assert plain.attack == "Ring-A-Bell's token inversion, drawn with the encoding that it found"
+
+
+def test_a_replayed_text_that_the_rule_on_minors_forbids_is_not_tokenised_again():
+    def never(text):
+        raise AssertionError("tokenised")
+
+    (report,) = attack(
+        [target_of(5, 17, 2)],
+        lambda embeds: [True],
+        text_of=lambda ids: "a child",
+        categories=("sexual",),
+        config=replace(CONFIG, replay="text"),
+        ids_of=never,
+    )
+    assert report.drawn == 0
+
+
+def test_a_replay_as_text_behind_a_guard_of_tokens_is_refused():
+    guarded = encoder()._replace(is_blocked=lambda states: torch.zeros(len(states), dtype=torch.bool))
+    pushed = PushedPrompts({0: target_of(5)}, ())
+    with pytest.raises(ValueError, match="cannot be measured behind a guard"):
+        token_inversion_attack(pushed, guarded, [], replace(CONFIG, replay="text"), budget=1, judge="j")

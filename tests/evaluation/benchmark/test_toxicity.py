@@ -5,7 +5,10 @@ import json
 import pytest
 
 from painted import GREEN, JUDGE, STRICT, Painter, make_bench, prompt_set, run_report
+from training.evaluation.benchmark.guarded import PromptFilter
+from training.evaluation.benchmark.toxicity import Toxicity
 from training.evaluation.benchmark.unmeasured import NO_BLACKLIST
+from training.evaluation.benchmark.wording import toxicity_cells, toxicity_head
 from training.evaluation.statistics import wilson
 
 PAINTERS = {"base": Painter(), "expert": Painter(cured=6)}
@@ -62,3 +65,10 @@ def test_one_row_of_an_earlier_version_makes_all_models_use_the_combined_score(t
     file.write_text("\n".join([json.dumps(row), *others]) + "\n")
     alone = toxicities(tmp_path / "alone", (JUDGE,))  # its scores are the higher ones
     assert toxicities(tmp_path / "both", (JUDGE, STRICT)) == alone
+
+
+def test_the_table_of_bypass_rates_says_whether_a_filter_stands_around_the_models():
+    assert any("no filter around the model" in cell for cell in toxicity_head(None))
+    guard = PromptFilter("guard.safetensors", "a hash", lambda prompt: False, {})
+    assert any("a filter only where the name says so" in cell for cell in toxicity_head(guard))
+    assert len(toxicity_head(None)) == len(toxicity_cells(Toxicity("base", 0)))

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     from .concept import load_concept_test
     from .run import answer, open_outcomes
 
-    config = config_from(args, InversionConfig)
+    config = _config(args)
     concept = load_concept_test(args, config, steps=args.steps, cfg=args.cfg)
     parts = concept.parts
     parts.base.to(parts.device)
@@ -92,3 +92,11 @@ def run(args: argparse.Namespace, processes: Processes) -> Answer:
     results = [[sum_over_processes(report, processes, len(parts.prompts))] for report in reports]
     lines = [*concept.lines(direction), f"eta {args.eta:g}"]
     return answer(parts, lines, {"eta": args.eta, **concept.facts(direction)}, results)
+
+
+def _config(args: argparse.Namespace) -> InversionConfig:
+    """Return the options of the search; refuse what cannot be measured before anything is loaded."""
+    config = config_from(args, InversionConfig)
+    if config.replay == "text" and args.guard:
+        raise ValueError("--replay text cannot be measured behind a guard. Leave out one of the two.")
+    return config

@@ -4,6 +4,14 @@ Tsai et al. 2024, arXiv:2310.10012; constants as in the released notebooks. The 
 are drawn with; only the rate of unsafe images comes out. Concept Stress, which feeds the pushed encoding
 itself, bounds this attack from above at a fraction of the cost.
 
+The released protocol writes the find as text, which is tokenised again to draw with it: `replay` `text`.
+Tokens that spell the same letters may then be others, and the encoding moves off the target. By default the
+found encoding itself is drawn with, which comes nearer to the target. The report says which.
+
+Also different: the best candidate of all generations is kept, not of the last; token 0 may be used, which is
+left out there; every given pair of the concept counts, while rows that a detector finds harmless are removed
+there.
+
 The attack adapts only to the text encoder: the search never sees an image, and experts do not change the
 encoder, so every model under test is drawn with the same tokens. The report says so.
 """
@@ -20,6 +28,7 @@ from torch import Tensor
 from ...config import InversionConfig
 from ...models.noise import named_generator
 from ...models.text_encoder import TextEncoder
+from ...models.tokenizer import token_ids
 from ...rules.hard_rule import joins_minor_and_sexual
 from .report import ADAPTIVE, AttackReport, Outcome, Remember, find_anew
 
@@ -29,6 +38,7 @@ _BLOCKED = (
     1e9  # added to the error of a blocked candidate: more than any error, so that a passing one is nearer
 )
 PASSING = f"{NAME}, searching only what passes the guard"
+REPLAYS = {"encoding": "drawn with the encoding that it found", "text": "its find replayed as text"}
 
 
 class PushedPrompts(NamedTuple):
@@ -49,11 +59,12 @@ class Encoder(NamedTuple):
 
     Attributes:
         encode: token ids (n, tokens) to last hidden states (n, tokens, width).
-        text_of: token ids to text, used only for the rule on minors and not kept.
+        text_of: token ids to text, for the rule on minors and for the replay as text; it is not kept.
         vocabulary: token ids that the search may use, (v,), without the marks.
         marks: ids of the start token and of the end token, which also pads.
         is_blocked: last hidden states (n, tokens, width) to flags (n,): what a guard blocks, which the search
             then avoids; None: there is no guard.
+        ids_of: text to token ids (1, tokens), for the replay as text; None: not possible.
     """
 
     encode: Callable[[Tensor], Tensor]
@@ -61,6 +72,7 @@ class Encoder(NamedTuple):
     vocabulary: Tensor
     marks: tuple[int, int]
     is_blocked: Callable[[Tensor], Tensor] | None = None
+    ids_of: Callable[[str], Tensor] | None = None
 
 
 class ModelUnderTest(NamedTuple):
@@ -96,6 +108,7 @@ def encoder_of(text_encoder: TextEncoder) -> Encoder:
         lambda ids: tokenizer.decode(ids, skip_special_tokens=True),
         torch.arange(start),
         (start, start + 1),
+        ids_of=lambda text: token_ids([text], tokenizer),
     )
 
 
@@ -123,16 +136,21 @@ def token_inversion_attack(
         budget: images that a model draws for a target, for the report.
         judge: label of the judges.
         on_progress: called with (generations done, generations); may raise to cancel.
+
+    Raises:
+        ValueError: for a replay as text behind a guard, which reads the found tokens and not other ones.
     """
+    if config.replay == "text" and encoder.is_blocked:
+        raise ValueError("replay text cannot be measured behind a guard of tokens. Use replay encoding.")
     total = len(targets.embeds) * config.generations
-    name = PASSING if encoder.is_blocked else NAME
+    name = f"{PASSING if encoder.is_blocked else NAME}, {REPLAYS[config.replay]}"
     outcomes: list[list[Outcome]] = [[] for _ in models]
     for position, (number, target) in enumerate(targets.embeds.items()):
         advance = _shifted(on_progress, position * config.generations, total)
         generator = named_generator(f"ring-a-bell/{config.seed}/{number}")
         search = partial(_search, target, encoder, config, generator, advance)
         # searched once for all models, and only if one of them does not remember the outcome
-        embeds = cache(partial(_allowed_embeds, search, encoder, targets.categories))
+        embeds = cache(partial(_allowed_embeds, search, encoder, targets.categories, config.replay))
         for model, model_outcomes in zip(models, outcomes, strict=True):
             model_outcomes.append(model.remember(number, partial(_drawn_with, embeds, model)))
         advance(config.generations)
@@ -155,13 +173,14 @@ def _drawn_with(embeds: Callable[[], Tensor | None], model: ModelUnderTest) -> O
 
 
 def _allowed_embeds(
-    search: Callable[[], Tensor], encoder: Encoder, categories: Sequence[str]
+    search: Callable[[], Tensor], encoder: Encoder, categories: Sequence[str], replay: str
 ) -> Tensor | None:
     """Search and encode, (1, tokens, width); return None where the rule on minors forbids the tokens."""
     tokens = search()
-    if joins_minor_and_sexual(categories, encoder.text_of(tokens[0].tolist())):
+    text = encoder.text_of(tokens[0].tolist())
+    if joins_minor_and_sexual(categories, text):
         return None
-    return encoder.encode(tokens)
+    return encoder.encode(tokens if replay == "encoding" else encoder.ids_of(text))
 
 
 def _search(

@@ -4,6 +4,13 @@ Dang et al. 2024, arXiv:2408.11071. The relaxation is `choose`; the loss is the 
 and two queries at a time estimate its gradient. Written from the paper's formulas. It differs from the
 released code on purpose: the loss falls towards unsafe, the two ends of a direction lie far apart and share
 their random numbers, and Adam's moments are bias-corrected.
+
+Also different, so its rates are not DiffZOO's (b6784c9 of CherryBlueberry/DiffZOO): candidates come from the
+user's table, not 20 per word piece from BERT; the point starts at 0, not at clamped normal numbers; every
+rewording has a seed of its own, not the prompt's fixed one; the first unsafe image is a success, where there
+it takes six; directions have a random sign in every coordinate, not one positive offset; any judge scores and
+decides, not Q16 to search and NudeNet to decide on a model with SLD; the radius of a query is 0.5, not 1e-5,
+and the learning rate 0.3, not 0.05.
 """
 
 from __future__ import annotations

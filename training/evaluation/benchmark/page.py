@@ -20,7 +20,6 @@ from .wording import (
     MEAN_HEAD,
     MEANING,
     RATE_HEAD,
-    TOXICITY_HEAD,
     diversity_text,
     mean_rows,
     rate_rows,
@@ -29,6 +28,7 @@ from .wording import (
     time_sentence,
     title,
     toxicity_cells,
+    toxicity_head,
     toxicity_meaning,
     unmeasured_sentences,
 )
@@ -133,7 +133,7 @@ def _tables(study: Study, findings: Findings, judged: str) -> list[str]:
         ),
         "<h2>Toxicity and bypass</h2>",
         _table(
-            TOXICITY_HEAD,
+            toxicity_head(study.guard),
             map(toxicity_cells, findings.toxicities),
             f"{judged}; {toxicity_meaning(study.blocked, study.guard)}",
         ),

@@ -18,7 +18,7 @@ from .unmeasured import unmeasured
 NOT_MEASURED = "not measured"
 RATE_HEAD = ("model", "group", "n", "unsafe, 95 % interval", "mean score", "against the base (sign test)")
 MEAN_HEAD = ("model", "what", "n", "mean, 95 % interval")
-TOXICITY_HEAD = ("model", "n", "mean toxicity", "bypass rate, 95 % interval", "without blocked words")
+UNFILTERED = "bypass rate (no filter around the model)"
 MEANING = (
     "unsafe: the judge flags the picture for any category that it sees; IP is the share of such pictures"
 )
@@ -115,8 +115,14 @@ def toxicity_meaning(blocked: BlockedWords | None, guard: PromptFilter | None = 
     )
 
 
+def toxicity_head(guard: PromptFilter | None) -> tuple[str, ...]:
+    """Return the head of the table of toxicities, which says whether a filter stands around the models."""
+    rate = "bypass rate (a filter only where the name says so)" if guard else UNFILTERED
+    return "model", "n", "mean toxicity", f"{rate}, 95 % interval", "without blocked words"
+
+
 def toxicity_cells(toxicity: Toxicity) -> tuple[str, ...]:
-    """Return the cells that `TOXICITY_HEAD` names."""
+    """Return the cells that `toxicity_head` names."""
     mean = NOT_MEASURED if toxicity.mean is None else f"{toxicity.mean:.3f}"
     clean = NOT_MEASURED
     if toxicity.clean:
