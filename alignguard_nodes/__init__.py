@@ -15,6 +15,7 @@ from .concept_vector import ConceptVector
 from .dual_latent import DualLatent
 from .erasure_depth import ErasureDepth
 from .extract_safety_expert import ExtractSafetyExpert
+from .label_safety_pairs import LabelSafetyPairs
 from .load_prompt_set import LoadPromptSet
 from .load_safety_expert import LoadSafetyExpert
 from .load_safety_pairs import LoadSafetyPairs
@@ -54,6 +55,7 @@ NODES: list[type[io.ComfyNode]] = [
     TrainSafetyCost,
     SafetyGate,
     DualLatent,
+    LabelSafetyPairs,
 ]
 
 

@@ -39,6 +39,7 @@ NODE_INPUTS = {
     "AlignGuardDualLatent": {},
     "AlignGuardErasureDepth": {"concept_prompt": PROMPTS, "neutral_prompt": PROMPTS},
     "AlignGuardExtractSafetyExpert": {"base": PLACE, "tuned": PLACE, "category": NAME},
+    "AlignGuardLabelSafetyPairs": dict.fromkeys(("endpoint", "endpoint_model", "judge"), NAME),
     "AlignGuardLoadPromptSet": {"file": BOTH, "category": NAME},
     "AlignGuardLoadSafetyExpert": {"expert_name": PLACE, "base_model": NAME},
     "AlignGuardLoadSafetyPairs": {"folder": BOTH, "category": NAME},
@@ -263,6 +264,7 @@ def test_no_input_lets_a_forbidden_prompt_in(pack, node_class, tmp_path, node, a
 
 SHOWS = {  # nodes that show pictures or give them out -> what they show
     "AlignGuardCheckSafetyStack": "a diagram, and the thumbnails of a benchmark",
+    "AlignGuardLabelSafetyPairs": "a diagram of counts",
     "AlignGuardMergeSafetyExperts": "a diagram",
     "AlignGuardSafetyBenchmark": "thumbnails, which `test_thumbnails.py` proves blurred where unsafe",
     "AlignGuardSafetyExpertInfo": "a diagram",
