@@ -48,6 +48,8 @@ def test_the_base_with_the_extracted_expert_draws_the_same_as_the_tuned_model(co
     assert f"extracted from: {TUNED}, tuned from {CHECKPOINT}" in report
     assert re.search(r"rank 16\b", report)  # of the expert in the tuned weights
     assert report == text_of(entry, "extract")
+    for name in ("extract", "info"):  # the picture of what the expert holds of each layer
+        assert [file["type"] for file in entry["outputs"][name]["images"]] == ["temp"]
 
 
 def test_a_model_against_itself_is_refused_and_named(comfy):
