@@ -95,6 +95,15 @@ RUNS = {
         "--harmless {given}/lines.txt",
         is_measured=False,
     ),
+    "judge train": Small(
+        f"{BASE} --pairs {{given}}/pairs/hate --pairs {{given}}/pairs/violence --out {{new}}/j.safetensors "
+        "--steps 20 --folds 2",
+        is_measured=False,
+    ),
+    "judge test": Small(
+        "{given}/judge.safetensors --base {given}/tiny.safetensors --pairs {given}/pairs/hate",
+        is_measured=False,
+    ),
     "extract": Small(
         "--base {given}/base_unet.safetensors --tuned {given}/tuned_unet.safetensors --category hate "
         "--out {new}/e.safetensors --rank 4",
@@ -102,7 +111,7 @@ RUNS = {
     ),
     "info": Small("{given}/hate.safetensors", is_measured=False),
 }
-READ_ONLY = ("pairs check", "guard test", "info")
+READ_ONLY = ("pairs check", "guard test", "judge test", "info")
 SAVING = "save"  # an expert read and written as Save Safety Expert does; no command of its own
 WRITERS = (*(name for name in RUNS if name not in READ_ONLY), SAVING)
 
@@ -135,9 +144,10 @@ def write_given(folder: Path) -> Path:
         (folder / name).write_text(text, encoding="utf-8")
     _write_coprov2(folder / "coprov2")
     with small_vocabulary():
-        outcome = run(*RUNS["guard train"].argv("guard train", folder, folder))
-        assert outcome.code == 0, outcome.err
-        (folder / "g.safetensors").rename(folder / "guard.safetensors")
+        for kind in ("guard", "judge"):
+            outcome = run(*RUNS[f"{kind} train"].argv(f"{kind} train", folder, folder))
+            assert outcome.code == 0, outcome.err
+            (folder / f"{kind[0]}.safetensors").rename(folder / f"{kind}.safetensors")
     return folder
 
 

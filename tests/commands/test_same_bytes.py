@@ -25,7 +25,10 @@ from tiny_commands import (
     write_given,
 )
 
-ELSEWHERE = {"mini"}  # draws for a minute; `tests/mini/test_build_mini.py` compares its bytes
+ELSEWHERE = {
+    "mini",  # draws for a minute; `tests/mini/test_build_mini.py` compares its bytes
+    "pairs label",  # asks a model of the user's; `tests/making/test_label_pairs.py` resumes and compares files
+}
 
 
 @pytest.fixture(scope="module")
