@@ -24,7 +24,7 @@ class DualLatent(io.ComfyNode):
             display_name="Dual Latent Guidance",
             category=CATEGORY,
             search_aliases=[
-                "dual latent",
+                "latent reconstruction",
                 "safe latent",
                 "safety guidance",
                 "censor",

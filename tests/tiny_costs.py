@@ -57,7 +57,7 @@ def write_bars(folder, count=24, *, swapped=(), neutral=0):
 
 def tiny_cost() -> CostModel:
     """Return a cost model of two heads, not trained."""
-    heads = tuple(CostHead(16, seeded(number)).requires_grad_(False) for number in range(2))
+    heads = tuple(CostHead.drawn(16, seeded(number)).requires_grad_(False) for number in range(2))
     return CostModel(heads, ENCODER, ("violence",), {"0" * 16: 1})
 
 

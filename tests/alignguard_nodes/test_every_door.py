@@ -264,6 +264,7 @@ def test_no_input_lets_a_forbidden_prompt_in(pack, node_class, tmp_path, node, a
 
 SHOWS = {  # nodes that show pictures or give them out -> what they show
     "AlignGuardCheckSafetyStack": "a diagram, and the thumbnails of a benchmark",
+    "AlignGuardExtractSafetyExpert": "a diagram",
     "AlignGuardLabelSafetyPairs": "a diagram of counts",
     "AlignGuardMergeSafetyExperts": "a diagram",
     "AlignGuardSafetyBenchmark": "thumbnails, which `test_thumbnails.py` proves blurred where unsafe",

@@ -27,7 +27,7 @@ from tiny_commands import (
 
 ELSEWHERE = {
     "mini",  # draws for a minute; `tests/mini/test_build_mini.py` compares its bytes
-    "pairs label",  # asks a model of the user's; `tests/making/test_label_pairs.py` resumes and compares files
+    "pairs label",  # asks a model of the user; `tests/making/test_label_pairs.py` stops and resumes it
 }
 
 

@@ -99,17 +99,25 @@ class CostHead(nn.Module):
 
     Args:
         width: of the embeddings.
-        generator: draws the first weights; None leaves them as torch draws them.
     """
 
-    def __init__(self, width: int, generator: torch.Generator | None = None) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm, self.inner = nn.LayerNorm(width), nn.Linear(width, HIDDEN)
         self.cost, self.project = nn.Linear(HIDDEN, 1), nn.Linear(HIDDEN, PROJECTED)
-        for linear in (self.inner, self.cost, self.project) if generator else ():
-            bound = linear.in_features**-0.5  # torch's own, but not from the global generator
+
+    @classmethod
+    def drawn(cls, width: int, generator: torch.Generator) -> CostHead:
+        """Return a head with first weights as torch draws them, but from this generator."""
+        with torch.device("meta"):  # where nothing is drawn from the global generator
+            head = cls(width)
+        head.to_empty(device="cpu")
+        head.norm.reset_parameters()  # ones and zeros
+        for linear in (head.inner, head.cost, head.project):
+            bound = linear.in_features**-0.5
             for parameter in linear.parameters():
                 parameter.data.uniform_(-bound, bound, generator=generator)
+        return head
 
     def forward(self, embeds: Tensor) -> tuple[Tensor, Tensor]:
         """Return costs (n,) and normalised projections (n, 128) of embeddings (n, width)."""
@@ -234,7 +242,9 @@ def _metadata(opened: LazyTensors, name: str) -> tuple[str, dict[str, str]]:
 
 
 def _heads(tensors: Mapping[str, Tensor], probes: Tensor, damaged: str) -> tuple[CostHead, ...]:
-    count, left = divmod(len(tensors), len(CostHead(1).state_dict()))
+    with torch.device("meta"):
+        names = CostHead(1).state_dict()
+    count, left = divmod(len(tensors), len(names))
     fits = probes.ndim == 2 and len(probes) == _PROBES and 0 < probes.shape[1] <= _MOST_WIDTH
     if left or not 0 < count <= MOST_FOLDS or not fits:
         raise ValueError(damaged)

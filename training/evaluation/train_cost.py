@@ -184,7 +184,9 @@ class _Trainer:
     def __init__(
         self, pictures: _Pictures, kinds: Tensor, rows: Tensor, config: CostConfig, number: int
     ) -> None:
-        self.head = CostHead(pictures.losers.shape[1], named_generator(f"cost head/{config.seed}/{number}"))
+        self.head = CostHead.drawn(
+            pictures.losers.shape[1], named_generator(f"cost head/{config.seed}/{number}")
+        )
         self._pictures, self._kinds, self._rows, self._config = pictures, kinds, rows, config
         self._generator = named_generator(f"cost batches/{config.seed}/{number}")
         self._optimizer = torch.optim.AdamW(

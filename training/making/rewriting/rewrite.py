@@ -13,7 +13,6 @@ from typing import Any
 import torch.nn.functional as F
 
 from ...config import RewriteConfig
-from ...evaluation.measures.sentences import PACKAGE, find_sentences
 from ...models.tokenizer import NUM_TOKENS, load_tokenizer
 from ...pairs.report import HARD_RULE, NAMED
 from ...pairs.rows import is_placeholder, prompt_key
@@ -186,6 +185,8 @@ class _Checks:
         self._config, self._terms = config, terms
         self._seen: set[str] = set()
         self._tokenizer = load_tokenizer()
+        from ...evaluation.measures.sentences import PACKAGE, find_sentences  # heavy at ComfyUI's start
+
         self._sentences = find_sentences() if config.check_meaning else None
         if config.check_meaning and self._sentences is None:
             raise ValueError(
