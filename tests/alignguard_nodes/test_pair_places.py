@@ -33,6 +33,20 @@ def test_only_pairs_below_input_are_reported_with_a_warning(load, tmp_path, capl
     assert caplog.text == ""
 
 
+def test_the_packs_folder_may_itself_be_a_link_to_another_disk(load, node_class, tmp_path):
+    write_pairs(tmp_path / "other disk-1" / "own", "hate")
+    (tmp_path / "user").mkdir(exist_ok=True)
+    try:
+        (tmp_path / "user" / "pairs").symlink_to(tmp_path / "other disk-1", target_is_directory=True)
+    except OSError:  # Windows without developer mode
+        pytest.skip("no right to make links here")
+    assert load.validate_inputs("own", "all") is True
+    pairs, report = load.execute("own", "all", 0).values
+    assert len(pairs.pairs) == 3
+    assert "WARNING" not in report
+    assert node_class("make_safety_pairs").validate_inputs("a skull => a ball", "hate", "new") is True
+
+
 def test_pairs_that_were_moved_are_read_again_from_their_new_place(load, tmp_path):
     old = write_pairs(tmp_path / "input" / "a", "hate")
     before = load.fingerprint_inputs("a")

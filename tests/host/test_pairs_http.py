@@ -5,9 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import urllib.error
-import urllib.request
-from urllib.parse import quote
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ from PIL import Image
 
 from api_graphs import node, text_of, with_model
 from comfy_server import ComfyError, wait_for
+from routes_of_files import routes_that_give
 from training.evaluation import make_judge
 from training.system.pictures import load_image
 from virtual_environment import ROOT
@@ -129,33 +127,6 @@ def test_a_cancelled_run_keeps_only_whole_pairs_and_can_continue(comfy):
     assert files_in(comfy, "output", "temp") == before
 
 
-LISTS = (  # every route of the host that lists files or tells what ran; some are of newer hosts only
-    *(f"/internal/files/{kind}" for kind in ("input", "output", "temp")),
-    *("/object_info", "/history", "/queue", "/settings", "/global_subgraphs", "/workflow_templates"),
-    *("/userdata?dir=.&recurse=true&full_info=true", "/v2/userdata", "/users", "/extensions", "/models"),
-    *("/userdata?dir=../__alignguard/pairs&recurse=true", "/v2/userdata?path=../__alignguard/pairs"),
-    *("/experiment/models", "/api/assets?limit=500", "/api/assets?include_tags=input&limit=500", "/api/jobs"),
-)
-VIEWS = (  # every route that serves a file by name; {path} is below the pairs' folder
-    *(f"/view?type={kind}&filename={{path}}" for kind in ("input", "output", "temp", "user")),
-    *(f"/view?type={kind}&subfolder={{folder}}&filename={{name}}" for kind in ("input", "output", "temp")),
-    "/view?type=input&subfolder=../user/__alignguard/pairs/{folder}&filename={name}",
-    "/view?type=input&filename=../user/__alignguard/pairs/{path}",
-    *("/userdata/{quoted}", "/userdata/..%2F__alignguard%2Fpairs%2F{quoted}"),
-    *("/extensions/alignguard/{path}", "/user/__alignguard/pairs/{path}", "/{path}"),
-)
-
-
-def answer(comfy, route, user=""):
-    """Return the body of a route, empty if the host refuses it."""
-    request = urllib.request.Request(comfy.url + route, headers={"comfy-user": user} if user else {})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as reply:
-            return reply.read()
-    except urllib.error.HTTPError:
-        return b""
-
-
 @pytest.mark.parametrize("user", ["", "default", "__alignguard"])
 def test_no_route_of_the_host_lists_or_serves_a_picture_of_a_pair(comfy, user):
     folder = comfy.pairs_dir / "made" / "unseen"
@@ -163,14 +134,7 @@ def test_no_route_of_the_host_lists_or_serves_a_picture_of_a_pair(comfy, user):
         comfy.run(make("made/unseen", judge="none"))
     names = sorted(pictures_of(folder))
     assert len(names) == 4
-    for route in LISTS:
-        body = answer(comfy, route, user).decode(errors="replace")
-        assert not any(name in body for name in names), route
-    for name in names:
-        path, picture = f"made/unseen/{name}", (folder / name).read_bytes()
-        parts = {"path": path, "folder": "made/unseen", "name": name, "quoted": quote(path, safe="")}
-        for route in VIEWS:
-            assert picture not in answer(comfy, route.format(**parts), user), route
+    assert routes_that_give(comfy, "made/unseen", names, user) == []
 
 
 def test_pairs_below_input_still_load_and_the_report_says_how_to_move_them(comfy):
