@@ -1,5 +1,6 @@
 """The command line: help, exit codes and errors of one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,4 +75,19 @@ def test_a_failing_command_prints_one_line_and_exits_with_code_one(tmp_path, mon
     assert (outcome.code, outcome.out) == (1, "")
     message = " ".join(str(error).split())
     assert outcome.err.splitlines()[-1] == f"python -m training mini: {message}"
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"), [("", "full"), ("Unable to allocate 9 GiB", r"full \(Unable to allocate 9 GiB\)")]
+)
+def test_a_full_memory_is_one_line_with_advice(tmp_path, monkeypatch, message, shown):
+    def fail(*_, **__):
+        raise MemoryError(message)
+
+    monkeypatch.setattr("training.mini.build.build_mini", fail)
+    outcome = run("mini", "--out", tmp_path)
+    assert (outcome.code, outcome.out) == (1, "")
+    pattern = rf"python -m training mini: this machine's memory is {shown}\. Close other programs, .*"
+    assert re.fullmatch(pattern, outcome.err.splitlines()[-1])
     assert "Traceback" not in outcome.err

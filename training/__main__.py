@@ -16,6 +16,7 @@ from .commands.output import Answer, messages_on_stderr
 
 _PROGRAM = f"python -m {__package__}"
 _BAD_INPUT = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
+_LESS_MEMORY = "Close other programs, or choose a smaller batch, rank or resolution."
 _FAILED = (RuntimeError, OSError)  # checked after _BAD_INPUT, which takes the OSErrors of bad input
 
 
@@ -41,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except _FAILED as error:
         sys.stderr.write(f"{_PROGRAM} {args.command}: {one_line(error)}\n")
+        return 1
+    except MemoryError as error:  # mostly without a message; a full GPU is a RuntimeError
+        detail = f" ({one_line(error)})" if str(error) else ""
+        sys.stderr.write(
+            f"{_PROGRAM} {args.command}: this machine's memory is full{detail}. {_LESS_MEMORY}\n"
+        )
         return 1
     if answer:  # only one of several processes answers
         _write(answer, as_json=args.json)
