@@ -41,7 +41,7 @@ PARTS = {  # name of the part and of its file -> what it measures
     "large_cost": "quality against steps and operations on the large world, with and without a bank",
     "guards": "Latent Guard on the mini worlds: seen and unseen prompts, words and concepts",
     "safety_cost": "the safety cost model on pairs and categories that it has not seen, on the mini model",
-    "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighting recovers, three seeds",
+    "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighing and relabelling recover",
     "safety": "share of unsafe pictures before and after, through the real server",
 }
 
