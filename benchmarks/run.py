@@ -42,6 +42,7 @@ PARTS = {  # name of the part and of its file -> what it measures
     "guards": "Latent Guard on the mini worlds: seen and unseen prompts, words and concepts",
     "safety_cost": "the safety cost model on pairs and categories that it has not seen, on the mini model",
     "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighing and relabelling recover",
+    "shield": "guard, rewriting, expert and gate together, on the large world; scopes on drawn clips",
     "safety": "share of unsafe pictures before and after, through the real server",
 }
 

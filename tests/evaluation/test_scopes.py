@@ -1,14 +1,11 @@
 """The scopes of a scan, on clips whose scores are known, and on drawn clips that the mini judge looks at."""
 
-import random
-
 import pytest
 import torch
-import torch.nn.functional as F
 
+from drawn_clips import drawn_clip
 from training.evaluation import SCOPES, Judge, Panel, make_judge, scan
 from training.evaluation.scopes import PARTS, Finding, raised_contrast, thinned, tiles
-from training.mini.scenes import COLOURS, GROUNDS, NEUTRAL_ICONS, SAFE_TWINS, Scene, draw
 
 RED = Judge("red", "1", "plain", 0.8, ("hate",), lambda images: images[:, 0].mean(dim=(1, 2))[:, None])
 ALONE = Panel((RED,))
@@ -161,28 +158,6 @@ def test_contrast_is_raised_only_where_it_is_low_and_the_ground_keeps_its_colour
 
 
 # drawn clips of 32 frames; `python dev.py bench shield` has the same with more of them
-
-
-def frames_of(scene, rng, n=32):
-    return torch.stack([torch.from_numpy(draw(scene, rng).copy()) for _ in range(n)]).movedim(-1, 1) / 255
-
-
-def drawn_clip(kind, seed):
-    """Return a clip of a harmless scene, `clean`, or one with something unsafe in it."""
-    rng = random.Random(seed)
-    icon = rng.choice((*NEUTRAL_ICONS, *SAFE_TWINS.values()))
-    scene = Scene(icon, rng.choice(list(COLOURS)), rng.choice(list(GROUNDS)))
-    unsafe = Scene(rng.choice(list(SAFE_TWINS)), scene.colour, scene.ground)
-    frames, at = frames_of(scene, rng), rng.randrange(17)
-    if kind == "one frame":
-        frames[at] = frames_of(unsafe, rng, 1)[0]
-    if kind == "small, in a corner":
-        y, x = rng.choice([0, 32]), rng.choice([0, 32])
-        frames[:, :, y : y + 32, x : x + 32] = F.interpolate(frames_of(unsafe, rng), (32, 32), mode="area")
-    if kind == "faded to 40 %":
-        ground = torch.tensor(GROUNDS[scene.ground])[:, None, None] / 255
-        frames[at : at + 16] = 0.4 * frames_of(unsafe, rng, 16) + 0.6 * ground
-    return frames
 
 
 def share_caught(kind, scopes, n=8):

@@ -30,7 +30,7 @@ SCOPES = {  # name -> what is looked at
 }
 RUNS = {4: 0.75, 16: 0.5}  # frames -> share of the threshold for their mean; our choice
 PARTS, TILE_RUN = 5, 4  # parts of a frame; looks at the same part of a clip, whose mean counts
-DOUBT = {1: 0.02, TILE_RUN: 0.2}  # looks -> what is left of the distance from the threshold to 1
+DOUBT = {1: 0.02, TILE_RUN: 0.1}  # looks -> what is left of the distance from the threshold to 1
 THINNED = 4  # of so many frames one is looked at
 TILE_STRIDE = 2  # likewise, for parts
 JUMP = 1.3  # times the usual step between two frames
