@@ -24,8 +24,8 @@ class DualLatent(io.ComfyNode):
             display_name="Dual Latent Guidance",
             category=CATEGORY,
             search_aliases=[
-                "latent reconstruction",
-                "safe latent",
+                "two latents",
+                "safe context",
                 "safety guidance",
                 "censor",
                 "without training",

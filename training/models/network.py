@@ -51,7 +51,7 @@ def input_like(network: nn.Module) -> Tensor:
     """Return an empty tensor of the device and type that the inputs of a UNet or network should have."""
     if isinstance(network, Network):
         return torch.empty(0, device=next(network.parameters()).device, dtype=network.input_dtype)
-    weight = network.conv_in.weight  # never adapted
+    weight = next(network.parameters())  # of a UNet's first layer, which is never adapted
     return torch.empty(0, device=weight.device, dtype=weight.dtype)
 
 
