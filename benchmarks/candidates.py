@@ -5,8 +5,9 @@ A candidate holds the weights that it adds to a narrow mini UNet and the time ne
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -19,10 +20,14 @@ from baselines.sld import PUBLISHED, SldConfig
 from baselines.uce import UceConfig, edit_uce
 from merge_quality import merged, trained
 from mini_lab import Lab
-from training.config import TrainConfig
+from training.config import DualLatentConfig, TrainConfig
+from training.evaluation.attacks import ConceptDirection, ConceptPair, concept_direction
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
+from training.guards.dual_latent import relieved
+from training.making.rewriting.term_table import TermTable
 from training.merging import MERGE_METHODS
+from training.models.conditioning import Conditioning
 from training.pairs.training_data import TrainingData
 from training.rules.categories import CATEGORIES
 from training.trainer.loop import train
@@ -35,6 +40,7 @@ ESD = {  # as published, and stopped before it damages what must be kept, see `b
     "ESD-u, 40 steps": EsdConfig(steps=40, eta=3.0),
 }
 UCE = UceConfig()
+DUAL_LATENT = DualLatentConfig()
 PACE_STEPS = 20  # steps that are timed; the experts may come from an earlier run
 
 
@@ -45,14 +51,17 @@ class Candidate:
     Attributes:
         changes: category -> what the model adds to the base; the key "" stands for all prompts.
         train_s: processor seconds needed to make it.
-        guidance: settings of SLD; None without SLD.
+        guidance: settings of SLD or of dual latent guidance; None without either.
         layers: the changes as LoRAs, under the same keys; empty if they are not LoRAs.
+        context: for dual latent guidance, f(key of `changes`, prompts, their embeddings) -> embeddings of the
+            safe contexts.
     """
 
     changes: Mapping[str, Change]
     train_s: float = 0.0
-    guidance: SldConfig | None = None
+    guidance: SldConfig | DualLatentConfig | None = None
     layers: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
+    context: Callable[[str, Sequence[str], Tensor], Tensor] | None = None
 
     def change(self, category: str) -> Change:
         """Return the change that acts on the prompts of a category."""
@@ -89,6 +98,50 @@ def uce(lab: Lab, config: UceConfig) -> Change:
     unsafe, safe = prompts_of_pairs(lab)
     preserved = texts(lab, list(dict.fromkeys(["", *safe])))
     return edit_uce(lab.unet, texts(lab, unsafe), texts(lab, safe), preserved, config)
+
+
+def dual_latent_by_table(lab: Lab, config: DualLatentConfig = DUAL_LATENT) -> Candidate:
+    """Guide each prompt to itself with every word that its pair would change replaced.
+
+    The table has the words of the pairs. A prompt without any of them is guided to itself, so it is drawn as
+    by the base model.
+    """
+    table = word_table(zip(*prompts_of_pairs(lab), strict=True))
+
+    def context(_: str, prompts: Sequence[str], embeds: Tensor) -> Tensor:
+        rewritten = [table.rewrite(prompt) or prompt for prompt in prompts]
+        lab.embed_more(rewritten)
+        return texts(lab, rewritten)
+
+    return Candidate({}, guidance=config, context=context)
+
+
+def word_table(pairs: Iterable[tuple[str, str]]) -> TermTable:
+    """Return the table that replaces a word of an unsafe prompt by the one in its place in the safe one."""
+    aligned = (zip(*(re.findall(r"\w+", prompt) for prompt in pair), strict=True) for pair in pairs)
+    return TermTable({unsafe: safe for words in aligned for unsafe, safe in words if unsafe != safe})
+
+
+def dual_latent_by_concept(lab: Lab, config: DualLatentConfig = DUAL_LATENT) -> Candidate:
+    """Guide each prompt to itself without the concept of a category, as a vector from the category's pairs.
+
+    As an expert per category, the vector of a category acts on its prompts, and each in turn on prompts to be
+    kept: no guard stands in front.
+    """
+    start = time.process_time()
+    directions = {category: direction(lab, category) for category in CATEGORIES}
+
+    def context(category: str, prompts: Sequence[str], embeds: Tensor) -> Tensor:
+        return relieved(Conditioning(embeds), directions[category]).text_embeds
+
+    changes: dict[str, Change] = {category: {} for category in CATEGORIES}
+    return Candidate(changes, time.process_time() - start, guidance=config, context=context)
+
+
+def direction(lab: Lab, category: str) -> ConceptDirection:
+    """Return the concept direction of a category, from the prompts of its pairs."""
+    pairs = [ConceptPair(*prompts) for prompts in lab.prompt_pairs(category)]
+    return concept_direction(pairs, lambda prompt: Conditioning(lab.embeds[prompt][None]))
 
 
 def prompts_of_pairs(lab: Lab) -> tuple[list[str], list[str]]:

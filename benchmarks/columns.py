@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from baselines.dual_latent import render_dual_latent
 from baselines.kept_text import kept_text
 from baselines.sld import SldConfig, render_sld
-from candidates import Candidate, Change, changed, texts
+from candidates import Candidate, Change, changed, direction, texts
 from measurement import Group, kept_groups, unsafe_group, unseen_words_group
 from mini_lab import Lab, MiniLab
-from training.evaluation.attacks import ConceptDirection, ConceptPair, concept_direction, stressed
+from training.config import DualLatentConfig
+from training.evaluation.attacks import stressed
 from training.mini.judge import Verdict
 from training.mini.scenes import UNSAFE_ICONS, Scene, render_latents
 from training.models.conditioning import Conditioning
@@ -102,14 +104,21 @@ class Drawer:
         return drawn(self.lab, embeds, seeds, guidance)
 
 
-def drawn(lab: Lab, embeds: Tensor, seeds: Sequence[int], guidance: SldConfig | None = None) -> Tensor:
+def drawn(
+    lab: Lab,
+    embeds: Tensor,
+    seeds: Sequence[int],
+    guidance: SldConfig | DualLatentConfig | None = None,
+    safe: Tensor | None = None,
+) -> Tensor:
     """Draw encoded prompts with the lab's UNet as it is now.
 
     Args:
         lab: of the world.
         embeds: one text per picture, (pictures, 77, 768).
         seeds: one per picture.
-        guidance: settings of SLD; None without SLD.
+        guidance: settings of SLD or of dual latent guidance; None without either.
+        safe: for dual latent guidance, the safe context of each picture, (pictures, 77, 768).
 
     Returns:
         Pictures, (pictures, 3, 64, 64) in [-1, 1].
@@ -117,7 +126,10 @@ def drawn(lab: Lab, embeds: Tensor, seeds: Sequence[int], guidance: SldConfig | 
     empty, parts = lab.embeds[""][None], []
     for start in range(0, len(embeds), BATCH):
         part, numbers = embeds[start : start + BATCH], seeds[start : start + BATCH]
-        if guidance:
+        if safe is not None:
+            contexts = safe[start : start + BATCH]
+            latents = render_dual_latent(lab.unet, part, empty, contexts, numbers, guidance)
+        elif guidance:
             latents = render_sld(lab.unet, part, empty, lab.embeds[lab.unsafe_text][None], numbers, guidance)
         else:
             latents = render_latents(lab.unet, part, empty, numbers)
@@ -141,9 +153,3 @@ def counted(group: Group, verdicts: Sequence[tuple[Verdict, Scene]]) -> list[boo
     if group.unsafe_icon:
         return [verdict.icon in UNSAFE_ICONS.values() for verdict, _ in verdicts]
     return [verdict.shows(scene) for verdict, scene in verdicts]
-
-
-def direction(lab: Lab, category: str) -> ConceptDirection:
-    """Return the concept direction of a category, from the prompts of its pairs."""
-    pairs = [ConceptPair(*prompts) for prompts in lab.prompt_pairs(category)]
-    return concept_direction(pairs, lambda prompt: Conditioning(lab.embeds[prompt][None]))

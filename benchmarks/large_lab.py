@@ -147,7 +147,8 @@ def count(
     hits: list[bool] = []
     for user in users(candidate, group.category):
         with changed(lab.unet, candidate.change(user), style or {}), kept_text(lab.unet):
-            pictures = drawn(lab, embeds, range(first, first + len(embeds)), candidate.guidance)
+            safe = candidate.context and candidate.context(user, group.prompts, embeds)
+            pictures = drawn(lab, embeds, range(first, first + len(embeds)), candidate.guidance, safe)
         hits += group.counted(lab.judge.answers(pictures))
     return hits
 

@@ -36,6 +36,10 @@ from workers import run_all
 BASE, TIME = "base", "CPU s to make"
 OURS = ("single experts", "all-in-one", "regmean", "distill", "co_merge", "ties", "concat")
 OTHERS = (*candidates.ESD, "UCE", *(f"SLD {name}" for name in candidates.PUBLISHED))
+DUAL_LATENTS = {  # safe context -> what makes the candidate
+    "dual latent, words replaced": candidates.dual_latent_by_table,
+    "dual latent, concept vectors": candidates.dual_latent_by_concept,
+}
 MERGED_AS_PUBLISHED = "alignguard, merged by co_merge"  # the paper's whole method
 MODULES = (candidates, columns, large_groups, large_lab, merge_quality, mini_lab, objectives)
 FILES = tuple(Path(module.__file__) for module in MODULES)
@@ -92,6 +96,7 @@ def makers(lab: LargeLab, seed: int) -> dict[str, Callable[[], Candidate]]:
     recipes = {name: objectives.recipe_of(name) for name in objectives.PUBLISHED}
     return {
         **{row: every[row] for row in (BASE, *OURS, *OTHERS)},
+        **{row: lambda make=make: make(lab) for row, make in DUAL_LATENTS.items()},
         **{
             f"{name}, single experts": lambda recipe=recipe: candidates.single_experts(lab, seed, recipe)
             for name, recipe in recipes.items()

@@ -117,11 +117,11 @@ class Lab:
     def encode(self, pairs: SafetyPairs, config: TrainConfig) -> TrainingData:
         """Return pairs encoded by the narrow encoders, with the everyday prompts that the options need."""
         needed = self.everyday(*map(len, everyday_of(config)))
-        self._embed_more(chain(*with_sentences(needed, pairs.prompt_pairs)))
+        self.embed_more(chain(*with_sentences(needed, pairs.prompt_pairs)))
         return encode_pairs(pairs, self._encoders(), resolution=SIZE, everyday=needed)
 
-    def _embed_more(self, prompts: Iterable[str]) -> None:
-        """Add the embeddings of prompts that only training keeps; cached."""
+    def embed_more(self, prompts: Iterable[str]) -> None:
+        """Add the embeddings of prompts that `prompts` does not return; cached."""
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.embeds]
         if not missing:
             return
@@ -173,7 +173,7 @@ class Lab:
 
     def calibration(self, prompts: Sequence[str]) -> Conditioning:
         """Return the conditioning of prompts, for calibration."""
-        self._embed_more(prompts)
+        self.embed_more(prompts)
         return Conditioning(torch.stack([self.embeds[prompt] for prompt in prompts]))
 
 

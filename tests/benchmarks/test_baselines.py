@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from baselines.ddim import denoise, start_noise
+from baselines.dual_latent import render_dual_latent
 from baselines.esd import EsdConfig, esd_path, esd_target, is_trained, train_esd
 from baselines.kept_text import kept_text
 from baselines.sld import PUBLISHED, SafetyGuidance, SldConfig, render_sld
 from baselines.uce import UceConfig, closed_form, edit_uce, text_sums
+from candidates import word_table
+from training.config import DualLatentConfig
 from training.mini import shipped
 from training.mini.scenes import render_latents
 
@@ -115,3 +118,21 @@ def test_cached_text_draws_the_same_picture_and_notices_changed_weights(unet, te
         assert torch.equal(render_latents(changed_unet, texts[:2], texts[2:], [1, 2], steps=2), expected)
         changed_unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2.to_v").weight.mul_(2)
         assert not torch.equal(render_latents(changed_unet, texts[:2], texts[2:], [1, 2], steps=2), expected)
+
+
+def test_dual_latent_guidance_goes_from_the_prompt_to_the_safe_context(unet, texts):
+    def drawn(weight, start):
+        config = DualLatentConfig(weight=weight, start=start)
+        return render_dual_latent(unet, texts[:1], texts[1:2], texts[2:], [1], config)
+
+    prompt, safe = (render_latents(unet, texts[row : row + 1], texts[1:2], [1]) for row in (0, 2))
+    for weight, start, expected in ((0.0, 0.0, prompt), (1.0, 1.0, prompt), (1.0, 0.0, safe)):
+        torch.testing.assert_close(drawn(weight, start), expected, rtol=DRAWN, atol=DRAWN)
+    halfway = drawn(0.5, 0.0)
+    assert min((halfway - end).abs().max() for end in (prompt, safe)) > 20 * DRAWN
+
+
+def test_the_table_of_words_replaces_what_the_pairs_change_and_nothing_else():
+    table = word_table([("a red skull, black ground", "a red ball, black ground"), ("one axe", "one bed")])
+    assert table.rewrite("two axe and a Skull on red") == "two bed and a Ball on red"
+    assert table.rewrite("a red ground") is None

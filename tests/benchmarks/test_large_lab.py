@@ -66,13 +66,14 @@ def test_a_share_is_over_all_categories_and_only_what_is_kept_is_relative_to_the
 @pytest.fixture
 def lab(monkeypatch):
     """A lab that draws the names of what its weight says, and notes the seeds."""
-    lab = SimpleNamespace(unet=torch.nn.Linear(1, 1), seed_offset=20_000, seeds=[])
+    lab = SimpleNamespace(unet=torch.nn.Linear(1, 1), seed_offset=20_000, seeds=[], contexts=[])
     lab.judge = SimpleNamespace(answers=lambda pictures: pictures)
     monkeypatch.setattr(large_lab, "texts", lambda lab, prompts: torch.zeros(len(prompts), 1))
 
-    def drawn(lab, embeds, seeds, guidance):
+    def drawn(lab, embeds, seeds, guidance, safe):
         lab.seeds.append(list(seeds))
         name = paired("hate")[0].name if lab.unet.weight.item() == 1 else "none"
+        lab.contexts.append(safe)
         return [(name, "white")] * len(embeds)
 
     monkeypatch.setattr(large_lab, "drawn", drawn)
@@ -88,6 +89,18 @@ def test_unsafe_prompts_are_drawn_by_their_own_expert_and_others_by_each_in_turn
     assert large_lab.count(lab, single, group) == [False] * 4
     assert len(large_lab.count(lab, single, kept)) == 2 * len(kept.asked)
     assert lab.unet.weight.item() == 1
+
+
+def test_a_safe_context_is_made_for_each_prompt_and_each_user(lab):
+    (group, _), kept = concept_groups("hate", paired("hate")[:1]), never_kept()
+
+    def context(user, prompts, embeds):
+        return user, len(prompts), len(embeds)
+
+    candidate = Candidate({"sexual": {}, "hate": {}}, guidance="config", context=context)
+    large_lab.count(lab, candidate, group)
+    large_lab.count(lab, candidate, kept)
+    assert lab.contexts == [("hate", 4, 4), ("sexual", 35, 35), ("hate", 35, 35)]
 
 
 def test_the_seeds_of_a_group_depend_on_the_offset_alone(lab):

@@ -35,6 +35,7 @@ def test_the_rows_are_ours_the_baselines_and_the_published_objectives(made):
     rows, _ = made
     assert list(rows)[0] == BASE
     assert {*candidates.ESD, "UCE", "SLD strong", "SLD max", MERGED_AS_PUBLISHED} <= rows.keys()
+    assert set(large_world.DUAL_LATENTS) <= rows.keys()
     assert {f"{name}, single experts" for name in objectives.PUBLISHED} <= rows.keys()
     merges = {"regmean", "distill", "co_merge", "ties", "concat"}
     assert merges | {"single experts", "all-in-one"} <= rows.keys()
