@@ -29,7 +29,8 @@ STRESS = {
     "--prompts": BOTH,
     "--category": NAME,
 }
-GUARD = {"--guard": PLACE}  # holds no prompt, and the rule on minors is asked before it
+# neither holds a prompt; words are compared with prompts, and the rule on minors is asked before both
+GUARD = {"--guard": PLACE, "--guard-words": PLACE}
 CONCEPT = {**STRESS, "--concept": BOTH, "--concept-category": NAME, "--eta": NAME}
 COMMAND_OPTIONS = {
     "mini": {"--out": PLACE},
@@ -97,11 +98,11 @@ COMMAND_OPTIONS = {
     },
     "guard train": {
         **dict.fromkeys(("--base", "--out", "--cache"), PLACE),
-        **dict.fromkeys(("--pairs", "--harmless"), BOTH),
+        **dict.fromkeys(("--pairs", "--harmless", "--captions"), BOTH),
         **dict.fromkeys(("--part", "--device"), NAME),
     },
     "guard test": {
-        **dict.fromkeys(("guard", "--base"), PLACE),
+        **dict.fromkeys(("guard", "--base", "--words"), PLACE),
         **dict.fromkeys(("--pairs", "--harmless"), BOTH),
         **dict.fromkeys(("--part", "--device"), NAME),
     },
@@ -243,6 +244,9 @@ def attack(name, at, root, prompt, base, experts, guard):
         ("guard train", "--harmless"): lambda: [
             *("--base", base, "--pairs", text(root, *SAMPLES), "--harmless", bad),
             *("--out", root / "g.safetensors"),
+        ],
+        ("guard train", "--captions"): lambda: [
+            *("--kind", "interpreter", "--base", base, "--captions", bad, "--out", root / "g.safetensors")
         ],
         ("guard test", "--pairs"): lambda: [guard, "--base", base, "--pairs", samples(root, prompt)],
         ("guard test", "--harmless"): lambda: [

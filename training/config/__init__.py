@@ -5,7 +5,7 @@ export its class here.
 """
 
 from .cost import CostConfig
-from .guard import DualLatentConfig, GuardConfig
+from .guard import DualLatentConfig, GuardConfig, InterpretConfig
 from .make import LabelConfig, MakeConfig, RewriteConfig
 from .measure import AttackConfig, DepthConfig, EvaluateConfig, InversionConfig, StressConfig
 from .merge import ExtractConfig, MergeConfig
@@ -21,8 +21,9 @@ __all__ = [
     "EvaluateConfig",
     "ExtractConfig",
     "GuardConfig",
-    "LabelConfig",
+    "InterpretConfig",
     "InversionConfig",
+    "LabelConfig",
     "MAX_STRENGTH",
     "MakeConfig",
     "MergeConfig",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from .option import SEED_MAX, option, validate
 
 CLIP, SENTENCE = "clip", "sentence"
+SMALL, BASE = "small", "base"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,64 @@ class GuardConfig:
         True,
         "On: the file holds the words of the concepts, so that single ones can be switched off. Off: only "
         "their encodings, numbers and categories.",
+    )
+    seed: int = option(0, "The same number repeats the training.", min=0, max=SEED_MAX, step=1)
+
+    def __post_init__(self) -> None:
+        validate(self)
+
+
+@dataclass(frozen=True)
+class InterpretConfig:
+    """How to train a prompt interpreter; each field is documented by its `help`, see `options`.
+
+    Raises:
+        ValueError: if a value breaks the rule of its field; the message names the field, rule and value.
+    """
+
+    size: str = option(
+        SMALL,
+        "small has 4 layers of width 256, base 8 layers of width 512: it says more words right, takes longer "
+        "and needs more captions. GuardT2I: 24 pretrained layers of width 1024.",
+        choices=(SMALL, BASE),
+    )
+    steps: int = option(
+        2000,  # our choice
+        "Training steps. More says the captions closer and takes proportionally longer. GuardT2I: 50 passes "
+        "of 10 million captions.",
+        min=1,
+        max=1_000_000,
+        step=100,
+    )
+    target_fpr: float = option(
+        0.05,
+        "Share of harmless prompts that may be blocked by mistake; it sets the threshold. Lower blocks fewer "
+        "harmless prompts and misses more unsafe ones. GuardT2I: 0.05.",
+        min=0.001,
+        max=0.5,
+        step=0.001,
+    )
+    batch_size: int = option(
+        64,
+        "Captions per step. More is steadier and takes longer. GuardT2I: 1024.",
+        min=2,
+        max=4096,
+        step=1,
+    )
+    learning_rate: float = option(
+        1e-3,  # of a decoder that starts from nothing
+        "Higher is faster and less stable. GuardT2I: 0.00001, for pretrained layers.",
+        positive=True,
+        max=1.0,
+        min=1e-6,
+        step=1e-5,
+    )
+    holdout: float = option(
+        0.1,  # our choice
+        "Share of the captions that is not trained on: half of them set the threshold, half measure it.",
+        min=0.01,
+        max=0.5,
+        step=0.01,
     )
     seed: int = option(0, "The same number repeats the training.", min=0, max=SEED_MAX, step=1)
 

@@ -17,6 +17,8 @@ from ..config.guard import CLIP
 from .concept_guard import FILE_KIND, ConceptGuard, guard_of_file, save_guard
 from .encoder import GuardEncoder, clip_encoder, sentence_encoder, with_summary
 from .guard_file import GuardFile, read_guard_file
+from .interpreter import FILE_KIND as INTERPRETER_FILE
+from .interpreter import Interpreter, interpreter_of_file, language
 from .verdict import ADVICE, GuardVerdict
 
 __all__ = [
@@ -27,8 +29,10 @@ __all__ = [
     "GuardEncoder",
     "GuardKind",
     "GuardVerdict",
+    "Interpreter",
     "clip_encoder",
     "guard_of_tokens",
+    "language",
     "open_guard",
     "save_guard",
     "sentence_encoder",
@@ -70,6 +74,12 @@ GUARDS = {
     "concept": GuardKind(
         "blocks prompts near a concept of a list (Latent Guard)", "arXiv:2404.08031", FILE_KIND, guard_of_file
     ),
+    "interpreter": GuardKind(
+        "blocks prompts that mean something else than they say, or a listed word (GuardT2I)",
+        "arXiv:2403.01446",
+        INTERPRETER_FILE,
+        interpreter_of_file,
+    ),
 }
 
 
@@ -84,10 +94,14 @@ def guard_of_tokens(guard: Guard, free_tokens: int) -> Callable[[Tensor], Tensor
         Function from last hidden states (n, tokens, width) to flags (n,), on the CPU.
 
     Raises:
-        ValueError: if the guard reads another encoder, which sees words and not tokens.
+        ValueError: if the guard reads another encoder, which sees words and not tokens, or compares the words
+            of a prompt with its encoding, as an interpreter does.
     """
     if not isinstance(guard, ConceptGuard) or guard.encoder.kind != CLIP:
-        raise ValueError("this attack searches tokens of CLIP, so it needs a guard with the encoder `clip`.")
+        raise ValueError(
+            "this attack searches tokens of CLIP, so it needs a guard of the kind `concept` with the encoder "
+            "`clip`. Attack other guards by words."
+        )
 
     def is_blocked(states: Tensor) -> Tensor:
         blocks = [with_summary(rows[: free_tokens + 2].float().cpu()) for rows in states]
