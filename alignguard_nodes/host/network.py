@@ -93,6 +93,9 @@ class HostNetwork(Network):
     ) -> None:
         base = model.model
         network = _sharing(base.diffusion_model, replaced or {})
+        for module in network.modules():
+            if isinstance(module, nn.LayerNorm):  # some blocks add to what their norms have read
+                module.register_forward_pre_hook(_on_a_copy)
         super().__init__(network, targets)
         base = copy.copy(base)
         base._modules = {**base._modules, "diffusion_model": network}
@@ -161,6 +164,13 @@ def _sharing(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
     for buffer in network.buffers():
         memo[id(buffer)] = _ordinary(buffer)
     return copy.deepcopy(network, memo)
+
+
+def _on_a_copy(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return a norm's inputs as a copy where the backward pass will read them again."""
+    if not (torch.is_grad_enabled() and inputs[0].requires_grad):
+        return inputs
+    return (inputs[0].clone(), *inputs[1:])
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

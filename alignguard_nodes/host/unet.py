@@ -22,7 +22,11 @@ from .ranged import has_ranged
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
-_FLOWS = {"SD3": "sd3"}  # likewise; no class that inherits from them is meant
+_FLOWS = {
+    "SD3": "sd3",
+    "Flux": "flux1",
+    "FluxSchnell": "flux1",
+}  # likewise; no class that inherits from them is meant
 _CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,
     WrappersMP.DIFFUSION_MODEL,

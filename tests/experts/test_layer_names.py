@@ -89,17 +89,24 @@ def test_native_names_follow_three_entries_per_level(native, path):
     assert module_of_kohya(native) == path
 
 
-SD3_LAYERS = (
+FLOW_LAYERS = (
     "joint_blocks.0.context_block.attn.qkv",
     "joint_blocks.23.x_block.attn.proj",
     "joint_blocks.12.x_block.attn2.qkv",
     "joint_blocks.3.x_block.mlp.fc1",
     "joint_blocks.3.context_block.adaLN_modulation.1",
+    "double_blocks.18.img_attn.qkv",
+    "double_blocks.0.txt_attn.proj",
+    "double_blocks.0.txt_mlp.2",
+    "double_blocks.7.img_mod.lin",
+    "single_blocks.37.linear1",
+    "single_blocks.0.linear2",
+    "single_blocks.0.modulation.lin",
 )
 
 
-@pytest.mark.parametrize("path", SD3_LAYERS)
-def test_a_layer_of_sd3_is_known_by_the_hosts_name_and_by_kohyas(path):
+@pytest.mark.parametrize("path", FLOW_LAYERS)
+def test_a_layer_of_a_flow_is_known_by_the_hosts_name_and_by_kohyas(path):
     assert is_layer(path)
     assert not is_norm(path)
     assert name_in_files(path) == f"diffusion_model.{path}"
@@ -110,6 +117,6 @@ def test_a_layer_of_sd3_is_known_by_the_hosts_name_and_by_kohyas(path):
 
 def test_a_layer_of_a_unet_is_named_as_kohya_names_it():
     assert name_in_files(TO_Q) == kohya_name(TO_Q)
-    for path in (*SD3_LAYERS, "joint_blocks.0.x_block.attn.ln_q"):
+    for path in (*FLOW_LAYERS, "joint_blocks.0.x_block.attn.ln_q"):
         with pytest.raises(ValueError, match="is not the diffusers path of a UNet layer"):
             kohya_name(path)

@@ -159,7 +159,7 @@ def both(name, suffix=""):
             "no LoRA layers of the UNet, only 2 tensors of a text encoder",
         ),
         (
-            both("lora_unet_double_blocks_0_img_attn_qkv"),
+            both("lora_unet_double_blocks_0_img_norm1"),
             "it is for Flux .* 2 keys name .*double_blocks",
         ),
         (both("lora_unet_joint_blocks_0_x_block_norm1"), "it is for SD 3: 2 keys name no layer"),

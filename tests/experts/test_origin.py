@@ -97,9 +97,9 @@ def test_what_people_state_decides_only_where_the_file_does_not(family):
         ),
         (
             {SHARED: (1, 1)},
-            {"ss_base_model_version": "flux1-dev"},
+            {"ss_base_model_version": "flux2-klein"},
             "",
-            "it is for Flux, which is not supported",
+            "it is for a later FLUX, which is not supported",
         ),
     ],
 )
@@ -135,6 +135,13 @@ def test_the_layers_of_sd3_decide_whatever_their_size():
     for width in (128, 1536):
         assert family_of_lora({JOINT: (3 * width, width)}, {}) == "sd3"
         assert family_of_lora({JOINT: (3 * width, width)}, {"modelspec.architecture": "sd3-medium"}) == "sd3"
+
+
+def test_the_layers_of_flux1_decide():
+    shapes = {"double_blocks.0.img_attn.qkv": (9216, 3072), "single_blocks.37.linear2": (3072, 15360)}
+    assert family_of_lora(shapes, {}) == family_of_lora(shapes, {"ss_base_model_version": "flux1"}) == "flux1"
+    with pytest.raises(ValueError, match="metadata says SD 3, but its layers are those of FLUX.1"):
+        family_of_lora(shapes, {"alignguard.family": "sd3"})
 
 
 def test_layers_of_one_kind_of_network_with_the_name_of_another_are_refused():

@@ -1,9 +1,10 @@
-"""Run the nodes on a small SD 3 with random weights, from pairs to a merged expert, without a server.
+"""Run the nodes on a small flow with random weights, from pairs to a merged expert, without a server.
 
-    python flow_nodes_proof.py COMFYUI_FOLDER CHECKPOINT PAIRS FOLDER PACK_PARENT
+    python flow_nodes_proof.py COMFYUI_FOLDER FAMILY CHECKPOINT MINI_CHECKPOINT PAIRS FOLDER PACK_PARENT
 
-Prints one line of JSON. PACK_PARENT contains the pack under the name `alignguard`; everything is written into
-FOLDER.
+Prints one line of JSON. CHECKPOINT is that of SD 3, whose autoencoder serves every family; the other parts
+of another family are built from the host's own classes. PACK_PARENT contains the pack under the name
+`alignguard`; everything is written into FOLDER.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-HOST, CHECKPOINT, PAIRS, FOLDER, PACK_PARENT = sys.argv[1:]
+HOST, FAMILY, CHECKPOINT, MINI, PAIRS, FOLDER, PACK_PARENT = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
 sys.path[:0] = [HOST, PACK_PARENT]
 
@@ -29,6 +30,8 @@ from alignguard.alignguard_nodes.train_safety_dpo import TrainSafetyDPO
 from alignguard.training.experts.expert import load_expert
 from alignguard.training.pairs import load_pairs
 
+from built_flow import NETWORKS, built_clip, built_model
+
 NUM_PAIRS, SIDE = 3, 64
 LONG = "a long prompt about a skull, " * 30  # several times what CLIP reads at once
 
@@ -43,6 +46,8 @@ def main() -> None:
     with torch.inference_mode():
         loaded = comfy.sd.load_checkpoint_guess_config(CHECKPOINT, output_vae=True, output_clip=True)
         base = dict(zip(("model", "clip", "vae"), loaded[:3], strict=True))
+        if FAMILY in NETWORKS:
+            base |= {"model": built_model(FAMILY), "clip": built_clip(FAMILY, MINI)}
         pairs = load_pairs(Path(PAIRS), max_pairs=NUM_PAIRS)
         results = {"experts": [trained(base, pairs, objective) for objective in ("anchored", "alignguard")]}
         experts = [load_expert(Path(FOLDER) / "output" / result["file"]) for result in results["experts"]]

@@ -1,6 +1,8 @@
-"""Prove a small SD 3 with random weights against the host: its network, its training and its experts.
+"""Prove a small flow with random weights against the host: its network, its training and its experts.
 
-    python flow_proof.py COMFYUI_FOLDER CHECKPOINT MINI_CHECKPOINT MINI_EXPERT FOLDER PACK_PARENT
+    python flow_proof.py COMFYUI_FOLDER FAMILY CHECKPOINT MINI_CHECKPOINT MINI_EXPERT FOLDER PACK_PARENT
+
+CHECKPOINT is that of SD 3; a network of another family is built from the host's own classes.
 
 Prints one line of JSON. PACK_PARENT contains the pack under the name `alignguard`.
 """
@@ -8,10 +10,11 @@ Prints one line of JSON. PACK_PARENT contains the pack under the name `alignguar
 import json
 import logging
 import math
+import re
 import sys
 from pathlib import Path
 
-HOST, CHECKPOINT, MINI, MINI_EXPERT, FOLDER, PACK_PARENT = sys.argv[1:]
+HOST, FAMILY, CHECKPOINT, MINI, MINI_EXPERT, FOLDER, PACK_PARENT = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
 sys.path[:0] = [HOST, PACK_PARENT]
 
@@ -31,6 +34,7 @@ from alignguard.training.experts.expert import SafetyExpert, load_expert, save_e
 from alignguard.training.losses import resolved
 from alignguard.training.merging import MERGE_METHODS, merge_experts
 from alignguard.training.models.conditioning import Conditioning
+from alignguard.training.models.flow import FLOW_FAMILIES
 from alignguard.training.pairs.training_data import Bucket, TrainingData
 from alignguard.training.trainer.batch import draw_batch
 from alignguard.training.trainer.loop import train
@@ -38,6 +42,8 @@ from alignguard.training.trainer.progress import Progress
 from alignguard.training.trainer.run import Run
 from alignguard.training.trainer.step import accumulate_gradients
 from torch import Tensor
+
+from built_flow import NETWORKS, built_model
 
 CONFIG = TrainConfig(
     objective="alignguard",
@@ -50,6 +56,7 @@ CONFIG = TrainConfig(
     safe_prompt_weight=0.0,
     validation=0.0,
 )
+GUIDANCE = 3.5  # the host's default, which FLUX.1 reads
 TARGETS = ("attention", "attention+ff", "self-attention")
 PAIRS, SIDE, TOKENS = 3, 8, 77
 
@@ -57,10 +64,13 @@ PAIRS, SIDE, TOKENS = 3, 8, 77
 def main() -> None:
     """Run all proofs."""
     with torch.inference_mode():  # as the host loads models when it runs a graph
-        model, *_ = comfy.sd.load_checkpoint_guess_config(CHECKPOINT, output_vae=False, output_clip=False)
-        mini, *_ = comfy.sd.load_checkpoint_guess_config(MINI, output_vae=False, output_clip=False)
+        model = built_model(FAMILY) if FAMILY in NETWORKS else loaded(CHECKPOINT)
+        mini = loaded(MINI)
     data = random_data()
     results: dict[str, object] = {"family": host.family_of(model)[0]}
+    attention = FLOW_FAMILIES[FAMILY].attention
+    names = [name for name, _ in model.model.diffusion_model.named_modules()]
+    results["attention"] = sum(bool(re.fullmatch(attention, name)) for name in names)
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as lent:
         results |= predictions(model, lent, data) | losses(model, lent, data)
@@ -73,21 +83,26 @@ def main() -> None:
     results |= loading(model, expert)
     results["merged"] = merging(model, expert)
     results["refused"] = {
-        "sd15 on sd3": refusal(model, load_expert(Path(MINI_EXPERT))),
-        "sd3 on sd15": refusal(mini, expert),
+        "sd15 here": refusal(model, load_expert(Path(MINI_EXPERT))),
+        "on sd15": refusal(mini, expert),
     }
     sys.stdout.write(json.dumps(results) + "\n")
 
 
+def loaded(checkpoint: str):
+    """Return the MODEL of a checkpoint."""
+    return comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=False, output_clip=False)[0]
+
+
 def random_data() -> TrainingData:
     """Return random pairs whose prompts have one of two lengths, as T5 and long prompts give them."""
-    generator = torch.Generator().manual_seed(0)
+    family, generator = FLOW_FAMILIES[FAMILY], torch.Generator().manual_seed(0)
     latents = torch.randn(3, PAIRS, 16, SIDE, SIDE, generator=generator)
     prompts = Conditioning.concatenate(
         [
             Conditioning(
-                torch.randn(1, TOKENS * (1 + number % 2), 4096, generator=generator),
-                torch.randn(1, 2048, generator=generator),
+                torch.randn(1, TOKENS * (1 + number % 2), family.text_width, generator=generator),
+                torch.randn(1, family.pooled_width, generator=generator),
             )
             for number in range(3 * PAIRS)
         ]
@@ -108,8 +123,15 @@ def predictions(model, lent, data: TrainingData) -> dict[str, object]:
     )
     return {
         "velocity": difference(ours, theirs),
-        "sigmas": difference(lent.schedule.sigmas, model.model.model_sampling.sigmas),
+        "sigmas": difference(lent.schedule.sigmas, levels_of_host(model)),
     }
+
+
+def levels_of_host(model) -> Tensor:
+    """Return the host's noise levels at 1000 even steps of its own time, the noisiest last."""
+    sampling = model.model.model_sampling
+    even = torch.arange(1, 1001) / 1000
+    return sampling.sigma(even * getattr(sampling, "multiplier", 1))
 
 
 def velocity_of_host(model, lent, noisy: Tensor, timesteps: Tensor, prompt: Conditioning) -> Tensor:
@@ -117,7 +139,9 @@ def velocity_of_host(model, lent, noisy: Tensor, timesteps: Tensor, prompt: Cond
     sigma = lent.schedule.sigmas[timesteps]
     ((_, prompt),) = prompt.by_length()
     with torch.inference_mode():
-        denoised = model.model.apply_model(noisy, sigma, c_crossattn=prompt.text_embeds, y=prompt.pooled)
+        inputs = {"c_crossattn": prompt.text_embeds, "y": prompt.pooled}
+        inputs |= {"guidance": torch.tensor([GUIDANCE])} if FAMILY == "flux1" else {}
+        denoised = model.model.apply_model(noisy, sigma, **inputs)
         return (noisy - denoised) / sigma[:, None, None, None]
 
 
@@ -130,7 +154,7 @@ def losses(model, lent, data: TrainingData) -> dict[str, object]:
     moved, _ = accumulate_gradients(run, Progress(run), draw)
     layers = adapter.read_adapter(lent.unet)
     adapter.detach_adapter(lent.unet)
-    patched, _ = apply_expert(model, SafetyExpert(layers, (), "sd3", {}, "visible"), strength=1.0)
+    patched, _ = apply_expert(model, SafetyExpert(layers, (), FAMILY, {}, "visible"), strength=1.0)
     patched.patch_model()
     policy = pair_errors_of_host(patched, lent, data, draw)
     patched.unpatch_model()

@@ -33,6 +33,7 @@ _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sd21": ("stable-diffusion-v2-768-v/lora", "sd_v2"),
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
     "sd3": ("stable-diffusion-3/lora", "sd3"),
+    "flux1": ("flux-1-dev/lora", "flux1"),
 }
 _LORA_LIKE = r"lora|lycoris|\.alpha$|hada_|lokr_|oft_|dora_scale|\.diff$|\.[wb]_norm$"
 # Metadata that is valid only for the file it was read from: hashes of its bytes, and a scale now folded in.

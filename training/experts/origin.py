@@ -16,7 +16,8 @@ _HINTS = {
     "(sd|stablediffusion)v?1": "sd15",
     "(sd|stablediffusion)v?2": "sd21",
     "(sd|stablediffusion)v?3": "sd3",
-    "flux": "Flux",
+    "flux[23]": "a later FLUX",
+    "flux": "flux1",
 }
 _HINTED_BY = ("alignguard.family", "modelspec.architecture", "ss_base_model_version")
 _TEXT_LAYER = r"attn2\.to_[kv]$"

@@ -21,8 +21,8 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (SD15, SD21, SD
 
 # The models that `identify` can name in its errors.
 _FOREIGN_PREFIXES = {  # start of a tensor name -> the only architecture that has it
-    "double_blocks.": "Flux (or a relative of it)",
-    "joint_blocks.": "SD 3",
+    "double_blocks.": "FLUX.1 (or a relative of it), which only the nodes in ComfyUI can train",
+    "joint_blocks.": "SD 3, which only the nodes in ComfyUI can train",
     "transformer_blocks.": "a diffusion transformer",
     "cap_embedder.": "Lumina (or a relative of it)",
     "controlnet_cond_embedding.": "a ControlNet",

@@ -73,7 +73,21 @@ SD3 = FlowFamily(  # Esser et al. 2024, arXiv:2403.03206; SD 3.5 Medium has a se
     blocks=("joint_blocks",),
 )
 
-FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3,)}
+_DOUBLE, _SINGLE = r"double_blocks\.\d+\.", r"single_blocks\.\d+\."
+FLUX1 = FlowFamily(  # its single blocks have attention and feed-forward in the same layers
+    name="flux1",
+    text_width=4096,
+    pooled_width=768,
+    latent_channels=16,
+    attention=_DOUBLE + r"(?:img|txt)_attn\.(?:qkv|proj)|" + _SINGLE + r"linear[12]",
+    feed_forward=_DOUBLE + r"(?:img|txt)_mlp\.[02]",
+    image_only=_DOUBLE + r"img_attn\.(?:qkv|proj)",
+    others=_DOUBLE + r"(?:img|txt)_mod\.lin|" + _SINGLE + r"modulation\.lin|(?:img|txt)_in|"
+    r"(?:time|vector|guidance)_in\.(?:in|out)_layer|final_layer\.linear|final_layer\.adaLN_modulation\.1",
+    blocks=("double_blocks", "single_blocks"),
+)
+
+FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3, FLUX1)}
 
 
 def flow_family_of(modules: Iterable[str]) -> FlowFamily | None:
