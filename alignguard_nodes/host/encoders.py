@@ -70,8 +70,15 @@ def encode_prompt(clip: Any, text: str, family: Family | FlowFamily) -> Conditio
 def encode_text(clip: Any, text: str) -> Conditioning:
     """Encode a prompt as `encode_prompt`, with a CLIP of any family, and its pooled vector if it has one."""
     with torch.inference_mode():
-        tokens = clip.tokenize(text, disable_weights=True)
-        return Conditioning(*clip.encode_from_tokens(tokens, return_pooled=True))
+        return Conditioning(*clip.encode_from_tokens(plain_tokens(clip, text), return_pooled=True))
+
+
+def plain_tokens(clip: Any, text: str) -> Any:
+    """Return the tokens of a prompt, with brackets as plain characters."""
+    try:
+        return clip.tokenize(text, disable_weights=True)
+    except TypeError:  # a tokenizer that knows no weights, such as Z-Image's, says so itself
+        return clip.tokenize(text)
 
 
 def guard_encoder(clip: Any) -> "GuardEncoder":

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...training.models.conditioning import LATENT_STEP
 from ...training.system.tensors import check_finite
+from .encoders import plain_tokens
 from .pictures import image_of, pictures_of
 
 SAMPLERS, SCHEDULERS = list(comfy.samplers.SAMPLER_NAMES), list(comfy.samplers.SCHEDULER_NAMES)
@@ -96,7 +97,7 @@ class HostDraw:
             return pictures_of(decoded)
 
     def _condition(self, text: str) -> Any:
-        return self._clip.encode_from_tokens_scheduled(self._clip.tokenize(text, disable_weights=True))
+        return self._clip.encode_from_tokens_scheduled(plain_tokens(self._clip, text))
 
 
 def _stop_if_cancelled(*_: Any) -> None:

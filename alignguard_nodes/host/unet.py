@@ -22,11 +22,12 @@ from .ranged import has_ranged
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
 _FAMILIES = {"SD15": "sd15", "SD20": "sd21", "SDXL": "sdxl"}  # the host's class names -> ours
-_FLOWS = {
+_FLOWS = {  # likewise; no class that inherits from them is meant
     "SD3": "sd3",
     "Flux": "flux1",
     "FluxSchnell": "flux1",
-}  # likewise; no class that inherits from them is meant
+    "ZImage": "zimage",
+}
 _CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,
     WrappersMP.DIFFUSION_MODEL,

@@ -102,6 +102,10 @@ FLOW_LAYERS = (
     "single_blocks.37.linear1",
     "single_blocks.0.linear2",
     "single_blocks.0.modulation.lin",
+    "layers.29.attention.qkv",
+    "noise_refiner.1.attention.out",
+    "context_refiner.0.feed_forward.w2",
+    "layers.0.adaLN_modulation.0",
 )
 
 

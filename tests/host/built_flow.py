@@ -27,8 +27,39 @@ NETWORKS = {  # family -> the host's class, and the settings of a small network
             "guidance_embed": True,
         },
     ),
+    "zimage": (
+        "ZImage",
+        {
+            "image_model": "lumina2",
+            "in_channels": 16,
+            "patch_size": 2,
+            "cap_feat_dim": 2560,
+            "dim": 256,  # at least that of the time embedding
+            "n_layers": 2,
+            "n_refiner_layers": 1,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "qk_norm": True,
+            "multiple_of": 32,
+            "ffn_dim_multiplier": 8 / 3,
+            "axes_dims": [32, 48, 48],
+            "axes_lens": [1536, 512, 512],
+            "rope_theta": 256.0,
+            "z_image_modulation": True,
+            "time_scale": 1000.0,
+            "pad_tokens_multiple": 32,
+        },
+    ),
 }
-T5 = {"num_layers": 1, "num_heads": 2, "d_ff": 64}  # its width and vocabulary stay those of the published one
+ENCODERS = {  # settings of small text encoders; their widths and vocabularies are the published ones'
+    "t5xxl_model_config": {"num_layers": 1, "num_heads": 2, "d_ff": 64},
+    "qwen3_4b_model_config": {
+        "num_hidden_layers": 3,  # the prompt is read off the last but one
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+    },
+}
 _CLIP = "cond_stage_model.transformer."
 
 
@@ -48,12 +79,14 @@ def built_model(family: str):
 
 
 def built_clip(family: str, checkpoint: str):
-    """Return a CLIP: the CLIP-L of an SD 1.5 checkpoint, and a small T5 with random weights."""
-    clip = comfy.sd.CLIP(host_config(family).clip_target(), model_options={"t5xxl_model_config": T5})
+    """Return a CLIP of small encoders with random weights; CLIP-L is that of an SD 1.5 checkpoint."""
+    clip = comfy.sd.CLIP(host_config(family).clip_target(), model_options=ENCODERS)
+    fill(clip.cond_stage_model)
+    if not hasattr(clip.cond_stage_model, "clip_l"):
+        return clip
     state = comfy.utils.load_torch_file(checkpoint)
     state = {name.removeprefix(_CLIP): state[name] for name in state if name.startswith(_CLIP)}
     clip.cond_stage_model.clip_l.load_sd(state)
-    fill(clip.cond_stage_model.t5xxl)
     return clip
 
 

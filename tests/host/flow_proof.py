@@ -102,7 +102,7 @@ def random_data() -> TrainingData:
         [
             Conditioning(
                 torch.randn(1, TOKENS * (1 + number % 2), family.text_width, generator=generator),
-                torch.randn(1, family.pooled_width, generator=generator),
+                torch.randn(1, family.pooled_width, generator=generator) if family.pooled_width else None,
             )
             for number in range(3 * PAIRS)
         ]
@@ -139,8 +139,10 @@ def velocity_of_host(model, lent, noisy: Tensor, timesteps: Tensor, prompt: Cond
     sigma = lent.schedule.sigmas[timesteps]
     ((_, prompt),) = prompt.by_length()
     with torch.inference_mode():
-        inputs = {"c_crossattn": prompt.text_embeds, "y": prompt.pooled}
+        inputs = {"c_crossattn": prompt.text_embeds}
+        inputs |= {"y": prompt.pooled} if FLOW_FAMILIES[FAMILY].pooled_width else {}
         inputs |= {"guidance": torch.tensor([GUIDANCE])} if FAMILY == "flux1" else {}
+        inputs |= {"num_tokens": prompt.text_embeds.shape[1]} if FAMILY == "zimage" else {}
         denoised = model.model.apply_model(noisy, sigma, **inputs)
         return (noisy - denoised) / sigma[:, None, None, None]
 

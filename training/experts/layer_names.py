@@ -38,7 +38,8 @@ _WORDS = (
     r"conv_out|conv_norm_out|conv[12]|conv|downsamplers|upsamplers|time_embedding|time_embed|add_embedding|linear_[12]|"
     r"in_layers|out_layers|emb_layers|skip_connection|label_emb|out|op|norm[123]|norm|"
     r"joint_blocks|context_block|x_block|attn|qkv|mlp|fc[12]|adaLN_modulation|"  # SD 3
-    r"double_blocks|single_blocks|(?:img|txt)_(?:attn|mlp|mod)|linear[12]|modulation|lin|\d+"  # FLUX.1
+    r"double_blocks|single_blocks|(?:img|txt)_(?:attn|mlp|mod)|linear[12]|modulation|lin|"  # FLUX.1
+    r"layers|noise_refiner|context_refiner|attention|feed_forward|w[123]|\d+"  # Z-Image
 )
 _KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
 _KOHYA_WORD = rf"({_WORDS})(?:_|$)"

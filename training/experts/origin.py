@@ -18,6 +18,8 @@ _HINTS = {
     "(sd|stablediffusion)v?3": "sd3",
     "flux[23]": "a later FLUX",
     "flux": "flux1",
+    "zimage": "zimage",
+    "lumina": "Lumina",
 }
 _HINTED_BY = ("alignguard.family", "modelspec.architecture", "ss_base_model_version")
 _TEXT_LAYER = r"attn2\.to_[kv]$"

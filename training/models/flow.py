@@ -87,7 +87,21 @@ FLUX1 = FlowFamily(  # its single blocks have attention and feed-forward in the 
     blocks=("double_blocks", "single_blocks"),
 )
 
-FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3, FLUX1)}
+_NEXT = r"(?:layers|noise_refiner|context_refiner)\.\d+\."
+ZIMAGE = FlowFamily(  # its refiners read the picture or the prompt alone, its layers both in one stream
+    name="zimage",
+    text_width=2560,
+    pooled_width=0,
+    latent_channels=16,
+    attention=_NEXT + r"attention\.(?:qkv|out)",
+    feed_forward=_NEXT + r"feed_forward\.w[123]",
+    image_only=r"noise_refiner\.\d+\.attention\.(?:qkv|out)",
+    others=_NEXT + r"adaLN_modulation\.0|cap_embedder\.1|x_embedder|t_embedder\.mlp\.[02]|"
+    r"final_layer\.linear|final_layer\.adaLN_modulation\.1",
+    blocks=("context_refiner", "noise_refiner", "layers"),
+)
+
+FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3, FLUX1, ZIMAGE)}
 
 
 def flow_family_of(modules: Iterable[str]) -> FlowFamily | None:

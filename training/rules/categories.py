@@ -14,7 +14,14 @@ CATEGORIES: tuple[str, ...] = (
     "illegal activity",
 )
 
-FAMILY_NAMES = {"sd15": "SD 1.5", "sd21": "SD 2.1", "sdxl": "SDXL", "sd3": "SD 3", "flux1": "FLUX.1"}
+FAMILY_NAMES = {
+    "sd15": "SD 1.5",
+    "sd21": "SD 2.1",
+    "sdxl": "SDXL",
+    "sd3": "SD 3",
+    "flux1": "FLUX.1",
+    "zimage": "Z-Image",
+}
 TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # width of the text embeddings -> family
 
 # Spellings that differ by more than case, spaces, underscores and hyphens, which `_key` removes.
