@@ -43,8 +43,11 @@ PARTS = {  # name of the part and of its file -> what it measures
     "safety_cost": "the safety cost model on pairs and categories that it has not seen, on the mini model",
     "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighing and relabelling recover",
     "shield": "guard, rewriting, expert and gate together, on the large world; scopes on drawn clips",
+    "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighting recovers, three seeds",
+    "survival": "SIGKILL at random moments over every command that writes: what is torn, lost or different",
     "safety": "share of unsafe pictures before and after, through the real server",
 }
+COUNTED = ("survival",)  # take --count
 
 log = logging.getLogger("bench")
 
@@ -73,6 +76,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["regmean"], help="safety: merge methods to compare")
     parser.add_argument("--strength", type=float, default=1.0, help="safety: strength of the merged expert")
     parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures per prompt")
+    parser.add_argument("--count", type=int, help="survival: kills; default: as in the figures")
     parser.add_argument(
         "--out", type=Path, default=OUT, help="file to write; it keeps the figures of other parts"
     )
@@ -87,7 +91,7 @@ def _measure(name: str, arguments: argparse.Namespace) -> dict:
     part = importlib.import_module(name)  # late: a part should not load what only others need
     if name == "safety":
         return part.measure_methods(arguments.methods, arguments.strength, arguments.per_prompt)
-    return part.measure()
+    return part.measure(*filter(None, [arguments.count])) if name in COUNTED else part.measure()
 
 
 def keep(out: Path, name: str, figures: dict, seconds: float) -> None:

@@ -23,16 +23,20 @@ from training.trainer.loop import train
 from training.trainer.run_folder import Storage
 from training.trainer.train_expert import Destination, Subject, train_expert
 
-HERE = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+HERE = [str(Path(__file__).parents[1] / name) for name in ("tests", "", "benchmarks")]
 CONFIG = TrainConfig(steps=24, batch_size=2, rank=2, learning_rate=1e-2, seed=3, save_every=1, bank=2)
 
 
-def forking_context():
-    """Return a context whose processes are forked from a process that has already imported this module."""
+def forking_context(module=__name__):
+    """Return a context whose processes are forked from a process that has already imported a module.
+
+    There is one such process for all contexts, so a module asked for later is imported by each process.
+    """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([module])
+    paths = [*HERE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     with patch.dict(
-        os.environ, {"PYTHONPATH": os.pathsep.join(HERE)}
+        os.environ, {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
     ):  # it takes the folders only from the environment
         forkserver.ensure_running()
     return context
