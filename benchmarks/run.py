@@ -43,7 +43,6 @@ PARTS = {  # name of the part and of its file -> what it measures
     "safety_cost": "the safety cost model on pairs and categories that it has not seen, on the mini model",
     "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighing and relabelling recover",
     "shield": "guard, rewriting, expert and gate together, on the large world; scopes on drawn clips",
-    "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighting recovers, three seeds",
     "survival": "SIGKILL at random moments over every command that writes: what is torn, lost or different",
     "safety": "share of unsafe pictures before and after, through the real server",
 }
