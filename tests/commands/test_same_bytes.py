@@ -26,7 +26,7 @@ from tiny_commands import (
 )
 
 ELSEWHERE = {
-    "mini",  # draws for a minute; `tests/mini/test_build_mini.py` compares its bytes
+    "mini",  # draws for a minute, and is tested in `tests/mini/test_build_mini.py`
     "pairs label",  # asks a model of the user; `tests/making/test_label_pairs.py` stops and resumes it
 }
 
