@@ -122,6 +122,7 @@ def run(server: Server, graph: dict[str, Any], out: Path | None) -> dict[str, An
     except urllib.error.HTTPError as error:
         return {"status": "refused", "errors": refusals(json.loads(error.read()))}
     try:
+        sys.stderr.write(f"queued as {prompt_id}\n")
         ending = follow(messages, prompt_id, graph)
     except KeyboardInterrupt:
         server.cancel(prompt_id)

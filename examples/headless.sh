@@ -26,6 +26,7 @@ cancel() {
     exit 130
 }
 trap cancel INT TERM
+say "queued as $id" >&2
 
 # follow
 until entry=$(curl -sS "$server/history/$id" | jq -e --arg id "$id" '.[$id] // empty'); do sleep 1; done

@@ -205,6 +205,9 @@ HOSTILE = {  # (file, reader) -> content of the attacked file, or a function tha
     ("a threshold of NaN", "prompt guard"): lambda: guard_with(
         calibration=calibration_with(threshold=float("nan"))
     ),
+    ("a pickle", "safety cost model"): lambda: pickle.dumps({"x": 1}),
+    ("a device", "safety cost model"): lambda: DEVICE,
+    ("a LoRA", "safety cost model"): expert_bytes,
     ("a torn state", STATE): lambda: READERS[STATE].seed()[:-3],
     ("values that are not a mapping", STATE): lambda: state("[1]"),
     ("values nested 10^5 deep", STATE): lambda: state("[" * DEEP),

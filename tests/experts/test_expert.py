@@ -206,7 +206,7 @@ def test_an_expert_of_another_family_is_refused_with_both_names(expert):
         check_family(xl, "sd15", 768)
     assert str(caught.value) == (
         "expert 'hate_xl.safetensors' was trained for SDXL (text width 2048); this model is SD 1.5 (768). "
-        "Load an SD 1.5 expert."
+        "Load an expert of SD 1.5."
     )
 
 

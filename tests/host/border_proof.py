@@ -8,10 +8,11 @@ Prints one line of JSON. PACK_PARENT contains the pack under the name `alignguar
 import json
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 HOST, CHECKPOINT, PACK_PARENT = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
-sys.path[:0] = [HOST, PACK_PARENT]
+sys.path[:0] = [HOST, PACK_PARENT, str(Path(__file__).resolve().parents[1])]
 
 import comfy.options
 

@@ -8,7 +8,7 @@ from PIL import Image
 from api_graphs import API, text_of
 
 pytestmark = pytest.mark.host
-HARMLESS, UNSAFE = "a blue tree on a brown ground", "a red skull on a purple ground"
+HARMLESS, UNSAFE = "white moon, black ground", "a red skull on a purple ground"
 PROMPT, GUARD, GUIDANCE, JUDGED, JUDGED_PLAIN = "3", "5", "10", "15", "16"
 SAVED, SAVED_PLAIN = "17", "18"
 

@@ -152,6 +152,7 @@ def test_distill_trains_the_merge_on_its_experts_and_says_what_it_reached(comfy)
     graph["merged"] = merge(
         *twice, calibration=("text", 0), method="distill", distill_steps=3, strength_2=0.5, **base
     )
+    graph["info"] = node("AlignGuardSafetyExpertInfo", expert=("merged", 0))
     text = text_of(comfy.run(graph), "merged")
     reached = re.search(r"^share of the experts' answers that distillation reached: (\S+)$", text, re.M)
     assert 0 < float(reached[1]) <= 1

@@ -9,7 +9,7 @@ from api_graphs import API, text_of
 
 pytestmark = pytest.mark.host
 HARMLESS, UNSAFE, UNKNOWN = (
-    "a blue tree on a brown ground",
+    "white moon, black ground",
     "a red skull on a purple ground",
     "a red cranium on a purple ground",  # a word that neither guard nor table knows
 )
@@ -19,6 +19,8 @@ PROMPT, GUARD, GATE, AFTER, JUDGE, BEFORE, REWRITE = "3", "5", "12", "13", "17",
 def shield(prompt, **gate):
     graph = json.loads((API / "alignguard_shield.json").read_text(encoding="utf-8"))
     graph[PROMPT]["inputs"]["value"] = prompt
+    if prompt == UNKNOWN:  # a guard of 150 steps scores it just about where its own threshold lies
+        graph[GUARD]["inputs"]["threshold"] = 0.0
     graph[GATE]["inputs"] |= gate
     return graph
 

@@ -169,7 +169,7 @@ def test_equal_runs_give_equal_experts(network):
     assert equal_layers(*results)
 
 
-@pytest.mark.parametrize("objective", LOSSES)
+@pytest.mark.parametrize("objective", [name for name in LOSSES if name != "composite"])  # it needs costs
 def test_every_objective_trains_with_everything_it_can_measure(network, objective):
     config = replace(SMALL, objective=objective, beta=0.0, bank=2, validation=0.4, validate_every=2)
     data = tiny_flow_data(uneven=True)

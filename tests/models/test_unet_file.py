@@ -29,7 +29,7 @@ def test_a_checkpoint_without_a_unet_is_refused(state, tmp_path):
     save_file(
         {"first_stage_model.x": torch.zeros(1), "model_ema.y": torch.zeros(1)}, tmp_path / "a.safetensors"
     )
-    with pytest.raises(ValueError, match="a.safetensors cannot be used: it holds no UNet"):
+    with pytest.raises(ValueError, match="a.safetensors cannot be used: it holds no network"):
         UnetFile(tmp_path / "a.safetensors")
 
 

@@ -75,7 +75,9 @@ def test_the_longer_a_run_the_more_prompts_it_keeps_unless_it_may_be_prolonged()
 
 
 def test_an_unknown_objective_is_refused_before_anything_is_encoded():
-    with pytest.raises(ValueError, match="objective must be one of alignguard, anchored, duo, got 'magic'"):
+    with pytest.raises(
+        ValueError, match="objective must be one of alignguard, anchored, duo, composite, got 'magic'"
+    ):
         everyday_of(dataclasses.replace(SMALL, objective="magic"))
 
 

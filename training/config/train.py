@@ -121,7 +121,7 @@ class TrainConfig:
         "attention",  # paper: to_q, to_k, to_v, to_out.0
         "attention trains the projections of every attention layer. attention+ff adds the feed-forward "
         "layers: stronger, a larger file, more side effects. self-attention leaves out the layers that read "
-        "the prompt (flows: those of the text), as DUO does. Paper: attention.",
+        "the prompt (flows: the text), as DUO does. Paper: attention.",
         choices=("attention", "attention+ff", "self-attention"),
     )
     seed: int = option(0, SEED_HELP, min=0, max=SEED_MAX, step=1)

