@@ -35,7 +35,11 @@ def client(request, comfy, tmp_path):
         words = [*CLIENTS[request.param](comfy.url), str(file)]
         words += ["--out", *out] if fetch and request.param == "python" else out
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(words, env=os.environ | {"SERVER": comfy.url}, **pipes)
+        # a shell that starts the tests in the background makes all of their children ignore Ctrl+C
+        heard = (
+            {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+        )
+        return subprocess.Popen(words, env=os.environ | {"SERVER": comfy.url}, **pipes, **heard)
 
     return start
 
