@@ -12,7 +12,7 @@ from pathlib import Path
 
 HOST, CHECKPOINT, PACK_PARENT = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
-sys.path[:0] = [HOST, PACK_PARENT, str(Path(__file__).resolve().parents[1])]
+sys.path[:0] = [HOST, PACK_PARENT, *(str(Path(__file__).resolve().parents[up]) for up in (1, 2))]
 
 import comfy.options
 

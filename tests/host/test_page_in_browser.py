@@ -50,8 +50,10 @@ def test_a_template_shows_title_and_picture_and_opens_without_a_missing_node(pag
     page.page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
     picture.click()
     panel.wait_for(state="hidden")
+    count = len(GRAPHS[name]["nodes"])
+    page.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=count)
     page.wait_until_drawn()
-    assert len(page.boxes()) == len(GRAPHS[name]["nodes"])
+    assert len(page.boxes()) == count
     assert page.page.evaluate(UNKNOWN) == []
     assert [node["type"] for node in page.boxes()].count(NOTE) == 1
 
