@@ -13,7 +13,6 @@ pytestmark = pytest.mark.host
 HELP = ROOT / "alignguard_nodes" / "web" / "docs"
 NODES = sorted(page.stem for page in HELP.glob("*.md"))
 CATEGORY = "alignguard"
-UNKNOWN = "() => app.graph.nodes.filter((n) => n.has_errors || !LiteGraph.registered_node_types[n.type])"
 ADD_NODE = """(type) => {
     app.graph.clear()
     const node = LiteGraph.createNode(type)
