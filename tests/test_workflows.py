@@ -55,6 +55,12 @@ def widgets_of(node: dict) -> dict:
     return widgets
 
 
+def test_no_other_folder_is_taken_for_the_templates():
+    # ComfyUI serves the first of these that a pack has, and the panel then finds no graph in it
+    names = ("example_workflows", "example", "examples", "workflow", "workflows")
+    assert [name for name in names if (ROOT / name).exists()] == ["workflows"]
+
+
 def test_graphs_and_api_prompts_come_in_pairs():
     prompts = sorted(file.stem for file in (ROOT / "workflows" / "api").glob("*.json"))
     assert sorted(graph(name)["extra"]["api"] for name in NAMES) == prompts

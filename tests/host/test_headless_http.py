@@ -1,4 +1,4 @@
-"""The clients of `examples/` against a real ComfyUI: submit, follow, fetch, cancel, errors as JSON."""
+"""The clients for the HTTP API against a real ComfyUI: submit, follow, fetch, cancel, errors as JSON."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from virtual_environment import ROOT
 
 pytestmark = pytest.mark.host
 
-EXAMPLES = ROOT / "examples"
+FOLDER = ROOT / "clients"
 CLIENTS = {
-    "python": lambda url: [sys.executable, str(EXAMPLES / "headless.py"), "--server", url],
-    "curl": lambda url: ["sh", str(EXAMPLES / "headless.sh")],
+    "python": lambda url: [sys.executable, str(FOLDER / "headless.py"), "--server", url],
+    "curl": lambda url: ["sh", str(FOLDER / "headless.sh")],
 }
 
 

@@ -6,6 +6,7 @@
 import json
 import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -58,6 +59,8 @@ def test_help_pages_and_graphs_are_served(comfy):
     for name in OURS:
         assert get(comfy, f"/extensions/alignguard/docs/{name}.md").startswith(b"# ")
     assert sorted(json.loads(get(comfy, "/workflow_templates"))["alignguard"]) == TEMPLATES
+    for name in TEMPLATES:
+        assert json.loads(get(comfy, f"/api/workflow_templates/alignguard/{quote(name)}.json"))["nodes"]
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -5,7 +5,7 @@ Titles are file names, because the panel shows nothing else for the templates of
 
 import pytest
 
-from browser import GRAPHS
+from browser import GRAPHS, NOTE
 from virtual_environment import ROOT
 
 pytestmark = pytest.mark.host
@@ -13,6 +13,7 @@ pytestmark = pytest.mark.host
 HELP = ROOT / "alignguard_nodes" / "web" / "docs"
 NODES = sorted(page.stem for page in HELP.glob("*.md"))
 CATEGORY = "alignguard"
+UNKNOWN = "() => app.graph.nodes.filter((n) => n.has_errors || !LiteGraph.registered_node_types[n.type])"
 ADD_NODE = """(type) => {
     app.graph.clear()
     const node = LiteGraph.createNode(type)
@@ -40,13 +41,21 @@ def panel(page):
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_template_shows_title_and_picture(page, panel, name, screenshot):
+def test_a_template_shows_title_and_picture_and_opens_without_a_missing_node(page, panel, name, screenshot):
     card = panel.get_by_test_id(f"template-workflow-{name}")
     picture = card.locator("img").first
     picture.scroll_into_view_if_needed()
     screenshot("templates")
     assert card.get_by_text(name).first.is_visible()
     page.page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture.element_handle())
+    picture.click()
+    panel.wait_for(state="hidden")
+    count = len(GRAPHS[name]["nodes"])
+    page.page.wait_for_function("(count) => app.graph.nodes.length === count", arg=count)
+    page.wait_until_drawn()
+    assert len(page.boxes()) == count
+    assert page.page.evaluate(UNKNOWN) == []
+    assert [node["type"] for node in page.boxes()].count(NOTE) == 1
 
 
 def found(page, words: str, choose: bool = False) -> list[str]:

@@ -1,7 +1,7 @@
 """Run an API graph on a ComfyUI server, with nothing but Python's standard library.
 
-    python examples/headless.py workflows/api/alignguard_extract_expert.json --out results
-    python examples/headless.py graph.json --set 4.rank=16 --set "8.text=a white skull"
+    python clients/headless.py workflows/api/alignguard_extract_expert.json --out results
+    python clients/headless.py graph.json --set 4.rank=16 --set "8.text=a white skull"
 
 Progress goes to stderr and one JSON object to stdout: the prompt's id, its status (`success`, `refused`,
 `error`, `interrupted`), what each node said, the files fetched, and, if something failed, `errors` with the

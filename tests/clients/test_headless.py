@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-FILE = Path(__file__).resolve().parents[2] / "examples" / "headless.py"
+FILE = Path(__file__).resolve().parents[2] / "clients" / "headless.py"
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
