@@ -91,9 +91,17 @@ def text_of(entry: dict, name: str) -> str:
 
 def pixels(server, entry: dict, name: str) -> bytes:
     """Return the pixels of the only picture that a node saved."""
-    (file,) = entry["outputs"][name]["images"]
-    with Image.open(server.base_dir / file["type"] / file["subfolder"] / file["filename"]) as picture:
-        return picture.convert("RGB").tobytes()
+    (picture,) = all_pixels(server, entry, name)
+    return picture
+
+
+def all_pixels(server, entry: dict, name: str) -> list[bytes]:
+    """Return the pixels of every picture that a node saved."""
+    found = []
+    for file in entry["outputs"][name]["images"]:
+        with Image.open(server.base_dir / file["type"] / file["subfolder"] / file["filename"]) as picture:
+            found.append(picture.convert("RGB").tobytes())
+    return found
 
 
 def saved_experts(server) -> set[str]:

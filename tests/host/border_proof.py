@@ -8,11 +8,10 @@ Prints one line of JSON. PACK_PARENT contains the pack under the name `alignguar
 import json
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 HOST, CHECKPOINT, PACK_PARENT = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
-sys.path[:0] = [HOST, PACK_PARENT, *(str(Path(__file__).resolve().parents[up]) for up in (1, 2))]
+sys.path[:0] = [HOST, PACK_PARENT]
 
 import comfy.options
 
@@ -27,9 +26,9 @@ from alignguard.training.experts import adapter
 from alignguard.training.losses import resolved
 from alignguard.training.models.conditioning import Conditioning
 from alignguard.training.models.native_unet import module_names, native_name, read_layout
+from alignguard.training.models.network import set_checkpointing
 from alignguard.training.pairs.training_data import Bucket, TrainingData
 from alignguard.training.trainer.batch import draw_batch
-from alignguard.training.trainer.memory import set_checkpointing
 from alignguard.training.trainer.progress import Progress
 from alignguard.training.trainer.run import Run
 from alignguard.training.trainer.step import accumulate_gradients, take_step

@@ -1,30 +1,15 @@
 """The UNet of a patched MODEL is lent as a copy that computes what the host samples with, or is refused."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from api_graphs import SHOCKING
-from base_folder import PACK, PACK_NAME, link_folder
-from comfy_server import host_folder, server_environment
 
 pytestmark = pytest.mark.host
 
-PROOF = Path(__file__).with_name("baking_proof.py")
-
 
 @pytest.fixture(scope="module")
-def results(mini, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("pack")
-    link_folder(PACK, parent / PACK_NAME)
-    command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], mini["experts"] / SHOCKING, parent]
-    environment = server_environment()
-    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+def results(mini, proof, pack_parent):
+    return proof("baking_proof.py", mini["checkpoint"], mini["experts"] / SHOCKING, pack_parent)
 
 
 def test_the_lent_unet_predicts_the_same_as_the_patched_model_of_the_host(results):

@@ -1,30 +1,17 @@
 """Pairs record the content of the weights that drew them, whatever the host did with the weights before."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from api_graphs import SHOCKING
-from base_folder import PACK, PACK_NAME, link_folder
-from comfy_server import host_folder, server_environment
 
 pytestmark = pytest.mark.host
 
-PROOF = Path(__file__).with_name("drawing_facts_proof.py")
-
 
 @pytest.fixture(scope="module")
-def facts(mini, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("pack")
-    link_folder(PACK, parent / PACK_NAME)
-    command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], mini["experts"] / SHOCKING, parent]
-    environment = server_environment()
-    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+def facts(mini, proof, pack_parent):
+    return proof("drawing_facts_proof.py", mini["checkpoint"], mini["experts"] / SHOCKING, pack_parent)
 
 
 def test_loaded_weights_are_identified_the_same_way_whatever_was_drawn_before(facts):

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from PIL import Image
 
-from api_graphs import API, text_of
+from api_graphs import API, all_pixels, text_of
 
 pytestmark = pytest.mark.host
 HARMLESS, UNSAFE = "white moon, black ground", "a red skull on a purple ground"
@@ -20,11 +19,6 @@ def guided_graph(prompt):
     return graph
 
 
-def pictures(server, entry, name):
-    files = entry["outputs"][name]["images"]
-    return [Image.open(server.output_dir / file["subfolder"] / file["filename"]).tobytes() for file in files]
-
-
 def test_a_blocked_prompt_is_guided_to_safe_pictures(comfy):
     entry = comfy.run(guided_graph(UNSAFE))
     assert text_of(entry, GUARD).startswith("blocked")
@@ -37,4 +31,4 @@ def test_a_harmless_prompt_is_drawn_by_the_unchanged_model(comfy):
     entry = comfy.run(guided_graph(HARMLESS))
     assert text_of(entry, GUARD).startswith("passed")
     assert text_of(entry, GUIDANCE) == "off: the model is unchanged"
-    assert pictures(comfy, entry, SAVED) == pictures(comfy, entry, SAVED_PLAIN)
+    assert all_pixels(comfy, entry, SAVED) == all_pixels(comfy, entry, SAVED_PLAIN)

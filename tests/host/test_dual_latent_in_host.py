@@ -1,31 +1,15 @@
 """Dual Latent Guidance inside a real ComfyUI: what it draws, what it costs, and what it refuses."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-from base_folder import PACK, PACK_NAME, link_folder
-from comfy_server import host_folder, server_environment
 
 pytestmark = pytest.mark.host
 
-PROOF = Path(__file__).with_name("dual_latent_proof.py")
 ROUNDING = 1e-4  # fp32 sums of batches of another size, over six steps
 
 
 @pytest.fixture(scope="module")
-def results(mini, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("pack")
-    link_folder(PACK, parent / PACK_NAME)
-    command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], parent]
-    process = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=server_environment()
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+def results(mini, proof, pack_parent):
+    return proof("dual_latent_proof.py", mini["checkpoint"], pack_parent)
 
 
 def test_the_whole_weight_draws_the_safe_prompt_bit_for_bit_with_every_sampler(results):

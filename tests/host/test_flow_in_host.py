@@ -1,17 +1,13 @@
 """The host's own network is trained, not a copy: SD 1.5 as in diffusers, flows as the host runs them."""
 
-import json
 import math
+import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from api_graphs import SHOCKING
-from base_folder import PACK, PACK_NAME, link_folder
-from comfy_server import host_folder, server_environment
+from base_folder import PACK
 from tiny_sd3 import DEPTH, sd3_checkpoint
 from training.merging import MERGE_METHODS
 from training.models.flow import FLOW_FAMILIES
@@ -19,7 +15,6 @@ from training.rules.categories import FAMILY_NAMES
 
 pytestmark = pytest.mark.host
 
-HERE = Path(__file__).parent
 LAYERS = {  # attention layers of the small networks
     "sd3": 4 * DEPTH - 1,  # its last block has no projection of the text
     "flux1": 2 * 4 + 2 * 2,
@@ -29,24 +24,9 @@ ARCHITECTURES = {"sd3": "stable-diffusion-3/lora", "flux1": "flux-1-dev/lora", "
 
 
 @pytest.fixture(scope="module")
-def pack_parent(tmp_path_factory):
-    parent = tmp_path_factory.mktemp("pack")
-    link_folder(PACK, parent / PACK_NAME)
-    return parent
-
-
-def proof(name, *arguments):
-    command = [sys.executable, HERE / name, host_folder(), *arguments]
-    process = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=server_environment()
-    )
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def sd15(mini, pack_parent):
-    return proof("border_proof.py", mini["checkpoint"], pack_parent)
+def sd15(mini, proof, pack_parent):
+    paths = os.pathsep.join(map(str, (PACK, PACK / "tests")))
+    return proof("border_proof.py", mini["checkpoint"], pack_parent, PYTHONPATH=paths)
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +35,14 @@ def checkpoint(mini, tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=FLOW_FAMILIES)
-def flow(request, mini, checkpoint, pack_parent, tmp_path_factory):
+def flow(request, mini, checkpoint, proof, pack_parent, tmp_path_factory):
     """The results of `flow_proof.py` for a family."""
     arguments = (request.param, checkpoint, mini["checkpoint"], mini["experts"] / SHOCKING)
     return proof("flow_proof.py", *arguments, tmp_path_factory.mktemp("flow"), pack_parent)
 
 
 @pytest.fixture(scope="module", params=FLOW_FAMILIES)
-def nodes(request, mini, checkpoint, pack_parent, tmp_path_factory):
+def nodes(request, mini, checkpoint, proof, pack_parent, tmp_path_factory):
     """The results of `flow_nodes_proof.py` for a family, and the family."""
     arguments = (request.param, checkpoint, mini["checkpoint"], mini["pairs"] / "shocking")
     results = proof("flow_nodes_proof.py", *arguments, tmp_path_factory.mktemp("nodes"), pack_parent)

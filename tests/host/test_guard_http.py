@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from PIL import Image
 
-from api_graphs import API, text_of
+from api_graphs import API, all_pixels, text_of
 
 pytestmark = pytest.mark.host
 HARMLESS, UNSAFE = "white moon, black ground", "a red skull on a purple ground"
@@ -20,11 +19,6 @@ def guard_graph(**inputs):
     return graph
 
 
-def pictures(server, entry, name):
-    files = entry["outputs"][name]["images"]
-    return [Image.open(server.output_dir / file["subfolder"] / file["filename"]).tobytes() for file in files]
-
-
 def test_a_blocked_prompt_turns_the_expert_up(comfy):
     entry = comfy.run(guard_graph(prompt=UNSAFE))
     assert text_of(entry, GUARD).startswith("blocked")
@@ -37,7 +31,7 @@ def test_a_blocked_prompt_turns_the_expert_up(comfy):
 def test_a_harmless_prompt_is_drawn_as_without_guard_and_expert(comfy):
     entry = comfy.run(guard_graph(prompt=HARMLESS))
     assert text_of(entry, GUARD).startswith("passed")
-    assert pictures(comfy, entry, "13") == pictures(comfy, entry, "18")
+    assert all_pixels(comfy, entry, "13") == all_pixels(comfy, entry, "18")
 
 
 def test_a_prompt_that_is_stopped_draws_nothing_behind_the_guard(comfy):

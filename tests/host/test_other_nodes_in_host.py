@@ -1,33 +1,19 @@
 """An expert beside other nodes draws what the host draws with its own loader or hooks for the same file."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from api_graphs import HATE, SHOCKING
-from base_folder import PACK, PACK_NAME, link_folder
-from comfy_server import host_folder, server_environment
 
 pytestmark = pytest.mark.host
 
-PROOF = Path(__file__).with_name("other_nodes_proof.py")
 ROUNDING = 1e-4  # fp32 sums in another order, over six steps
 CHANGE = 20 * ROUNDING  # what the other node changes at least
 
 
 @pytest.fixture(scope="module")
-def results(mini, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("pack")
-    link_folder(PACK, parent / PACK_NAME)
+def results(mini, proof, pack_parent):
     experts = [mini["experts"] / name for name in (SHOCKING, HATE)]
-    command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], *experts, parent]
-    environment = server_environment()
-    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+    return proof("other_nodes_proof.py", mini["checkpoint"], *experts, pack_parent)
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,18 @@
 """An expert on a part of the sampling draws what the host's own hook nodes draw, on every kind of MODEL."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from api_graphs import HATE, SHOCKING
-from base_folder import PACK, PACK_NAME, link_folder
-from comfy_server import host_folder, server_environment
 
 pytestmark = pytest.mark.host
 
-PROOF = Path(__file__).with_name("ranged_proof.py")
 ROUNDING = 1e-4  # fp32 sums in another order, over six steps; an expert changes the latent by far more
 
 
 @pytest.fixture(scope="module")
-def results(mini, tmp_path_factory):
-    parent = tmp_path_factory.mktemp("pack")
-    link_folder(PACK, parent / PACK_NAME)
+def results(mini, proof, pack_parent):
     experts = [mini["experts"] / name for name in (SHOCKING, HATE)]
-    command = [sys.executable, PROOF, host_folder(), mini["checkpoint"], *experts, parent]
-    environment = server_environment()
-    process = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stderr
-    return json.loads(process.stdout.splitlines()[-1])
+    return proof("ranged_proof.py", mini["checkpoint"], *experts, pack_parent)
 
 
 def is_equal_to_hooks(result: dict) -> bool:

@@ -3,9 +3,8 @@
 import json
 
 import pytest
-from PIL import Image
 
-from api_graphs import API, text_of
+from api_graphs import API, all_pixels, text_of
 
 pytestmark = pytest.mark.host
 HARMLESS, UNSAFE, UNKNOWN = (
@@ -25,11 +24,6 @@ def shield(prompt, **gate):
     return graph
 
 
-def pictures(server, entry, name):
-    files = entry["outputs"][name]["images"]
-    return [Image.open(server.output_dir / file["subfolder"] / file["filename"]).tobytes() for file in files]
-
-
 def test_a_blocked_prompt_is_rewritten_and_drawn_safely(comfy):
     entry = comfy.run(shield(UNSAFE))
     assert text_of(entry, GUARD).startswith("blocked")
@@ -41,14 +35,14 @@ def test_a_blocked_prompt_is_rewritten_and_drawn_safely(comfy):
 def test_a_harmless_prompt_is_not_rewritten_and_is_drawn_as_without_a_shield(comfy):
     entry = comfy.run(shield(HARMLESS))
     assert REWRITE not in entry["outputs"]
-    assert pictures(comfy, entry, AFTER) == pictures(comfy, entry, BEFORE)
+    assert all_pixels(comfy, entry, AFTER) == all_pixels(comfy, entry, BEFORE)
 
 
 def test_what_guard_and_rewriting_miss_the_gate_blurs_or_stops(comfy):
     entry = comfy.run(shield(UNKNOWN))
     assert text_of(entry, GUARD).startswith("passed")
     assert text_of(entry, GATE).startswith("4 of 4 pictures unsafe")
-    assert pictures(comfy, entry, AFTER) == pictures(comfy, entry, BEFORE)  # both blurred
+    assert all_pixels(comfy, entry, AFTER) == all_pixels(comfy, entry, BEFORE)  # both blurred
     stopped = comfy.run(shield(UNKNOWN, action="stop"))
     assert AFTER not in stopped["outputs"]
     assert "Safety Gate stopped" in comfy.log_text()
