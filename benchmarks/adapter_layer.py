@@ -33,7 +33,7 @@ from timing import compare, interleaved
 from training.experts import adapter
 from training.models import FAMILIES
 from training.models.conditioning import Conditioning, predict
-from training.trainer.memory import set_checkpointing
+from training.models.network import set_checkpointing
 
 PIXELS = 256
 REPEATS = 3

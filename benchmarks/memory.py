@@ -26,7 +26,7 @@ from training.experts.adapter import ATTENTION
 from training.experts.expert import SafetyExpert
 from training.experts.low_rank import LowRank
 from training.merging import merge_experts
-from training.trainer.memory import MODES, set_checkpointing
+from training.models.network import MODES, set_checkpointing
 
 EXPERTS = 7
 # Tensors beside the adapter's weight and gradient: two moments, and the last good copy of moments and weight.

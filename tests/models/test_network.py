@@ -18,10 +18,9 @@ from training.merging import BaseNetwork, CalibrationInputs, distill, merge_expe
 from training.merging.calibrate import collect_statistics
 from training.models.conditioning import Conditioning, predict
 from training.models.flow import SD3
-from training.models.network import input_like
+from training.models.network import MODES, input_like, set_checkpointing
 from training.models.noise import squared_error
 from training.trainer.batch import draw_batch, fetch_batch
-from training.trainer.memory import MODES, set_checkpointing
 from training.trainer.progress import Progress
 from training.trainer.run import Run
 from training.trainer.step import accumulate_gradients

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 
 from tiny import tiny_unet
 from tiny_runs import SMALL, equal_layers, run
-from training.trainer.memory import MODES, set_checkpointing
+from training.models.network import MODES, set_checkpointing
 
 
 def checkpointed(unet):

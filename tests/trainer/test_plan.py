@@ -9,10 +9,10 @@ from tiny import tiny_data, tiny_unet
 from tiny_runs import SCHEDULE, SMALL, equal_layers, run
 from training.experts import adapter
 from training.losses import resolved
+from training.models.network import set_checkpointing
 from training.trainer.batch import draw_batch, fetch_batch, predict_batch
-from training.trainer.memory import free_bytes, set_checkpointing
 from training.trainer.needs import Needs
-from training.trainer.plan import USABLE, Plan, pair_needs, place_unet, plan_run
+from training.trainer.plan import USABLE, Plan, free_bytes, pair_needs, place_unet, plan_run
 from training.trainer.run import Run
 
 CONFIG = resolved(dataclasses.replace(SMALL, batch_size=4, steps=2, beta=500.0))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..config import MergeConfig
 from ..experts.low_rank import LowRank, added_output
 from ..models.conditioning import Conditioning, predict
-from ..models.network import Network, input_like, recompute
+from ..models.network import input_like, set_checkpointing
 from ..models.noise import named_generator, squared_error
 from ..system.tensors import check_finite
 from .calibration_inputs import NEUTRAL, BaseNetwork, CalibrationInputs, base_passes
@@ -116,7 +116,7 @@ def distill(
     student = {name: _on(layer, device, trainable=True) for name, layer in layers.items()}
     factors = [factor for pair in student.values() for factor in pair]
     optimizer = torch.optim.AdamW(factors, lr=_LEARNING_RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, config.distill_steps))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.distill_steps)
     errors = []
     with _trainable_through(base.unet), torch.enable_grad():
         for step in range(config.distill_steps):
@@ -255,18 +255,9 @@ def _trainable_through(unet: nn.Module) -> Iterator[None]:
     try:
         for parameter in wanted:
             parameter.requires_grad_(False)
-        _recompute_all(unet, input_like(unet).device.type != "cpu")
+        set_checkpointing(unet, "none" if input_like(unet).device.type == "cpu" else "full")
         yield
     finally:
-        _recompute_all(unet, False)
+        set_checkpointing(unet, "none")
         for parameter in wanted:
             parameter.requires_grad_(True)
-
-
-def _recompute_all(unet: nn.Module, is_on: bool) -> None:
-    if isinstance(unet, Network):
-        recompute(unet, unet.blocks if is_on else [])
-    elif is_on:
-        unet.enable_gradient_checkpointing()
-    else:
-        unet.disable_gradient_checkpointing()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from .conditioning import Conditioning
 
 
+MODES = ("none", "selective", "full")  # by time, fastest first; each needs less memory than the one before
+
+
 class Network(nn.Module):
     """A frozen network with its own way to be run; its layers have the names that files give them.
 
@@ -53,6 +56,39 @@ def input_like(network: nn.Module) -> Tensor:
         return torch.empty(0, device=next(network.parameters()).device, dtype=network.input_dtype)
     weight = next(network.parameters())  # of a UNet's first layer, which is never adapted
     return torch.empty(0, device=weight.device, dtype=weight.dtype)
+
+
+def set_checkpointing(unet: nn.Module, mode: str) -> None:
+    """Choose which blocks of a UNet of diffusers or a `Network` are recomputed in the backward pass.
+
+    The result of training is the same for every mode; only memory and time differ.
+
+    Args:
+        unet: changed in place.
+        mode: `none`; `selective`: the levels of highest resolution, down to the first that has attention,
+            on both sides (SD 1.5: one level, SDXL: two), which hold most bytes, and of a network every
+            other block; `full`: every block.
+
+    Raises:
+        ValueError: for any other mode.
+    """
+    if mode not in MODES:
+        raise ValueError(f"checkpointing must be one of {', '.join(MODES)}, got {mode!r}.")
+    if isinstance(unet, Network):
+        recompute(unet, {"none": [], "selective": unet.blocks[::2], "full": unet.blocks}[mode])
+        return
+    unet.enable_gradient_checkpointing()
+    blocks = {"none": [], "selective": _finest_blocks(unet), "full": [unet]}[mode]
+    checkpointed = {module for block in blocks for module in block.modules()}
+    for module in unet.modules():
+        if hasattr(module, "gradient_checkpointing"):
+            module.gradient_checkpointing = module in checkpointed
+
+
+def _finest_blocks(unet: nn.Module) -> list[nn.Module]:
+    has_attention = [getattr(block, "has_cross_attention", False) for block in unet.down_blocks]
+    num_levels = has_attention.index(True) + 1 if any(has_attention) else 1
+    return [*unet.down_blocks[:num_levels], *unet.up_blocks[-num_levels:]]
 
 
 def recompute(network: Network, blocks: list[nn.Module]) -> None:

@@ -6,17 +6,19 @@ import hashlib
 import itertools
 import logging
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..models.conditioning import Conditioning
+from ..models.network import MODES, set_checkpointing
 from ..system.quantities import data_size, duration
 from .batch import Batch, draw_batch, fetch_batch, predict_batch
 from .draws import Draw
-from .memory import MODES, free_bytes, set_checkpointing
 from .run import Run
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CGROUP = Path("/sys/fs/cgroup")  # Linux: a container may have less memory than the machine
 USABLE = 0.9  # share of the free bytes: kernels need workspace, and Windows swaps a full GPU's memory to RAM
 _KNOWN_NEEDS: dict[str, Needs] = {}  # hash of shapes -> needs; counting them again takes seconds
 _COPIES = 6  # of the adapter: gradient, two moments, and the last good state of the factors and moments
@@ -34,7 +37,7 @@ class Plan(NamedTuple):
 
     Attributes:
         micro_batch: pairs in memory at once.
-        checkpointing: one of `memory.MODES`.
+        checkpointing: one of `models.network.MODES`.
         weights_bytes: of the base model, in memory already.
         peak_bytes: expected peak, the weights included; None: not computed.
         free_bytes: free memory, not counting the weights; None: not asked for.
@@ -184,3 +187,31 @@ def _replaced(field: Any, as_fake: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(field, Conditioning):
         return field.map_tensors(as_fake)
     return as_fake(field) if isinstance(field, Tensor) else field
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Return the bytes that a device can still give to this process; None where the device cannot say.
+
+    On a GPU, memory that torch holds in reserve counts as free. On the CPU it is this process's share of
+    the RAM that is available without swapping.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type == "cpu":
+        import psutil  # comes with ComfyUI and with peft; late, because only training needs it
+
+        num_sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes that torchrun started here
+        return int(min(psutil.virtual_memory().available, _free_in_container()) // num_sharing)
+    return None
+
+
+def _free_in_container() -> float:
+    try:
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        cache = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return int(limit) - int(used) + int(cache["inactive_file"])  # the kernel frees this cache on demand
+    except (OSError, ValueError, KeyError):  # no container, or no limit ("max")
+        return float("inf")

@@ -13,11 +13,11 @@ from torch import nn
 from ..config import TrainConfig
 from ..experts import adapter
 from ..losses import objective_named, resolved
+from ..models.network import set_checkpointing
 from ..pairs.training_data import Bucket, TrainingData
 from ..system.processes import Processes
 from .expected_time import with_expected_time
 from .measured_beta import measured_beta
-from .memory import set_checkpointing
 from .plan import Plan, plan_run
 from .progress import Progress
 from .run import Run

@@ -26,7 +26,7 @@ from ..system.tensors import refuse_existing
 from ..system.work_folder import try_new_file
 from .identity import ending_facts
 from .loop import train
-from .memory import free_bytes
+from .plan import free_bytes
 from .result import TrainResult, result_values, reused_result, training_metadata
 from .run import Callbacks, named_precision
 from .run_folder import EXPERT, Storage, warned_of_a_full_disk
