@@ -18,20 +18,16 @@ from .inputs import (
     CATEGORY,
     MAX_STRENGTH,
     NONE,
-    check_judges,
     check_strength,
     checked,
-    clip_vision_input,
     config_inputs,
     connected,
-    judge_input,
     more_inputs,
-    panel_of,
     sampling_inputs,
     side_input,
     strength_input,
-    threshold_input,
 )
+from .judging import check_judges, clip_vision_input, judge_input, panel_of, threshold_input
 from .shown.preview import preview
 from .shown.stack_picture import draw_stack
 

@@ -10,19 +10,8 @@ from comfy_api.latest import io
 from ..training.config import LabelConfig
 from ..training.evaluation import RULES
 from . import host
-from .inputs import (
-    ABSENT,
-    CATEGORY,
-    NONE,
-    SafetyPairs,
-    check_judges,
-    checked,
-    clip_vision_input,
-    config_inputs,
-    from_widgets,
-    judge_input,
-    panel_of,
-)
+from .inputs import ABSENT, CATEGORY, NONE, SafetyPairs, checked, config_inputs, from_widgets
+from .judging import check_judges, clip_vision_input, judge_input, panel_of
 from .shown.label_picture import draw_labels
 from .shown.preview import preview
 

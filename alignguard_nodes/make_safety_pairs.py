@@ -20,18 +20,14 @@ from .inputs import (
     SAMPLER,
     SCHEDULER,
     SafetyPairs,
-    check_judges,
     checked,
-    clip_vision_input,
     config_inputs,
     from_widgets,
-    judge_input,
     pair_places,
-    panel_of,
     sampling_inputs,
     side_input,
-    threshold_input,
 )
+from .judging import check_judges, clip_vision_input, judge_input, panel_of, threshold_input
 
 _WATCH = FolderWatch()  # lives as long as the session, like the host's cache of results
 

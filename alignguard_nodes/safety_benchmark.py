@@ -17,18 +17,21 @@ from .inputs import (
     ABSENT,
     CATEGORY,
     NONE,
-    check_judges,
     check_strength,
     checked,
-    clip_vision_input,
     config_inputs,
     connected,
-    judge_input,
     more_inputs,
-    panel_of,
     sampling_inputs,
     side_input,
     strength_input,
+)
+from .judging import (
+    check_judges,
+    clip_vision_input,
+    judge_input,
+    panel_of,
+    second_judge_inputs,
     threshold_input,
 )
 from .shown.preview import preview
@@ -88,20 +91,10 @@ class SafetyBenchmark(io.ComfyNode):
                 *(_expert_input(number) for number in EXPERTS),
                 *(_strength_input(number) for number in EXPERTS),
                 threshold_input("threshold"),
-                judge_input(
-                    "second_judge",
+                *second_judge_inputs(
                     "A second judge, for what the first does not see.",
-                    optional=True,
-                    may_be_none=True,
-                ),
-                threshold_input("second_threshold"),
-                io.Combo.Input(
-                    "combination",
-                    options=list(RULES),
-                    default=RULES[0],
-                    optional=True,
-                    tooltip="For categories that both judges see: any flags more, all fewer, mean by the "
-                    "average score.",
+                    "For categories that both judges see: any flags more, all fewer, mean by the average "
+                    "score.",
                 ),
                 clip_vision_input(),
                 side_input(),

@@ -7,16 +7,14 @@ from comfy_api.latest import io, ui
 
 from ..training.evaluation import ACTIONS, RULES, describe, let_through, scan
 from . import host
-from .inputs import (
-    ABSENT,
-    CATEGORY,
-    NONE,
+from .inputs import ABSENT, CATEGORY, NONE, checked
+from .judging import (
     check_judges,
-    checked,
     clip_vision_input,
     judge_input,
     panel_of,
     scopes_input,
+    second_judge_inputs,
     threshold_input,
 )
 
@@ -53,20 +51,10 @@ class SafetyGate(io.ComfyNode):
                     "if one is unsafe, none passes, and nothing after this node runs.",
                 ),
                 scopes_input("tiles"),
-                judge_input(
-                    "second_judge",
+                *second_judge_inputs(
                     "A second judge, for categories that the first does not see, or as a second opinion.",
-                    optional=True,
-                    may_be_none=True,
-                ),
-                threshold_input("second_threshold"),
-                io.Combo.Input(
-                    "combination",
-                    options=list(RULES),
-                    default=RULES[0],
-                    optional=True,
-                    tooltip="Where both judges see a category: any stops most, all stops least, mean goes by "
-                    "the average score.",
+                    "Where both judges see a category: any stops most, all stops least, mean goes by the "
+                    "average score.",
                 ),
                 clip_vision_input(),
             ],

@@ -8,17 +8,14 @@ from comfy_api.latest import io
 from ..training.evaluation import RULES, Panel, describe, hidden_pictures, scan
 from ..training.rules.categories import CATEGORIES, normalize_category
 from . import host
-from .inputs import (
-    ABSENT,
-    CATEGORY,
-    NONE,
-    SafetyCost,
+from .inputs import ABSENT, CATEGORY, NONE, SafetyCost, checked
+from .judging import (
     check_judges,
-    checked,
     clip_vision_input,
     judge_input,
     panel_of,
     scopes_input,
+    second_judge_inputs,
     threshold_input,
 )
 from .shown.preview import preview
@@ -53,20 +50,10 @@ class SafetyJudge(io.ComfyNode):
                 io.Image.Input("images", tooltip="The pictures, or the frames of a video in order."),
                 judge_input("judge", "Each judge sees only some categories; the report names them."),
                 threshold_input("threshold"),
-                judge_input(
-                    "second_judge",
+                *second_judge_inputs(
                     "A second judge, for categories that the first does not see, or as a second opinion.",
-                    optional=True,
-                    may_be_none=True,
-                ),
-                threshold_input("second_threshold"),
-                io.Combo.Input(
-                    "combination",
-                    options=list(RULES),
-                    default=RULES[0],
-                    optional=True,
-                    tooltip="Where both judges see a category: any flags most, all flags least, mean goes by "
-                    "the average score.",
+                    "Where both judges see a category: any flags most, all flags least, mean goes by the "
+                    "average score.",
                 ),
                 io.Combo.Input(
                     "category",
