@@ -43,6 +43,7 @@ def panel(page):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_template_shows_title_and_picture_and_opens_without_a_missing_node(page, panel, name, screenshot):
     card = panel.get_by_test_id(f"template-workflow-{name}")
+    card.scroll_into_view_if_needed()  # only cards in sight have their picture
     picture = card.locator("img").first
     picture.scroll_into_view_if_needed()
     screenshot("templates")
