@@ -46,7 +46,7 @@ def test_each_region_of_a_prompt_is_guided_in_its_place(results):
 
 
 def test_a_second_node_guides_what_the_first_one_gives(results):
-    assert results["two nodes"] == 0
+    assert results["two nodes"] < ROUNDING
 
 
 def test_nothing_is_left_on_the_model_even_when_a_run_breaks_off(results):

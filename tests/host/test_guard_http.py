@@ -7,7 +7,7 @@ import pytest
 from api_graphs import API, all_pixels, text_of
 
 pytestmark = pytest.mark.host
-HARMLESS, UNSAFE = "white moon, black ground", "a red skull on a purple ground"
+HARMLESS, UNSAFE = "yellow boat, black ground", "a red skull on a purple ground"
 PROMPT, GUARD, GUARDED, BASE = "3", "5", "12", "17"
 
 

@@ -8,7 +8,7 @@ from api_graphs import API, all_pixels, text_of
 
 pytestmark = pytest.mark.host
 HARMLESS, UNSAFE, UNKNOWN = (
-    "white moon, black ground",
+    "yellow boat, black ground",
     "a red skull on a purple ground",
     "a red cranium on a purple ground",  # a word that neither guard nor table knows
 )
@@ -19,7 +19,7 @@ def shield(prompt, **gate):
     graph = json.loads((API / "alignguard_shield.json").read_text(encoding="utf-8"))
     graph[PROMPT]["inputs"]["value"] = prompt
     if prompt == UNKNOWN:  # a guard of 150 steps scores it just about where its own threshold lies
-        graph[GUARD]["inputs"]["threshold"] = 0.0
+        graph[GUARD]["inputs"]["threshold"] = 1.0  # of a cosine: it blocks nothing
     graph[GATE]["inputs"] |= gate
     return graph
 
