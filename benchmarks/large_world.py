@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
@@ -30,6 +31,7 @@ from large_groups import IP, KEPT_COLUMNS, NEVER, UNSEEN_CONCEPTS, groups_of
 from large_lab import SEEDS_APART, LargeLab, counts_of, shares
 from merge_quality import trained
 from mini_lab import code_hash
+from training.mini.recipe.experts import CONFIG
 from training.rules.categories import CATEGORIES
 from workers import run_all
 
@@ -40,6 +42,7 @@ DUAL_LATENTS = {  # safe context -> what makes the candidate
     "dual latent, words replaced": candidates.dual_latent_by_table,
     "dual latent, concept vectors": candidates.dual_latent_by_concept,
 }
+REACHING = {"single experts, reach 0.5": replace(CONFIG, reach=0.5)}  # beyond the words of the pairs
 MERGED_AS_PUBLISHED = "alignguard, merged by co_merge"  # the paper's whole method
 MODULES = (candidates, columns, large_groups, large_lab, merge_quality, mini_lab, objectives)
 FILES = tuple(Path(module.__file__) for module in MODULES)
@@ -80,26 +83,34 @@ def trainings(seed: int) -> list[tuple]:
     return [
         ("", CATEGORIES, seed),
         *((objective, (name,), seed) for objective in objectives.PUBLISHED for name in CATEGORIES),
+        *((row, (name,), seed) for row in REACHING for name in CATEGORIES),
         *(("", (name,), seed) for name in CATEGORIES),
     ]
 
 
-def train_one(objective: str, categories: Sequence[str], seed: int) -> None:
-    """Train a LoRA by the lab's recipe, or by that of a published objective, and store it for the trials."""
-    recipe = objectives.recipe_of(objective) if objective else None
-    trained(_lab(), categories, seed, recipe)
+def train_one(recipe: str, categories: Sequence[str], seed: int) -> None:
+    """Train a LoRA and store it for the trials.
+
+    Args:
+        recipe: a published objective, a row of `REACHING`, or empty for the lab's recipe.
+        categories: categories whose pairs are used.
+        seed: of the training.
+    """
+    chosen = REACHING.get(recipe) or (objectives.recipe_of(recipe) if recipe else None)
+    trained(_lab(), categories, seed, chosen)
 
 
 def makers(lab: LargeLab, seed: int) -> dict[str, Callable[[], Candidate]]:
     """Return a function that makes each row, by name and in the order of the table."""
     every = candidates.candidates(lab, seed)
     recipes = {name: objectives.recipe_of(name) for name in objectives.PUBLISHED}
+    singles = REACHING | {f"{name}, single experts": recipe for name, recipe in recipes.items()}
     return {
         **{row: every[row] for row in (BASE, *OURS, *OTHERS)},
         **{row: lambda make=make: make(lab) for row, make in DUAL_LATENTS.items()},
         **{
-            f"{name}, single experts": lambda recipe=recipe: candidates.single_experts(lab, seed, recipe)
-            for name, recipe in recipes.items()
+            row: lambda recipe=recipe: candidates.single_experts(lab, seed, recipe)
+            for row, recipe in singles.items()
         },
         MERGED_AS_PUBLISHED: lambda: candidates.merge(lab, "co_merge", seed, recipes["alignguard"]),
     }

@@ -35,7 +35,7 @@ def test_the_rows_are_ours_the_baselines_and_the_published_objectives(made):
     rows, _ = made
     assert list(rows)[0] == BASE
     assert {*candidates.ESD, "UCE", "SLD strong", "SLD max", MERGED_AS_PUBLISHED} <= rows.keys()
-    assert set(large_world.DUAL_LATENTS) <= rows.keys()
+    assert set(large_world.DUAL_LATENTS) | set(large_world.REACHING) <= rows.keys()
     assert {f"{name}, single experts" for name in objectives.PUBLISHED} <= rows.keys()
     merges = {"regmean", "distill", "co_merge", "ties", "concat"}
     assert merges | {"single experts", "all-in-one"} <= rows.keys()
@@ -44,12 +44,18 @@ def test_the_rows_are_ours_the_baselines_and_the_published_objectives(made):
 
 def test_a_published_objective_trains_by_its_own_recipe_and_ours_by_the_labs(made):
     rows, calls = made
-    for row in ("single experts", "regmean", *(f"{name}, single experts" for name in objectives.PUBLISHED)):
+    for row in (
+        "single experts",
+        *large_world.REACHING,
+        "regmean",
+        *(f"{name}, single experts" for name in objectives.PUBLISHED),
+    ):
         rows[row]()
     rows[MERGED_AS_PUBLISHED]()
     recipes = {name: objectives.recipe_of(name) for name in objectives.PUBLISHED}
     assert calls == [
         ("single", 1),
+        *(("single", 1, recipe) for recipe in large_world.REACHING.values()),
         ("merge", "regmean", 1),
         *(("single", 1, recipe) for recipe in recipes.values()),
         ("merge", "co_merge", 1, recipes["alignguard"]),
@@ -62,7 +68,7 @@ def test_every_lora_that_a_row_needs_is_trained_before_the_rows_are_made(monkeyp
     monkeypatch.setattr(large_world, "trained", lambda lab, *call: trained.append(call))
     for call in needed:
         large_world.train_one(*call)
-    recipes = [None, *map(objectives.recipe_of, objectives.PUBLISHED)]
+    recipes = [None, *large_world.REACHING.values(), *map(objectives.recipe_of, objectives.PUBLISHED)]
     assert (CATEGORIES, 2, None) in trained
     assert {(categories, recipe) for categories, _, recipe in trained if len(categories) == 1} == {
         ((name,), recipe) for name in CATEGORIES for recipe in recipes

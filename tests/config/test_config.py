@@ -50,7 +50,7 @@ def test_every_option_has_a_tooltip_that_names_the_paper(cls, field):
     assert text == field.metadata["help"]
     assert text.endswith(".")
     assert len(text) <= 260
-    is_ours = field.name in ("objective", "anchor_weight", "preserve_weight", "row_dropout")
+    is_ours = field.name in ("objective", "anchor_weight", "preserve_weight", "row_dropout", "reach")
     assert "paper" in text if is_ours else "Paper: " in text
     assert not text.lower().startswith(("the " + field.name.replace("_", " "), field.name.replace("_", " ")))
 

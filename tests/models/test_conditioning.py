@@ -54,6 +54,25 @@ def test_a_dropped_caption_loses_its_pooled_embedding_too():
     assert equal(mixed[2:3], three[2:3])
 
 
+@pytest.mark.parametrize("pooled", [0, POOLED])
+def test_a_blend_lies_between_both_rows(pooled):
+    one, other = rows(3, pooled), rows(3, pooled, seed=1)
+    blended = one.blended(other, torch.tensor([0.0, 0.25, 1.0]))
+    for a, b, mixed in zip(one.tensors, other.tensors, blended.tensors, strict=True):
+        assert torch.equal(mixed[0], a[0])
+        assert torch.allclose(mixed[1], 0.75 * a[1] + 0.25 * b[1])
+        assert torch.equal(mixed[2], b[2])
+
+
+def test_rows_of_unequal_length_are_not_blended():
+    one = Conditioning(torch.ones(2, 5, 16), lengths=(5, 3))
+    other = Conditioning(torch.zeros(2, 4, 16), lengths=(4, 3))
+    blended = one.blended(other, torch.tensor([0.5, 0.5]))
+    assert blended.lengths == (5, 3)
+    assert torch.equal(blended.text_embeds[0], torch.ones(5, 16))
+    assert torch.equal(blended.text_embeds[1, :3], torch.full((3, 16), 0.5))
+
+
 def test_size_ids_are_the_picture_size_without_a_crop():
     assert size_ids(torch.zeros(3, 4, 128, 128)).tolist() == [[1024, 1024, 0, 0, 1024, 1024]] * 3
     assert size_ids(torch.zeros(1, 4, 96, 160)).tolist() == [[768, 1280, 0, 0, 768, 1280]]

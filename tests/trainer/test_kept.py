@@ -15,6 +15,7 @@ from training.pairs.everyday import HELD_OUT, everyday, everyday_prompts
 from training.trainer.batch import draw_batch, fetch_batch
 from training.trainer.kept import ENDLESS, FEWEST, SHOWN, everyday_of, kept_text, measured_rows, with_everyday
 from training.trainer.run import Run
+from training.trainer.validation import held_out_draws
 
 NUM_PAIRS, NUM_OWN, NUM_EVERYDAY, NUM_MEASURED = 6, 2, 5, 3
 
@@ -39,6 +40,7 @@ def everyday_data(num_own=NUM_OWN, **options):
         buckets=(data.buckets[0]._replace(neutral=own),),
         everyday_prompt=torch.arange(first, first + NUM_EVERYDAY),
         measured_prompt=torch.arange(first + NUM_EVERYDAY, first + NUM_EVERYDAY + NUM_MEASURED),
+        sentence_prompt=torch.arange(first, first + NUM_EVERYDAY)[-2:],
     )
 
 
@@ -180,3 +182,88 @@ def test_keeping_everyday_pictures_changes_them_less():
 
 def test_equal_runs_keep_equal_pictures():
     assert equal_layers(run(data=everyday_data()), run(data=everyday_data()))
+
+
+def started(config, data):
+    """Return a run that has not taken a step."""
+    unet = tiny_unet()
+    adapter.attach_adapter(unet, rank=2, alpha=0, targets="attention", seed=0)
+    return Run.of(unet, data, SCHEDULE, resolved(config))
+
+
+def batches(data=None, *, bank=0):
+    """Return the draw and the batch of a step without and with a reach of a half; no caption is dropped."""
+    plain = dataclasses.replace(SMALL, batch_size=6, caption_dropout=0.0, preserve_weight=1.0, bank=bank)
+    data = with_everyday(data or everyday_data())
+    for reach in (0.0, 0.5):
+        run_ = started(dataclasses.replace(plain, reach=reach), data)
+        draw = draw_batch(run_, 0)
+        yield draw, fetch_batch(run_, draw)
+
+
+@pytest.mark.parametrize("bank", [0, 2])
+def test_reach_blends_unsafe_prompts_with_sentences_of_everyday_words_up_to_its_share(bank):
+    data = everyday_data()
+    (_, plain), (draw, wide) = batches(bank=bank)
+    sentences = data.prompts[data.sentence_prompt].text_embeds
+    shares = []
+    for row in range(6):
+        unsafe, blended = (batch.conditioning.text_embeds[row] for batch in (plain, wide))
+        found = [
+            float(((blended - unsafe) * (one - unsafe)).sum() / ((one - unsafe) ** 2).sum())
+            for one in sentences
+        ]
+        lines = [torch.lerp(unsafe, one, share) for one, share in zip(sentences, found, strict=True)]
+        fits = [torch.allclose(blended, line, atol=1e-5) for line in lines]
+        assert sum(fits) == 1
+        shares.append(found[fits.index(True)])
+    assert min(shares) >= 0
+    assert 0.1 < max(shares) <= 0.5
+    assert draw.blend[:, 0].tolist() == pytest.approx(shares, abs=1e-5)
+
+
+def test_reach_changes_nothing_else_of_a_step():
+    (one, plain), (other, wide) = batches()
+    assert all(
+        torch.equal(a, b) for name, a, b in zip(one._fields, one, other, strict=True) if name != "blend"
+    )
+    assert torch.equal(plain.noisy, wide.noisy)
+    assert torch.equal(plain.lead.captions.text_embeds, wide.lead.captions.text_embeds)
+    unsafe = torch.tensor(plain.unsafe_rows)
+    others = torch.ones(len(plain.noisy), dtype=torch.bool).index_fill(0, unsafe, False)
+    assert torch.equal(plain.conditioning.text_embeds[others], wide.conditioning.text_embeds[others])
+    halves = wide.conditioning.text_embeds[unsafe].chunk(2)
+    assert torch.equal(*halves)  # winner and loser share their prompt
+
+
+def test_a_pair_of_equal_prompts_is_not_blended():
+    data = everyday_data()
+    data = dataclasses.replace(data, unsafe_prompt=data.safe_prompt)
+    (_, plain), (_, wide) = batches(data)
+    assert torch.equal(plain.conditioning.text_embeds, wide.conditioning.text_embeds)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reach"),
+    [
+        ({}, 0.5),
+        ({"objective": "alignguard", "preserve_weight": 10.0}, 0.5),
+        ({"objective": "alignguard"}, 0.0),
+        ({"preserve_weight": 0.0}, 0.0),
+        ({"prompts": "empty"}, 0.0),
+        ({"objective": "duo"}, 0.0),
+    ],
+)
+def test_reach_needs_prompts_of_pairs_and_everyday_prompts_that_are_kept(changes, reach):
+    assert resolved(dataclasses.replace(SMALL, reach=0.5, **changes)).reach == reach
+
+
+def test_held_out_pairs_are_measured_without_reach():
+    run_ = started(dataclasses.replace(SMALL, reach=0.5), everyday_data())
+    for _, draws in held_out_draws(run_, run_.data.buckets[0]):
+        assert not draws.blend[:, 0].any()
+
+
+def test_a_run_with_reach_trains_another_expert():
+    plain, wide = (run(dataclasses.replace(SMALL, reach=reach), data=everyday_data()) for reach in (0.0, 0.5))
+    assert not equal_layers(plain, wide)

@@ -103,7 +103,7 @@ def stated_by(out, **options):
 
 
 def test_a_file_states_resolved_values_and_no_option_its_objective_does_not_use(tmp_path):
-    optional = {"anchor_weight", "preserve_weight", "row_dropout"}
+    optional = {"anchor_weight", "preserve_weight", "row_dropout", "reach"}
     paper = stated_by(tmp_path / "1.safetensors", objective="alignguard", beta=0.0)
     assert (paper["beta"], paper["prompts"], paper["caption_dropout"]) == ("5000", "pair", "0.2")
     assert not optional & paper.keys()

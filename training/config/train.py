@@ -278,5 +278,16 @@ class TrainConfig:
         step=0.1,
     )
 
+    # beyond the pairs
+    reach: float = option(
+        0.0,  # our own
+        "Only where everyday prompts are kept: up to this share of an everyday word is blended into the "
+        "unsafe words. Higher also suppresses words that no pair uses, and keeps a little less of the rest. "
+        "Not in the paper.",
+        min=0.0,
+        max=0.9,
+        step=0.05,
+    )
+
     def __post_init__(self) -> None:
         validate(self)

@@ -161,6 +161,9 @@ def resolved(config: TrainConfig, measure_beta: Callable[[], float] | None = Non
         filled["focus"] = 0.0
     if not objective.merge_ready:
         filled["row_dropout"] = 0.0
+    weight = filled.get("preserve_weight", config.preserve_weight)
+    if not weight or objective.keeps_pure_noise or filled["prompts"] == "empty":
+        filled["reach"] = 0.0
     return replace(config, **filled)
 
 

@@ -66,6 +66,23 @@ class Conditioning:
         choices = zip(rows.tolist(), first.lengths, others, strict=True)
         return replace(mixed, lengths=tuple(new if chosen else old for chosen, old, new in choices))
 
+    def blended(self, other: Conditioning, shares: Tensor) -> Conditioning:
+        """Return (1 - share) * this + share * other; rows of unequal length stay as they are.
+
+        Args:
+            other: as many rows.
+            shares: of the other rows, in [0, 1], (rows,).
+        """
+        first, second = _padded([self, other])
+        if first.lengths is not None:
+            equal = [one == two for one, two in zip(first.lengths, second.lengths, strict=True)]
+            shares = shares * torch.tensor(equal, device=shares.device)
+        both = zip(first.tensors, second.tensors, strict=True)
+        mixed = Conditioning(
+            *(torch.lerp(old, new, shares.to(old).view(-1, *[1] * (old.ndim - 1))) for old, new in both)
+        )
+        return replace(mixed, lengths=first.lengths)
+
     @classmethod
     def concatenate(cls, parts: Sequence[Conditioning]) -> Conditioning:
         """Return the rows of all parts, in their order; rows of unequal length are padded with zeros."""

@@ -82,7 +82,9 @@ def encode_pairs(
         sizes = bucket_sizes(resolution) if bucketed else [(resolution, resolution)]
         rows = arrange(pairs, sizes, encoders.latent_channels)
     pictures = rows.pictures()
-    everyday = with_sentences(everyday or Everyday(), pairs.prompt_pairs)
+    whole = everyday or Everyday()
+    everyday = with_sentences(whole, pairs.prompt_pairs)
+    sentences = everyday.kept[len(whole.kept) :]
     texts = tuple(dict.fromkeys(("", *pairs.prompts, *everyday.kept, *everyday.measured)))
 
     work = _Encoding(encoders, EntryStore(cache_dir))
@@ -100,7 +102,11 @@ def encode_pairs(
     warn_of_cut(work.num_cut)
     with torch.inference_mode(False):
         return _training_data(
-            pairs, rows, _Encoded(latents, embeds, everyday), resolution=resolution, mirrored=mirrored
+            pairs,
+            rows,
+            _Encoded(latents, embeds, everyday, sentences),
+            resolution=resolution,
+            mirrored=mirrored,
         )
 
 
@@ -216,11 +222,12 @@ def _plain(encoded: Tensor, name: str) -> Tensor:
 
 
 class _Encoded(NamedTuple):
-    """The cache entries of a pass; the empty prompt is one of the prompts."""
+    """The cache entries of a pass; the empty prompt is one of the prompts, the sentences are kept ones."""
 
     latents: Mapping[Picture, Entry]
     embeds: Mapping[str, Entry]
     everyday: Everyday
+    sentences: tuple[str, ...]
 
 
 def _training_data(
@@ -252,6 +259,7 @@ def _training_data(
         resolution=resolution,
         everyday_prompt=numbers(encoded.everyday.kept),
         measured_prompt=numbers(encoded.everyday.measured),
+        sentence_prompt=numbers(encoded.sentences),
         cost_gap=_or_nan(pair.cost_gap for pair in pairs.pairs),
         quality_gap=_or_nan(pair.quality_gap for pair in pairs.pairs),
     )

@@ -71,6 +71,7 @@ class TrainingData:
             unknown.
         everyday_prompt: row of `prompts` per everyday prompt that training may keep, (rows,) int64.
         measured_prompt: likewise of those that are only measured.
+        sentence_prompt: likewise of the kept ones that are sentences of the pairs, see `with_sentences`.
         cost_gap: `PreferencePair.cost_gap`, NaN where not known, (pairs,); None if none is.
         quality_gap: likewise of `PreferencePair.quality_gap`.
     """
@@ -92,6 +93,7 @@ class TrainingData:
     resolution: int = 0
     everyday_prompt: Tensor = NONE
     measured_prompt: Tensor = NONE
+    sentence_prompt: Tensor = NONE
     cost_gap: Tensor | None = None
     quality_gap: Tensor | None = None
 

@@ -140,13 +140,12 @@ def predicted(run: Run, noisy: Tensor, timesteps: Tensor, captions: Conditioning
 def _pair_rows(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> tuple[Rows, Rows]:
     """Fetch winners and losers, prompts * pairs rows each; both share noise, timesteps and captions."""
     data, empty = run.data, run.data.empty.to(run.device)
-    prompts = [data.unsafe_prompt] + ([data.safe_prompt] if run.config.safe_prompt_weight > 0 else [])
+    prompts = [_unsafe_prompts(run, pairs, draws)]
+    if run.config.safe_prompt_weight > 0:
+        prompts.append(_fetched(run, data.prompts, data.safe_prompt[pairs]))
     dropped = draws.dropped.to(run.device)
     captions = Conditioning.concatenate(
-        [
-            _fetched(run, data.prompts, prompt[pairs]).replaced(dropped[:, kind], empty)
-            for kind, prompt in enumerate(prompts)
-        ]
+        [prompt.replaced(dropped[:, kind], empty) for kind, prompt in enumerate(prompts)]
     )
     noise = draws.noise.to(run.device).repeat(len(prompts), 1, 1, 1)  # (prompts * pairs, 4, h, w)
     timesteps = draws.timesteps.to(run.device).repeat(len(prompts))  # (prompts * pairs,)
@@ -155,6 +154,17 @@ def _pair_rows(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> tuple[Rows,
         _fetched(run, table, images).repeat(len(prompts), 1, 1, 1) for table in (data.winner, data.loser)
     )
     return Rows(winners, noise, timesteps, captions), Rows(losers, noise, timesteps, captions)
+
+
+def _unsafe_prompts(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> Conditioning:
+    """Return the unsafe prompts of pairs, blended with sentences of everyday words as far as `reach` goes."""
+    data, (shares, places) = run.data, draws.blend.T
+    prompts = _fetched(run, data.prompts, data.unsafe_prompt[pairs])
+    if not shares.any() or not len(data.sentence_prompt):
+        return prompts
+    sentences = data.sentence_prompt[(places * len(data.sentence_prompt)).long()]
+    differ = data.unsafe_prompt[pairs] != data.safe_prompt[pairs]
+    return prompts.blended(_fetched(run, data.prompts, sentences), (shares * differ).to(run.device))
 
 
 def _lead(run: Run, draw: Draw, weights: Tensor) -> Lead:

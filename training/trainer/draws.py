@@ -30,6 +30,7 @@ class DrawRules(NamedTuple):
         num_fixed: fixed draws of each pair, met in turn, one in each epoch; 0: every step draws anew.
         num_kept: rows that must not change for each pair: two everyday prompts, one on each of its pictures,
             or one row of pure noise.
+        reach: the share of a sentence with everyday words in an unsafe prompt is drawn from [0, reach].
     """
 
     seed: int
@@ -38,6 +39,7 @@ class DrawRules(NamedTuple):
     flip: float
     num_fixed: int = 0
     num_kept: int = 2
+    reach: float = 0.0
 
     @classmethod
     def of(cls, config: TrainConfig) -> DrawRules:
@@ -45,7 +47,7 @@ class DrawRules(NamedTuple):
         objective = LOSSES[config.objective]
         num_kept = 1 if objective.keeps_pure_noise else 2
         of_pairs = (config.caption_dropout, config.flip, config.bank)
-        return cls(config.seed, objective.num_timesteps, *of_pairs, num_kept)
+        return cls(config.seed, objective.num_timesteps, *of_pairs, num_kept, config.reach)
 
 
 class Draw(NamedTuple):
@@ -56,6 +58,8 @@ class Draw(NamedTuple):
         timesteps: shared by the winner, the loser and both prompts of a pair, (pairs,) int64.
         noise: shared likewise, (pairs, 4, h, w).
         dropped: whether the empty prompt replaces the (unsafe, safe) prompt, (pairs, 2) bool.
+        blend: the share of a sentence with everyday words in the unsafe prompt, and its place among all
+            sentences, both in [0, 1), (pairs, 2).
         neutral: numbers of what is kept, see `Bucket.neutral`, (pairs, kept) int64; of everyday prompts, the
             first is put on the winner and the second on the loser.
         neutral_timesteps: (pairs, kept) int64.
@@ -70,6 +74,7 @@ class Draw(NamedTuple):
     timesteps: Tensor
     noise: Tensor
     dropped: Tensor
+    blend: Tensor
     neutral: Tensor
     neutral_timesteps: Tensor
     neutral_noise: Tensor
@@ -90,12 +95,14 @@ class FixedDraws(NamedTuple):
         timesteps: (pairs,) int64.
         noise: (pairs, 4, h, w).
         dropped: (pairs, 2) bool.
+        blend: (pairs, 2).
         flipped: (pairs,) bool.
     """
 
     timesteps: Tensor
     noise: Tensor
     dropped: Tensor
+    blend: Tensor
     flipped: Tensor
 
 
@@ -126,6 +133,7 @@ def draw_step(step: int, buckets: Sequence[Bucket], rules: DrawRules, *, batch_s
         timesteps=torch.randint(rules.num_timesteps, (batch_size,), generator=of_pairs),
         noise=torch.randn(batch_size, *shape, generator=of_pairs),
         dropped=torch.rand(batch_size, 2, generator=of_pairs) < rules.caption_dropout,
+        blend=_blend(batch_size, generator("blend"), rules),
         neutral=in_turn(neutral, "neutral order", math.prod(kept)).view(kept),
         neutral_timesteps=torch.randint(rules.num_timesteps, kept, generator=of_neutral),
         neutral_noise=torch.randn(*kept, *shape, generator=of_neutral),
@@ -166,10 +174,15 @@ def fixed_draws(
                 (place * rules.num_timesteps).long().clamp(max=rules.num_timesteps - 1),
                 torch.randn(tuple(latent_shape), generator=generator),
                 torch.rand(2, generator=generator) < rules.caption_dropout,
+                _blend(1, named_generator(f"{rules.seed}/bank blend/{pair}/{number}"), rules)[0],
                 torch.rand((), generator=generator) < rules.flip,
             )
         )
     return FixedDraws(*map(torch.stack, zip(*draws, strict=True)))
+
+
+def _blend(count: int, generator: torch.Generator, rules: DrawRules) -> Tensor:
+    return torch.rand(count, 2, generator=generator) * torch.tensor([rules.reach, 1.0])
 
 
 def bucket_of(step: int, *, seed: int, batch_size: int, sizes: Sequence[int]) -> tuple[int, int]:

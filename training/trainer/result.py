@@ -196,6 +196,8 @@ def _has_effect(option: str, config: TrainConfig) -> bool:
     objective = LOSSES[config.objective]
     if option == "row_dropout":
         return objective.merge_ready
+    if option == "reach":
+        return config.reach > 0
     if option in TERM_OPTIONS.values():  # a term set to 0 is stated if the objective has it by default
         return max(getattr(config, option), objective.default_weight(option, config.beta)) > 0
     if option in ("validate_every", "patience"):

@@ -116,7 +116,7 @@ def held_out_draws(run: Run, bucket: Bucket) -> list[tuple[Tensor, FixedDraws]]:
         return []
     pairs = bucket.pairs[share // DRAWS]
     dropout = float(config.prompts == "empty")
-    rules = DrawRules.of(config)._replace(caption_dropout=dropout, flip=0.0, num_fixed=DRAWS)
+    rules = DrawRules.of(config)._replace(caption_dropout=dropout, flip=0.0, num_fixed=DRAWS, reach=0.0)
     draws = fixed_draws(pairs, share % DRAWS, rules, latent_shape=bucket.latent_shape)
     parts = zip(*(field.split(run.micro_batch) for field in draws), strict=True)
     return list(zip(pairs.split(run.micro_batch), (FixedDraws(*part) for part in parts), strict=True))
