@@ -1,68 +1,20 @@
 """An interpreter says what its encoder understood, and blocks what is written otherwise or names a word."""
 
 import dataclasses
-import itertools
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from builders import seeded
-from tiny_guards import ENCODER, WIDTH, word_row
-from training.config import InterpretConfig
+from tiny_guards import ENCODER
+from tiny_interpreter import BLOCK, CAPTIONS, CLIP, CONFIG, SPOKEN, blocks
 from training.guards.decoder import Decoder, DecoderShape
-from training.guards.encoder import GuardEncoder, with_summary
 from training.guards.guard_file import read_guard_file
-from training.guards.interpreter import (
-    UNLIKE,
-    WORD,
-    WORD_SCORE,
-    Language,
-    interpreter_of_file,
-)
+from training.guards.interpreter import UNLIKE, WORD, WORD_SCORE, interpreter_of_file
 from training.guards.train_interpreter import train_interpreter
 from training.guards.verdict import RULE
 from training.rules.terms import Terms
-
-COLOURS, THINGS, PLACES = (
-    ("red", "blue", "green"),
-    ("sword", "cup", "tree", "boat"),
-    ("hill", "table", "lake"),
-)
-CAPTIONS = [
-    f"a {colour} {thing} by a {place}" for colour, thing, place in itertools.product(COLOURS, THINGS, PLACES)
-]
-CAPTIONS += [f"{place} with {thing}" for thing, place in itertools.product(THINGS, PLACES)]
-WORDS = sorted({word for caption in CAPTIONS for word in caption.split()})
-CONFIG = InterpretConfig(steps=160, target_fpr=0.25, holdout=0.25, batch_size=16, learning_rate=3e-3)
-BLOCK = 75
-
-
-def blocks(prompt):
-    """Encode as CLIP does: start mark, words, and an end mark that stands for all of them in order."""
-    words = prompt.split()
-    parts = [words[at : at + BLOCK] for at in range(0, len(words), BLOCK)] or [[]]
-    encoded = []
-    for part in parts:
-        rows = [word_row(word) for word in ("<start>", *part)]
-        whole = sum(row.roll(place) for place, row in enumerate(rows))  # places matter
-        encoded.append(with_summary(torch.stack([*rows, whole])))
-    return encoded
-
-
-CLIP = GuardEncoder("clip", "c" * 64, "tiny CLIP", blocks)
-
-
-def meaning(texts):
-    return torch.stack([sum((word_row(word) for word in text.split()), torch.zeros(WIDTH)) for text in texts])
-
-
-SPOKEN = Language(
-    lambda text: [WORDS.index(word) if word in WORDS else 9 for word in text.split()],
-    lambda ids: " ".join(WORDS[number] for number in ids),
-    meaning,
-    "tiny meanings",
-)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +51,25 @@ def test_a_blocked_word_in_the_interpretation_blocks_whatever_the_similarity(gua
     verdict = strict.look("a red sword by a hill")
     assert (verdict.blocked, verdict.reason, verdict.score) == (True, WORD, WORD_SCORE)
     assert not strict.look("a red cup by a hill").blocked
+    assert "Reason: blocked word." in verdict.report()
     assert "no blocked words" in guard.describe()
     assert "sword" not in strict.describe() + repr(strict) + verdict.report()
+
+
+def test_a_blocked_word_of_the_prompt_blocks_although_the_decoder_cannot_say_it(guard):
+    verdict = guard.blocking(Terms(["kettle"])).look("a red kettle by a hill")
+    assert (verdict.blocked, verdict.reason) == (True, WORD)
+
+
+def test_equal_texts_mean_the_same_whatever_the_rounding_so_a_threshold_may_lie_just_above_zero(guard):
+    def noisy(texts):  # as of a machine on which the same text has not the same embedding twice
+        return torch.stack([torch.tensor([1.0, 0.001 * place]) for place, _ in enumerate(texts)])
+
+    rounded = dataclasses.replace(guard, language=dataclasses.replace(SPOKEN, embed=noisy)).at(1e-40)
+    (part,) = rounded.interpret(CAPTIONS[0])
+    assert part.text == CAPTIONS[0]
+    assert part.similarity == 1.0
+    assert not rounded.look(CAPTIONS[0]).blocked
 
 
 def test_of_a_long_prompt_the_worst_block_decides(guard):

@@ -37,7 +37,7 @@ class Interpretation(NamedTuple):
 
     Attributes:
         text: the words that the encoder's row stands for.
-        similarity: cosine of their meaning with that of the block's own text.
+        similarity: cosine of their meaning with that of the block's own text; exactly 1 if both are equal.
         has_word: whether they hold a blocked word.
     """
 
@@ -115,7 +115,8 @@ class Interpreter:
         if joins_minor_and_sexual((), prompt):
             return GuardVerdict.of_rule(self.threshold)
         parts = self.interpret(prompt)
-        has_word = any(part.has_word for part in parts)
+        # the prompt's own words count too, our choice: the decoder says only words of its captions
+        has_word = self._has_word(prompt) or any(part.has_word for part in parts)
         score = WORD_SCORE if has_word else 1 - min(part.similarity for part in parts)
         is_blocked = score >= self.threshold
         reason = (WORD if has_word else UNLIKE) if is_blocked else ""
@@ -133,9 +134,15 @@ class Interpreter:
             texts = [prompt] * len(blocks)
         said = [self._say(block) for block in blocks]
         meanings = F.normalize(self.language.embed([*texts, *said]).float(), dim=-1)
-        similar = (meanings[: len(texts)] * meanings[len(texts) :]).sum(dim=-1).tolist()
-        has_word = [self.words is not None and self.words.has_any_form(text) for text in said]
-        return [Interpretation(*part) for part in zip(said, similar, has_word, strict=True)]
+        cosines = (meanings[: len(texts)] * meanings[len(texts) :]).sum(dim=-1).tolist()
+        return [
+            # of equal texts it is 1 whatever the rounding, because a threshold may lie just above 0
+            Interpretation(back, 1.0 if back == text else cosine, self._has_word(back))
+            for text, back, cosine in zip(texts, said, cosines, strict=True)
+        ]
+
+    def _has_word(self, text: str) -> bool:
+        return self.words is not None and self.words.has_any_form(text)
 
     def _say(self, block: Tensor) -> str:
         numbers = self.decoder.say(block[0].float(), len(block) - _MARKS)

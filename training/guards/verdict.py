@@ -56,6 +56,8 @@ class GuardVerdict:
         if self.concept is not None:
             category = f", {self.category}" if self.category else ""
             nearest = f" Nearest is concept {self.concept} of {self.num_concepts}{category}."
+        elif self.reason:
+            nearest = f" Reason: {self.reason}."
         side = "blocked: the score is not below" if self.blocked else "passed: the score is below"
         return f"{side} the threshold ({self.score:.3f}, threshold {self.threshold:.3f}).{nearest}"
 
