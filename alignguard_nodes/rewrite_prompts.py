@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 from ..training.config import RewriteConfig
 from ..training.making.rewriting import (
     REWRITERS,
+    NoRewriteError,
     RewriteSource,
     parse_terms,
     prompt_lines,
@@ -31,7 +32,7 @@ class RewritePrompts(io.ComfyNode):
             search_aliases=["safe prompt", "paraphrase", "llm", "sanitize", "alignguard"],
             in_sight=("prompts", "category", "method", "table", "paired_file", "endpoint", "endpoint_model"),
             description="Rewrite unsafe prompts into safe ones, for Make Safety Pairs. Rewrites that fail a "
-            "check are left out and counted.",
+            "check are left out and counted; without any, what follows does not run.",
             inputs=[
                 io.String.Input(
                     "prompts", default="", multiline=True, tooltip="The unsafe prompts, one per line."
@@ -133,14 +134,18 @@ class RewritePrompts(io.ComfyNode):
             endpoint=endpoint,
             endpoint_model=endpoint_model,  # without allowed_host, because a graph may come from a stranger
         )
-        result = rewrite_prompts(
-            prompts,
-            REWRITERS[method](source),
-            RewriteConfig(**settings),
-            terms=source.terms,
-            categories=(normalize_category(category),),
-            on_progress=host.progress(cls.hidden.unique_id),
-        )
+        try:
+            result = rewrite_prompts(
+                prompts,
+                REWRITERS[method](source),
+                RewriteConfig(**settings),
+                terms=source.terms,
+                categories=(normalize_category(category),),
+                on_progress=host.progress(cls.hidden.unique_id),
+            )
+        except NoRewriteError as error:  # only what needs a rewrite stops, the rest of the queue goes on
+            nothing, report = host.Blocked(f"Rewrite Prompts: {error}"), str(error)
+            return io.NodeOutput(nothing, nothing, report, ui=ui.PreviewText(report))
         report = result.report()
         return io.NodeOutput(result.jsonl(), result.safe_prompts, report, ui=ui.PreviewText(report))
 

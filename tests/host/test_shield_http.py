@@ -12,6 +12,7 @@ HARMLESS, UNSAFE, UNKNOWN = (
     "a red skull on a purple ground",
     "a red cranium on a purple ground",  # a word that neither guard nor table knows
 )
+EVERYTHING = -0.99  # a threshold that blocks every prompt, as no cosine is below
 PROMPT, GUARD, GATE, AFTER, JUDGE, BEFORE, REWRITE = "3", "5", "12", "13", "17", "18", "19"
 
 
@@ -36,6 +37,17 @@ def test_a_harmless_prompt_is_not_rewritten_and_is_drawn_as_without_a_shield(com
     entry = comfy.run(shield(HARMLESS))
     assert REWRITE not in entry["outputs"]
     assert all_pixels(comfy, entry, AFTER) == all_pixels(comfy, entry, BEFORE)
+
+
+def test_a_blocked_prompt_without_a_rewrite_is_not_drawn_and_the_rest_of_the_queue_goes_on(comfy):
+    graph = shield(HARMLESS)  # its words are not in the table
+    graph[GUARD]["inputs"]["threshold"] = EVERYTHING
+    entry = comfy.run(graph)
+    assert text_of(entry, REWRITE).startswith("no rewrite was accepted. 0 prompts rewritten, 1 rejected.")
+    assert AFTER not in entry["outputs"]
+    assert GATE not in entry["outputs"]
+    assert text_of(entry, JUDGE).startswith("0 of 4 pictures unsafe")
+    assert "Rewrite Prompts: no rewrite was accepted" in comfy.log_text()
 
 
 def test_what_guard_and_rewriting_miss_the_gate_blurs_or_stops(comfy):

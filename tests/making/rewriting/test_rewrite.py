@@ -14,6 +14,7 @@ from training.making.prompt_pairs import parse_prompt_pairs
 from training.making.rewriting import (
     REWRITERS,
     EndpointError,
+    NoRewriteError,
     RewriteSource,
     TermTable,
     parse_terms,
@@ -162,7 +163,7 @@ def test_a_rewrite_longer_than_clip_reads_is_rejected():
 
 def test_the_limits_are_options():
     prompt, far = "a skull on a road", "three boats"
-    with pytest.raises(ValueError, match=r"(?s)no rewrite was accepted.*too few words.*1 \(line 1\)"):
+    with pytest.raises(NoRewriteError, match=r"(?s)no rewrite was accepted.*too few words.*1 \(line 1\)"):
         rewrite(prompt, {prompt: far})
     loose = {"min_overlap": 0.0, "min_length_ratio": 0.0}
     assert rewrite(prompt, {prompt: far}, **loose).pairs == [(prompt, far)]

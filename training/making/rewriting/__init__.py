@@ -16,12 +16,13 @@ from .endpoint import endpoint_rewriter
 from .nearest import nearest_rewriter
 from .paired_file import paired_rewriter
 from .reasoned import reasoned_rewriter
-from .rewrite import Rewritten, prompt_lines, rewrite_prompts
+from .rewrite import NoRewriteError, Rewritten, prompt_lines, rewrite_prompts
 from .term_table import TermTable, parse_terms, table_rewriter
 
 __all__ = [
     "REWRITERS",
     "EndpointError",
+    "NoRewriteError",
     "RewriteSource",
     "Rewritten",
     "TermTable",

@@ -89,6 +89,10 @@ class RejectedError(Exception):
     """Raised to reject one prompt; its text is the reason."""
 
 
+class NoRewriteError(ValueError):
+    """Raised when no rewrite was accepted; its text counts the reasons."""
+
+
 def rewrite_prompts(
     text: str,
     rewrite: Callable[[str], str | None],
@@ -113,7 +117,8 @@ def rewrite_prompts(
         on_progress: called with (done, total) after each prompt; an exception it raises stops the work.
 
     Raises:
-        ValueError: if there is no prompt, no rewrite is accepted, or meanings cannot be compared.
+        NoRewriteError: if no rewrite is accepted.
+        ValueError: if there is no prompt, or meanings cannot be compared.
         EndpointError: if the endpoint does not answer the first prompt.
     """
     lines = prompt_lines(text)
@@ -131,7 +136,7 @@ def rewrite_prompts(
         if on_progress:
             on_progress(done, len(lines))
     if not result.pairs:
-        raise ValueError(f"no rewrite was accepted. {result.report()}")
+        raise NoRewriteError(f"no rewrite was accepted. {result.report()}")
     return result
 
 
