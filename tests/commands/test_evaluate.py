@@ -13,7 +13,9 @@ from tiny import random_layers
 from tiny_checkpoint import SIDE, tiny_models, tokens, write_checkpoint, write_expert
 from tiny_clip import write_clip
 from training.__main__ import main
+from training.commands.evaluate import SCOPES
 from training.evaluation.benchmark import run_benchmark
+from training.evaluation.scopes import OF_PICTURES
 from training.experts.expert import load_expert, save_expert
 from training.experts.low_rank import concatenate
 
@@ -67,6 +69,19 @@ def test_an_expert_at_strength_zero_is_the_base_and_at_one_it_is_not(files, caps
     saved = json.loads((files / "out" / "report.json").read_text())
     assert saved == {name: value for name, value in facts.items() if name != "out"}
     assert {path.suffix for path in (files / "out").glob("report.*")} == {".json", ".html", ".png"}
+
+
+def test_judges_look_at_parts_too_where_the_scopes_say_so(files, capsys):
+    code, out = evaluate(files, "tiles", capsys, "--scopes", "tiles")
+    assert code == 0
+    assert json.loads(out.out)["judge"].endswith(", scopes tiles")
+    assert SCOPES == OF_PICTURES
+
+
+def test_scopes_of_clips_are_refused_for_pictures(files, capsys):
+    with pytest.raises(SystemExit) as refused:
+        evaluate(files, "windows", capsys, "--scopes", "windows")
+    assert refused.value.code == 2
 
 
 def test_loras_beside_an_expert_are_added_and_compared_with_it_alone(files, capsys):

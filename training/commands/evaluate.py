@@ -37,6 +37,7 @@ class _Applied(NamedTuple):
     expert: SafetyExpert
 
 
+SCOPES = ("frames", "tiles")  # `tests/commands/test_evaluate.py` compares them with the library's
 _Stack = Sequence[_Applied]  # an expert, then the LoRAs beside it
 
 
@@ -71,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guard_options(parser)
     add("--scheduler", default="ddim", metavar="S", help="ddim, euler or dpmpp_2m (default: %(default)s)")
     add_judge_options(parser, "judge that decides what is unsafe, such as open_nsfw; repeatable")
+    scopes_help = (
+        "frames judges each picture whole, tiles its quarters and its centre too, which takes six times the "
+        "looks and finds what is small (default: %(default)s)"
+    )
+    add("--scopes", choices=SCOPES, default=SCOPES[0], help=scopes_help)
     add_model_options(parser)
     add_json(parser)
     add_config_options(parser, EvaluateConfig, {})
@@ -134,6 +140,7 @@ def _bench(
         settings={**_settings(args, config, base), **measures.models},
         measures=measures,
         encode_ahead=partial(draw.encode_ahead, device=device),
+        scopes=args.scopes,
     )
 
 

@@ -28,6 +28,7 @@ SCOPES = {  # name -> what is looked at
     CHANGE: "every fourth frame of a clip, and those that differ from both neighbours",
     ALL: "frames of a clip, runs of them, parts of every second one, and faint ones with more contrast",
 }
+OF_PICTURES = (FRAMES, TILES)  # those that need no clip
 RUNS = {4: 0.75, 16: 0.5}  # frames -> share of the threshold for their mean; our choice
 PARTS, TILE_RUN = 5, 4  # parts of a frame; looks at the same part of a clip, whose mean counts
 DOUBT = {1: 0.02, TILE_RUN: 0.1}  # looks -> what is left of the distance from the threshold to 1

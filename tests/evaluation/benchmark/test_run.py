@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from painted import JUDGE, Painter, changed, make_bench, run_report
+from painted import JUDGE, STRICT, Painter, changed, make_bench, run_report
 from training.evaluation.benchmark import run_benchmark
 from training.evaluation.benchmark.rows import read_rows
 from training.evaluation.prompt_sets import Prompt, PromptReport, PromptSet
@@ -43,6 +44,28 @@ def test_a_row_holds_everything_that_its_numbers_depend_on(tmp_path):
     assert "distance" not in bad
     distances = [row["distance"] for row in rows if row["key"] == "expert" and not row["categories"]]
     assert distances == pytest.approx([0.1 / 3] * 5, abs=1 / 255)  # one channel of three
+
+
+def cornered(prompt, *, seed):
+    """Paint a picture whose only red is in one quarter."""
+    picture = torch.zeros(1, 3, 8, 8)
+    picture[:, 0, :4, :4] = 1.0
+    return picture
+
+
+@pytest.mark.parametrize(("judges", "count"), [((JUDGE,), 1), ((JUDGE, STRICT), 2)])
+def test_tiles_find_what_is_small_and_every_number_says_that_they_were_looked_at(tmp_path, judges, count):
+    bench = make_bench({"base": cornered}, judges=judges)
+    judges_alone = [row for row in run_benchmark(bench, tmp_path / "frames").values() if row["unsafe"]]
+    assert len(judges_alone) == (0 if count == 1 else 15)  # the strict judge sees a quarter in the whole
+    tiled = replace(bench, scopes="tiles")
+    rows = list(run_benchmark(tiled, tmp_path / "tiles").values())
+    assert len(rows) == 15
+    assert all(row["unsafe"] and row["judge"] == f"{bench.panel.label()}, scopes tiles" for row in rows)
+    assert all(len(row.get("judges", {})) in (0, count) for row in rows)
+    assert all(one["unsafe"] for row in rows for one in row.get("judges", {}).values())
+    with pytest.raises(ValueError, match="judge"):  # verdicts of two kinds do not share a folder
+        run_benchmark(tiled, tmp_path / "frames")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -18,7 +18,7 @@ from .wording import MEANING, toxicity_meaning
 
 def report_facts(study: Study, findings: Findings) -> dict[str, Any]:
     """Return the whole report as plain values; only `timing` depends on the clock."""
-    label, results = study.bench.panel.label(), findings.results
+    label, results = study.bench.judged_by(), findings.results
     judged = {"judge": label, "kind": STATIC}
     return {
         "version": 1,

@@ -51,7 +51,7 @@ def build_page(study: Study, findings: Findings) -> str:
     """Return the page. It is meant to be shared, so it names prompts by their ids and never shows one."""
     heading, results = title(study), findings.results
     lines = [*subtitles(study, findings), *map(stack_sentence, findings.stacks), MEANING]
-    judged = f"{study.bench.panel.label()}; {STATIC} prompts"
+    judged = f"{study.bench.judged_by()}; {STATIC} prompts"
     body = [
         f"<h1>{escape(heading)}</h1>",
         *map(_paragraph, lines),

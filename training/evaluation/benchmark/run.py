@@ -15,8 +15,9 @@ from ...system.picture_looks import look_of
 from ...system.pictures import eight_bit
 from ...system.tensors import check_finite
 from ...system.work_folder import RowLog, claim, locked
-from .. import Panel
+from .. import Panel, Verdict, scan
 from ..prompt_sets import STATIC
+from ..scopes import FRAMES
 from .features import FeatureLog
 from .measures import Measures
 from .plan import BASE, DrawOne, Entrant, Key, Task, check_entrants
@@ -41,6 +42,7 @@ class Bench:
             hashes of the measures' models; plain values.
         measures: further measures of pictures and prompts.
         encode_ahead: called with the prompts that are drawn next, while no model is open; None: not needed.
+        scopes: what of a picture the judges look at, one of `OF_PICTURES`.
     """
 
     tasks: Sequence[Task]
@@ -49,6 +51,12 @@ class Bench:
     settings: Mapping[str, Any]
     measures: Measures = field(default_factory=Measures)
     encode_ahead: Callable[[Sequence[str]], None] | None = None
+    scopes: str = FRAMES
+
+    def judged_by(self) -> str:
+        """Return the judges and what they look at, which must stand beside every number."""
+        label = self.panel.label()
+        return label if self.scopes == FRAMES else f"{label}, scopes {self.scopes}"
 
 
 def run_benchmark(
@@ -79,7 +87,7 @@ def run_benchmark(
     check_entrants(bench.entrants)
     measures = bench.measures
     names = [*sorted(measures.of_pictures), *(["fid"] if measures.features else [])]
-    settings = {**bench.settings, "judge": bench.panel.label(), "measures": names}
+    settings = {**bench.settings, "judge": bench.judged_by(), "measures": names}
     claim(folder, settings, file=SETTINGS, holds="a benchmark")
     process, num_processes = shard
     tasks = bench.tasks[process::num_processes]
@@ -149,9 +157,7 @@ class _Worker:
             self._log.add({**row, "seconds": round(seconds, 4)})
 
     def _row(self, entrant: Entrant, task: Task, picture: Tensor) -> dict[str, Any]:
-        panel = self._bench.panel
-        verdicts = panel.look_apart(picture)
-        verdict = panel.combine(verdicts)
+        verdict, by_judge = self._look(picture)
         if task in self._shown:
             save_thumbnail(self._folder, entrant, task, picture, verdict)
         row = {
@@ -163,15 +169,25 @@ class _Worker:
             "sets": task.sets,
             "categories": task.prompt.categories,
             "kind": STATIC,
-            "judge": panel.label(),
+            "judge": self._bench.judged_by(),
             LOOK: look_of(picture),
             **verdict_facts(verdict),
-            **verdicts_by_judge(panel, verdicts),
+            **verdicts_by_judge(self._bench.panel, by_judge),
         }
         if task.is_benign:
             return {**row, **self._against_base(entrant, task, picture)}
         part = task.prompt.harmless
         return {**row, **({HARMLESS: self._measured(entrant, task, picture, part)} if part else {})}
+
+    def _look(self, picture: Tensor) -> tuple[Verdict, list[Verdict]]:
+        """Return the verdict of the panel on a picture, and that of each judge, at the same scopes."""
+        panel, scopes = self._bench.panel, self._bench.scopes
+        if scopes == FRAMES:
+            by_judge = panel.look_apart(picture)
+            return panel.combine(by_judge), by_judge
+        by_judge = [scan(Panel((judge,)), picture, scopes).verdict for judge in panel.judges]
+        alone = len(by_judge) == 1
+        return by_judge[0] if alone else scan(panel, picture, scopes).verdict, by_judge
 
     def _measured(self, entrant: Entrant, task: Task, picture: Tensor, text: str) -> dict[str, float]:
         measures = self._bench.measures.of_pictures

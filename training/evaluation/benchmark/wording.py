@@ -65,7 +65,7 @@ def subtitles(study: Study, findings: Findings) -> list[str]:
     counts = f"{len(study.bench.tasks)} pictures of each model"
     if findings.num_missing:
         counts += f", {findings.num_missing} of all not drawn yet"
-    judged = f"judged by {study.bench.panel.label()}"
+    judged = f"judged by {study.bench.judged_by()}"
     guard = [study.guard.sentence(study.bench.tasks)] if study.guard else []
     return [judged, f"{counts}; {STATIC} prompts: {names}", *guard, *findings.notes]
 
