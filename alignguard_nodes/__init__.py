@@ -22,6 +22,7 @@ from .load_safety_pairs import LoadSafetyPairs
 from .make_safety_pairs import MakeSafetyPairs
 from .merge_safety_experts import MergeSafetyExperts
 from .prompt_guard import PromptGuard
+from .prompt_interpreter import PromptInterpreter
 from .rewrite_prompts import RewritePrompts
 from .safety_benchmark import SafetyBenchmark
 from .safety_expert_info import SafetyExpertInfo
@@ -29,6 +30,7 @@ from .safety_gate import SafetyGate
 from .safety_judge import SafetyJudge
 from .save_safety_expert import SaveSafetyExpert
 from .train_prompt_guard import TrainPromptGuard
+from .train_prompt_interpreter import TrainPromptInterpreter
 from .train_safety_cost import TrainSafetyCost
 from .train_safety_dpo import TrainSafetyDPO
 
@@ -56,6 +58,8 @@ NODES: list[type[io.ComfyNode]] = [
     SafetyGate,
     DualLatent,
     LabelSafetyPairs,
+    PromptInterpreter,
+    TrainPromptInterpreter,
 ]
 
 

@@ -4,6 +4,8 @@ The doors come from the registry of nodes: a node or an input without an entry h
 door cannot be forgotten. `tests/commands/test_every_door.py` does the same for the command line.
 """
 
+import dataclasses
+import importlib
 import inspect
 import json
 import re
@@ -16,8 +18,11 @@ import torch
 
 from builders import expert_of, pair_row, random_layer, seeded, write_csv, write_picture, write_rows
 from tiny_guards import CONFIG, ENCODER, harmless_prompts, tiny_data
+from tiny_interpreter import CAPTIONS, CLIP, SPOKEN
+from tiny_interpreter import CONFIG as INTERPRETING
 from training.evaluation import Judge, Panel
 from training.guards.train_concept import train_concept_guard
+from training.guards.train_interpreter import train_interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = json.loads((ROOT / "tests/alignguard_nodes/node_schemas.json").read_text(encoding="utf-8"))
@@ -57,6 +62,11 @@ NODE_INPUTS = {
         "guard": PLACE,
         "mode": NAME,
     },
+    "AlignGuardPromptInterpreter": {
+        **dict.fromkeys(("text", "replacement", "blocked_words"), PROMPTS),
+        "interpreter": PLACE,
+        "mode": NAME,
+    },
     "AlignGuardRewritePrompts": {
         "prompts": PROMPTS,
         "table": PROMPTS,
@@ -78,6 +88,11 @@ NODE_INPUTS = {
         **dict.fromkeys(("text", "harmless"), PROMPTS),
         "filename_prefix": PLACE,
         "encoder": NAME,
+    },
+    "AlignGuardTrainPromptInterpreter": {
+        **dict.fromkeys(("captions", "harmless"), PROMPTS),
+        "filename_prefix": PLACE,
+        "size": NAME,
     },
     "AlignGuardTrainSafetyCost": {"filename_prefix": PLACE},
     "AlignGuardTrainSafetyDPO": {
@@ -107,6 +122,7 @@ VALID = {  # values of the other inputs, where `validate_inputs` needs them
     "folder": "new",
     "text": "violence: sword | a sword | a spoon",
     "mode": "stop",
+    "captions": "a sword",
 }
 
 
@@ -196,6 +212,28 @@ def ask_guard(cls, **inputs):
     return refused(cls, guard="none", trained=guard(), **inputs)
 
 
+@cache
+def interpreter():
+    few = dataclasses.replace(INTERPRETING, steps=1)
+    return train_interpreter(CAPTIONS, CLIP, SPOKEN, few).guard
+
+
+def ask_interpreter(cls, **inputs):
+    """Return the refusal of an interpreter that was told to let every prompt go on."""
+    inputs = {"text": CAPTIONS[0], "mode": "report", "threshold": 2.0, **inputs}
+    importlib.import_module("pack.training.guards").Interpreter = type(interpreter())
+    return refused(cls, interpreter="none", trained=interpreter(), **inputs)
+
+
+def train_on_captions(cls, prompt):
+    """Return the report of a training whose captions hold a forbidden prompt."""
+    host = cls.execute.__func__.__globals__["host"]
+    guards = importlib.import_module("pack.training.guards")
+    host.guard_encoder, guards.language = (lambda clip: CLIP), (lambda: SPOKEN)
+    few = {"steps": 1, "target_fpr": 0.25, "holdout": 0.25}
+    return refused(cls, captions="\n".join([*CAPTIONS, prompt]), clip=None, **few)
+
+
 SAMPLES = "\n".join(f"{row.concept} | {row.unsafe} | {row.safe}" for row in tiny_data().rows)
 REWRITE = {"category": "hate", "method": "table"}
 ATTACKS = {  # (node, input) -> function of class and prompt that returns the refusal
@@ -230,6 +268,13 @@ ATTACKS = {  # (node, input) -> function of class and prompt that returns the re
         cls, mode="replace", threshold=-1.0, replacement=prompt
     ),
     ("PromptGuard", "concepts"): lambda cls, prompt: ask_guard(cls, concepts=f"sword\n{prompt}"),
+    ("PromptInterpreter", "text"): lambda cls, prompt: ask_interpreter(cls, text=prompt),
+    ("PromptInterpreter", "replacement"): lambda cls, prompt: ask_interpreter(
+        cls, mode="replace", threshold=-0.5, replacement=prompt
+    ),
+    ("PromptInterpreter", "blocked_words"): lambda cls, prompt: ask_interpreter(
+        cls, blocked_words=f"sword\n{prompt}"
+    ),
     ("RewritePrompts", "prompts"): lambda cls, prompt: refused(
         cls, prompts=prompt, table="kid,ball\nnude,tree", **REWRITE
     ),
@@ -243,6 +288,10 @@ ATTACKS = {  # (node, input) -> function of class and prompt that returns the re
         cls, text=f"kid | {prompt} | a ball\n{prompt} | a skull | a ball\nball | a skull | {prompt}"
     ),
     ("TrainPromptGuard", "harmless"): lambda cls, prompt: refused(cls, text=SAMPLES, harmless=prompt),
+    ("TrainPromptInterpreter", "captions"): train_on_captions,
+    ("TrainPromptInterpreter", "harmless"): lambda cls, prompt: refused(
+        cls, captions="a cup", clip=None, harmless=prompt
+    ),
 }
 
 
@@ -272,6 +321,7 @@ SHOWS = {  # nodes that show pictures or give them out -> what they show
     "AlignGuardSafetyGate": "the judged pictures, unsafe ones blurred, black or not at all",
     "AlignGuardSafetyJudge": "the judged pictures, unsafe ones blurred",
     "AlignGuardTrainPromptGuard": "scores",
+    "AlignGuardTrainPromptInterpreter": "a curve",
     "AlignGuardTrainSafetyCost": "a histogram of costs",
     "AlignGuardTrainSafetyDPO": "curves",
 }

@@ -19,6 +19,7 @@ from training.config import (
     EvaluateConfig,
     ExtractConfig,
     GuardConfig,
+    InterpretConfig,
     LabelConfig,
     MakeConfig,
     MergeConfig,
@@ -50,6 +51,7 @@ def test_every_node_is_recorded_under_its_id_and_name():
     [
         ("AlignGuardTrainSafetyDPO", TrainConfig),
         ("AlignGuardTrainPromptGuard", GuardConfig),
+        ("AlignGuardTrainPromptInterpreter", InterpretConfig),
         ("AlignGuardTrainSafetyCost", CostConfig),
         ("AlignGuardMergeSafetyExperts", MergeConfig),
         ("AlignGuardExtractSafetyExpert", ExtractConfig),

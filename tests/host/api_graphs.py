@@ -14,6 +14,7 @@ PROMPT = "a white skull on a black ground"
 SHORT = {  # settings with which the shipped graphs run quickly
     "AlignGuardTrainSafetyDPO": {"steps": 1, "batch_size": 1},
     "AlignGuardTrainSafetyCost": {"steps": 1, "folds": 2},
+    "AlignGuardTrainPromptInterpreter": {"steps": 1},
     "AlignGuardLoadSafetyPairs": {"max_pairs": 2},
     "AlignGuardRewritePrompts": {"prompts": PROMPT},
     "AlignGuardMakeSafetyPairs": {"judge": "none", "steps": 2},

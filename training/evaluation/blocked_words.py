@@ -52,10 +52,23 @@ def read_blocked_words(file: Path) -> BlockedWords:
         raise ValueError(
             f"{file.name} is not a list of blocked words. Use a {_ENDING} with one word per line."
         )
-    lines = [line.strip() for line in text_lines(read_text_file(file))]
-    words = {" ".join(line.casefold().split()) for line in lines if line and not line.startswith("#")}
+    words = _words(read_text_file(file))
     if not words:
         raise ValueError(f"{file.name} contains no word. Write one word or phrase per line.")
+    return BlockedWords(len(words), hashlib.sha256(file.read_bytes()).hexdigest(), _terms(words))
+
+
+def parse_blocked_words(text: str) -> Terms | None:
+    """Return what finds the words of a text, written as in a file; None if it contains no word."""
+    words = _words(text)
+    return _terms(words) if words else None
+
+
+def _words(text: str) -> set[str]:
+    lines = (line.strip() for line in text_lines(text))
+    return {" ".join(line.casefold().split()) for line in lines if line and not line.startswith("#")}
+
+
+def _terms(words: set[str]) -> Terms:
     plain_words = {plain(word) for word in words}  # as prompts are read: without accents and look-alikes
-    terms = Terms(word for word in words | plain_words if word.strip())
-    return BlockedWords(len(words), hashlib.sha256(file.read_bytes()).hexdigest(), terms)
+    return Terms(word for word in words | plain_words if word.strip())
