@@ -30,6 +30,12 @@ def large_mini() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def flow_mini() -> dict[str, Path]:
+    """The small world drawn by the mini flow, with pairs of one category, kept likewise."""
+    return _built("mini-flow", world="flow", categories=("shocking",))
+
+
+@pytest.fixture(scope="session")
 def comfy(mini, tmp_path_factory):
     """A running ComfyUI with this pack and the mini model; without a host it fails, and never skips."""
     from base_folder import place_mini, prepare_base  # late: they are beside the host's tests

@@ -31,9 +31,10 @@ def place_mini(base: Path, mini: Mapping[str, Path]) -> None:
         mini: the result of `build_mini`.
     """
     link_file(mini["checkpoint"], base / "models" / "checkpoints" / mini["checkpoint"].name)
-    link_file(mini["tuned"], base / "models" / "diffusion_models" / mini["tuned"].name)
-    for expert in sorted(mini["experts"].glob("*.safetensors")):
-        link_file(expert, base / "models" / "safety_experts" / expert.name)
+    if "tuned" in mini:  # the small world's UNet alone has this and experts
+        link_file(mini["tuned"], base / "models" / "diffusion_models" / mini["tuned"].name)
+        for expert in sorted(mini["experts"].glob("*.safetensors")):
+            link_file(expert, base / "models" / "safety_experts" / expert.name)
     link_file(mini["neutral"], base / "input" / mini["neutral"].name)
     for pairs in sorted(folder for folder in mini["pairs"].iterdir() if (folder / "pairs.jsonl").is_file()):
         _link_files(pairs, base / PAIRS_FOLDER / pairs.name)

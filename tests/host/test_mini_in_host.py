@@ -8,9 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from comfy_server import host_folder, server_environment
+from training.mini.flow import REPEATS
+from training.mini.flow.checkpoint import POOLED_WIDTH, TEXT_WIDTH
+from training.mini.flow.drawing import encode, predict
+from training.mini.flow.shipped import FLOW
 from training.mini.large.shipped import LARGE
 from training.mini.shipped import SMALL
 from training.mini.text_encoder import embed, load_text_encoder
+from training.models.conditioning import Conditioning
 
 pytestmark = pytest.mark.host
 
@@ -30,11 +35,15 @@ with torch.inference_mode():
     inputs = load_file(inputs_file)
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=True, output_clip=True)
     prompt = bytes(inputs["prompt"].tolist()).decode()
+    space, network = model.model.latent_format, model.model.diffusion_model.float()
+    text, pooled = clip.encode_from_tokens(clip.tokenize(prompt), return_pooled=True)
+    conditioning = {"context": inputs["text"]} | ({"y": inputs["pooled"]} if "pooled" in inputs else {})
     made_by_host = {
-        "text": clip.encode_from_tokens(clip.tokenize(prompt)),
-        "noise": model.model.diffusion_model.float()(inputs["latents"], inputs["timesteps"], inputs["text"]),
-        "latents": vae.encode((inputs["pictures"].movedim(1, -1) + 1) / 2) * 0.18215,
-        "pictures": vae.decode(inputs["latents"] / 0.18215).movedim(-1, 1) * 2 - 1,
+        "text": text,
+        "pooled": pooled,
+        "noise": network(inputs["latents"], inputs["timesteps"], **conditioning),
+        "latents": space.process_in(vae.encode((inputs["pictures"].movedim(1, -1) + 1) / 2)),
+        "pictures": vae.decode(space.process_out(inputs["latents"])).movedim(-1, 1) * 2 - 1,
     }
     save_file({name: tensor.float().contiguous() for name, tensor in made_by_host.items()}, outputs_file)
 print(type(model.model.model_config).__name__)
@@ -43,14 +52,7 @@ print(type(model.model.model_config).__name__)
 
 @pytest.fixture(scope="module")
 def inputs():
-    generator = torch.Generator().manual_seed(3)
-    return {
-        "latents": torch.randn(2, 4, 8, 8, generator=generator),
-        "timesteps": torch.tensor([100, 900]),
-        "text": torch.randn(2, 77, 768, generator=generator),
-        "pictures": torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1,
-        "prompt": torch.tensor(list(PROMPT.encode()), dtype=torch.uint8),
-    }
+    return inputs_of(channels=4, text_width=768)
 
 
 @pytest.fixture(scope="module", params=[("mini", SMALL), ("large_mini", LARGE)], ids=["small", "large"])
@@ -62,14 +64,37 @@ def world(request):
 
 @pytest.fixture(scope="module")
 def host(world, inputs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("host")
+    return made_by_host(world[0], inputs, tmp_path_factory.mktemp("host"), "SD15")
+
+
+@pytest.fixture(scope="module")
+def flow(flow_mini, tmp_path_factory):
+    """What goes into the mini flow, and what the host makes of it."""
+    inputs = inputs_of(channels=16, text_width=TEXT_WIDTH)
+    inputs["text"][..., 768:] = 0  # as the host pads it
+    inputs["pooled"] = torch.randn(2, POOLED_WIDTH, generator=torch.Generator().manual_seed(4))
+    made = made_by_host(flow_mini["checkpoint"], inputs, tmp_path_factory.mktemp("flow"), "SD3")
+    return inputs, made
+
+
+def inputs_of(*, channels: int, text_width: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return {
+        "latents": torch.randn(2, channels, 8, 8, generator=generator),
+        "timesteps": torch.tensor([100, 900]),
+        "text": torch.randn(2, 77, text_width, generator=generator),
+        "pictures": torch.rand(2, 3, 64, 64, generator=generator) * 2 - 1,
+        "prompt": torch.tensor(list(PROMPT.encode()), dtype=torch.uint8),
+    }
+
+
+def made_by_host(checkpoint, inputs, folder, model: str) -> dict[str, torch.Tensor]:
     save_file(inputs, folder / "inputs.safetensors")
     files = [folder / "inputs.safetensors", folder / "outputs.safetensors"]
-    arguments = [host_folder(), world[0], *files]
-    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    command = [sys.executable, "-c", SCRIPT, *map(str, [host_folder(), checkpoint, *files])]
     result = subprocess.run(command, capture_output=True, text=True, env=server_environment(), cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-1] == "SD15"
+    assert result.stdout.splitlines()[-1] == model
     return load_file(folder / "outputs.safetensors")
 
 
@@ -88,3 +113,28 @@ def test_latents_and_pictures_agree(host, world, inputs):
     assert (host["latents"] - autoencoder.encode(inputs["pictures"]).latents).abs().mean() < HALF
     expected = autoencoder.decode(inputs["latents"]).sample.clamp(-1, 1)
     assert (host["pictures"] - expected).abs().mean() < HALF
+
+
+def test_the_flow_reads_prompts_as_the_host_encodes_them(flow):
+    _, made = flow
+    expected = encode([PROMPT])
+    for name, actual in (("text", expected.text_embeds), ("pooled", expected.pooled)):
+        torch.testing.assert_close(made[name][..., :768], actual, atol=1e-4, rtol=0)  # fp32 on both sides
+        assert not made[name][..., 768:].any()
+
+
+def test_the_velocity_of_the_flow_agrees(flow):
+    inputs, made = flow
+    prompts = Conditioning(inputs["text"][..., :768], inputs["pooled"][:, :768])
+    expected = predict(FLOW.load_transformer(), inputs["latents"], inputs["timesteps"] / 1000, prompts)
+    assert (made["noise"] - expected).abs().mean() < HALF
+
+
+def test_latents_and_pictures_of_the_flow_are_those_of_the_small_world(flow):
+    inputs, made = flow
+    autoencoder = FLOW.load_autoencoder()
+    encoded = autoencoder.encode(inputs["pictures"]).latents.repeat_interleave(REPEATS, dim=1)
+    assert (made["latents"] - encoded).abs().mean() < HALF
+    clamped = (inputs["latents"] / 3).tanh().unflatten(1, (-1, REPEATS)).mean(2)  # each channel by itself
+    expected = autoencoder.decode(clamped.atanh() * 3).sample.clamp(-1, 1)
+    assert (made["pictures"] - expected).abs().mean() < HALF

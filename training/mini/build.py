@@ -1,4 +1,4 @@
-"""Build a mini model for a host: a checkpoint that loads as SD 1.5, its judge and pairs, and experts."""
+"""Build a mini model for a host: a checkpoint, its judge and pairs, and experts."""
 
 import os
 import shutil
@@ -7,37 +7,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..experts.expert import SafetyExpert, save_expert
 from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors, write_tensors
 from . import shipped
-from .architecture import AUTOENCODER_WIDTH
-from .expand import expand_autoencoder, expand_layers, expand_unet, native_autoencoder, native_unet
+from .expand import expand_layers, expand_unet, native_unet
+from .flow.shipped import FLOW
 from .large.pairs import neutral_prompts as large_neutral_prompts
 from .large.pairs import pairs_to_draw as large_pairs_to_draw
 from .large.shipped import LARGE
 from .pairs import (
     PAIRS_PER_CATEGORY,
     PairToDraw,
-    make_draw,
     neutral_prompts,
     pairs_to_draw,
     prompts_of,
     slug,
     write_pairs,
 )
-from .shipped import Shipped
-from .text_encoder import embed, load_text_encoder, text_encoder_state
+from .shipped import Shipped, prefixed
 
 CHECKPOINT, LARGE_CHECKPOINT = "alignguard_mini.safetensors", "alignguard_mini_large.safetensors"
+FLOW_CHECKPOINT = "alignguard_mini_flow.safetensors"
 JUDGE, NEUTRAL = "judge.safetensors", "alignguard_mini_neutral.txt"
 TUNED = "alignguard_mini_tuned.safetensors"
 TUNED_CATEGORY = "shocking"  # category that the tuned UNet was aligned against
-LATENT_SCALE = 0.18215  # SD 1.5: the host divides by it when encoding and multiplies before the UNet
-TAESD_WIDTH = 64
 
 Progress = Callable[[str, int, int], None]
 
@@ -70,6 +66,7 @@ WORLDS = {
         large_pairs_to_draw,
         large_neutral_prompts,
     ),
+    "flow": World(FLOW, FLOW_CHECKPOINT, "AlignGuard mini, flow", pairs_to_draw, neutral_prompts),
 }
 
 
@@ -123,24 +120,13 @@ def version() -> str:
     return shipped.SMALL.version()
 
 
-def checkpoint_state(weights: Shipped) -> dict[str, Tensor]:
-    """Return the tensors of the checkpoint of a world, fp16."""
-    unet = native_unet(expand_unet(weights.load_unet().state_dict()))
-    times = TAESD_WIDTH // AUTOENCODER_WIDTH
-    autoencoder = native_autoencoder(expand_autoencoder(weights.load_autoencoder().state_dict(), times))
-    autoencoder |= {"vae_scale": torch.tensor(LATENT_SCALE), "vae_shift": torch.tensor(0.0)}
-    state = _prefixed("model.diffusion_model.", unet) | _prefixed("first_stage_model.", autoencoder)
-    state |= _prefixed("cond_stage_model.transformer.", text_encoder_state(weights.token_rows()))
-    return {name: tensor.half() if tensor.ndim else tensor.float() for name, tensor in state.items()}
-
-
 def tuned_state() -> dict[str, Tensor]:
     """Return the small world's wide UNet with a shipped expert merged in, fp16: a model tuned for safety."""
     unet = {name: tensor.half() for name, tensor in expand_unet(shipped.load_unet().state_dict()).items()}
     for module, layer in expand_layers(shipped.load_expert_layers()[TUNED_CATEGORY]).items():
         weight = unet[f"{module}.weight"]
         unet[f"{module}.weight"] = (weight.float() + layer.delta()).half()
-    return _prefixed("model.diffusion_model.", native_unet(unet))
+    return prefixed("model.diffusion_model.", native_unet(unet))
 
 
 def _check_world(out: Path, world: str) -> None:
@@ -162,7 +148,9 @@ def _build_checkpoint(path: Path, world: World, report: Progress) -> None:
         return
     report("checkpoint", 0, 1)
     metadata = {"alignguard.mini": version, "modelspec.title": world.title}
-    write_tensors(path, checkpoint_state(world.shipped), metadata)
+    state = world.shipped.checkpoint_state()
+    half = {name: tensor.half() if tensor.ndim else tensor.float() for name, tensor in state.items()}
+    write_tensors(path, half, metadata)
     report("checkpoint", 1, 1)
 
 
@@ -184,13 +172,7 @@ def _build_pairs(
     folder: Path, wanted: Mapping[str, Sequence[PairToDraw]], weights: Shipped, report: Progress
 ) -> None:
     prompts = prompts_of([pair for of_category in wanted.values() for pair in of_category])
-    texts = embed(
-        prompts,
-        load_text_encoder(weights.token_rows()),
-        on_progress=lambda done, total: report("text embeddings", done, total),
-    )
-    embeds = dict(zip(prompts, texts, strict=True))
-    draw = make_draw(weights.load_unet(), weights.load_autoencoder(), embeds)
+    draw = weights.new_draw(prompts, lambda done, total: report("text embeddings", done, total))
     judge = weights.load_judge()
     for number, (category, of_category) in enumerate(wanted.items()):
         report("pairs", number, len(wanted))
@@ -201,7 +183,3 @@ def _build_pairs(
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     report("pairs", len(wanted), len(wanted))
-
-
-def _prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {prefix + name: tensor for name, tensor in state.items()}

@@ -30,7 +30,7 @@ def expand_autoencoder(state: Mapping[str, Tensor], times: int) -> dict[str, Ten
     """Widen an autoencoder of TAESD's layout (diffusers' names); latents and pictures stay the same."""
     first, last = ("encoder.layers.0.", "decoder.layers.0."), _last_layers(state)
     return {
-        name: _widen(tensor, times, inputs=not name.startswith(first), outputs=not name.startswith(last))
+        name: widen(tensor, times, inputs=not name.startswith(first), outputs=not name.startswith(last))
         for name, tensor in state.items()
     }
 
@@ -52,12 +52,13 @@ def _expand_tensor(
         return _spread_sinusoid(tensor, times)
     inputs = inputs and not any(part in name for part in FIXED_INPUTS)
     outputs = outputs and not any(part in name for part in FIXED_OUTPUTS)
-    wide = _widen(tensor, times, inputs=inputs, outputs=outputs)
+    wide = widen(tensor, times, inputs=inputs, outputs=outputs)
     scales_query = "to_q." in name and outputs
     return wide / math.sqrt(times) if scales_query else wide
 
 
-def _widen(tensor: Tensor, times: int, *, inputs: bool, outputs: bool) -> Tensor:
+def widen(tensor: Tensor, times: int, *, inputs: bool, outputs: bool) -> Tensor:
+    """Repeat each output `times` times, and each input whose weights are divided by as much."""
     if outputs:
         tensor = tensor.repeat_interleave(times, dim=0)
     if inputs and tensor.ndim > 1:

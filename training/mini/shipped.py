@@ -1,11 +1,12 @@
-"""The weights in the repository: of each world a narrow UNet, the autoencoder and the judge, all fp16.
+"""The weights in the repository, all fp16, and what is made of them: a checkpoint, and pictures.
 
-The small world also has seven narrow experts, the large one the token rows that carry meaning.
+Of each world there are a narrow UNet, the autoencoder and the judge. The small world also has seven narrow
+experts, the large one the token rows that carry meaning. The mini flow has its own file, see `flow.shipped`.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,14 @@ from ..experts.low_rank import LowRank
 from ..rules.categories import CATEGORIES
 from ..system.tensors import open_tensors
 from . import architecture
+from .expand import expand_autoencoder, expand_unet, native_autoencoder, native_unet
 from .judge import Classifier, Judge
+from .pairs import Draw, make_draw
+from .text_encoder import embed, load_text_encoder, text_encoder_state
 
 FOLDER = Path(__file__).with_name("weights")
+LATENT_SCALE = 0.18215  # SD 1.5: the host divides by it when encoding and multiplies before the UNet
+TAESD_TIMES = 64 // architecture.AUTOENCODER_WIDTH  # hosts expect TAESD's width
 PAIRS_VERSION = b"pairs without neutral pictures"  # changed when the same weights give other pairs
 
 TokenRows = tuple[Tensor, Tensor]  # token ids (n,), rows of the token table (n, 768)
@@ -65,6 +71,29 @@ class Shipped:
         """Return the stored rows of the text encoder's token table; None if all rows are drawn."""
         return self.rows_of(load_file(self.file("tokens"))) if self.rows_of else None
 
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the checkpoint, which hosts load as SD 1.5."""
+        unet = native_unet(expand_unet(self.load_unet().state_dict()))
+        autoencoder = native_autoencoder(
+            expand_autoencoder(self.load_autoencoder().state_dict(), TAESD_TIMES)
+        )
+        autoencoder |= {"vae_scale": torch.tensor(LATENT_SCALE), "vae_shift": torch.tensor(0.0)}
+        return {
+            **prefixed("model.diffusion_model.", unet),
+            **prefixed("first_stage_model.", autoencoder),
+            **prefixed("cond_stage_model.transformer.", text_encoder_state(self.token_rows())),
+        }
+
+    def new_draw(self, prompts: Sequence[str], on_progress: Callable[[int, int], None] | None = None) -> Draw:
+        """Return a function that draws these prompts, of which the empty one must be one.
+
+        Args:
+            prompts: each is encoded once.
+            on_progress: called with the number of encoded prompts and of all.
+        """
+        embeds = embed(prompts, load_text_encoder(self.token_rows()), on_progress)
+        return make_draw(self.load_unet(), self.load_autoencoder(), dict(zip(prompts, embeds, strict=True)))
+
     def version(self) -> str:
         """Return the hash of all weights, 12 hexadecimal digits; it also changes when the pairs do."""
         for name in ("unet", "autoencoder", "judge", *(("tokens",) if self.rows_of else ())):
@@ -94,6 +123,11 @@ class Shipped:
 
 SMALL = Shipped("small", FOLDER, "training.mini.recipe", Judge)
 load_unet, load_autoencoder, load_judge = SMALL.load_unet, SMALL.load_autoencoder, SMALL.load_judge
+
+
+def prefixed(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under longer names."""
+    return {prefix + name: tensor for name, tensor in state.items()}
 
 
 def load_expert_metadata() -> dict[str, dict[str, str]]:

@@ -16,8 +16,12 @@ TABLE = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weig
 
 @pytest.mark.parametrize(
     ("world", "other"),
-    [("small", build.LARGE_CHECKPOINT), ("large", build.CHECKPOINT)],
-    ids=["small", "large"],
+    [
+        ("small", build.LARGE_CHECKPOINT),
+        ("large", build.CHECKPOINT),
+        ("flow", build.CHECKPOINT),
+        ("small", build.FLOW_CHECKPOINT),
+    ],
 )
 def test_a_folder_of_the_other_world_is_refused_and_kept(tmp_path, world, other):
     (tmp_path / other).write_bytes(b"checkpoint")

@@ -44,12 +44,12 @@ class SharedCaptionAttention:
         return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
 
 
-def encode_scenes(autoencoder, seed: int) -> Tensor:
-    """Draw every scene VARIANTS times and encode it: (scenes, VARIANTS, 4, 8, 8)."""
+def encode_scenes(autoencoder, seed: int, variants: int = VARIANTS) -> Tensor:
+    """Draw every scene several times and encode it: (scenes, variants, 4, 8, 8)."""
     rng = random.Random(seed)
     with torch.no_grad():
         encoded = [
-            autoencoder.encode(scene_batch_of([scene] * VARIANTS, rng)).latents for scene in ALL_SCENES
+            autoencoder.encode(scene_batch_of([scene] * variants, rng)).latents for scene in ALL_SCENES
         ]
     return torch.stack(encoded)
 
@@ -93,10 +93,9 @@ class Denoiser:
         start: Mapping[str, Tensor] | None = None,
     ):
         self.generator = torch.Generator().manual_seed(seed)
-        self.unet = seeded(lambda: build_unet(NARROW), seed)
+        self.unet = seeded(self.new_network, seed)
         if start is not None:
             self.unet.load_state_dict(start)
-        self.unet.set_attn_processor(SharedCaptionAttention())
         self.average = copy.deepcopy(self.unet).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=LEARNING_RATE, weight_decay=1e-3, fused=True
@@ -105,11 +104,21 @@ class Denoiser:
         self.noise_schedule = NoiseSchedule.scaled_linear()
         self.steps = 0
 
+    @staticmethod
+    def new_network() -> torch.nn.Module:
+        """Return an untrained network."""
+        unet = build_unet(NARROW)
+        unet.set_attn_processor(SharedCaptionAttention())
+        return unet
+
+    def loss(self, data: Captioned) -> Tensor:
+        """Return the loss of one step."""
+        batch = draw_batch(data, self.generator)
+        return denoising_loss(self.unet, self.noise_schedule, *batch, self.generator)
+
     def step(self, data: Captioned) -> float:
         """Train one step and return its loss."""
-        loss = denoising_loss(
-            self.unet, self.noise_schedule, *draw_batch(data, self.generator), self.generator
-        )
+        loss = self.loss(data)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
