@@ -1,9 +1,4 @@
-"""Short fuzzing of readers: only errors of our own, no hang, nothing written; `fuzz.py` is the long form.
-
-ALIGNGUARD_FUZZ gives the number of inputs for each reader.
-"""
-
-import os
+"""Short fuzzing of readers: only errors of our own, no hang, nothing written; `bench fuzzing` is longer."""
 
 import pytest
 
@@ -12,7 +7,7 @@ pytest.importorskip("hypothesis", reason="dev.py installs it; the tests of a pla
 from fuzz import SMALL, fuzz, peak_bytes
 from readers import READERS
 
-COUNT = int(os.environ.get("ALIGNGUARD_FUZZ", "40"))
+COUNT = 40  # inputs for each reader
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns about damaged EXIF
