@@ -15,6 +15,7 @@ from .concept_vector import ConceptVector
 from .dual_latent import DualLatent
 from .erasure_depth import ErasureDepth
 from .extract_safety_expert import ExtractSafetyExpert
+from .guarded import guarded
 from .label_safety_pairs import LabelSafetyPairs
 from .load_prompt_set import LoadPromptSet
 from .load_safety_expert import LoadSafetyExpert
@@ -67,6 +68,6 @@ class AlignGuardExtension(ComfyExtension):
     """The extension that the host loads."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Register the model folder of the experts and return the nodes."""
+        """Register the model folder of the experts and return the nodes, which check what reaches them."""
         host.register_folders()
-        return NODES
+        return [guarded(node) for node in NODES]

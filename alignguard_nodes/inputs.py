@@ -102,7 +102,7 @@ def checked(*checks: tuple[Callable[[Any], Any], Any]) -> bool | str:
         try:
             if value is not None:
                 check(value)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:  # OSError: such as a name that is too long
             return str(error)
     return True
 
