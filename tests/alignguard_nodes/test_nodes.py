@@ -70,7 +70,7 @@ def test_a_node_offers_every_option_in_the_order_of_its_config(node, config):
     assert [name for name in OURS[node]["required"] | OURS[node]["optional"] if name in names] == names
 
 
-def test_every_node_has_a_help_page_that_names_every_input_and_output():
+def test_every_node_has_a_help_page_with_its_picture_that_names_every_input_and_output():
     pages = {page.stem: page.read_text(encoding="utf-8") for page in (NODES / "web" / "docs").glob("*.md")}
     assert pages.keys() == OURS.keys()
     texts = {re.search(r'node_id="(\w+)"', text)[1]: text for text in sources() if "node_id=" in text}
@@ -78,6 +78,7 @@ def test_every_node_has_a_help_page_that_names_every_input_and_output():
         inputs = schema["required"] | schema["optional"]
         explained = [key for key in inputs if key[-1] not in "2345678"]  # expert_2 is explained by expert_1
         assert pages[name].startswith(f"# {schema['display_name']}\n")
+        assert f"]({name}.jpg)" in pages[name]  # `tests/host/node_pictures.py` makes it
         assert [key for key in explained if f"`{key}`" not in pages[name]] == []
         outputs = [key for key, _ in schema["outputs"]]
         assert [key for key in outputs if f"`{key}`" not in pages[name]] == []

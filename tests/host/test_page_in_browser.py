@@ -82,12 +82,15 @@ def test_a_node_is_found_by_its_name_and_by_other_words(page, comfy, node):
 
 
 @pytest.mark.parametrize("node", NODES)
-def test_the_help_page_of_a_node_opens(page, node):
+def test_the_help_page_of_a_node_opens_with_its_picture(page, node):
     text = (HELP / f"{node}.md").read_text(encoding="utf-8")
     heading = text.splitlines()[0].removeprefix("# ")
     page.page.evaluate(ADD_NODE, node)
     page.page.get_by_test_id("info-button").click()
-    page.page.locator(".node-help-content").get_by_role("heading", name=heading, exact=True).first.wait_for()
+    shown = page.page.locator(".node-help-content")
+    shown.get_by_role("heading", name=heading, exact=True).first.wait_for()
+    picture = shown.locator("img").first.element_handle()
+    page.page.wait_for_function("(image) => image.naturalWidth > 0", arg=picture)
 
 
 def test_the_blueprint_is_found_by_the_search_becomes_a_node_and_draws(page, screenshot):
