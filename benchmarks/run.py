@@ -76,9 +76,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["regmean"], help="safety: merge methods to compare")
     parser.add_argument("--strength", type=float, default=1.0, help="safety: strength of the merged expert")
     parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures per prompt")
-    parser.add_argument(
-        "--count", type=int, help="survival: kills; fuzzing: inputs for each reader"
-    )
+    parser.add_argument("--count", type=int, help="survival: kills; fuzzing: inputs for each reader")
     parser.add_argument(
         "--out", type=Path, default=OUT, help="file to write; it keeps the figures of other parts"
     )
