@@ -40,6 +40,7 @@ PARTS = {  # name of the part and of its file -> what it measures
     "large_scale": "what merges of 7 to 70 experts per concept keep on the large world, and what they cost",
     "large_cost": "quality against steps and operations on the large world, with and without a bank",
     "guards": "Latent Guard on the mini worlds: seen and unseen prompts, words and concepts",
+    "interpreters": "GuardT2I on the large world: hidden, plain and harmless prompts, a search over words",
     "safety_cost": "the safety cost model on pairs and categories that it has not seen, on the mini model",
     "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighing and relabelling recover",
     "shield": "guard, rewriting, expert and gate together, on the large world; scopes on drawn clips",
