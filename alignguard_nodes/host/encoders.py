@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _PAST_ALL_LAYERS = -1000  # CLIP's `layer` that means: after the last one and its norm
 _CLIP_L_WIDTHS = (768, 2048)  # of the embeddings of SD 1.5 and SDXL, which begin with those of CLIP-L
+_SD3_WIDTH = 4096  # likewise, and padded; embeddings of this width in other families are not of CLIP-L
 _guard_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # text encoder -> hash, which takes a second
 # Checkpoints lack these weights and no UNet reads what they produce. The host leaves them uninitialised, so
 # hashing them would give one file another name at each loading.
@@ -99,6 +100,7 @@ def guard_encoder(clip: Any) -> "GuardEncoder":
             "a LoRA changes this CLIP, so the guard's scores would be wrong. Connect the CLIP of the "
             "checkpoint directly; the LoRA may still change the one that encodes the prompt."
         )
+    widths = (_SD3_WIDTH,) if _is_sd3(clip.cond_stage_model) else _CLIP_L_WIDTHS
     whole = clip.clone()
     whole.clip_layer(_PAST_ALL_LAYERS)
     whole.load_model()  # removes what a LoRA of another branch left in the weights
@@ -109,7 +111,7 @@ def guard_encoder(clip: Any) -> "GuardEncoder":
         with torch.inference_mode():
             tokens = whole.tokenize(prompt, disable_weights=True)
             embeds = whole.encode_from_tokens(tokens).float().cpu()[0]
-        if embeds.shape[-1] not in _CLIP_L_WIDTHS:
+        if embeds.shape[-1] not in widths:
             raise ValueError(NO_CLIP_L)
         with torch.inference_mode(False):
             states = embeds[:, : _CLIP_L_WIDTHS[0]].clone().split(NUM_TOKENS)  # (77, 768) each
@@ -117,6 +119,13 @@ def guard_encoder(clip: Any) -> "GuardEncoder":
         return [with_summary(rows[: end + 1]) for rows, end in zip(states, ends, strict=False)]
 
     return GuardEncoder("clip", _guard_ids[part], "CLIP-L of the checkpoint", blocks)
+
+
+def _is_sd3(text_encoders: Any) -> bool:
+    """Return whether these are SD 3's, the only ones of the three kinds with no further one."""
+    return all(hasattr(text_encoders, name) for name in ("clip_l", "clip_g", "t5xxl")) and not hasattr(
+        text_encoders, "llama"
+    )
 
 
 def _end_of(tokens: Sequence[Any]) -> int:

@@ -138,3 +138,12 @@ def test_latents_and_pictures_of_the_flow_are_those_of_the_small_world(flow):
     clamped = (inputs["latents"] / 3).tanh().unflatten(1, (-1, REPEATS)).mean(2)  # each channel by itself
     expected = autoencoder.decode(clamped.atanh() * 3).sample.clamp(-1, 1)
     assert (made["pictures"] - expected).abs().mean() < HALF
+
+
+def test_a_guard_reads_the_clip_of_the_flow_as_that_of_the_unet(mini, flow_mini, proof, pack_parent):
+    results = proof(
+        "guard_encoder_proof.py", mini["checkpoint"], flow_mini["checkpoint"], PROMPT, pack_parent
+    )
+    assert len(set(results["ids"])) == 1
+    assert results["shapes"] == [[10, 768]]  # start, seven words, end, and their summary
+    assert results["difference"] == 0

@@ -88,8 +88,8 @@ def clip_encoder(text_encoder: TextEncoder) -> GuardEncoder:
 
 
 NO_CLIP_L = (
-    "this model has no CLIP-L text encoder, which guards with the encoder `clip` read. Use a guard with the "
-    f"encoder `{SENTENCE}`."
+    "this model does not read prompts with CLIP-L, which guards with the encoder `clip` do. Use a guard with "
+    f"the encoder `{SENTENCE}`."
 )
 
 
