@@ -21,7 +21,7 @@ LOG = dev.ROOT / "demo_output" / "fuzzing.jsonl"
 COUNT = 200_000
 CHUNK = 1_000  # inputs of one seed, which is the number of the chunk
 MEMORY = Path("/dev/shm")  # where the system has it: a disk would take ten times as long as the readers
-LONGEST_S = 900  # of a chunk; a reader that hangs then ends the run with its traceback
+LONGEST_S = 3600  # of a chunk; a reader that hangs then ends the run with its traceback
 
 
 def measure(count: int = COUNT, log: Path = LOG) -> dict[str, Any]:
