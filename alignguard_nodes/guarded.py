@@ -92,7 +92,7 @@ def _number_problem(spec: io.Input, value: Any, checked: bool) -> str:
         return text
     if not is_whole and not math.isfinite(value):
         return text
-    if spec.id.startswith("strength"):  # the node says why a negative one is refused
+    if spec.id.startswith("strength") and low == 0:  # the node says why a negative one is refused
         return ""
     is_outside = (low is not None and value < low) or (high is not None and value > high)
     return text if is_outside else ""

@@ -20,6 +20,7 @@ INPUTS = [
     spec("calibration", "SAFETY_PAIRS,STRING", optional=True),
     spec("more_experts", "COMFY_AUTOGROW_V3", optional=True),
     spec("strength", "FLOAT", min=0.0, max=2.0),
+    spec("strength_1", "FLOAT", min=-2.0, max=2.0),
     spec("eta", "FLOAT", min=0.0, max=10.0),
     spec("steps", "INT", min=1, max=100),
     spec("method", "COMBO", options=["concat", "ties"]),
@@ -50,6 +51,7 @@ def node(pack):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("strength", -1.0),  # the node's own sentence says why not
         ("expert", object()),
         ("concept", None),
         ("conditioning", [[torch.zeros(1), {"pooled_output": torch.zeros(1)}]]),
@@ -86,6 +88,7 @@ def test_a_value_of_the_declared_kind_reaches_the_node_as_it_is(node, name, valu
         ("eta", 11.0, "eta must be a number from 0 to 10, got 11.0."),
         ("eta", "1", "eta must be a number from 0 to 10, got '1'."),
         ("strength", math.nan, "strength must be a number from 0 to 2, got nan."),
+        ("strength_1", -3.0, "strength_1 must be a number from -2 to 2, got -3.0."),
         ("steps", 0, "steps must be a whole number from 1 to 100, got 0."),
         ("steps", 1.5, "steps must be a whole number from 1 to 100, got 1.5."),
         ("steps", True, "steps must be a whole number from 1 to 100, got True."),
