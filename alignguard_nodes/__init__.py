@@ -10,12 +10,12 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .apply_safety_expert import ApplySafetyExpert
 from .check_safety_stack import CheckSafetyStack
+from .checked_values import with_checked_values
 from .concept_stress import ConceptStress
 from .concept_vector import ConceptVector
 from .dual_latent import DualLatent
 from .erasure_depth import ErasureDepth
 from .extract_safety_expert import ExtractSafetyExpert
-from .guarded import guarded
 from .label_safety_pairs import LabelSafetyPairs
 from .load_prompt_set import LoadPromptSet
 from .load_safety_expert import LoadSafetyExpert
@@ -70,4 +70,4 @@ class AlignGuardExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Register the model folder of the experts and return the nodes, which check what reaches them."""
         host.register_folders()
-        return [guarded(node) for node in NODES]
+        return [with_checked_values(node) for node in NODES]

@@ -45,7 +45,7 @@ def node(pack):
         def execute(cls, **values):
             return values
 
-    return pack("alignguard_nodes.guarded").guarded(Node)
+    return pack("alignguard_nodes.checked_values").with_checked_values(Node)
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_what_the_host_asks_of_a_node_does_not_change(node):
 
 def test_a_node_without_checks_of_its_own_gets_none(pack):
     plain = type("Plain", (), {"execute": classmethod(lambda cls, **values: values)})
-    assert "validate_inputs" not in vars(pack("alignguard_nodes.guarded").guarded(plain))
+    assert "validate_inputs" not in vars(pack("alignguard_nodes.checked_values").with_checked_values(plain))

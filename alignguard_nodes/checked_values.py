@@ -7,7 +7,7 @@ with its list, checks nothing that comes through a link, and hands plain JSON to
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 from typing import Any
 
@@ -18,7 +18,7 @@ _SHOWN_LETTERS = 60
 _GROWING = "COMFY_AUTOGROW_V3"  # type of a group of sockets, whose value is a dict
 
 
-def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
+def with_checked_values(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """Make a node refuse values of another kind than it declares, before its own code sees them.
 
     `execute` then raises ValueError, and `validate_inputs`, if the node has it, returns the sentence.
@@ -26,8 +26,8 @@ def guarded(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     run, check = node.execute.__func__, vars(node).get("validate_inputs")
 
     def execute(cls: type, **values: Any) -> io.NodeOutput:
-        reasons = _problems(cls.SCHEMA.inputs, values, _own_checks(check))
-        for reason in reasons:
+        reason = next(_problems(cls.SCHEMA.inputs, values, _own_checks(check)), "")
+        if reason:
             raise ValueError(reason)
         return run(cls, **values)
 
@@ -47,9 +47,8 @@ def _validating(check: Callable[..., bool | str]) -> Callable[..., bool | str]:
         if not values.keys() >= set(required):
             return True  # the host itself says which are missing
         given = {name: value for name, value in values.items() if value is not None}  # None: through a link
-        for reason in _problems(cls.SCHEMA.inputs, given, values):
-            return reason
-        return check(cls, **values)
+        reason = next(_problems(cls.SCHEMA.inputs, given, values), "")
+        return reason or check(cls, **values)
 
     validate_inputs.__signature__ = signature  # from which the host learns what to pass
     return validate_inputs
@@ -59,7 +58,7 @@ def _own_checks(check: Any) -> Iterable[str]:
     return inspect.signature(check.__func__).parameters if check is not None else ()
 
 
-def _problems(specs: Iterable[io.Input], values: dict[str, Any], own_checks: Iterable[str]) -> Iterable[str]:
+def _problems(specs: Iterable[io.Input], values: dict[str, Any], own_checks: Iterable[str]) -> Iterator[str]:
     """Yield a sentence for every value that is not of the kind of its input.
 
     Args:
