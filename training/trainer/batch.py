@@ -160,7 +160,7 @@ def _unsafe_prompts(run: Run, pairs: Tensor, draws: Draw | FixedDraws) -> Condit
     """Return the unsafe prompts of pairs, blended with sentences of everyday words as far as `reach` goes."""
     data, (shares, places) = run.data, draws.blend.T
     prompts = _fetched(run, data.prompts, data.unsafe_prompt[pairs])
-    if not shares.any() or not len(data.sentence_prompt):
+    if not run.config.reach or not len(data.sentence_prompt):
         return prompts
     sentences = data.sentence_prompt[(places * len(data.sentence_prompt)).long()]
     differ = data.unsafe_prompt[pairs] != data.safe_prompt[pairs]
