@@ -67,9 +67,10 @@ def _problems(specs: Iterable[io.Input], values: dict[str, Any], own_checks: Ite
         own_checks: ids of the choices that the node itself compares with more than a list.
     """
     for spec in specs:
-        if spec.id not in values:
+        value = values.get(spec.id)
+        if spec.id not in values or (value is None and getattr(spec, "lazy", False)):  # None: not needed
             continue
-        value, kinds = values[spec.id], spec.get_io_type().split(",")
+        kinds = spec.get_io_type().split(",")
         if kinds == [_GROWING]:
             grown = value if isinstance(value, dict) else {}
             reasons = [(name, _socket_problem("SAFETY_EXPERT", one, True)) for name, one in grown.items()]

@@ -26,6 +26,7 @@ INPUTS = [
     spec("method", "COMBO", options=["concat", "ties"]),
     spec("file", "COMBO", options=["a.csv"]),
     spec("text", "STRING"),
+    spec("replacement", "STRING", lazy=True),
     spec("active", "BOOLEAN"),
 ]
 
@@ -65,6 +66,7 @@ def node(pack):
         ("method", "ties"),
         ("file", "b.csv"),  # the node itself compares it
         ("text", ""),
+        ("replacement", None),  # linked, and not needed this time
         ("active", False),
         ("unknown", math.nan),
     ],

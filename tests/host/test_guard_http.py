@@ -61,7 +61,7 @@ def test_a_prompt_that_comes_back_as_it_was_is_drawn_as_written(comfy):
 
 def test_an_interpreter_from_its_file_stops_what_it_was_told_to(comfy):
     saved = "interpreter_00001_.safetensors"  # of the tests above
-    graph = guard_graph("interpreter", interpreter=saved, mode="stop", blocked_words="moon", prompt=HARMLESS)
+    graph = guard_graph("interpreter", interpreter=saved, mode="stop", blocked_words="boat", prompt=HARMLESS)
     del graph[GUARD]["inputs"]["trained"], graph["4"]
     entry = comfy.run(graph)
     assert "13" not in entry["outputs"]
