@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..config import CostConfig
 from .options import add_config_options, add_json, config_from, device_of, new_expert
-from .output import Answer, ProgressBar
+from .output import Answer, ProgressBar, read_pairs
 
 if TYPE_CHECKING:
     import torch
@@ -115,10 +115,9 @@ def _test(args: argparse.Namespace) -> Answer:
 
 
 def _pairs(args: argparse.Namespace) -> SafetyPairs:
-    from ..pairs import load_pairs  # late, as above
-    from ..pairs.pair import joined
+    from ..pairs.pair import joined  # late, as above
 
-    return joined([load_pairs(path) for path in args.pairs])
+    return joined([read_pairs(path) for path in args.pairs])
 
 
 def _encoder(args: argparse.Namespace) -> ImageEncoder:

@@ -31,7 +31,6 @@ from ..merging import (
 )
 from ..models.base_model import BaseModel, load_base
 from ..models.conditioning import LATENT_STEP, Conditioning
-from ..pairs import load_pairs
 from ..pairs.encode import Encoders, encode_pictures
 from ..pairs.folder import PAIRS_FILE
 from ..pairs.prompts import parse_prompts
@@ -45,7 +44,7 @@ from .options import (
     device_of,
     new_expert,
 )
-from .output import Answer, ProgressBar, expert_facts
+from .output import Answer, ProgressBar, expert_facts, read_pairs
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +183,7 @@ def read_calibration(path: Path, config: MergeConfig) -> CalibrationPrompts:
         folders = sorted(folder for folder in path.iterdir() if (folder / PAIRS_FILE).is_file())
         if (path / PAIRS_FILE).is_file() or not folders:
             folders = [path]
-        sources = [load_pairs(folder) for folder in folders]
+        sources = [read_pairs(folder) for folder in folders]
         neutral = [(sample.prompt, sample.image) for source in sources for sample in source.neutral]
         return calibration_prompts([pair for source in sources for pair in source.pairs], config, neutral)
     if not path.exists():

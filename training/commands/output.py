@@ -6,12 +6,16 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
 if TYPE_CHECKING:
     from ..experts.expert import SafetyExpert
+    from ..pairs import SafetyPairs
+
+log = logging.getLogger(__name__)
 
 _LOG_FILE_INTERVAL_S = 30  # redrawing the bar more often would fill a log file
 
@@ -37,6 +41,21 @@ def expert_facts(expert: SafetyExpert) -> dict[str, Any]:
         "content_hash": expert.content_hash,
         "metadata": dict(expert.metadata),
     }
+
+
+def read_pairs(path: Path, **options: Any) -> SafetyPairs:
+    """Load pairs, and say on stderr which rows were dropped: for commands whose answer is about other things.
+
+    Args:
+        path: of the pairs.
+        **options: of `load_pairs`.
+    """
+    from ..pairs import load_pairs  # late: it imports torch, and --help needs none
+
+    pairs = load_pairs(path, **options)
+    if pairs.report.num_dropped:
+        log.info("%s: %s", path, pairs.report.text())
+    return pairs
 
 
 class ProgressBar:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import LabelConfig
 from .judges import add_judge_options, chosen_panel
 from .options import add_config_options, add_json, config_from, device_of
-from .output import Answer, ProgressBar
+from .output import Answer, ProgressBar, read_pairs
 
 LABELS_SUFFIX, REPORT_FILE = "_labels", "report.json"
 
@@ -51,14 +51,13 @@ def _label(args: argparse.Namespace) -> Answer:
 
 def _label_pairs(args: argparse.Namespace, endpoint) -> Answer:
     from ..making.label_pairs import label_pairs
-    from ..pairs import load_pairs
     from ..pairs.copy_pairs import copy_pairs
     from ..system.tensors import refuse_existing
     from ..system.work_folder import try_new_file, write_whole
 
     refuse_existing(args.out)
     try_new_file(args.out)
-    pairs = load_pairs(args.source, max_pairs=args.max_pairs)
+    pairs = read_pairs(args.source, max_pairs=args.max_pairs)
     folder = args.out.with_name(args.out.name + LABELS_SUFFIX)
     config = config_from(args, LabelConfig)
     with ProgressBar("label") as bar:
