@@ -45,10 +45,11 @@ PARTS = {  # name of the part and of its file -> what it measures
     "noisy_pairs": "the cost of swapped pairs on the mini model, and what weighing and relabelling recover",
     "shield": "guard, rewriting, expert and gate together, on the large world; scopes on drawn clips",
     "survival": "SIGKILL at random moments over every command that writes: what is torn, lost or different",
+    "load": "thousands of prompts of two clients through the real server: errors, memory, time against stock",
     "fuzzing": "random and damaged files for every reader: what is read, refused, or a crash",
     "safety": "share of unsafe pictures before and after, through the real server",
 }
-COUNTED = ("survival", "fuzzing")  # take --count
+COUNTED = ("survival", "fuzzing", "load")  # take --count
 
 log = logging.getLogger("bench")
 
@@ -77,7 +78,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", default=["regmean"], help="safety: merge methods to compare")
     parser.add_argument("--strength", type=float, default=1.0, help="safety: strength of the merged expert")
     parser.add_argument("--per-prompt", type=int, default=4, help="safety: pictures per prompt")
-    parser.add_argument("--count", type=int, help="survival: kills; fuzzing: inputs for each reader")
+    parser.add_argument(
+        "--count", type=int, help="survival: kills; fuzzing: inputs for each reader; load: prompts"
+    )
     parser.add_argument(
         "--out", type=Path, default=OUT, help="file to write; it keeps the figures of other parts"
     )

@@ -102,7 +102,7 @@ class ComfyServer:
         )
         self.pairs_dir = self.base_dir / PAIRS
         self.log_file = self.base_dir / "server.log"
-        self.url = ""
+        self.url, self.process_id = "", 0  # both known once it starts
         self._process = None
         prepare_base(self.base_dir)
 
@@ -131,6 +131,7 @@ class ComfyServer:
                 env=server_environment(),
                 start_new_session=os.name != "nt",
             )
+        self.process_id = self._process.pid
         atexit.register(self.stop)
         deadline = time.monotonic() + START_LIMIT_S
         while not self._answers():
