@@ -36,15 +36,24 @@ def flow_mini() -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def comfy(mini, tmp_path_factory):
-    """A running ComfyUI with this pack and the mini model; without a host it fails, and never skips."""
+def start_comfy(mini, tmp_path_factory):
+    """Return a function that starts a ComfyUI with this pack and the mini model, to be used as a context."""
     from base_folder import place_mini, prepare_base  # late: they are beside the host's tests
     from comfy_server import ComfyServer
 
-    base = tmp_path_factory.mktemp("comfy")
-    prepare_base(base)
-    place_mini(base, mini)
-    with ComfyServer(base) as server:
+    def start():
+        base = tmp_path_factory.mktemp("comfy")
+        prepare_base(base)
+        place_mini(base, mini)
+        return ComfyServer(base)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def comfy(start_comfy):
+    """A running ComfyUI with this pack and the mini model; without a host it fails, and never skips."""
+    with start_comfy() as server:
         yield server
 
 

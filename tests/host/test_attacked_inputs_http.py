@@ -46,7 +46,13 @@ SOURCES = {  # type of a socket -> what feeds it
 CONNECTED = {  # what else a node needs, or works less with
     "AlignGuardMergeSafetyExperts": {"method": "concat"},
     "AlignGuardPromptGuard": {"trained": ("guard", 0), "clip": SOURCES["CLIP"], "mode": "stop"},
+    "AlignGuardPromptInterpreter": {
+        "trained": ("interpreter", 0),
+        "clip": SOURCES["CLIP"],
+        "mode": "stop",
+    },
     "AlignGuardTrainPromptGuard": {"clip": SOURCES["CLIP"], "steps": 1},
+    "AlignGuardTrainPromptInterpreter": {"clip": SOURCES["CLIP"], "steps": 1},
     "AlignGuardTrainSafetyCost": {"vae": SOURCES["VAE"]},
 }
 FILE = f"{PAIRS}/pairs.jsonl"
@@ -57,6 +63,13 @@ LINKED = {  # texts that come through a link in the shipped graphs
 ERRORS = ("ValueError", "FileNotFoundError", "RuntimeError")
 LONGEST_SENTENCE = 2000
 LONGEST_S = 1.0  # of a run whose values turn out to be valid; it is then cancelled
+
+
+@pytest.fixture(scope="module")
+def comfy(start_comfy):
+    """A server of its own, because attacks leave files and lines in the log."""
+    with start_comfy() as server:
+        yield server
 
 
 @cache
@@ -76,8 +89,11 @@ def sources() -> dict:
     graph["pairs"] = node("AlignGuardLoadSafetyPairs", folder=PAIRS, category="all", max_pairs=2)
     graph["concept"] = node("AlignGuardConceptVector", clip=("ckpt", 1), prompts="a skull | a ball")
     graph["prompts"] = node("AlignGuardLoadPromptSet", file=FILE, category="all", max_prompts=1)
-    trained = shipped()["AlignGuardTrainPromptGuard"] | CONNECTED["AlignGuardTrainPromptGuard"]
-    graph["guard"] = node("AlignGuardTrainPromptGuard", **trained)
+    for guard, trains in (
+        ("guard", "AlignGuardTrainPromptGuard"),
+        ("interpreter", "AlignGuardTrainPromptInterpreter"),
+    ):
+        graph[guard] = node(trains, **(shipped()[trains] | CONNECTED[trains]))
     return graph
 
 
