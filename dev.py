@@ -86,13 +86,13 @@ def set_up(root: Path = ROOT, for_tests: bool = False) -> Path:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other dev.py sets up the same clone; the system frees the lock of a killed process."""
+    """Wait until no other process works on the folder; the system frees the lock of a killed process."""
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("a") as lock:
         waiting = False
         while not _locked(lock.fileno()):
             if not waiting:
-                log.info("waiting for another dev.py that is setting up this clone")
+                log.info("waiting for another process that works on %s", folder)
             waiting = True
             time.sleep(1)
         yield
@@ -153,15 +153,15 @@ def run(host: Path, *command: str, **changed: str) -> int:
 def test(host: Path, arguments: Sequence[str]) -> int:
     """Run ruff, the fast tests and the host tests, all of them, so that one run shows every failure.
 
-    Fast tests run in as many processes as there are cores, with one thread each; a file stays in one process.
-    Host tests share one server, so they run one after the other.
+    Tests run in as many processes as there are cores, with one thread each; a file stays in one process, and
+    the host tests of a process share one server.
     """
     results = {
         "ruff format": run(host, "-m", "ruff", "format", "--check", "--quiet", "."),
         "ruff check": run(host, "-m", "ruff", "check", "--quiet", "."),
     }
     spread = ("-n", str(CORES), "--dist", "loadfile")
-    parts = {"fast tests": ("-m", FAST, *spread), "host tests": ("-m", f"not ({FAST})")}
+    parts = {"fast tests": ("-m", FAST, *spread), "host tests": ("-m", f"not ({FAST})", *spread)}
     if "-m" in arguments:
         parts = {"all tests": ()}
     for name, options in parts.items():

@@ -8,7 +8,7 @@ methods; they say nothing about Stable Diffusion.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ import merge_quality
 import mini_lab
 import objectives
 import plot
+import recorded
 from candidates import Candidate
 from efficacy import SEEDS, spread
 from kept_trials import all_kept
@@ -36,37 +37,53 @@ from training.rules.categories import CATEGORIES
 from workers import run_all
 
 BASE, TIME = "base", "CPU s to make"
-OURS = ("single experts", "all-in-one", "regmean", "distill", "co_merge", "ties", "concat")
+ALL_IN_ONE = "all-in-one"
+OURS = ("single experts", ALL_IN_ONE, "regmean", "distill", "co_merge", "ties", "concat")
 OTHERS = (*candidates.ESD, "UCE", *(f"SLD {name}" for name in candidates.PUBLISHED))
 DUAL_LATENTS = {  # safe context -> what makes the candidate
     "dual latent, words replaced": candidates.dual_latent_by_table,
     "dual latent, concept vectors": candidates.dual_latent_by_concept,
 }
-REACHING = {"single experts, reach 0.5": replace(CONFIG, reach=0.5)}  # beyond the words of the pairs
+REACHING = {"single experts, reach 0.25": replace(CONFIG, reach=0.25)}  # beyond the words of the pairs
 MERGED_AS_PUBLISHED = "alignguard, merged by co_merge"  # the paper's whole method
+REACHING_MERGED = {row.replace("single experts", "regmean"): row for row in REACHING}  # -> whose experts
+MERGES_OF = {"alignguard": (MERGED_AS_PUBLISHED,)}  # published objective -> rows that merge its experts
 MODULES = (candidates, columns, large_groups, large_lab, merge_quality, mini_lab, objectives)
 FILES = tuple(Path(module.__file__) for module in MODULES)
+RECORD = recorded.FOLDER / "large_world.csv"
 PLOT = "large_world.png"
 
 
-def measure() -> dict:
-    """Make and measure every row with every seed on all cores; a killed run continues where it stopped.
+def measure(rows: Sequence[str] = (), seeds: Sequence[int] = SEEDS) -> dict:
+    """Make and measure rows with every seed on all cores, and record them in `docs/figures/`.
 
-    Plots what each row suppresses against what it keeps of neutral concepts that training never keeps.
+    A killed run continues where it stopped. What other runs recorded stays, so the table can be measured in
+    parts. Plots what each row suppresses against what it keeps of neutral concepts that training never keeps.
+
+    Args:
+        rows: names of rows; none: all.
+        seeds: of trainings and pictures.
 
     Returns:
-        Row -> the figures of `figures_of`, as mean and standard deviation over the seeds.
+        Row -> the figures of `figures_of`, as mean and standard deviation over the seeds recorded so far.
+
+    Raises:
+        SystemExit: if there is no such row.
     """
     lab = LargeLab()
+    every = [*makers(lab, SEEDS[0])]
+    chosen = [BASE, *(row for row in rows or every if row != BASE)]  # what is kept is relative to the base
+    if unknown := [row for row in chosen if row not in every]:
+        raise SystemExit(f"large_world: unknown row {unknown[0]!r}; choose from {', '.join(every)}.")
     prepare(lab)
-    needed = [call for seed in SEEDS for call in trainings(seed)]
+    needed = [call for seed in seeds for call in trainings(seed, chosen)]
     for _ in tqdm(run_all(train_one, needed), total=len(needed), desc="experts", file=sys.stdout):
         pass
-    rows = [*makers(lab, SEEDS[0])]
-    calls = [(row, seed) for seed in SEEDS for row in rows]
+    calls = [(row, seed) for seed in seeds for row in chosen]
     file = lab.folder / "trials" / f"large_world-{code_hash(Path(__file__), *FILES)[:16]}.jsonl"
     results = all_kept(trial, calls, file, lambda result: shares(result["counts"]))
-    figures = {row: [figures_of(row, seed, results) for seed in SEEDS] for row in rows}
+    recorded.write(RECORD, {call: figures_of(*call, results) for call in calls}, every)
+    figures = recorded.by_row(recorded.read(RECORD), every)
     draw_trade_off(figures, plot.FOLDER / PLOT)
     return {row: spread(by_seed) for row, by_seed in figures.items()}
 
@@ -78,14 +95,19 @@ def prepare(lab: LargeLab) -> None:
         lab.pairs(category)
 
 
-def trainings(seed: int) -> list[tuple]:
-    """Return the arguments of `train_one` for every LoRA that the rows of a seed need, longest first."""
-    return [
-        ("", CATEGORIES, seed),
-        *((objective, (name,), seed) for objective in objectives.PUBLISHED for name in CATEGORIES),
-        *((row, (name,), seed) for row in REACHING for name in CATEGORIES),
-        *(("", (name,), seed) for name in CATEGORIES),
-    ]
+def trainings(seed: int, rows: Collection[str]) -> list[tuple]:
+    """Return the arguments of `train_one` for every LoRA that rows need with a seed, longest first."""
+    recipes = [name for name in objectives.PUBLISHED if {single(name), *MERGES_OF.get(name, ())} & {*rows}]
+    recipes += [row for row in REACHING if row in rows]
+    recipes += [row for merge, row in REACHING_MERGED.items() if merge in rows and row not in rows]
+    recipes += [""] if ({*OURS} - {ALL_IN_ONE}) & {*rows} else []
+    together = [("", CATEGORIES, seed)] if ALL_IN_ONE in rows else []
+    return [*together, *((recipe, (name,), seed) for recipe in recipes for name in CATEGORIES)]
+
+
+def single(objective: str) -> str:
+    """Return the name of the row of a published objective's single experts."""
+    return f"{objective}, single experts"
 
 
 def train_one(recipe: str, categories: Sequence[str], seed: int) -> None:
@@ -104,13 +126,17 @@ def makers(lab: LargeLab, seed: int) -> dict[str, Callable[[], Candidate]]:
     """Return a function that makes each row, by name and in the order of the table."""
     every = candidates.candidates(lab, seed)
     recipes = {name: objectives.recipe_of(name) for name in objectives.PUBLISHED}
-    singles = REACHING | {f"{name}, single experts": recipe for name, recipe in recipes.items()}
+    singles = REACHING | {single(name): recipe for name, recipe in recipes.items()}
     return {
         **{row: every[row] for row in (BASE, *OURS, *OTHERS)},
         **{row: lambda make=make: make(lab) for row, make in DUAL_LATENTS.items()},
         **{
             row: lambda recipe=recipe: candidates.single_experts(lab, seed, recipe)
             for row, recipe in singles.items()
+        },
+        **{
+            row: lambda recipe=REACHING[of]: candidates.merge(lab, "regmean", seed, recipe)
+            for row, of in REACHING_MERGED.items()
         },
         MERGED_AS_PUBLISHED: lambda: candidates.merge(lab, "co_merge", seed, recipes["alignguard"]),
     }
@@ -158,7 +184,8 @@ def draw_trade_off(figures: Mapping[str, Sequence[Mapping[str, float]]], path: P
         picture.point((at[NEVER], at[IP]), number)
     for number, (row, at) in enumerate(points.items()):
         picture.name(row, (at[NEVER], at[IP]), number)
-    picture.save(path, f"mean of {len(figures[BASE])} seeds; python dev.py bench large_world")
+    most = max(map(len, figures.values()))
+    picture.save(path, f"mean of 1 to {most} seeds; python dev.py bench large_world")
 
 
 @cache

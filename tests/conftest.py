@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import dev
+
 ROOT = Path(__file__).resolve().parents[1]
 MINI_PAIRS = 8  # per category; enough to train a few steps, little to draw
 OUTDATED_S = 86_400
@@ -118,7 +120,8 @@ def _built(name: str, **options) -> dict[str, Path]:
     folder = ROOT / ".host" / f"{name}-{MINI_PAIRS}-{_maker_hash()}"
     _remove_outdated(folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
-    return build_mini(folder, pairs_per_category=MINI_PAIRS, **options)  # goes on if it was cut off
+    with dev.one_at_a_time(folder):  # another process of the same run may need it too
+        return build_mini(folder, pairs_per_category=MINI_PAIRS, **options)  # goes on if it was cut off
 
 
 def _remove_outdated(parent: Path) -> None:

@@ -103,11 +103,29 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
             schedule, dtype = family.schedule(), autocast_dtype(precision, device) or torch.float32
         name = weights_hash(unet)  # before the weights are rounded
     try:
-        yield BorrowedUnet(place_unet(unet, device, dtype), family, schedule, name, len(baked))
+        with _gradients_in_host():
+            yield BorrowedUnet(place_unet(unet, device, dtype), family, schedule, name, len(baked))
     finally:
         unet.to("meta")  # a traceback may still hold the module, so free its weights
         gc.collect()
         comfy.model_management.soft_empty_cache()
+
+
+@contextmanager
+def _gradients_in_host() -> Iterator[None]:
+    """Make newer hosts compute what gradients flow through, in place of fused kernels without a backward.
+
+    ComfyUI 0.33's own trainer sets the same switch; older hosts have neither the kernels nor the switch.
+    """
+    management = comfy.model_management
+    before = getattr(management, "in_training", None)
+    if before is not None:
+        management.in_training = True
+    try:
+        yield
+    finally:
+        if before is not None:
+            management.in_training = before
 
 
 def check_trainable(model: Any, *, bake_patches: bool = False) -> Family | FlowFamily:

@@ -62,8 +62,9 @@ def test_a_published_objective_trains_by_its_own_recipe_and_ours_by_the_labs(mad
     ]
 
 
-def test_every_lora_that_a_row_needs_is_trained_before_the_rows_are_made(monkeypatch):
-    needed, trained = large_world.trainings(2), []
+def test_every_lora_that_a_row_needs_is_trained_before_the_rows_are_made(monkeypatch, made):
+    rows, _ = made
+    needed, trained = large_world.trainings(2, rows), []
     monkeypatch.setattr(large_world, "_lab", lambda: None)
     monkeypatch.setattr(large_world, "trained", lambda lab, *call: trained.append(call))
     for call in needed:
@@ -74,6 +75,31 @@ def test_every_lora_that_a_row_needs_is_trained_before_the_rows_are_made(monkeyp
         ((name,), recipe) for name in CATEGORIES for recipe in recipes
     }
     assert {seed for _, seed, _ in trained} == {2}
+
+
+@pytest.mark.parametrize(
+    ("row", "recipes"),
+    [
+        (BASE, set()),
+        ("UCE", set()),
+        ("regmean", {""}),
+        ("single experts", {""}),
+        (MERGED_AS_PUBLISHED, {"alignguard"}),
+        (large_world.single("duo"), {"duo"}),
+        *((row, {row}) for row in large_world.REACHING),
+        *((row, {of}) for row, of in large_world.REACHING_MERGED.items()),
+    ],
+)
+def test_rows_that_are_left_out_train_nothing(row, recipes):
+    needed = large_world.trainings(0, (BASE, row))
+    assert needed == [(recipe, (name,), 0) for recipe in recipes for name in CATEGORIES]
+    assert large_world.trainings(0, (large_world.ALL_IN_ONE,)) == [("", CATEGORIES, 0)]
+
+
+def test_a_row_that_does_not_exist_is_named_before_anything_is_made(monkeypatch):
+    monkeypatch.setattr(large_world, "prepare", lambda lab: pytest.fail("it began"))
+    with pytest.raises(SystemExit, match="unknown row 'regmeen'; choose from base, single experts"):
+        large_world.measure(["regmeen"])
 
 
 def test_a_seed_draws_other_pictures_and_a_row_says_what_its_making_took(monkeypatch):

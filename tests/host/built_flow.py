@@ -5,6 +5,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import torch
+from comfy.ldm.flux.model import FluxParams
 
 NETWORKS = {  # family -> the host's class, and the settings of a small network
     "flux1": (
@@ -66,7 +67,9 @@ _CLIP = "cond_stage_model.transformer."
 def host_config(family: str):
     """Return the host's settings of a family's small network."""
     name, settings = NETWORKS[family]
-    config = getattr(comfy.supported_models, name)(dict(settings))
+    needed = {"txt_ids_dims"} & FluxParams.__dataclass_fields__.keys()  # of newer hosts; FLUX.1 has none
+    extra = dict.fromkeys(needed, []) if name == "Flux" else {}
+    config = getattr(comfy.supported_models, name)(settings | extra)
     config.set_inference_dtype(torch.float32, None)
     return config
 
