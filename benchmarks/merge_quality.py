@@ -42,7 +42,6 @@ from training.pairs.pair import joined
 from training.rules.categories import CATEGORIES
 from workers import run_all
 
-LATENT_SHAPE = (4, 8, 8)
 BASE, ALL_IN_ONE = "base", "one LoRA trained on all"
 AT_RANK = f" at rank {RECIPE.rank}"
 # Prompts per cell of the table; each is drawn once per seed.
@@ -261,7 +260,7 @@ def calibration_inputs(lab: Lab, config: MergeConfig, experts: Sequence[SafetyEx
     pictures = lab.latents(sample.pictures)
     return CalibrationInputs(
         prompts,
-        LATENT_SHAPE,
+        lab.latent_shape,
         sample.categories,
         pictures,
         neutral=sample.neutral,

@@ -28,13 +28,13 @@ from training.experts.expert import SafetyExpert, load_expert, save_expert
 from training.experts.low_rank import LowRank
 from training.mini import shipped
 from training.mini.build import build_mini
-from training.mini.pairs import make_draw, slug, trained_scenes
+from training.mini.pairs import Draw, make_draw, slug, trained_scenes
 from training.mini.recipe.experts import CONFIG
 from training.mini.scenes import ALL_SCENES, SIZE, UNSAFE_ICONS
 from training.mini.shipped import Shipped
 from training.mini.text_encoder import embed, load_text_encoder
 from training.models.conditioning import Conditioning
-from training.models.noise import NoiseSchedule
+from training.models.noise import NoiseSchedule, Schedule
 from training.pairs import SafetyPairs, load_pairs
 from training.pairs.encode import Encoders, encode_pairs, encode_pictures
 from training.pairs.everyday import Everyday, everyday
@@ -63,8 +63,9 @@ class Lab:
         seed_offset: added to the seeds of all pictures, to repeat a measurement with other noise.
 
     Attributes:
-        unet: narrow UNet, frozen; every method restores it.
+        unet: narrow network, frozen; every method restores it.
         schedule: noise schedule of its family.
+        latent_shape: (c, h, w) of a latent.
         autoencoder: narrow autoencoder, frozen.
         judge: judge of the world's scenes.
         folder: keeps embeddings, experts and trials; its name has the version of the weights.
@@ -74,6 +75,7 @@ class Lab:
         files: those that decide how an expert comes out, beside the library's.
     """
 
+    latent_shape = (4, 8, 8)
     recipe = RECIPE
     prompts_per_category = MergeConfig.prompts_per_category
     unsafe_text = ""
@@ -81,11 +83,14 @@ class Lab:
 
     def __init__(self, weights: Shipped, name: str, seed_offset: int = 0) -> None:
         self.weights = weights
-        self.unet = weights.load_unet()
-        self.schedule = NoiseSchedule.scaled_linear()
+        self.unet, self.schedule = self.network()
         self.seed_offset = seed_offset
         self.autoencoder, self.judge = weights.load_autoencoder(), weights.load_judge()
         self.folder = FOLDER / f"{name}-{weights.version()}"
+
+    def network(self) -> tuple[torch.nn.Module, Schedule]:
+        """Return the narrow network, frozen, and its noise schedule."""
+        return self.weights.load_unet(), NoiseSchedule.scaled_linear()
 
     def prompts(self) -> Iterable[str]:
         """Return the prompts to embed, beside the empty one, the unsafe text and what training keeps."""
@@ -107,8 +112,7 @@ class Lab:
     def embeds(self) -> dict[str, Tensor]:
         """Embedding (77, 768) of each prompt that this lab may need; cached."""
         prompts = list(dict.fromkeys(["", self.unsafe_text, *self.prompts()]))
-        key = hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
-        file = self.folder / f"embeds_{key}.safetensors"
+        file = self.folder / f"embeds_{name_of(prompts)}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             save_file({"embeds": embed(prompts, load_text_encoder(self.weights.token_rows()))}, file)
@@ -118,15 +122,14 @@ class Lab:
         """Return pairs encoded by the narrow encoders, with the everyday prompts that the options need."""
         needed = self.everyday(*map(len, everyday_of(config)))
         self.embed_more(chain(*with_sentences(needed, pairs.prompt_pairs)))
-        return encode_pairs(pairs, self._encoders(), resolution=SIZE, everyday=needed)
+        return encode_pairs(pairs, self.encoders(), resolution=SIZE, everyday=needed)
 
     def embed_more(self, prompts: Iterable[str]) -> None:
         """Add the embeddings of prompts that `prompts` does not return; cached."""
         missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self.embeds]
         if not missing:
             return
-        key = hashlib.sha256("\n".join(missing).encode()).hexdigest()[:8]
-        file = self.folder / f"kept_{key}.safetensors"
+        file = self.folder / f"kept_{name_of(missing)}.safetensors"
         if not file.exists():
             encoded = embed(missing, load_text_encoder(self.weights.token_rows()))
             unfinished = file.with_suffix(f".{os.getpid()}")  # other processes may read the file meanwhile
@@ -136,9 +139,10 @@ class Lab:
 
     def latents(self, pictures: Sequence[Sequence[Path]]) -> list[list[Tensor]]:
         """Encode pictures for calibration with the narrow autoencoder."""
-        return encode_pictures(pictures, self._encoders(), resolution=SIZE)
+        return encode_pictures(pictures, self.encoders(), resolution=SIZE)
 
-    def _encoders(self) -> Encoders:
+    def encoders(self) -> Encoders:
+        """Return the narrow encoders."""
         return Encoders(
             image=lambda pixels: self.autoencoder.encode(pixels).latents,
             prompt=lambda prompt: Conditioning(self.embeds[prompt][None]),
@@ -222,9 +226,12 @@ class MiniLab(Lab):
         prompts = [prompt for group in groups for prompt in group.prompts for _ in range(per_prompt)]
         seeds = chain.from_iterable(map(range, counts))
         with applied(self.unet, layers):
-            draw = make_draw(self.unet, self.autoencoder, self.embeds)
-            drawn = draw(prompts, [1000 + self.seed_offset + seed for seed in seeds])
+            drawn = self.draw()(prompts, [1000 + self.seed_offset + seed for seed in seeds])
         return dict(zip((group.name for group in groups), drawn.split(counts), strict=True))
+
+    def draw(self) -> Draw:
+        """Return a function from prompts and seeds to pictures."""
+        return make_draw(self.unet, self.autoencoder, self.embeds)
 
     def judged(
         self, pictures: Mapping[str, Tensor], groups: Sequence[Group], per_prompt: int = 2
@@ -268,6 +275,11 @@ def applied(unet: torch.nn.Module, layers: Mapping[str, LowRank]) -> Iterator[No
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(originals[name])
+
+
+def name_of(prompts: Sequence[str]) -> str:
+    """Return a name for a file with the embeddings of these prompts."""
+    return hashlib.sha256("\n".join(prompts).encode()).hexdigest()[:8]
 
 
 def summary(rates: Mapping[str, float]) -> dict[str, float]:

@@ -39,6 +39,7 @@ PARTS = {  # name of the part and of its file -> what it measures
     "large_stress": "every method on the large world under stress, with a style LoRA, under a word search",
     "large_scale": "what merges of 7 to 70 experts per concept keep on the large world, and what they cost",
     "large_cost": "quality against steps and operations on the large world, with and without a bank",
+    "flow": "seven experts on the mini flow: objectives, layers, merges",
     "guards": "Latent Guard on the mini worlds: seen and unseen prompts, words and concepts",
     "interpreters": "GuardT2I on the large world: hidden, plain and harmless prompts, a search over words",
     "safety_cost": "the safety cost model on pairs and categories that it has not seen, on the mini model",
