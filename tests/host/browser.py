@@ -46,6 +46,8 @@ VISIBLE = """([left, top]) => {
     return [...at(left, top), (clientWidth - left) / scale, (clientHeight - top) / scale]
 }"""
 MENUS = [60, 135]  # pixels that the page's menus cover on the left and at the top
+SEARCH = "() => app.extensionManager.command.execute('Workspace.SearchBox.Toggle')"
+RUN = "button[data-testid=queue-button], [data-testid=queue-button] button"  # newer frontends name the button
 WATCH = """() => {
     window.ended = null
     for (const kind of ["execution_success", "execution_error", "execution_interrupted"])
@@ -157,6 +159,7 @@ class ComfyPage(Window):
             "Comfy.TutorialCompleted": True,
             "Comfy.VueNodes.Enabled": new_rendering,
             "Comfy.Minimap.Visible": False,
+            "Comfy.NodeSearchBoxImpl.FollowCursor": False,  # else a node that was found waits for a click
         }
         self.page.request.post(f"{url}/api/settings", data=settings)
         self.page.goto(url)
@@ -202,10 +205,30 @@ class ComfyPage(Window):
         for kind, values in short.items():
             self.ask(SET_WIDGETS, [kind, dict(values)])
 
+    def found(self, words: str, *, choose: bool = False) -> list[str]:
+        """Return the names of the nodes that the search for nodes lists for some words, best first.
+
+        Args:
+            words: what is typed.
+            choose: whether the first node is then added to the graph.
+        """
+        self.ask(SEARCH)
+        box = self.page.get_by_role("search").locator("input[role=combobox]")  # not those of a preview
+        box.fill(words)
+        options = self.page.get_by_role("option")
+        self.page.wait_for_timeout(600)  # the search waits for the next key
+        options.first.wait_for()
+        names = [
+            text.partition("\n")[0].strip() for text in options.all_inner_texts()
+        ]  # without the category
+        self.page.keyboard.press("Enter" if choose else "Escape")
+        box.wait_for(state="hidden")
+        return names
+
     def queue(self) -> None:
         """Press Run."""
         self.ask(WATCH)
-        self.page.get_by_test_id("queue-button").locator("button").first.click()
+        self.page.locator(RUN).first.click()
 
     def ending(self) -> dict:
         """Wait for the end of the run and return the event: its kind and the details the server sent."""
