@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from ...training.guards import GuardEncoder
 
 _PAST_ALL_LAYERS = -1000  # CLIP's `layer` that means: after the last one and its norm
-_CLIP_L_WIDTHS = (768, 2048)  # of the embeddings of SD 1.5 and SDXL, which begin with those of CLIP-L
-_SD3_WIDTH = 4096  # likewise, and padded; embeddings of this width in other families are not of CLIP-L
+_BESIDE_CLIP_L = {"clip_l", "clip_g"}  # the encoders of SD 1.5 and SDXL, which read prompts with CLIP-L
 _guard_ids: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # text encoder -> hash, which takes a second
 # Checkpoints lack these weights and no UNet reads what they produce. The host leaves them uninitialised, so
 # hashing them would give one file another name at each loading.
@@ -93,32 +92,49 @@ def guard_encoder(clip: Any) -> "GuardEncoder":
     if clip is None:
         raise ValueError("this guard reads prompts with the checkpoint's CLIP. Connect it to clip.")
     part = getattr(clip.cond_stage_model, "clip_l", None)
-    if part is None:
+    if part is None or not _reads_clip_l(clip.cond_stage_model):
         raise ValueError(NO_CLIP_L)
     if clip.patcher.patches:
         raise ValueError(
             "a LoRA changes this CLIP, so the guard's scores would be wrong. Connect the CLIP of the "
             "checkpoint directly; the LoRA may still change the one that encodes the prompt."
         )
-    widths = (_SD3_WIDTH,) if _is_sd3(clip.cond_stage_model) else _CLIP_L_WIDTHS
-    whole = clip.clone()
-    whole.clip_layer(_PAST_ALL_LAYERS)
-    whole.load_model()  # removes what a LoRA of another branch left in the weights
+    clip.load_model()  # removes what a LoRA of another branch left in the weights
     if part not in _guard_ids:
         _guard_ids[part] = weights_id(part.transformer.state_dict())
 
     def blocks(prompt: str) -> list[Tensor]:
         with torch.inference_mode():
-            tokens = whole.tokenize(prompt, disable_weights=True)
-            embeds = whole.encode_from_tokens(tokens).float().cpu()[0]
-        if embeds.shape[-1] not in widths:
-            raise ValueError(NO_CLIP_L)
+            tokens = clip.tokenize(prompt, disable_weights=True)["l"]
+            embeds = _last_states(clip, part, tokens)
         with torch.inference_mode(False):
-            states = embeds[:, : _CLIP_L_WIDTHS[0]].clone().split(NUM_TOKENS)  # (77, 768) each
-        ends = [_end_of([token for token, *_ in block]) for block in tokens["l"]]
+            states = embeds.clone().split(NUM_TOKENS)  # (77, 768) each
+        ends = [_end_of([token for token, *_ in block]) for block in tokens]
         return [with_summary(rows[: end + 1]) for rows, end in zip(states, ends, strict=False)]
 
     return GuardEncoder("clip", _guard_ids[part], "CLIP-L of the checkpoint", blocks)
+
+
+def _last_states(clip: Any, part: Any, tokens: Any) -> Tensor:
+    """Return what one text encoder of a CLIP makes of tokens after its last layer and norm, fp32 on the CPU.
+
+    The encoder is asked by itself: newer hosts tell a whole CLIP its device after its layer, and on being
+    told anything, an encoder that usually skips layers, as those of SDXL and SD 3 do, skips them again. An
+    older host overlooks the device, and every host forgets both when the CLIP encodes the next prompt.
+
+    Returns:
+        States, (77 n, width).
+    """
+    clip.load_model()
+    part.reset_clip_options()
+    part.set_clip_options({"layer": _PAST_ALL_LAYERS, "execution_device": clip.patcher.load_device})
+    return part.encode_token_weights(tokens)[0].float().cpu()[0]
+
+
+def _reads_clip_l(text_encoders: Any) -> bool:
+    """Return whether these are SD 1.5's, SDXL's or SD 3's; others use no more than the summary of CLIP-L."""
+    names = {name for name, _ in text_encoders.named_children()}
+    return names <= _BESIDE_CLIP_L | ({"t5xxl"} if _is_sd3(text_encoders) else set())
 
 
 def _is_sd3(text_encoders: Any) -> bool:
