@@ -62,7 +62,7 @@ class TinyFlow(Network):
     def __init__(self, depth: int = 3, seed: int = 0) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            super().__init__(_Transformer(depth).requires_grad_(False), SD3.targets)
+            super().__init__(_Transformer(depth).requires_grad_(False), SD3.targets(depth - 1))
 
     @property
     def input_dtype(self) -> torch.dtype:

@@ -13,6 +13,7 @@ from ...training.models.flow import FlowFamily
 from ...training.models.hashes import AS_ENCODERS, weights_hash
 from ...training.models.tokenizer import END_MARK, NUM_TOKENS
 from ...training.pairs.encode import Encoders
+from .pictures import without_frames
 
 if TYPE_CHECKING:
     from ...training.guards import GuardEncoder
@@ -30,7 +31,8 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family | FlowFamily) -> En
 
     def encode_image(pixels: Tensor) -> Tensor:
         with torch.inference_mode():
-            return model.model.process_latent_in(vae.encode((pixels.movedim(1, -1) + 1) / 2))  # NHWC in 0..1
+            latents = vae.encode((pixels.movedim(1, -1) + 1) / 2)  # NHWC in 0..1
+            return without_frames(model.model.process_latent_in(latents))
 
     name = f"{encoders_hash(clip, vae)} {clip.layer_idx}"
     if clip.patcher.patches:

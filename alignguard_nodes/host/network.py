@@ -13,6 +13,7 @@ from ...training.models.conditioning import Conditioning
 from ...training.models.flow import FlowFamily
 from ...training.models.network import Network
 from ...training.models.noise import NUM_TIMESTEPS, FlowSchedule
+from .pictures import as_in_host, without_frames
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -55,7 +56,8 @@ def flow_network(model: Any, family: FlowFamily, replaced: Mapping[str, Tensor])
     def timestep(timesteps: Tensor) -> Tensor:
         return sampling.timestep(schedule.sigmas.to(timesteps.device)[timesteps])
 
-    return HostNetwork(model, family.targets, family.blocks, timestep, replaced)
+    blocks = [getattr(model.model.diffusion_model, name) for name in family.blocks]
+    return HostNetwork(model, family.targets(len(blocks[-1]) - 1), family.blocks, timestep, replaced)
 
 
 def flow_schedule(model: Any) -> FlowSchedule:
@@ -124,6 +126,7 @@ class HostNetwork(Network):
         return torch.cat(parts)[order.argsort()]
 
     def _run(self, noisy: Tensor, timesteps: Tensor, prompts: Conditioning) -> Tensor:
+        noisy = as_in_host(noisy, self._base.latent_format)
         condition = {"cross_attn": prompts.text_embeds.clone(), "model_conds": {}}  # blocks may write into it
         if prompts.pooled is not None:
             condition["pooled_output"] = prompts.pooled
@@ -134,7 +137,7 @@ class HostNetwork(Network):
             name: value.process_cond(batch_size=len(noisy), device=noisy.device).cond
             for name, value in encoded["model_conds"].items()
         }
-        return self._base.apply_model(noisy.float(), timesteps, **inputs)
+        return without_frames(self._base.apply_model(noisy.float(), timesteps, **inputs))
 
 
 class _AsPredicted:

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+_VIDEO = 3  # axes of a latent with frames, beside those of the batch and the channels
+
 
 def pictures_of(image: Tensor) -> Tensor:
     """Return an IMAGE without alpha, (n, 3, h, w) fp32 in [0, 1] on the CPU."""
@@ -46,14 +48,27 @@ def clip_embed(clip_vision: Any) -> Callable[[Tensor], Tensor] | None:
 def vae_latents(vae: Any) -> Callable[[Tensor], Tensor] | None:
     """Return a function from images to latents of a VAE; None without a VAE.
 
-    It takes images (n, 3, h, w) in [0, 1] and returns (n, channels, h / 8, w / 8), fp32 on the CPU.
+    It takes images (n, 3, h, w) in [0, 1] and returns (n, channels, height, width), fp32 on the CPU.
     """
     if vae is None:
         return None
 
     def latents(pictures: Tensor) -> Tensor:
+        image = image_of(pictures)
+        # a VAE of videos takes several images for the frames of one video
+        parts = image.split(1) if vae.latent_dim == _VIDEO else [image]
         with torch.inference_mode():
-            encoded = vae.encode(image_of(pictures))
+            encoded = torch.cat([without_frames(vae.encode(part)) for part in parts])
         return encoded.to("cpu", torch.float32)
 
     return latents
+
+
+def without_frames(latents: Tensor) -> Tensor:
+    """Return latents (n, channels, height, width), also where the host gives each image one frame."""
+    return latents.squeeze(2) if latents.ndim == 2 + _VIDEO else latents
+
+
+def as_in_host(latents: Tensor, latent_format: Any) -> Tensor:
+    """Return latents (n, channels, height, width) with the axis of one frame that some formats have."""
+    return latents.unsqueeze(2) if latent_format.latent_dimensions == _VIDEO else latents

@@ -93,6 +93,7 @@ class HostDraw:
             )
             check_finite(sampled, "the latent that the model drew", _ADVICE)
             decoded = self._vae.decode(sampled)
+            decoded = decoded.reshape(-1, *decoded.shape[-3:])  # a VAE of videos gives one frame
             check_finite(decoded, "the picture that the VAE decoded", _ADVICE)
             return pictures_of(decoded)
 

@@ -27,6 +27,7 @@ _FLOWS = {  # likewise; no class that inherits from them is meant
     "Flux": "flux1",
     "FluxSchnell": "flux1",
     "ZImage": "zimage",
+    "QwenImage": "qwenimage",
 }
 _CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,

@@ -106,6 +106,12 @@ FLOW_LAYERS = (
     "noise_refiner.1.attention.out",
     "context_refiner.0.feed_forward.w2",
     "layers.0.adaLN_modulation.0",
+    "transformer_blocks.59.attn.to_out.0",
+    "transformer_blocks.0.attn.add_q_proj",
+    "transformer_blocks.0.attn.to_add_out",
+    "transformer_blocks.3.img_mlp.net.0.proj",
+    "transformer_blocks.3.txt_mlp.net.2",
+    "transformer_blocks.3.img_mod.1",
 )
 
 

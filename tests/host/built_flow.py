@@ -6,6 +6,7 @@ import comfy.supported_models
 import comfy.utils
 import torch
 from comfy.ldm.flux.model import FluxParams
+from comfy.ldm.wan.vae import WanVAE
 
 NETWORKS = {  # family -> the host's class, and the settings of a small network
     "flux1": (
@@ -51,11 +52,25 @@ NETWORKS = {  # family -> the host's class, and the settings of a small network
             "pad_tokens_multiple": 32,
         },
     ),
+    "qwenimage": (
+        "QwenImage",
+        {
+            "image_model": "qwen_image",
+            "num_layers": 2,
+            "num_attention_heads": 2,
+        },
+    ),
 }
 ENCODERS = {  # settings of small text encoders; their widths and vocabularies are the published ones'
     "t5xxl_model_config": {"num_layers": 1, "num_heads": 2, "d_ff": 64},
     "qwen3_4b_model_config": {
         "num_hidden_layers": 3,  # the prompt is read off the last but one
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+    },
+    "qwen25_7b_model_config": {
+        "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "intermediate_size": 64,
@@ -84,6 +99,8 @@ def built_model(family: str):
 def built_clip(family: str, checkpoint: str):
     """Return a CLIP of small encoders with random weights; CLIP-L is that of an SD 1.5 checkpoint."""
     clip = comfy.sd.CLIP(host_config(family).clip_target(), model_options=ENCODERS)
+    for encoder in clip.cond_stage_model.children():
+        encoder.transformer.__dict__["_modules"].pop("visual", None)  # reads pictures of a prompt
     fill(clip.cond_stage_model)
     if not hasattr(clip.cond_stage_model, "clip_l"):
         return clip
@@ -91,6 +108,17 @@ def built_clip(family: str, checkpoint: str):
     state = {name.removeprefix(_CLIP): state[name] for name in state if name.startswith(_CLIP)}
     clip.cond_stage_model.clip_l.load_sd(state)
     return clip
+
+
+def built_vae(family: str):
+    """Return the VAE of videos of a family whose latents have frames; None of any other."""
+    if host_config(family).latent_format.latent_dimensions == 2:
+        return None
+    network = WanVAE(
+        dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]
+    )
+    fill(network)
+    return comfy.sd.VAE(sd=network.state_dict())
 
 
 def fill(module: torch.nn.Module) -> None:

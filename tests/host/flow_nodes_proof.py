@@ -30,7 +30,7 @@ from alignguard.alignguard_nodes.train_safety_dpo import TrainSafetyDPO
 from alignguard.training.experts.expert import load_expert
 from alignguard.training.pairs import load_pairs
 
-from built_flow import NETWORKS, built_clip, built_model
+from built_flow import NETWORKS, built_clip, built_model, built_vae
 
 NUM_PAIRS, SIDE = 3, 64
 LONG = "a long prompt about a skull, " * 30  # several times what CLIP reads at once
@@ -48,6 +48,7 @@ def main() -> None:
         base = dict(zip(("model", "clip", "vae"), loaded[:3], strict=True))
         if FAMILY in NETWORKS:
             base |= {"model": built_model(FAMILY), "clip": built_clip(FAMILY, MINI)}
+            base["vae"] = built_vae(FAMILY) or base["vae"]
         pairs = load_pairs(Path(PAIRS), max_pairs=NUM_PAIRS)
         results = {"experts": [trained(base, pairs, objective) for objective in ("anchored", "alignguard")]}
         experts = [load_expert(Path(FOLDER) / "output" / result["file"]) for result in results["experts"]]

@@ -68,11 +68,11 @@ def main() -> None:
         mini = loaded(MINI)
     data = random_data()
     results: dict[str, object] = {"family": host.family_of(model)[0]}
-    attention = FLOW_FAMILIES[FAMILY].attention
-    names = [name for name, _ in model.model.diffusion_model.named_modules()]
-    results["attention"] = sum(bool(re.fullmatch(attention, name)) for name in names)
     before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
     with host.outside_inference_mode(), host.borrowed_unet(model, "fp32") as lent:
+        names = [name for name, _ in model.model.diffusion_model.named_modules()]
+        attention = lent.unet.targets["attention"]
+        results["attention"] = sum(bool(re.fullmatch(attention, name)) for name in names)
         results |= predictions(model, lent, data) | losses(model, lent, data)
         results["without_gradient"] = {targets: without_gradient(lent, data, targets) for targets in TARGETS}
         trained = train(lent.unet, data, lent.schedule, CONFIG, free_bytes=2**33)
@@ -143,8 +143,9 @@ def velocity_of_host(model, lent, noisy: Tensor, timesteps: Tensor, prompt: Cond
         inputs |= {"y": prompt.pooled} if FLOW_FAMILIES[FAMILY].pooled_width else {}
         inputs |= {"guidance": torch.tensor([GUIDANCE])} if FAMILY == "flux1" else {}
         inputs |= {"num_tokens": prompt.text_embeds.shape[1]} if FAMILY == "zimage" else {}
-        denoised = model.model.apply_model(noisy, sigma, **inputs)
-        return (noisy - denoised) / sigma[:, None, None, None]
+        has_frames = model.model.latent_format.latent_dimensions == 3
+        denoised = model.model.apply_model(noisy[:, :, None] if has_frames else noisy, sigma, **inputs)
+        return (noisy - denoised.reshape(noisy.shape)) / sigma[:, None, None, None]
 
 
 def losses(model, lent, data: TrainingData) -> dict[str, object]:

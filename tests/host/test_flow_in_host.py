@@ -19,8 +19,14 @@ LAYERS = {  # attention layers of the small networks
     "sd3": 4 * DEPTH - 1,  # its last block has no projection of the text
     "flux1": 2 * 4 + 2 * 2,
     "zimage": 4 * 2,
+    "qwenimage": 2 * 8 - 2,  # nothing reads the text that its last block makes
 }
-ARCHITECTURES = {"sd3": "stable-diffusion-3/lora", "flux1": "flux-1-dev/lora", "zimage": "zimage/lora"}
+ARCHITECTURES = {
+    "sd3": "stable-diffusion-3/lora",
+    "flux1": "flux-1-dev/lora",
+    "zimage": "zimage/lora",
+    "qwenimage": "qwen-image/lora",
+}
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,8 @@ _WORDS = (
     r"in_layers|out_layers|emb_layers|skip_connection|label_emb|out|op|norm[123]|norm|"
     r"joint_blocks|context_block|x_block|attn|qkv|mlp|fc[12]|adaLN_modulation|"  # SD 3
     r"double_blocks|single_blocks|(?:img|txt)_(?:attn|mlp|mod)|linear[12]|modulation|lin|"  # FLUX.1
-    r"layers|noise_refiner|context_refiner|attention|feed_forward|w[123]|\d+"  # Z-Image
+    r"layers|noise_refiner|context_refiner|attention|feed_forward|w[123]|"  # Z-Image
+    r"add_[qkv]_proj|to_add_out|\d+"  # Qwen-Image
 )
 _KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
 _KOHYA_WORD = rf"({_WORDS})(?:_|$)"

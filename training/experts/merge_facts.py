@@ -121,7 +121,7 @@ def merge_facts(metadata: Mapping[str, str], layers: Mapping[str, LowRank]) -> M
 
 def block_of(module: str) -> str:
     """Return the block of a layer from its path, such as `down_blocks.0` or `joint_blocks.3`."""
-    return re.match(r"(?:[a-z]+_blocks|[a-z]+_refiner|layers)\.\d+|[^.]*", module).group()
+    return re.match(r"(?:(?:[a-z]+_)?blocks|[a-z]+_refiner|layers)\.\d+|[^.]*", module).group()
 
 
 def short_name(block: str) -> str:

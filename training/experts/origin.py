@@ -19,6 +19,7 @@ _HINTS = {
     "flux[23]": "a later FLUX",
     "flux": "flux1",
     "zimage": "zimage",
+    "qwenimage": "qwenimage",
     "lumina": "Lumina",
 }
 _HINTED_BY = ("alignguard.family", "modelspec.architecture", "ss_base_model_version")

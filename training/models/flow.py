@@ -28,6 +28,8 @@ class FlowFamily:
             where text and picture share all layers, it matches none.
         others: expression for further linear layers that a LoRA of another trainer may change.
         blocks: names of the network's lists of blocks, in the order in which they run.
+        unread: expression for the layers of the block number `LAST` that change only what nothing reads after
+            it; empty if there are none. They are not trained.
     """
 
     name: str
@@ -39,20 +41,24 @@ class FlowFamily:
     image_only: str
     others: str
     blocks: tuple[str, ...]
+    unread: str = ""
 
     @property
     def label(self) -> str:
         """Name shown to people."""
         return FAMILY_NAMES[self.name]
 
-    @property
-    def targets(self) -> dict[str, str]:
-        """What the option `targets` means in this family, see `Network`."""
-        return {
+    def targets(self, last: int) -> dict[str, str]:
+        """Return what the option `targets` means, see `Network`, in a network whose last block is `last`."""
+        layers = {
             "attention": self.attention,
             "attention+ff": f"{self.attention}|{self.feed_forward}",
             "self-attention": self.image_only,
         }
+        if not self.unread:
+            return layers
+        unread = self.unread.replace("LAST", str(last))
+        return {name: f"(?!(?:{unread})$)(?:{expression})" for name, expression in layers.items()}
 
     def has_layer(self, module: str) -> bool:
         """Return whether a path inside the network names a linear layer that a LoRA can change."""
@@ -101,7 +107,22 @@ ZIMAGE = FlowFamily(  # its refiners read the picture or the prompt alone, its l
     blocks=("context_refiner", "noise_refiner", "layers"),
 )
 
-FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3, FLUX1, ZIMAGE)}
+_QWEN = r"transformer_blocks\.\d+\."
+QWENIMAGE = FlowFamily(  # Wu et al. 2025, arXiv:2508.02324; layers of the text are named `add_` or `txt_`
+    name="qwenimage",
+    text_width=3584,
+    pooled_width=0,
+    latent_channels=16,
+    attention=_QWEN + r"attn\.(?:to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)",
+    feed_forward=_QWEN + r"(?:img|txt)_mlp\.net\.(?:0\.proj|2)",
+    image_only=_QWEN + r"attn\.(?:to_[qkv]|to_out\.0)",
+    others=_QWEN + r"(?:img|txt)_mod\.1|(?:img|txt)_in|time_text_embed\.timestep_embedder\.linear_[12]|"
+    r"norm_out\.linear|proj_out",
+    blocks=("transformer_blocks",),
+    unread=r"transformer_blocks\.LAST\.(?:attn\.(?:add_q_proj|to_add_out)|txt_mlp\..*)",  # text after the end
+)
+
+FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3, FLUX1, ZIMAGE, QWENIMAGE)}
 
 
 def flow_family_of(modules: Iterable[str]) -> FlowFamily | None:

@@ -21,6 +21,7 @@ FAMILY_NAMES = {
     "sd3": "SD 3",
     "flux1": "FLUX.1",
     "zimage": "Z-Image",
+    "qwenimage": "Qwen-Image",
 }
 TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # width of the text embeddings -> family
 
