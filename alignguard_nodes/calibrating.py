@@ -24,7 +24,6 @@ from ..training.merging import (
     needs_statistics,
     plain_methods,
 )
-from ..training.models.conditioning import LATENT_STEP
 from . import host
 
 
@@ -99,7 +98,7 @@ class Calibration:
         latents = None
         if self.vae is not None and prompts.pictures:
             latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)
-        side = self.resolution // LATENT_STEP
+        side = self.resolution // host.latent_step(family)
         shape = (family.latent_channels, side, side)
         return CalibrationInputs(encoded, shape, prompts.categories, latents, prompts.neutral)
 

@@ -15,6 +15,7 @@ from .encoders import (
     encode_text,
     encoders,
     guard_encoder,
+    latent_step,
 )
 from .feedback import Blocked, check_cancel, progress
 from .folders import (
@@ -55,6 +56,7 @@ __all__ = [
     "drawing_facts",
     "encode_prompt",
     "encode_prompts",
+    "latent_step",
     "encode_text",
     "encoders",
     "expert_files",

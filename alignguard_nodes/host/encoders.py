@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...training.models import Family
-from ...training.models.conditioning import Conditioning
+from ...training.models.conditioning import LATENT_STEP, Conditioning
 from ...training.models.flow import FlowFamily
 from ...training.models.hashes import AS_ENCODERS, weights_hash
 from ...training.models.tokenizer import END_MARK, NUM_TOKENS
@@ -37,10 +37,19 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family | FlowFamily) -> En
     name = f"{encoders_hash(clip, vae)} {clip.layer_idx}"
     if clip.patcher.patches:
         name += f" {clip.patcher.patches_uuid}"  # a LoRA on the text encoder: a new name in each session
-    is_flow = isinstance(family, FlowFamily)
     return Encoders(
-        encode_image, lambda text: encode_prompt(clip, text, family), name, family.latent_channels, is_flow
+        encode_image,
+        lambda text: encode_prompt(clip, text, family),
+        name,
+        family.latent_channels,
+        takes_any_length=isinstance(family, FlowFamily),
+        latent_step=latent_step(family),
     )
+
+
+def latent_step(family: Family | FlowFamily) -> int:
+    """Return the pixels per latent of a family, in height and width."""
+    return family.latent_step if isinstance(family, FlowFamily) else LATENT_STEP
 
 
 def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None = None) -> str:

@@ -127,9 +127,8 @@ class HostNetwork(Network):
 
     def _run(self, noisy: Tensor, timesteps: Tensor, prompts: Conditioning) -> Tensor:
         noisy = as_in_host(noisy, self._base.latent_format)
-        condition = {"cross_attn": prompts.text_embeds.clone(), "model_conds": {}}  # blocks may write into it
-        if prompts.pooled is not None:
-            condition["pooled_output"] = prompts.pooled
+        embeds = prompts.text_embeds.clone()  # blocks may write into it
+        condition = {"cross_attn": embeds, "pooled_output": prompts.pooled, "model_conds": {}}
         (encoded,) = comfy.samplers.encode_model_conds(
             self._base.extra_conds, [condition], noisy, noisy.device, "positive"
         )

@@ -10,7 +10,6 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...training.models.conditioning import LATENT_STEP
 from ...training.system.tensors import check_finite
 from .encoders import plain_tokens
 from .pictures import image_of, pictures_of
@@ -71,7 +70,7 @@ class HostDraw:
         """
         with torch.inference_mode(), _global_random_state_kept():
             if source is None:
-                side = self._sampling.resolution // LATENT_STEP
+                side = self._sampling.resolution // self._latent_step()
                 latents, strength = torch.zeros(1, 4, side, side), 1.0
             else:
                 latents = self._vae.encode(image_of(source))
@@ -96,6 +95,12 @@ class HostDraw:
             decoded = decoded.reshape(-1, *decoded.shape[-3:])  # a VAE of videos gives one frame
             check_finite(decoded, "the picture that the VAE decoded", _ADVICE)
             return pictures_of(decoded)
+
+    def _latent_step(self) -> int:
+        """Return the pixels per latent; older hosts' latents do not know it, and some VAEs know it wrong."""
+        latent_format = self._model.get_model_object("latent_format")
+        step = getattr(latent_format, "spacial_downscale_ratio", None)
+        return step or self._vae.spacial_compression_encode()
 
     def _condition(self, text: str) -> Any:
         return self._clip.encode_from_tokens_scheduled(plain_tokens(self._clip, text))

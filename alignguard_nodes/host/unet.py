@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import comfy.lora
@@ -26,6 +27,7 @@ _FLOWS = {  # likewise; no class that inherits from them is meant
     "SD3": "sd3",
     "Flux": "flux1",
     "FluxSchnell": "flux1",
+    "Flux2": "flux2",
     "ZImage": "zimage",
     "QwenImage": "qwenimage",
 }
@@ -61,11 +63,20 @@ def family_of(model: Any) -> tuple[str, int]:
     """Return the family and the text width of a MODEL; an unknown family has the host's name."""
     config = model.model.model_config
     names = [cls.__name__ for cls in type(config).__mro__]
-    if names[0] in _FLOWS:
-        family = FLOW_FAMILIES[_FLOWS[names[0]]]
-        return family.name, family.text_width
+    if flow := _flow_of(model):
+        return flow.name, flow.text_width
     family = next((_FAMILIES[name] for name in names if name in _FAMILIES), names[0])
     return family, int(config.unet_config.get("context_dim") or 0)
+
+
+def _flow_of(model: Any) -> FlowFamily | None:
+    """Return the flow family of a MODEL, with the text width of its size; None if it is not a known flow."""
+    config = model.model.model_config
+    name = _FLOWS.get(type(config).__name__)
+    if name is None:
+        return None
+    family = FLOW_FAMILIES[name]
+    return replace(family, text_width=config.unet_config.get("context_in_dim", family.text_width))
 
 
 @contextmanager
@@ -160,9 +171,9 @@ def check_trainable(model: Any, *, bake_patches: bool = False) -> Family | FlowF
             "become part of the base model. Connect the MODEL directly from its loader, or switch on "
             "bake_patches of Train Safety DPO to train on top of it."
         )
-    if flow := _FLOWS.get(type(model.model.model_config).__name__):
-        check_flow(model, FLOW_FAMILIES[flow])
-        return FLOW_FAMILIES[flow]
+    if flow := _flow_of(model):
+        check_flow(model, flow)
+        return flow
     kind = model.model.model_type
     if kind.name not in _PREDICTIONS or "model_sampling" in model.object_patches:
         raise ValueError(

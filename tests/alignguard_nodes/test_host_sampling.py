@@ -12,6 +12,9 @@ from tiny_commands import global_random_state, seed_globally
 class Model:
     """A CLIP and a VAE whose pictures are what was sampled."""
 
+    def get_model_object(self, name):
+        return types.SimpleNamespace(spacial_downscale_ratio=8)
+
     def tokenize(self, text, **_):
         return text
 

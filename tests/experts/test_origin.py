@@ -97,7 +97,7 @@ def test_what_people_state_decides_only_where_the_file_does_not(family):
         ),
         (
             {SHARED: (1, 1)},
-            {"ss_base_model_version": "flux2-klein"},
+            {"ss_base_model_version": "flux3-klein"},
             "",
             "it is for a later FLUX, which is not supported",
         ),
@@ -142,6 +142,22 @@ def test_the_layers_of_flux1_decide():
     assert family_of_lora(shapes, {}) == family_of_lora(shapes, {"ss_base_model_version": "flux1"}) == "flux1"
     with pytest.raises(ValueError, match="metadata says SD 3, but its layers are those of FLUX.1"):
         family_of_lora(shapes, {"alignguard.family": "sd3"})
+
+
+def test_widths_or_metadata_or_the_model_tell_flux2_from_flux1():
+    attention = {"double_blocks.0.img_attn.qkv": (9216, 3072), "double_blocks.0.img_attn.proj": (3072, 3072)}
+    for gated in ({"single_blocks.0.linear1": (27648, 3072)}, {"double_blocks.0.txt_mlp.2": (3072, 9216)}):
+        assert family_of_lora(attention | gated, {}) == "flux2"
+        with pytest.raises(ValueError, match=r"metadata says FLUX.1, but its layers are those of FLUX.2"):
+            family_of_lora(attention | gated, {"ss_base_model_version": "flux1"})
+    for shared in (
+        {"single_blocks.0.linear1": (21504, 3072)},
+        {"double_blocks.0.img_mod.lin": (18432, 3072)},
+    ):
+        assert family_of_lora(attention | shared, {}, assumed="flux2") == "flux1"
+    assert family_of_lora(attention, {}) == "flux1"
+    assert family_of_lora(attention, {"ss_base_model_version": "flux2_klein_4b"}) == "flux2"
+    assert family_of_lora(attention, {}, assumed="flux2") == "flux2"
 
 
 def test_layers_of_one_kind_of_network_with_the_name_of_another_are_refused():

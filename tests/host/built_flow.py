@@ -7,6 +7,7 @@ import comfy.utils
 import torch
 from comfy.ldm.flux.model import FluxParams
 from comfy.ldm.wan.vae import WanVAE
+from comfy.taesd.taesd import TAESD
 
 NETWORKS = {  # family -> the host's class, and the settings of a small network
     "flux1": (
@@ -27,6 +28,29 @@ NETWORKS = {  # family -> the host's class, and the settings of a small network
             "theta": 10000,
             "qkv_bias": True,
             "guidance_embed": True,
+        },
+    ),
+    "flux2": (
+        "Flux2",
+        {
+            "image_model": "flux2",
+            "in_channels": 128,
+            "out_channels": 128,
+            "patch_size": 1,
+            "vec_in_dim": None,
+            "context_in_dim": 7680,
+            "hidden_size": 256,
+            "mlp_ratio": 3.0,
+            "num_heads": 2,
+            "depth": 2,
+            "depth_single_blocks": 2,
+            "axes_dim": [32, 32, 32, 32],
+            "theta": 2000,
+            "qkv_bias": False,
+            "ops_bias": False,
+            "guidance_embed": False,
+            "global_modulation": True,
+            "mlp_silu_act": True,
         },
     ),
     "zimage": (
@@ -64,7 +88,7 @@ NETWORKS = {  # family -> the host's class, and the settings of a small network
 ENCODERS = {  # settings of small text encoders; their widths and vocabularies are the published ones'
     "t5xxl_model_config": {"num_layers": 1, "num_heads": 2, "d_ff": 64},
     "qwen3_4b_model_config": {
-        "num_hidden_layers": 3,  # the prompt is read off the last but one
+        "num_hidden_layers": 28,  # FLUX.2 reads the prompt off number 27, Z-Image off the last but one
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "intermediate_size": 64,
@@ -82,8 +106,9 @@ _CLIP = "cond_stage_model.transformer."
 def host_config(family: str):
     """Return the host's settings of a family's small network."""
     name, settings = NETWORKS[family]
-    needed = {"txt_ids_dims"} & FluxParams.__dataclass_fields__.keys()  # of newer hosts; FLUX.1 has none
-    extra = dict.fromkeys(needed, []) if name == "Flux" else {}
+    extra = {}
+    if "txt_ids_dims" in FluxParams.__dataclass_fields__:  # of newer hosts
+        extra = {"Flux": {"txt_ids_dims": []}, "Flux2": {"txt_ids_dims": [3]}}.get(name, {})
     config = getattr(comfy.supported_models, name)(settings | extra)
     config.set_inference_dtype(torch.float32, None)
     return config
@@ -98,7 +123,7 @@ def built_model(family: str):
 
 def built_clip(family: str, checkpoint: str):
     """Return a CLIP of small encoders with random weights; CLIP-L is that of an SD 1.5 checkpoint."""
-    clip = comfy.sd.CLIP(host_config(family).clip_target(), model_options=ENCODERS)
+    clip = comfy.sd.CLIP(_encoders_of(family), model_options=ENCODERS)
     for encoder in clip.cond_stage_model.children():
         encoder.transformer.__dict__["_modules"].pop("visual", None)  # reads pictures of a prompt
     fill(clip.cond_stage_model)
@@ -110,9 +135,34 @@ def built_clip(family: str, checkpoint: str):
     return clip
 
 
+def lacking(family: str) -> str:
+    """Return what of a family this host lacks, for people; empty if it has all."""
+    if family in NETWORKS and not hasattr(comfy.supported_models, NETWORKS[family][0]):
+        return f"this host has no {NETWORKS[family][0]}; newer ones have"
+    return ""
+
+
+def lacking_encoders(family: str) -> str:
+    """Return as `lacking`, of the text encoders too."""
+    if family in NETWORKS and not lacking(family) and _encoders_of(family) is None:
+        return f"this host has no text encoder of {NETWORKS[family][0]} that is small; newer ones have"
+    return lacking(family)
+
+
+def _encoders_of(family: str):
+    """Return the host's text encoders of a family, of several those of the smallest size."""
+    state = {"text_encoders.qwen3_4b.transformer.model.norm.weight": torch.zeros(1, dtype=torch.float16)}
+    return host_config(family).clip_target(state if family == "flux2" else {})
+
+
 def built_vae(family: str):
-    """Return the VAE of videos of a family whose latents have frames; None of any other."""
-    if host_config(family).latent_format.latent_dimensions == 2:
+    """Return a small VAE of a family whose latents have another form than SD 3's; None of any other."""
+    latent_format = host_config(family).latent_format
+    if latent_format.latent_channels == 128:
+        network = TAESD(latent_channels=128)
+        fill(network)
+        return comfy.sd.VAE(sd=network.state_dict(), metadata={"tae_latent_channels": 128})
+    if latent_format.latent_dimensions == 2:
         return None
     network = WanVAE(
         dim=8, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=2, temperal_downsample=[False, True, True]

@@ -30,7 +30,7 @@ from alignguard.alignguard_nodes.train_safety_dpo import TrainSafetyDPO
 from alignguard.training.experts.expert import load_expert
 from alignguard.training.pairs import load_pairs
 
-from built_flow import NETWORKS, built_clip, built_model, built_vae
+from built_flow import NETWORKS, built_clip, built_model, built_vae, lacking_encoders
 
 NUM_PAIRS, SIDE = 3, 64
 LONG = "a long prompt about a skull, " * 30  # several times what CLIP reads at once
@@ -38,6 +38,9 @@ LONG = "a long prompt about a skull, " * 30  # several times what CLIP reads at 
 
 def main() -> None:
     """Run every node, as the host does, inside inference mode."""
+    if missing := lacking_encoders(FAMILY):
+        sys.stdout.write(json.dumps({"skipped": missing}) + "\n")
+        return
     page = ModuleType("server")  # only shows progress
     page.PromptServer = SimpleNamespace(instance=SimpleNamespace(send_progress_text=lambda *_: None))
     sys.modules["server"] = page

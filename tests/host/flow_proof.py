@@ -43,7 +43,7 @@ from alignguard.training.trainer.run import Run
 from alignguard.training.trainer.step import accumulate_gradients
 from torch import Tensor
 
-from built_flow import NETWORKS, built_model
+from built_flow import NETWORKS, built_model, lacking
 
 CONFIG = TrainConfig(
     objective="alignguard",
@@ -63,6 +63,9 @@ PAIRS, SIDE, TOKENS = 3, 8, 77
 
 def main() -> None:
     """Run all proofs."""
+    if missing := lacking(FAMILY):
+        sys.stdout.write(json.dumps({"skipped": missing}) + "\n")
+        return
     with torch.inference_mode():  # as the host loads models when it runs a graph
         model = built_model(FAMILY) if FAMILY in NETWORKS else loaded(CHECKPOINT)
         mini = loaded(MINI)
@@ -97,7 +100,8 @@ def loaded(checkpoint: str):
 def random_data() -> TrainingData:
     """Return random pairs whose prompts have one of two lengths, as T5 and long prompts give them."""
     family, generator = FLOW_FAMILIES[FAMILY], torch.Generator().manual_seed(0)
-    latents = torch.randn(3, PAIRS, 16, SIDE, SIDE, generator=generator)
+    shape = (family.latent_channels, SIDE, SIDE)
+    latents = torch.randn(3, PAIRS, *shape, generator=generator)
     prompts = Conditioning.concatenate(
         [
             Conditioning(
@@ -108,7 +112,7 @@ def random_data() -> TrainingData:
         ]
     )
     numbers = torch.arange(3 * PAIRS).view(3, PAIRS)
-    bucket = Bucket((16, SIDE, SIDE), torch.arange(PAIRS), torch.arange(PAIRS))
+    bucket = Bucket(shape, torch.arange(PAIRS), torch.arange(PAIRS))
     return TrainingData(*latents, prompts, *numbers, prompts[[0]], (bucket,), "0" * 64, "0" * 64)
 
 
@@ -142,6 +146,9 @@ def velocity_of_host(model, lent, noisy: Tensor, timesteps: Tensor, prompt: Cond
         inputs = {"c_crossattn": prompt.text_embeds}
         inputs |= {"y": prompt.pooled} if FLOW_FAMILIES[FAMILY].pooled_width else {}
         inputs |= {"guidance": torch.tensor([GUIDANCE])} if FAMILY == "flux1" else {}
+        if FAMILY == "flux2":  # the host pads short prompts in front
+            missing = max(0, 512 - prompt.text_embeds.shape[1])
+            inputs["c_crossattn"] = torch.nn.functional.pad(prompt.text_embeds, (0, 0, missing, 0))
         inputs |= {"num_tokens": prompt.text_embeds.shape[1]} if FAMILY == "zimage" else {}
         has_frames = model.model.latent_format.latent_dimensions == 3
         denoised = model.model.apply_model(noisy[:, :, None] if has_frames else noisy, sigma, **inputs)

@@ -19,6 +19,11 @@ def test_a_bucket_holds_no_more_than_the_square_and_fits_the_latents(resolution)
         assert (width, height) in sizes
 
 
+def test_small_buckets_are_whole_latents_of_more_pixels_too():
+    assert all(side % 16 == 0 for size in bucket_sizes(96, 16) for side in size)
+    assert bucket_sizes(512, 16) == bucket_sizes(512)
+
+
 def test_the_sizes_at_512_by_hand():
     # sd-scripts at 512 with its own limits, 256 to 1024 by 64: for 704, floor(512^2 / 704 / 64) * 64 = 320
     tall = [(1024, 256), (960, 256), (896, 256), (832, 256), (768, 320), (704, 320), (640, 384), (576, 448)]

@@ -317,6 +317,18 @@ def test_a_resolution_that_is_not_a_multiple_of_eight_is_refused(pairs):
         FakeEncoders().encode(pairs, resolution=60)
 
 
+def test_latents_may_stand_for_more_pixels_than_eight(pairs):
+    fake = FakeEncoders()
+    pooled = fake.named()._replace(
+        image=lambda pixels: torch.nn.functional.avg_pool2d(fake.image(pixels), 2), latent_step=16
+    )
+    data = encode_pairs(pairs, pooled, resolution=48, bucketed=True)
+    (bucket,) = data.buckets
+    assert bucket.latent_shape == data.winner[bucket.pairs].shape[1:] == (4, 3, 3)
+    with pytest.raises(ValueError, match="multiple of 16 pixels, got 40"):
+        encode_pairs(pairs, pooled, resolution=40)
+
+
 def test_an_entry_key_depends_on_everything_that_made_it():
     base = {"encoder_id": "v1", "form": "512x512", "dtype": torch.float32}
     keys = {

@@ -34,6 +34,7 @@ _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
     "sd3": ("stable-diffusion-3/lora", "sd3"),
     "flux1": ("flux-1-dev/lora", "flux1"),
+    "flux2": ("flux-2-klein/lora", "flux2"),
     "qwenimage": ("qwen-image/lora", "qwen-image"),
 }
 _LORA_LIKE = r"lora|lycoris|\.alpha$|hada_|lokr_|oft_|dora_scale|\.diff$|\.[wb]_norm$"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from ..models.flow import FLOW_FAMILIES, flow_family_of
+from ..models.flow import FLOW_FAMILIES, flow_families_of
 from ..models.published import FOREIGN_CHANNELS, PUBLISHED, PublishedUnet, candidates
 from ..rules.categories import FAMILY_NAMES
 
@@ -16,7 +16,8 @@ _HINTS = {
     "(sd|stablediffusion)v?1": "sd15",
     "(sd|stablediffusion)v?2": "sd21",
     "(sd|stablediffusion)v?3": "sd3",
-    "flux[23]": "a later FLUX",
+    "flux2": "flux2",
+    "flux3": "a later FLUX",
     "flux": "flux1",
     "zimage": "zimage",
     "qwenimage": "qwenimage",
@@ -47,10 +48,10 @@ def family_of_lora(
             or nothing decides.
     """
     hint = _hint(metadata)
-    if flow := flow_family_of(shapes):
-        if hint not in ("", flow.name):
-            raise ValueError(_contradiction(hint, f"layers are those of {flow.label}"))
-        return flow.name
+    if flows := [flow.name for flow in flow_families_of(shapes)]:
+        if hint and hint not in flows:
+            raise ValueError(_contradiction(hint, f"layers are those of {' or '.join(map(_label, flows))}"))
+        return hint or (assumed if assumed in flows else flows[0])
     if hint in FLOW_FAMILIES:
         raise ValueError(_contradiction(hint, "layers are those of a UNet"))
     if assumed in FLOW_FAMILIES:

@@ -7,10 +7,11 @@ are checked against. A family also needs its name in `rules/categories.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..rules.categories import FAMILY_NAMES
+from .conditioning import LATENT_STEP
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class FlowFamily:
 
     Args:
         name: key in `FLOW_FAMILIES`, in `FAMILY_NAMES` and in the metadata of experts.
-        text_width: width of the text embeddings that the network attends to.
+        text_width: width of the text embeddings that the network attends to; in FLUX.2 that of the smallest.
         pooled_width: width of the pooled prompt embedding that the network takes; 0 if it takes none.
         latent_channels: number of channels of a latent.
         attention: expression for the attention projections of all blocks.
@@ -30,6 +31,10 @@ class FlowFamily:
         blocks: names of the network's lists of blocks, in the order in which they run.
         unread: expression for the layers of the block number `LAST` that change only what nothing reads after
             it; empty if there are none. They are not trained.
+        latent_step: pixels per latent, in height and width.
+        lacks: expression for layers that tell a network of another family with the same blocks.
+        ratios: (expression, out, in) for layers whose widths have the ratio out / in, and in another family
+            with the same names another one.
     """
 
     name: str
@@ -42,6 +47,9 @@ class FlowFamily:
     others: str
     blocks: tuple[str, ...]
     unread: str = ""
+    latent_step: int = LATENT_STEP
+    lacks: str = ""
+    ratios: tuple[tuple[str, int, int], ...] = ()
 
     @property
     def label(self) -> str:
@@ -64,6 +72,14 @@ class FlowFamily:
         """Return whether a path inside the network names a linear layer that a LoRA can change."""
         return bool(re.fullmatch(f"{self.attention}|{self.feed_forward}|{self.others}", module))
 
+    def has_shape(self, module: str, d_out: int, d_in: int) -> bool:
+        """Return whether a layer may have these widths in the family."""
+        return all(
+            d_out * narrow == d_in * wide
+            for layers, wide, narrow in self.ratios
+            if re.fullmatch(layers, module)
+        )
+
 
 _JOINT = r"joint_blocks\.\d+\."
 SD3 = FlowFamily(  # Esser et al. 2024, arXiv:2403.03206; SD 3.5 Medium has a second attention, `attn2`
@@ -79,6 +95,7 @@ SD3 = FlowFamily(  # Esser et al. 2024, arXiv:2403.03206; SD 3.5 Medium has a se
     blocks=("joint_blocks",),
 )
 
+_GLOBAL = r"(?:double_stream_modulation_(?:img|txt)|single_stream_modulation)\.lin"
 _DOUBLE, _SINGLE = r"double_blocks\.\d+\.", r"single_blocks\.\d+\."
 FLUX1 = FlowFamily(  # its single blocks have attention and feed-forward in the same layers
     name="flux1",
@@ -91,6 +108,32 @@ FLUX1 = FlowFamily(  # its single blocks have attention and feed-forward in the 
     others=_DOUBLE + r"(?:img|txt)_mod\.lin|" + _SINGLE + r"modulation\.lin|(?:img|txt)_in|"
     r"(?:time|vector|guidance)_in\.(?:in|out)_layer|final_layer\.linear|final_layer\.adaLN_modulation\.1",
     blocks=("double_blocks", "single_blocks"),
+    lacks=_GLOBAL,
+    ratios=(
+        (_DOUBLE + r"(?:img|txt)_mlp\.0", 4, 1),
+        (_DOUBLE + r"(?:img|txt)_mlp\.2", 1, 4),
+        (_SINGLE + "linear1", 7, 1),
+        (_SINGLE + "linear2", 1, 5),
+    ),
+)
+FLUX2 = FlowFamily(  # its blocks share what modulates them, and gate their feed-forward part
+    name="flux2",
+    text_width=7680,
+    pooled_width=0,
+    latent_channels=128,
+    attention=FLUX1.attention,
+    feed_forward=FLUX1.feed_forward,
+    image_only=FLUX1.image_only,
+    others=_GLOBAL + r"|(?:img|txt)_in|(?:time|guidance)_in\.(?:in|out)_layer|final_layer\.linear|"
+    r"final_layer\.adaLN_modulation\.1",
+    blocks=FLUX1.blocks,
+    latent_step=16,
+    ratios=(
+        (_DOUBLE + r"(?:img|txt)_mlp\.0", 6, 1),
+        (_DOUBLE + r"(?:img|txt)_mlp\.2", 1, 3),
+        (_SINGLE + "linear1", 9, 1),
+        (_SINGLE + "linear2", 1, 4),
+    ),
 )
 
 _NEXT = r"(?:layers|noise_refiner|context_refiner)\.\d+\."
@@ -122,11 +165,28 @@ QWENIMAGE = FlowFamily(  # Wu et al. 2025, arXiv:2508.02324; layers of the text 
     unread=r"transformer_blocks\.LAST\.(?:attn\.(?:add_q_proj|to_add_out)|txt_mlp\..*)",  # text after the end
 )
 
-FLOW_FAMILIES: dict[str, FlowFamily] = {family.name: family for family in (SD3, FLUX1, ZIMAGE, QWENIMAGE)}
+FLOW_FAMILIES: dict[str, FlowFamily] = {
+    family.name: family for family in (SD3, FLUX1, FLUX2, ZIMAGE, QWENIMAGE)
+}
+
+
+def flow_families_of(shapes: Mapping[str, tuple[int, int]]) -> list[FlowFamily]:
+    """Return the families that a LoRA may be for; more than one if its layers do not tell them apart.
+
+    Args:
+        shapes: path of a layer -> (d_out, d_in).
+    """
+    named = [family for family in FLOW_FAMILIES.values() if shapes and all(map(family.has_layer, shapes))]
+    fitting = [
+        family
+        for family in named
+        if all(family.has_shape(module, *shape) for module, shape in shapes.items())
+    ]
+    return fitting or named
 
 
 def flow_family_of(modules: Iterable[str]) -> FlowFamily | None:
-    """Return the family that has all layers of these paths; None if there is none."""
+    """Return the first family that has all layers of these paths; None if there is none."""
     modules = list(modules)
     fitting = (family for family in FLOW_FAMILIES.values() if all(map(family.has_layer, modules)))
     return next(fitting, None) if modules else None
@@ -136,6 +196,7 @@ def flow_family_of_network(names: Iterable[str]) -> FlowFamily | None:
     """Return the family of a network from the names of its tensors; None if it is no flow that is known."""
     modules = [name.removesuffix(".weight") for name in names if name.endswith(".weight")]
     for family in FLOW_FAMILIES.values():
-        if any(re.fullmatch(family.attention, module) for module in modules):
+        is_other = family.lacks and any(re.fullmatch(family.lacks, module) for module in modules)
+        if not is_other and any(re.fullmatch(family.attention, module) for module in modules):
             return family
     return None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 LATENT_CHANNELS = 4
 STEP = 64  # pixels between the sides of buckets, as in kohya's sd-scripts, which invented these buckets
-_SMALL_STEP, _SMALL = 8, 256  # below this resolution steps of 64 would leave hardly a choice
+_SMALL = 256  # below this resolution steps of 64 would leave hardly a choice
 
 Size = tuple[int, int]  # height and width in pixels
 
@@ -62,7 +62,9 @@ class Arrangement:
         return tuple(dict.fromkeys((*self.winner, *self.loser, *self.neutral)))
 
 
-def arrange(pairs: SafetyPairs, sizes: Sequence[Size], channels: int = LATENT_CHANNELS) -> Arrangement:
+def arrange(
+    pairs: SafetyPairs, sizes: Sequence[Size], channels: int = LATENT_CHANNELS, step: int = LATENT_STEP
+) -> Arrangement:
     """Sort pairs and neutral samples into buckets.
 
     The winner decides the bucket of its pair. A neutral picture goes to the nearest bucket that holds
@@ -72,6 +74,7 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size], channels: int = LATENT_CH
         pairs: to train on; at least one.
         sizes: of the buckets; with a single one no file is opened.
         channels: of the latents.
+        step: pixels per latent.
 
     Raises:
         ValueError: if an image cannot be read.
@@ -97,26 +100,29 @@ def arrange(pairs: SafetyPairs, sizes: Sequence[Size], channels: int = LATENT_CH
         neutral_pairs=tuple(neutral_pairs),
         buckets=tuple(
             Bucket(
-                latent_shape(size, channels), _positions(pair_sizes, size), _positions(neutral_sizes, size)
+                latent_shape(size, channels, step),
+                _positions(pair_sizes, size),
+                _positions(neutral_sizes, size),
             )
             for size in used
         ),
     )
 
 
-def bucket_sizes(resolution: int) -> tuple[Size, ...]:
+def bucket_sizes(resolution: int, small_step: int = LATENT_STEP) -> tuple[Size, ...]:
     """Return the picture sizes to train on at a resolution, in both orientations.
 
-    The square comes first. Then for each side from half to twice the resolution, in steps of 64 pixels (8
+    The square comes first. Then for each side from half to twice the resolution, in steps of 64 pixels (fewer
     below 256), the longest other side that keeps the area within resolution^2.
 
     Args:
-        resolution: side of the largest square in pixels, a multiple of 8.
+        resolution: side of the largest square in pixels, a multiple of `small_step`.
+        small_step: steps below 256; pixels per latent.
 
     Returns:
         (height, width) in pixels, each once.
     """
-    step = STEP if resolution >= _SMALL else _SMALL_STEP
+    step = STEP if resolution >= _SMALL else small_step
     square = resolution // step * step
     smallest, longest = math.ceil(resolution / 2 / step) * step, 2 * resolution // step * step
     sizes = {(square, square): None}
@@ -141,9 +147,11 @@ def nearest_size(sizes: Sequence[Size], size: Size) -> Size:
     return min(sizes, key=lambda bucket: round(abs(math.log(bucket[0] / bucket[1]) - log_ratio), 9))
 
 
-def latent_shape(size: Size, channels: int = LATENT_CHANNELS) -> tuple[int, int, int]:
+def latent_shape(
+    size: Size, channels: int = LATENT_CHANNELS, step: int = LATENT_STEP
+) -> tuple[int, int, int]:
     """Return the shape of the latents of a picture, (channels, h, w)."""
-    return channels, size[0] // LATENT_STEP, size[1] // LATENT_STEP
+    return channels, size[0] // step, size[1] // step
 
 
 def _nearest(sizes: Sequence[Size], file: Path) -> Size:

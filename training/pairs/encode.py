@@ -33,12 +33,13 @@ class Encoders(NamedTuple):
 
     Attributes:
         image: takes (1, 3, height, width) fp32 in [-1, 1], returns the latents as the network sees them,
-            (1, latent_channels, height / 8, width / 8).
+            (1, latent_channels, height / latent_step, width / latent_step).
         prompt: returns one row, (1, 77, width). Of a longer result (hosts split long prompts) the first 77
             tokens are used, and a warning counts those prompts.
         id: identifies the weights of both encoders; part of every cache key.
         latent_channels: number of channels of a latent.
         takes_any_length: whether prompts may have any number of tokens, and are never cut.
+        latent_step: pixels per latent, in height and width.
     """
 
     image: Callable[[Tensor], Tensor]
@@ -46,6 +47,7 @@ class Encoders(NamedTuple):
     id: str
     latent_channels: int = LATENT_CHANNELS
     takes_any_length: bool = False
+    latent_step: int = LATENT_STEP
 
 
 def encode_pairs(
@@ -64,7 +66,7 @@ def encode_pairs(
     Args:
         pairs: what to encode.
         encoders: of the base model.
-        resolution: side of the square picture in pixels, a multiple of 8.
+        resolution: side of the square picture in pixels, a multiple of `latent_step`.
         mirrored: encode each picture mirrored, too.
         bucketed: crop each pair to the nearest of `bucket_sizes` instead of to the square.
         everyday: prompts that training may keep, and those that are only measured; as many sentences of
@@ -74,13 +76,13 @@ def encode_pairs(
             encoded so far are found in the cache next time.
 
     Raises:
-        ValueError: if the resolution is not a multiple of 8, an image cannot be read, or an encoder returns
-            another shape or values that are not finite.
+        ValueError: if the resolution is no multiple of `latent_step`, an image cannot be read, or an encoder
+            returns another shape or values that are not finite.
     """
-    _check_resolution(resolution)
+    _check_resolution(resolution, encoders.latent_step)
     with torch.inference_mode(False):  # a host may call from inside; inference tensors cannot be trained on
-        sizes = bucket_sizes(resolution) if bucketed else [(resolution, resolution)]
-        rows = arrange(pairs, sizes, encoders.latent_channels)
+        sizes = bucket_sizes(resolution, encoders.latent_step) if bucketed else [(resolution, resolution)]
+        rows = arrange(pairs, sizes, encoders.latent_channels, encoders.latent_step)
     pictures = rows.pictures()
     whole = everyday or Everyday()
     everyday = with_sentences(whole, pairs.prompt_pairs)
@@ -123,7 +125,7 @@ def encode_pictures(
     Args:
         pictures: files, in groups.
         encoders: of the base model; only pictures are encoded.
-        resolution: side of the square in pixels, a multiple of 8.
+        resolution: side of the square in pixels, a multiple of `latent_step`.
         cache_dir: where encoded entries are kept; None keeps them in memory.
         on_progress: called with (done, total) after each picture; whatever it raises stops the pass.
 
@@ -131,10 +133,10 @@ def encode_pictures(
         Latents of each file, (4, h, w), in the same groups; those of a file are paged in as they are used.
 
     Raises:
-        ValueError: if the resolution is not a multiple of 8, an image cannot be read, or the encoder returns
-            another shape or values that are not finite.
+        ValueError: if the resolution is no multiple of `latent_step`, an image cannot be read, or the encoder
+            returns another shape or values that are not finite.
     """
-    _check_resolution(resolution)
+    _check_resolution(resolution, encoders.latent_step)
     work = _Encoding(encoders, EntryStore(cache_dir))
     files = dict.fromkeys(file for group in pictures for file in group)
     latents: dict[Path, Tensor] = {}
@@ -146,9 +148,9 @@ def encode_pictures(
     return [[latents[file] for file in group] for group in pictures]
 
 
-def _check_resolution(resolution: int) -> None:
-    if resolution < LATENT_STEP or resolution % LATENT_STEP:
-        raise ValueError(f"resolution must be a multiple of {LATENT_STEP} pixels, got {resolution}.")
+def _check_resolution(resolution: int, step: int) -> None:
+    if resolution < step or resolution % step:
+        raise ValueError(f"resolution must be a multiple of {step} pixels, got {resolution}.")
 
 
 @dataclass
@@ -184,7 +186,7 @@ class _Encoding:
 
     def _image(self, pixels: Tensor, picture: Picture) -> dict[str, Tensor]:
         name = f"the encoded {picture.file.name}"
-        expected = (1, *latent_shape(picture.size, self.encoders.latent_channels))
+        expected = (1, *latent_shape(picture.size, self.encoders.latent_channels, self.encoders.latent_step))
         with torch.no_grad():
             latents = self.encoders.image(pixels)
         if latents.shape != expected:

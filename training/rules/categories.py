@@ -20,6 +20,7 @@ FAMILY_NAMES = {
     "sdxl": "SDXL",
     "sd3": "SD 3",
     "flux1": "FLUX.1",
+    "flux2": "FLUX.2",
     "zimage": "Z-Image",
     "qwenimage": "Qwen-Image",
 }
