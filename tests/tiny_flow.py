@@ -69,7 +69,7 @@ class TinyFlow(Network):
         return torch.float32
 
     @property
-    def blocks(self) -> list[nn.Module]:
+    def block_list(self) -> list[nn.Module]:
         return list(self.joint_blocks)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -112,7 +112,7 @@ class HostNetwork(Network):
         return self._base.manual_cast_dtype or self._base.get_dtype()
 
     @property
-    def blocks(self) -> list[nn.Module]:
+    def block_list(self) -> list[nn.Module]:
         """See `Network`."""
         return [block for name in self._block_lists for block in self._modules[name]]
 

@@ -30,6 +30,7 @@ _FLOWS = {  # likewise; no class that inherits from them is meant
     "Flux2": "flux2",
     "ZImage": "zimage",
     "QwenImage": "qwenimage",
+    "Krea2": "krea2",
 }
 _CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,

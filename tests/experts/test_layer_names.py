@@ -112,6 +112,11 @@ FLOW_LAYERS = (
     "transformer_blocks.3.img_mlp.net.0.proj",
     "transformer_blocks.3.txt_mlp.net.2",
     "transformer_blocks.3.img_mod.1",
+    "blocks.27.attn.wq",
+    "blocks.0.attn.gate",
+    "blocks.0.mlp.up",
+    "txtfusion.refiner_blocks.1.mlp.down",
+    "txtfusion.layerwise_blocks.0.attn.wo",
 )
 
 

@@ -84,11 +84,32 @@ NETWORKS = {  # family -> the host's class, and the settings of a small network
             "num_attention_heads": 2,
         },
     ),
+    "krea2": (
+        "Krea2",
+        {
+            "image_model": "krea2",
+            "features": 256,
+            "channels": 16,
+            "patch": 2,
+            "layers": 2,
+            "heads": 2,
+            "kvheads": 1,
+            "multiplier": 1,
+            "txtlayers": 12,
+            "txtdim": 2560,
+        },
+    ),
 }
 ENCODERS = {  # settings of small text encoders; their widths and vocabularies are the published ones'
     "t5xxl_model_config": {"num_layers": 1, "num_heads": 2, "d_ff": 64},
     "qwen3_4b_model_config": {
         "num_hidden_layers": 28,  # FLUX.2 reads the prompt off number 27, Z-Image off the last but one
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "intermediate_size": 64,
+    },
+    "qwen3vl_4b_model_config": {
+        "num_hidden_layers": 36,  # the prompt is read off twelve of them, the last of which is number 35
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "intermediate_size": 64,

@@ -33,7 +33,9 @@ from alignguard.training.pairs import load_pairs
 from built_flow import NETWORKS, built_clip, built_model, built_vae, lacking_encoders
 
 NUM_PAIRS, SIDE = 3, 64
-LONG = "a long prompt about a skull, " * 30  # several times what CLIP reads at once
+LONG = "a long prompt about a skull, " * (
+    3 if FAMILY == "krea2" else 30
+)  # often more than CLIP reads at once
 
 
 def main() -> None:

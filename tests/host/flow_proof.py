@@ -58,7 +58,8 @@ CONFIG = TrainConfig(
 )
 GUIDANCE = 3.5  # the host's default, which FLUX.1 reads
 TARGETS = ("attention", "attention+ff", "self-attention")
-PAIRS, SIDE, TOKENS = 3, 8, 77
+PAIRS, SIDE = 3, 8
+TOKENS = 5 if FAMILY == "krea2" else 77  # Krea 2 reads twelve layers of the text encoder at each token
 
 
 def main() -> None:
@@ -195,7 +196,10 @@ def pair_errors_of_host(model, lent, data: TrainingData, draw) -> tuple[Tensor, 
 
 def without_gradient(lent, data: TrainingData, targets: str) -> list[str]:
     """Return the trained layers that get no gradient."""
-    run = attached(lent, data, targets)
+    try:
+        run = attached(lent, data, targets)
+    except ValueError as error:
+        return [str(error)]
     visible(lent.unet)
     accumulate_gradients(run, Progress(run), draw_batch(run, 0))
     names = [name for name, factor in run.parameters.items() if not bool(factor.grad.count_nonzero())]

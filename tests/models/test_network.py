@@ -100,9 +100,8 @@ def test_every_target_gets_a_gradient(network, targets):
     moved(network)
     accumulate_gradients(run_of_step, Progress(run_of_step), draw_batch(run_of_step, 0))
     without = {name for name, factor in run_of_step.parameters.items() if not factor.grad.count_nonzero()}
-    unread = (
-        f"joint_blocks.{len(network.blocks) - 1}.context_block."  # nothing reads what leaves the text there
-    )
+    last = len(network.block_list) - 1
+    unread = f"joint_blocks.{last}.context_block."  # nothing reads what leaves the text there
     ends = [name for name in run_of_step.parameters if name.startswith(unread) and ".qkv." not in name]
     assert without == set(ends)
     assert ("mlp" in "".join(run_of_step.parameters)) == (targets == "attention+ff")
@@ -150,7 +149,8 @@ def test_recomputing_blocks_changes_no_gradient(network, mode):
     set_checkpointing(other, mode)
     counted = []
     handles = [
-        block.x_block.attn.qkv.register_forward_hook(lambda *_: counted.append(1)) for block in other.blocks
+        block.x_block.attn.qkv.register_forward_hook(lambda *_: counted.append(1))
+        for block in other.block_list
     ]
     _, found_gradients = gradients(other, data)
     for handle in handles:
@@ -158,9 +158,9 @@ def test_recomputing_blocks_changes_no_gradient(network, mode):
     for name in expected:
         torch.testing.assert_close(found_gradients[name], expected[name], rtol=1e-5, atol=1e-7)
     set_checkpointing(other, "none")
-    assert not any("forward" in vars(block) for block in other.blocks)
+    assert not any("forward" in vars(block) for block in other.block_list)
     again = {"none": 0, "selective": 2, "full": 3}[mode]  # blocks that run once more in the backward pass
-    assert len(counted) == 2 * len(other.blocks) + again
+    assert len(counted) == 2 * len(other.block_list) + again
 
 
 def test_equal_runs_give_equal_experts(network):

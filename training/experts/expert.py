@@ -36,6 +36,7 @@ _ARCHITECTURES = {  # family -> modelspec.architecture, ss_base_model_version
     "flux1": ("flux-1-dev/lora", "flux1"),
     "flux2": ("flux-2-klein/lora", "flux2"),
     "qwenimage": ("qwen-image/lora", "qwen-image"),
+    "krea2": ("krea-2/lora", "krea2"),
 }
 _LORA_LIKE = r"lora|lycoris|\.alpha$|hada_|lokr_|oft_|dora_scale|\.diff$|\.[wb]_norm$"
 # Metadata that is valid only for the file it was read from: hashes of its bytes, and a scale now folded in.

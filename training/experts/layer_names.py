@@ -40,7 +40,8 @@ _WORDS = (
     r"joint_blocks|context_block|x_block|attn|qkv|mlp|fc[12]|adaLN_modulation|"  # SD 3
     r"double_blocks|single_blocks|(?:img|txt)_(?:attn|mlp|mod)|linear[12]|modulation|lin|"  # FLUX.1
     r"layers|noise_refiner|context_refiner|attention|feed_forward|w[123]|"  # Z-Image
-    r"add_[qkv]_proj|to_add_out|\d+"  # Qwen-Image
+    r"add_[qkv]_proj|to_add_out|"  # Qwen-Image
+    r"txtfusion|layerwise_blocks|refiner_blocks|blocks|w[qkvo]|gate|up|down|\d+"  # Krea 2
 )
 _KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
 _KOHYA_WORD = rf"({_WORDS})(?:_|$)"

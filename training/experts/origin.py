@@ -21,6 +21,7 @@ _HINTS = {
     "flux": "flux1",
     "zimage": "zimage",
     "qwenimage": "qwenimage",
+    "krea2": "krea2",
     "lumina": "Lumina",
 }
 _HINTED_BY = ("alignguard.family", "modelspec.architecture", "ss_base_model_version")

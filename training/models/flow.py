@@ -165,8 +165,25 @@ QWENIMAGE = FlowFamily(  # Wu et al. 2025, arXiv:2508.02324; layers of the text 
     unread=r"transformer_blocks\.LAST\.(?:attn\.(?:add_q_proj|to_add_out)|txt_mlp\..*)",  # text after the end
 )
 
+_BLOCK = r"blocks\.\d+\."
+_KREA = r"attn\.(?:w[qkvo]|gate)", r"mlp\.(?:gate|up|down)"
+KREA2 = (
+    FlowFamily(  # text and picture share all layers of a block; `txtfusion` reads twelve layers of Qwen3-VL
+        name="krea2",
+        text_width=12 * 2560,
+        pooled_width=0,
+        latent_channels=16,
+        attention=_BLOCK + _KREA[0],
+        feed_forward=_BLOCK + _KREA[1],
+        image_only="(?!)",
+        others=rf"txtfusion\.(?:layerwise|refiner)_blocks\.\d+\.(?:{'|'.join(_KREA)})|txtfusion\.projector|"
+        r"txtmlp\.[13]|tmlp\.[02]|tproj\.1|first|last\.linear",
+        blocks=("blocks",),
+    )
+)
+
 FLOW_FAMILIES: dict[str, FlowFamily] = {
-    family.name: family for family in (SD3, FLUX1, FLUX2, ZIMAGE, QWENIMAGE)
+    family.name: family for family in (SD3, FLUX1, FLUX2, ZIMAGE, QWENIMAGE, KREA2)
 }
 
 

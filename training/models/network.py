@@ -42,7 +42,7 @@ class Network(nn.Module):
 
     @property
     @abstractmethod
-    def blocks(self) -> list[nn.Module]:
+    def block_list(self) -> list[nn.Module]:
         """The blocks that hold nearly all activations, in the order in which they run."""
 
     @abstractmethod
@@ -75,7 +75,7 @@ def set_checkpointing(unet: nn.Module, mode: str) -> None:
     if mode not in MODES:
         raise ValueError(f"checkpointing must be one of {', '.join(MODES)}, got {mode!r}.")
     if isinstance(unet, Network):
-        recompute(unet, {"none": [], "selective": unet.blocks[::2], "full": unet.blocks}[mode])
+        recompute(unet, {"none": [], "selective": unet.block_list[::2], "full": unet.block_list}[mode])
         return
     unet.enable_gradient_checkpointing()
     blocks = {"none": [], "selective": _finest_blocks(unet), "full": [unet]}[mode]
@@ -96,9 +96,9 @@ def recompute(network: Network, blocks: list[nn.Module]) -> None:
 
     Args:
         network: changed in place.
-        blocks: a part of `network.blocks`.
+        blocks: a part of `network.block_list`.
     """
-    for block in network.blocks:
+    for block in network.block_list:
         vars(block).pop("forward", None)
         if block in blocks:
             block.forward = _Recomputed(block.forward)

@@ -23,6 +23,7 @@ FAMILY_NAMES = {
     "flux2": "FLUX.2",
     "zimage": "Z-Image",
     "qwenimage": "Qwen-Image",
+    "krea2": "Krea 2",
 }
 TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # width of the text embeddings -> family
 
