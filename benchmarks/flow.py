@@ -76,7 +76,7 @@ class NarrowFlow(Network):
         return torch.float32
 
     @property
-    def blocks(self) -> list[torch.nn.Module]:
+    def block_list(self) -> list[torch.nn.Module]:
         """See `Network`."""
         return list(self.transformer.transformer_blocks)
 
