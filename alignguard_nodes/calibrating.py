@@ -94,7 +94,7 @@ class Calibration:
 
     def _encoded_inputs(self, prompts: CalibrationPrompts) -> CalibrationInputs:
         family = host.check_trainable(self.model)
-        encoded = host.encode_prompts(self.clip, prompts.prompts, family, self.on_progress)
+        encoded = host.encode_prompts(self.model, self.clip, prompts.prompts, family, self.on_progress)
         latents = None
         if self.vae is not None and prompts.pictures:
             latents = self._encoded(host.encoders(self.model, self.clip, self.vae, family), prompts)

@@ -85,7 +85,7 @@ class ErasureDepth(io.ComfyNode):
         check_family(expert, *host.family_of(model))
         family, config = host.check_trainable(model), DepthConfig(**settings)
         report = host.progress(cls.hidden.unique_id)
-        encoded = host.encode_prompts(clip, (concept_prompt, neutral_prompt), family, report)
+        encoded = host.encode_prompts(model, clip, (concept_prompt, neutral_prompt), family, report)
         latents = host.encoders(model, clip, vae, family).image(host.pictures_of(image) * 2 - 1)
         probe = ConceptProbe(latents, encoded[:1], encoded[1:])
         # fp32, because the gaps are small differences of errors

@@ -14,6 +14,7 @@ from ...training.models.hashes import AS_ENCODERS, weights_hash
 from ...training.models.tokenizer import END_MARK, NUM_TOKENS
 from ...training.pairs.encode import Encoders
 from .pictures import without_frames
+from .text_adapter import adapted, adapter_id
 
 if TYPE_CHECKING:
     from ...training.guards import GuardEncoder
@@ -34,12 +35,12 @@ def encoders(model: Any, clip: Any, vae: Any, family: Family | FlowFamily) -> En
             latents = vae.encode((pixels.movedim(1, -1) + 1) / 2)  # NHWC in 0..1
             return without_frames(model.model.process_latent_in(latents))
 
-    name = f"{encoders_hash(clip, vae)} {clip.layer_idx}"
+    name = " ".join(filter(None, (encoders_hash(clip, vae), str(clip.layer_idx), adapter_id(model))))
     if clip.patcher.patches:
         name += f" {clip.patcher.patches_uuid}"  # a LoRA on the text encoder: a new name in each session
     return Encoders(
         encode_image,
-        lambda text: encode_prompt(clip, text, family),
+        lambda text: encode_prompt(model, clip, text, family),
         name,
         family.latent_channels,
         takes_any_length=isinstance(family, FlowFamily),
@@ -58,8 +59,8 @@ def encoders_hash(clip: Any, vae: Any, on_progress: Callable[[int], None] | None
     return weights_hash(*models, without=_NEVER_READ, rounded=AS_ENCODERS, on_progress=on_progress)
 
 
-def encode_prompt(clip: Any, text: str, family: Family | FlowFamily) -> Conditioning:
-    """Encode a prompt as CLIPTextEncode does, but with brackets as plain characters.
+def encode_prompt(model: Any, clip: Any, text: str, family: Family | FlowFamily) -> Conditioning:
+    """Encode a prompt as CLIPTextEncode and the network do, but with brackets as plain characters.
 
     Returns:
         Embeddings, (1, 77 n, width), of a flow (1, tokens, width), and the pooled vector if the family reads
@@ -68,18 +69,21 @@ def encode_prompt(clip: Any, text: str, family: Family | FlowFamily) -> Conditio
     Raises:
         ValueError: if the CLIP is not one of the family.
     """
-    conditioning = encode_text(clip, text)
-    width = conditioning.text_embeds.shape[-1]
+    with torch.inference_mode():
+        encoded = clip.encode_from_tokens(plain_tokens(clip, text), return_pooled=True, return_dict=True)
+    width = encoded["cond"].shape[-1]
     if width != family.text_width:
         raise ValueError(
             f"this CLIP gives embeddings of width {width}, but {family.label} expects {family.text_width}. "
             "Connect the CLIP of the same checkpoint as the MODEL."
         )
-    return conditioning if family.pooled_width else Conditioning(conditioning.text_embeds)
+    with torch.inference_mode():
+        embeds = adapted(model, encoded)
+    return Conditioning(embeds, encoded["pooled_output"] if family.pooled_width else None)
 
 
 def encode_text(clip: Any, text: str) -> Conditioning:
-    """Encode a prompt as `encode_prompt`, with a CLIP of any family, and its pooled vector if it has one."""
+    """Encode a prompt as CLIPTextEncode, with brackets as plain characters, and its pooled vector if any."""
     with torch.inference_mode():
         return Conditioning(*clip.encode_from_tokens(plain_tokens(clip, text), return_pooled=True))
 
@@ -172,7 +176,11 @@ def changed_conditioning(conditioning: Any, change: Callable[[Conditioning], Con
 
 
 def encode_prompts(
-    clip: Any, prompts: Sequence[str], family: Family | FlowFamily, on_progress: Callable[[int, int], None]
+    model: Any,
+    clip: Any,
+    prompts: Sequence[str],
+    family: Family | FlowFamily,
+    on_progress: Callable[[int, int], None],
 ) -> Conditioning:
     """Encode several prompts, each different one once.
 
@@ -182,7 +190,7 @@ def encode_prompts(
     """
     encoded: dict[str, Conditioning] = {}
     for prompt in (unique := dict.fromkeys(prompts)):
-        whole = encode_prompt(clip, prompt, family)
+        whole = encode_prompt(model, clip, prompt, family)
         last = None if isinstance(family, FlowFamily) else NUM_TOKENS
         encoded[prompt] = Conditioning(whole.text_embeds[:, :last], whole.pooled)
         on_progress(len(encoded), len(unique))

@@ -1,10 +1,13 @@
 """The network of a MODEL, lent to `training` as it is: no copy of its weights and no other library."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import comfy.model_management
 import comfy.model_sampling
+import comfy.quant_ops
 import comfy.samplers
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,7 @@ from ...training.models.noise import NUM_TIMESTEPS, FlowSchedule
 from .pictures import as_in_host, without_frames
 
 _PLAIN = (torch.float32, torch.float16, torch.bfloat16)
+_KERNEL = "rms_rope_split_half"  # of Anima's attention, which calls it whatever the host's switch says
 
 
 def check_flow(model: Any, family: FlowFamily) -> None:
@@ -69,6 +73,32 @@ def flow_schedule(model: Any) -> FlowSchedule:
     with torch.inference_mode(False):
         places = (torch.arange(1, NUM_TIMESTEPS + 1) * len(sigmas)) // NUM_TIMESTEPS - 1
         return FlowSchedule(torch.tensor(sigmas.tolist())[places])
+
+
+@contextmanager
+def gradients_in_host() -> Iterator[None]:
+    """Make newer hosts compute what gradients flow through, in place of fused kernels.
+
+    ComfyUI 0.33's own trainer sets the same switch; older hosts have neither the kernels nor the switch.
+    """
+    management, kernels = comfy.model_management, getattr(comfy.quant_ops, "ck", None)
+    with ExitStack() as changes:
+        if hasattr(management, "in_training"):
+            changes.enter_context(_changed(management, "in_training", True))
+        if hasattr(kernels, _KERNEL):
+            plain = getattr(kernels.backends.eager.rope, _KERNEL)  # the same, in operations of torch
+            changes.enter_context(_changed(kernels, _KERNEL, plain))
+        yield
+
+
+@contextmanager
+def _changed(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
 
 
 class HostNetwork(Network):

@@ -18,7 +18,7 @@ from ...training.models.flow import FLOW_FAMILIES, FlowFamily
 from ...training.models.hashes import weights_hash
 from ...training.models.native_unet import check_native, unet_from_native
 from ...training.models.noise import Schedule
-from .network import check_flow, flow_network, flow_schedule
+from .network import check_flow, flow_network, flow_schedule, gradients_in_host
 from .ranged import has_ranged
 
 _PREDICTIONS = {"EPS": "epsilon", "V_PREDICTION": "v_prediction"}  # the host's model types -> diffusers'
@@ -31,6 +31,7 @@ _FLOWS = {  # likewise; no class that inherits from them is meant
     "ZImage": "zimage",
     "QwenImage": "qwenimage",
     "Krea2": "krea2",
+    "Anima": "anima",
 }
 _CHANGING_CALLS = (  # kinds that can change a prediction; others act before, between or after predictions
     WrappersMP.APPLY_MODEL,
@@ -116,29 +117,12 @@ def borrowed_unet(model: Any, precision: str, *, bake_patches: bool = False) -> 
             schedule, dtype = family.schedule(), autocast_dtype(precision, device) or torch.float32
         name = weights_hash(unet)  # before the weights are rounded
     try:
-        with _gradients_in_host():
+        with gradients_in_host():
             yield BorrowedUnet(place_unet(unet, device, dtype), family, schedule, name, len(baked))
     finally:
         unet.to("meta")  # a traceback may still hold the module, so free its weights
         gc.collect()
         comfy.model_management.soft_empty_cache()
-
-
-@contextmanager
-def _gradients_in_host() -> Iterator[None]:
-    """Make newer hosts compute what gradients flow through, in place of fused kernels without a backward.
-
-    ComfyUI 0.33's own trainer sets the same switch; older hosts have neither the kernels nor the switch.
-    """
-    management = comfy.model_management
-    before = getattr(management, "in_training", None)
-    if before is not None:
-        management.in_training = True
-    try:
-        yield
-    finally:
-        if before is not None:
-            management.in_training = before
 
 
 def check_trainable(model: Any, *, bake_patches: bool = False) -> Family | FlowFamily:

@@ -144,6 +144,14 @@ def test_the_layers_of_flux1_decide():
         family_of_lora(shapes, {"alignguard.family": "sd3"})
 
 
+def test_metadata_of_animagine_is_not_taken_for_anima():
+    assert family_of_lora({DEEP: (1280, 1280)}, {"ss_base_model_version": "animagine-3.1"}) == "sdxl"
+    layers = {"blocks.0.self_attn.q_proj": (2048, 2048)}
+    assert family_of_lora(layers, {"modelspec.architecture": "anima/lora"}) == "anima"
+    with pytest.raises(ValueError, match="metadata says Anima, but its layers are those of Krea 2"):
+        family_of_lora({"blocks.0.attn.wq": (6144, 6144)}, {"ss_base_model_version": "anima-preview"})
+
+
 def test_widths_or_metadata_or_the_model_tell_flux2_from_flux1():
     attention = {"double_blocks.0.img_attn.qkv": (9216, 3072), "double_blocks.0.img_attn.proj": (3072, 3072)}
     for gated in ({"single_blocks.0.linear1": (27648, 3072)}, {"double_blocks.0.txt_mlp.2": (3072, 9216)}):

@@ -20,10 +20,13 @@ import comfy.options
 
 comfy.options.enable_args_parsing()
 
+import comfy.sampler_helpers
+import comfy.samplers
 import comfy.sd
 import folder_paths
 import torch
 from alignguard.alignguard_nodes.apply_safety_expert import ApplySafetyExpert
+from alignguard.alignguard_nodes.host import check_trainable, encode_prompt
 from alignguard.alignguard_nodes.make_safety_pairs import MakeSafetyPairs
 from alignguard.alignguard_nodes.merge_safety_experts import MergeSafetyExperts
 from alignguard.alignguard_nodes.train_safety_dpo import TrainSafetyDPO
@@ -62,6 +65,7 @@ def main() -> None:
             "co_merge": merged(base, experts, f"shocking: {LONG}\nshocking: a skull", method="co_merge"),
         }
         results["made"] = made(base)
+        results["prompt"] = prompt_in_host(base)
         results["applied"] = applied(base["model"], experts[0])
     sys.stdout.write(json.dumps(results) + "\n")
 
@@ -102,6 +106,28 @@ def made(base: dict) -> str:
     inputs = {"prompts": "a white skull => a white kite", "category": "shocking", "folder": "made/flow"}
     _, report = executed(MakeSafetyPairs, **base, **inputs, judge="none", resolution=SIDE, steps=2)
     return report
+
+
+def prompt_in_host(base: dict) -> dict[str, object]:
+    """Compare what the network is given of a prompt of ours with what the host's own node gives it."""
+    model, clip = base["model"], base["clip"]
+    ours = encode_prompt(model, clip, "a white skull", check_trainable(model))
+    own = {"cross_attn": ours.text_embeds, "pooled_output": ours.pooled, "model_conds": {}}
+    scheduled = clip.encode_from_tokens_scheduled(clip.tokenize("a white skull"))
+    given = comfy.samplers.encode_model_conds(
+        model.model.extra_conds,
+        [own, *comfy.sampler_helpers.convert_cond(scheduled)],
+        torch.zeros(1, model.model.latent_format.latent_channels, 4, 4),
+        model.load_device,
+        "positive",
+    )
+    first, second = (entry["model_conds"] for entry in given)
+    gaps = [
+        float((first[name].cond - second[name].cond).abs().max())
+        for name in first
+        if torch.is_tensor(first[name].cond)
+    ]
+    return {"names": first.keys() == second.keys(), "difference": max(gaps)}
 
 
 def applied(model, expert) -> dict[str, float]:

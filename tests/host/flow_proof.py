@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 HOST, FAMILY, CHECKPOINT, MINI, MINI_EXPERT, FOLDER, PACK_PARENT = sys.argv[1:]
@@ -197,7 +198,7 @@ def pair_errors_of_host(model, lent, data: TrainingData, draw) -> tuple[Tensor, 
 def without_gradient(lent, data: TrainingData, targets: str) -> list[str]:
     """Return the trained layers that get no gradient."""
     try:
-        run = attached(lent, data, targets)
+        run = attached(lent, data, targets, beta=1.0)  # at a large one the loss of some networks is flat
     except ValueError as error:
         return [str(error)]
     visible(lent.unet)
@@ -207,10 +208,10 @@ def without_gradient(lent, data: TrainingData, targets: str) -> list[str]:
     return names if run.parameters else ["no layer at all"]
 
 
-def attached(lent, data: TrainingData, targets: str) -> Run:
+def attached(lent, data: TrainingData, targets: str, beta: float = CONFIG.beta) -> Run:
     adapter.attach_adapter(lent.unet, rank=2, alpha=0, targets=targets, seed=0)
     torch.set_grad_enabled(True)
-    return Run.of(lent.unet, data, lent.schedule, resolved(CONFIG))
+    return Run.of(lent.unet, data, lent.schedule, resolved(replace(CONFIG, beta=beta)))
 
 
 def visible(network) -> None:

@@ -22,6 +22,7 @@ LAYERS = {  # attention layers of the small networks
     "zimage": 4 * 2,
     "qwenimage": 2 * 8 - 2,  # nothing reads the text that its last block makes
     "krea2": 2 * 5,
+    "anima": 2 * 8,
 }
 # Krea 2's picture shares all layers with the text.
 NO_OWN_LAYERS = "the network has no layer for targets self-attention. Choose other targets."
@@ -32,6 +33,7 @@ ARCHITECTURES = {
     "zimage": "zimage/lora",
     "qwenimage": "qwen-image/lora",
     "krea2": "krea-2/lora",
+    "anima": "anima/lora",
 }
 
 
@@ -155,6 +157,10 @@ def test_the_merge_node_calibrates_on_pictures_or_on_prompts_of_any_length(nodes
 
 def test_the_model_draws_pairs(nodes):
     assert nodes["made"].startswith("1 pairs made, 0 given up.")
+
+
+def test_the_network_attends_to_what_the_host_makes_of_a_prompt(nodes):
+    assert nodes["prompt"] == {"names": True, "difference": 0}
 
 
 def test_an_expert_of_a_flow_acts_on_the_whole_sampling_or_on_a_part(nodes):

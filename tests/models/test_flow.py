@@ -11,6 +11,7 @@ BLOCK = {  # layers of a block of each family
     "flux1": ("double_blocks.0.img_attn.qkv", "single_blocks.3.linear1"),
     "zimage": ("layers.0.attention.qkv", "context_refiner.0.feed_forward.w1"),
     "qwenimage": ("transformer_blocks.0.attn.add_q_proj", "transformer_blocks.0.img_mlp.net.2"),
+    "anima": ("blocks.0.self_attn.q_proj", "blocks.27.cross_attn.output_proj", "blocks.3.mlp.layer2"),
     "krea2": ("blocks.0.attn.wq", "blocks.0.attn.gate", "blocks.27.mlp.gate"),
 }
 NAMED_AS_FLUX1 = "double_stream_modulation_img.lin"  # the layers of FLUX.2's blocks are; this is in none

@@ -41,7 +41,9 @@ _WORDS = (
     r"double_blocks|single_blocks|(?:img|txt)_(?:attn|mlp|mod)|linear[12]|modulation|lin|"  # FLUX.1
     r"layers|noise_refiner|context_refiner|attention|feed_forward|w[123]|"  # Z-Image
     r"add_[qkv]_proj|to_add_out|"  # Qwen-Image
-    r"txtfusion|layerwise_blocks|refiner_blocks|blocks|w[qkvo]|gate|up|down|\d+"  # Krea 2
+    r"txtfusion|layerwise_blocks|refiner_blocks|blocks|w[qkvo]|gate|up|down|"  # Krea 2
+    r"self_attn|cross_attn|(?:[qkvo]|output)_proj|layer[12]|llm_adapter|"  # Anima
+    r"adaln_modulation_(?:self_attn|cross_attn|mlp)|\d+"
 )
 _KOHYA_NAME = rf"(?:{_WORDS})(?:_(?:{_WORDS}))*"
 _KOHYA_WORD = rf"({_WORDS})(?:_|$)"

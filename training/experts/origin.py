@@ -22,6 +22,7 @@ _HINTS = {
     "zimage": "zimage",
     "qwenimage": "qwenimage",
     "krea2": "krea2",
+    r"anima($|lora|preview|base|v?\d)": "anima",  # and not Animagine, an SDXL
     "lumina": "Lumina",
 }
 _HINTED_BY = ("alignguard.family", "modelspec.architecture", "ss_base_model_version")

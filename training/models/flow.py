@@ -182,8 +182,22 @@ KREA2 = (
     )
 )
 
+ANIMA = FlowFamily(  # Cosmos-Predict2 with an adapter of the text, which hosts run when they encode a prompt
+    name="anima",
+    text_width=1024,
+    pooled_width=0,
+    latent_channels=16,
+    attention=_BLOCK + r"(?:self|cross)_attn\.(?:[qkv]|output)_proj",
+    feed_forward=_BLOCK + r"mlp\.layer[12]",
+    image_only=_BLOCK + r"self_attn\.(?:[qkv]|output)_proj",
+    others=_BLOCK + r"adaln_modulation_(?:self_attn|cross_attn|mlp)\.[12]|x_embedder\.proj\.1|"
+    r"t_embedder\.1\.linear_[12]|final_layer\.linear|final_layer\.adaln_modulation\.[12]|"
+    r"llm_adapter\.(?:blocks\.\d+\.(?:(?:self|cross)_attn\.[qkvo]_proj|mlp\.[02])|out_proj)",
+    blocks=("blocks",),
+)
+
 FLOW_FAMILIES: dict[str, FlowFamily] = {
-    family.name: family for family in (SD3, FLUX1, FLUX2, ZIMAGE, QWENIMAGE, KREA2)
+    family.name: family for family in (SD3, FLUX1, FLUX2, ZIMAGE, QWENIMAGE, KREA2, ANIMA)
 }
 
 

@@ -24,6 +24,7 @@ FAMILY_NAMES = {
     "zimage": "Z-Image",
     "qwenimage": "Qwen-Image",
     "krea2": "Krea 2",
+    "anima": "Anima",
 }
 TEXT_WIDTHS = {768: "sd15", 1024: "sd21", 2048: "sdxl"}  # width of the text embeddings -> family
 
