@@ -52,7 +52,7 @@ def on(form: str) -> dict:
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(quantised(form)))
     expert = load_expert(Path(EXPERT))
     facts = host.drawing_facts(model, clip, vae)
-    whole, sentence = host.apply_expert(model, expert, strength=1.0)
+    whole, _ = host.apply_expert(model, expert, strength=1.0)
     ranged, _ = host.apply_expert(model, expert, strength=1.0, start_percent=RANGE[0], end_percent=RANGE[1])
     stock = comfy.sd.load_lora_for_models(model, None, comfy.utils.load_torch_file(EXPERT), 1.0, 0.0)[0]
     patched = {"base": model, "expert": whole, "expert on a range": ranged}
@@ -66,7 +66,6 @@ def on(form: str) -> dict:
         refusal = str(error)
     return {
         "quantised layers": formats.count(form),
-        "sentence": sentence,
         "icons": {name: icons for name, (icons, _) in shown.items()},
         "from stock": float((shown["expert"][1][:1] - first).abs().max()),
         "same facts after drawing": host.drawing_facts(model, clip, vae) == facts,

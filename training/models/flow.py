@@ -167,19 +167,17 @@ QWENIMAGE = FlowFamily(  # Wu et al. 2025, arXiv:2508.02324; layers of the text 
 
 _BLOCK = r"blocks\.\d+\."
 _KREA = r"attn\.(?:w[qkvo]|gate)", r"mlp\.(?:gate|up|down)"
-KREA2 = (
-    FlowFamily(  # text and picture share all layers of a block; `txtfusion` reads twelve layers of Qwen3-VL
-        name="krea2",
-        text_width=12 * 2560,
-        pooled_width=0,
-        latent_channels=16,
-        attention=_BLOCK + _KREA[0],
-        feed_forward=_BLOCK + _KREA[1],
-        image_only="(?!)",
-        others=rf"txtfusion\.(?:layerwise|refiner)_blocks\.\d+\.(?:{'|'.join(_KREA)})|txtfusion\.projector|"
-        r"txtmlp\.[13]|tmlp\.[02]|tproj\.1|first|last\.linear",
-        blocks=("blocks",),
-    )
+KREA2 = FlowFamily(  # text and picture share all layers; `txtfusion` reads twelve layers of Qwen3-VL
+    name="krea2",
+    text_width=12 * 2560,
+    pooled_width=0,
+    latent_channels=16,
+    attention=_BLOCK + _KREA[0],
+    feed_forward=_BLOCK + _KREA[1],
+    image_only="(?!)",
+    others=rf"txtfusion\.(?:layerwise|refiner)_blocks\.\d+\.(?:{'|'.join(_KREA)})|txtfusion\.projector|"
+    r"txtmlp\.[13]|tmlp\.[02]|tproj\.1|first|last\.linear",
+    blocks=("blocks",),
 )
 
 ANIMA = FlowFamily(  # Cosmos-Predict2 with an adapter of the text, which hosts run when they encode a prompt
@@ -207,7 +205,7 @@ def flow_families_of(shapes: Mapping[str, tuple[int, int]]) -> list[FlowFamily]:
     Args:
         shapes: path of a layer -> (d_out, d_in).
     """
-    named = [family for family in FLOW_FAMILIES.values() if shapes and all(map(family.has_layer, shapes))]
+    named = _families_with(shapes)
     fitting = [
         family
         for family in named
@@ -218,9 +216,7 @@ def flow_families_of(shapes: Mapping[str, tuple[int, int]]) -> list[FlowFamily]:
 
 def flow_family_of(modules: Iterable[str]) -> FlowFamily | None:
     """Return the first family that has all layers of these paths; None if there is none."""
-    modules = list(modules)
-    fitting = (family for family in FLOW_FAMILIES.values() if all(map(family.has_layer, modules)))
-    return next(fitting, None) if modules else None
+    return next(iter(_families_with(modules)), None)
 
 
 def flow_family_of_network(names: Iterable[str]) -> FlowFamily | None:
@@ -231,3 +227,9 @@ def flow_family_of_network(names: Iterable[str]) -> FlowFamily | None:
         if not is_other and any(re.fullmatch(family.attention, module) for module in modules):
             return family
     return None
+
+
+def _families_with(modules: Iterable[str]) -> list[FlowFamily]:
+    """Return the families that have all layers of these paths; none without a path."""
+    modules = list(modules)
+    return [family for family in FLOW_FAMILIES.values() if modules and all(map(family.has_layer, modules))]
